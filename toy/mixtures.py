@@ -1,0 +1,296 @@
+"""Gaussian mixtures with full covariances, in log space: density, score, draws and the noised law."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+
+_LOG_2PI = float(np.log(2 * np.pi))
+_EPS = float(np.finfo(np.float64).eps)
+
+
+class GaussianMixture:
+    """q(x) = sum_k weights_k N(x; means_k, covariances_k).
+
+    Parameters
+    ----------
+    weights : (k,) probabilities of the components; they sum to 1 (to 1e-9; the remainder is divided out).
+    means : (k, d), or (k,) in one dimension.
+    covariances : a scalar v (v I for all), (k,) scalars (v_k I), or (k, d, d) positive definite matrices.
+
+    Densities are with respect to Lebesgue measure on R^d, log densities in nats. Points have shape (..., d).
+
+    Raises ``ValueError`` where shapes disagree, weights are not probabilities, or a covariance is not symmetric
+    positive definite to working precision *after* its coordinates are scaled to unit variance: diag(1, 1e-200) is
+    a good covariance, a correlation within 1e-14 of one is not.
+
+    >>> q = GaussianMixture([0.5, 0.5], [-1.0, 1.0], 1.0)
+    >>> round(float(q.log_prob([[0.0]])[0]), 6)
+    -1.418939
+    """
+
+    weights: Array
+    means: Array
+    covariances: Array
+
+    def __init__(self, weights: ArrayLike, means: ArrayLike, covariances: ArrayLike) -> None:
+        self.weights = _weights(weights)
+        self.means = _means(means, len(self.weights))
+        self.covariances = _covariances(covariances, *self.means.shape)
+        # Cholesky of the correlation matrix: the result is that of the covariance, but a failure then means
+        # "correlations too close to one", whatever the units of the coordinates.
+        scale = np.sqrt(np.diagonal(self.covariances, axis1=1, axis2=2))
+        correlation = self.covariances / (scale[:, :, None] * scale[:, None, :])
+        self._cholesky = scale[:, :, None] * _cholesky(correlation)
+        self._whitening = _inverse_of_triangles(self._cholesky)
+        log_det = np.log(np.diagonal(self._cholesky, axis1=1, axis2=2)).sum(axis=1)
+        self._log_normaliser = -0.5 * self.dimension * _LOG_2PI - log_det
+        for array in (self.weights, self.means, self.covariances, self._cholesky, self._whitening):
+            array.flags.writeable = False
+
+    @property
+    def dimension(self) -> int:
+        """d, the dimension of the space."""
+        return int(self.means.shape[1])
+
+    @property
+    def whitenings(self) -> Array:
+        """W_k, (k, d, d), lower triangular, with W_k C_k W_k^T = I."""
+        return self._whitening
+
+    @property
+    def roots(self) -> Array:
+        """R_k, (k, d, d), lower triangular, with R_k R_k^T = C_k."""
+        return self._cholesky
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    def __repr__(self) -> str:
+        return (
+            f"GaussianMixture(weights={self.weights.tolist()}, means={self.means.tolist()}, "
+            f"covariances={self.covariances.tolist()})"
+        )
+
+    def component_log_prob(self, x: ArrayLike) -> Array:
+        """log N(x; means_k, covariances_k) for every component, (..., d) -> (..., k), nats, weights left out."""
+        points = self._points(x)
+        out = np.empty((*points.shape[:-1], len(self)))
+        for k in range(len(self)):
+            whitened = (points - self.means[k]) @ self._whitening[k].T
+            out[..., k] = self._log_normaliser[k] - 0.5 * np.square(whitened).sum(axis=-1)
+        return out
+
+    def log_prob(self, x: ArrayLike) -> Array:
+        """log q(x), (..., d) -> (...), nats."""
+        top, log_sum = self.shifted_log_prob(x)
+        return top + log_sum
+
+    def shifted_log_prob(self, x: ArrayLike) -> tuple[Array, Array]:
+        """log q(x) = top + log_sum, both (...), nats, with top the largest component's log density.
+
+        Apart, so that differences of two mixtures that share a component are exact to rounding near 1, not to
+        rounding of the log densities themselves: FU lives on 1 - lam q_i/q, which may be as small as 1e-16.
+        """
+        parts = self.component_log_prob(x)
+        parts = np.where(self.weights > 0, parts, -np.inf)
+        top = parts.max(axis=-1)
+        return top, np.log(np.exp(parts - top[..., None]) @ self.weights)
+
+    def posterior(self, x: ArrayLike) -> Array:
+        """Pr(component k | x), (..., d) -> (..., k), sums to one."""
+        with np.errstate(divide="ignore"):  # a weight of exactly zero is allowed: its posterior is zero
+            logits = self.component_log_prob(x) + np.log(self.weights)
+        odds = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        return odds / odds.sum(axis=-1, keepdims=True)
+
+    def score(self, x: ArrayLike) -> Array:
+        """grad log q(x) = -sum_k Pr(k|x) C_k^-1 (x - means_k), (..., d) -> (..., d)."""
+        points = self._points(x)
+        posterior = self.posterior(points)
+        out = np.zeros(points.shape)
+        for k in range(len(self)):
+            whitened = (points - self.means[k]) @ self._whitening[k].T
+            out -= posterior[..., k, None] * (whitened @ self._whitening[k])
+        return out
+
+    def sample(self, n: int, generator: np.random.Generator) -> Array:
+        """n independent draws of q, (n, d), from an explicit generator."""
+        if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
+            raise ValueError(f"n: a number of draws of at least 1 is needed, given {n!r}")
+        if not isinstance(generator, np.random.Generator):
+            raise ValueError(f"generator: numpy.random.default_rng(seed) is needed, given {generator!r}")
+        labels = generator.choice(len(self), size=int(n), p=self.weights)
+        normals = generator.standard_normal((int(n), self.dimension))
+        return self.means[labels] + np.einsum("nij,nj->ni", self._cholesky[labels], normals)
+
+    def noised(self, alpha_bar: float) -> GaussianMixture:
+        """Law of sqrt(alpha_bar) x + sqrt(1 - alpha_bar) z, z ~ N(0, I), x ~ q: means sqrt(alpha_bar) m_k,
+        covariances alpha_bar C_k + (1 - alpha_bar) I. alpha_bar in [0, 1], as in diffusers schedulers.
+        """
+        level = check_alpha_bar(alpha_bar)
+        noise = (1 - level) * np.eye(self.dimension)
+        return GaussianMixture(self.weights, np.sqrt(level) * self.means, level * self.covariances + noise)
+
+    def component(self, k: int) -> GaussianMixture:
+        """N(means_k, covariances_k), component k on its own."""
+        if not -len(self) <= k < len(self):
+            raise ValueError(f"k: the mixture has {len(self)} components, given {k}")
+        return GaussianMixture([1.0], self.means[k][None], self.covariances[k][None])
+
+    def without(self, k: int) -> GaussianMixture:
+        """The mixture of the other components, weights renormalised: exact forgetting of component k."""
+        if not -len(self) <= k < len(self):
+            raise ValueError(f"k: the mixture has {len(self)} components, given {k}")
+        rest = np.arange(len(self)) != k % len(self)
+        if len(self) < 2 or self.weights[rest].sum() == 0:
+            raise ValueError("k: nothing is left without the only component that has weight")
+        weights = self.weights[rest] / self.weights[rest].sum()
+        return GaussianMixture(weights, self.means[rest], self.covariances[rest])
+
+    def mapped(self, matrix: ArrayLike, shift: ArrayLike) -> GaussianMixture:
+        """Law of A x + c: matrix A (d, d), invertible, and shift c (d,)."""
+        a = np.asarray(matrix, dtype=np.float64)
+        c = np.asarray(shift, dtype=np.float64)
+        d = self.dimension
+        if a.shape != (d, d) or c.shape != (d,):
+            raise ValueError(f"matrix, shift: shapes {(d, d)} and {(d,)} are needed, given {a.shape} and {c.shape}")
+        covariances = a @ self.covariances @ a.T
+        return GaussianMixture(self.weights, self.means @ a.T + c, 0.5 * (covariances + np.swapaxes(covariances, 1, 2)))
+
+    def to_dict(self) -> dict[str, list[Any]]:
+        """Plain lists under the constructor's names, for JSON; ``GaussianMixture(**d)`` is the way back."""
+        return {
+            "weights": self.weights.tolist(),
+            "means": self.means.tolist(),
+            "covariances": self.covariances.tolist(),
+        }
+
+    def _points(self, x: ArrayLike) -> Array:
+        points = np.asarray(x, dtype=np.float64)
+        if points.ndim == 0 or points.shape[-1] != self.dimension:
+            raise ValueError(
+                f"x: points of shape (..., {self.dimension}) are needed, given shape {points.shape}"
+                + (" (one-dimensional points: x[..., None])" if self.dimension == 1 else "")
+            )
+        return points
+
+
+class Moments(NamedTuple):
+    """Mean (d,) and covariance (d, d) of a law."""
+
+    mean: Array
+    covariance: Array
+
+
+def moments(mixture: GaussianMixture) -> Moments:
+    """Mean sum_k w_k m_k and covariance sum_k w_k (C_k + m_k m_k^T) - mean mean^T of a mixture."""
+    mean = mixture.weights @ mixture.means
+    centred = mixture.means - mean
+    within = np.einsum("k,kij->ij", mixture.weights, mixture.covariances)
+    return Moments(mean, within + np.einsum("k,ki,kj->ij", mixture.weights, centred, centred))
+
+
+def log_ratio(pretrained: GaussianMixture, unlearn: GaussianMixture, x: ArrayLike) -> Array:
+    """rho(x) = log q_i(x) - log q(x), (..., d) -> (...), nats, exact to rounding near 1 where both share a component.
+
+    Raises ``ValueError`` where the dimensions differ.
+    """
+    if pretrained.dimension != unlearn.dimension:
+        raise ValueError(f"unlearn: dimension {pretrained.dimension} is needed, given {unlearn.dimension}")
+    top, log_sum = pretrained.shifted_log_prob(x)
+    top_i, log_sum_i = unlearn.shifted_log_prob(x)
+    return (top_i - top) + (log_sum_i - log_sum)
+
+
+def as_mixtures(unlearn: GaussianMixture | Sequence[GaussianMixture]) -> tuple[GaussianMixture, ...]:
+    """One mixture or a sequence of them, as a tuple. Raises ``ValueError`` where it is empty or holds anything else."""
+    out = (unlearn,) if isinstance(unlearn, GaussianMixture) else tuple(unlearn)
+    if not out or not all(isinstance(one, GaussianMixture) for one in out):
+        raise ValueError(f"unlearn: one GaussianMixture or a sequence of them is needed, given {unlearn!r}")
+    return out
+
+
+def check_alpha_bar(alpha_bar: float) -> float:
+    """alpha_bar as a float in [0, 1], or a ``ValueError`` that says what was given."""
+    level = float(alpha_bar)
+    if not 0.0 <= level <= 1.0:
+        raise ValueError(f"alpha_bar: a number in [0, 1] is needed, given {alpha_bar!r}")
+    return level
+
+
+def _weights(weights: ArrayLike) -> Array:
+    out = np.array(weights, dtype=np.float64)
+    if out.ndim != 1 or out.size == 0:
+        raise ValueError(f"weights: shape (k,) with k >= 1 is needed, given shape {out.shape}")
+    if not np.all(np.isfinite(out)) or np.any(out < 0):
+        raise ValueError(f"weights: probabilities >= 0 are needed, given {out.tolist()}")
+    # 1e-9: what remains of decimals typed by hand or of a float32 softmax is more; that is the caller's error.
+    if abs(out.sum() - 1) > 1e-9:
+        raise ValueError(f"weights: a sum of 1 is needed, given {out.tolist()} with sum {out.sum():.12g}")
+    return out / out.sum()
+
+
+def _means(means: ArrayLike, k: int) -> Array:
+    out = np.array(means, dtype=np.float64)
+    if out.ndim == 1 and out.shape == (k,):
+        out = out[:, None]
+    if out.ndim != 2 or out.shape[0] != k or out.shape[1] == 0:
+        raise ValueError(f"means: shape ({k}, d) is needed (or ({k},) in one dimension), given shape {out.shape}")
+    if not np.all(np.isfinite(out)):
+        raise ValueError("means: finite numbers are needed")
+    return out
+
+
+def _covariances(covariances: ArrayLike, k: int, d: int) -> Array:
+    given = np.array(covariances, dtype=np.float64)
+    if given.shape == ():
+        given = np.full(k, float(given))
+    if given.shape == (k,):
+        given = given[:, None, None] * np.eye(d)
+    if given.shape != (k, d, d):
+        raise ValueError(f"covariances: a scalar, shape ({k},) or ({k}, {d}, {d}) is needed, given {given.shape}")
+    variances = np.diagonal(given, axis1=1, axis2=2)
+    if not np.all(np.isfinite(given)) or np.any(variances <= 0):
+        raise ValueError(f"covariances: finite numbers and variances > 0 are needed, given variances {variances}")
+    scale = np.sqrt(variances)
+    # Products such as A C A^T are symmetric to a few roundings of sqrt(c_ii c_jj); 1e-12 leaves room for d = 1000.
+    skew = np.abs(given - np.swapaxes(given, 1, 2)) / (scale[:, :, None] * scale[:, None, :])
+    if np.any(skew > 1e-12):
+        raise ValueError(f"covariances: symmetric matrices are needed, relative asymmetry is {skew.max():.3g}")
+    return 0.5 * (given + np.swapaxes(given, 1, 2))
+
+
+def _cholesky(correlation: Array) -> Array:
+    """Lower Cholesky factors; an error that names the component where a pivot is lost in rounding."""
+    d = correlation.shape[1]
+    out = np.empty_like(correlation)
+    for k, matrix in enumerate(correlation):
+        try:
+            out[k] = np.linalg.cholesky(matrix)
+        except np.linalg.LinAlgError:
+            out[k] = 0.0
+        # The backward error of Cholesky is (d+1) eps of the unit diagonal: a squared pivot below it is noise.
+        if np.min(np.diag(out[k])) ** 2 <= (d + 1) * _EPS:
+            least = float(np.linalg.eigvalsh(matrix)[0])
+            raise ValueError(
+                f"covariances: component {k} is not positive definite to working precision "
+                f"(least eigenvalue of its correlation matrix: {least:.3g})"
+            )
+    return out
+
+
+def _inverse_of_triangles(lower: Array) -> Array:
+    """Inverse of each lower triangular matrix, by forward substitution on the identity."""
+    k, d, _ = lower.shape
+    out = np.zeros_like(lower)
+    for i in range(d):
+        out[:, i, i] = 1.0
+        out[:, i, :] -= np.einsum("kj,kjl->kl", lower[:, i, :i], out[:, :i, :])
+        out[:, i, :] /= lower[:, i, i, None]
+    return out.reshape(k, d, d)
