@@ -1,0 +1,42 @@
+# Two commands do all set-up: `make demo` and `make test`. The environment is made once and then left alone.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# One thread per test process: the processes share the cores already. No hub is asked for anything.
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: demo test test-all lint types docs check clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo      environment, install, then the main job; leaves out/demo/index.html"
+	@echo "make test      environment, install, tests (under 10 minutes on 2 cores)"
+	@echo "make test-all  also the slow tests"
+	@echo "make check     lint, types and tests, as CI runs them"
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $(READY)
+
+demo: $(READY)
+	$(BIN)/unlearn demo --output out/demo --overwrite
+
+test: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+test-all: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "slow or not slow" --timeout 1800
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+check: lint types test
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,111 @@
+"""Measures of calibration and of change, each with its standard error where it is an average over draws."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+@dataclass(frozen=True)
+class Frequency:
+    """``hits / draws`` with its binomial standard error ``sqrt(f (1 - f) / draws)``."""
+
+    hits: int
+    draws: int
+
+    @property
+    def value(self) -> float:
+        return self.hits / self.draws
+
+    @property
+    def stderr(self) -> float:
+        return math.sqrt(self.value * (1 - self.value) / self.draws)
+
+    def __str__(self) -> str:
+        return f"{100 * self.value:.2f} ± {100 * self.stderr:.2f} %"
+
+
+def frequency(hits: ArrayLike) -> Frequency:
+    """The frequency of True in (n,) booleans. Raises ``ValueError`` when there are none."""
+    array = np.asarray(hits, dtype=bool)
+    if array.size == 0:
+        raise ValueError("hits must hold at least one draw, got none")
+    return Frequency(int(array.sum()), array.size)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How a posterior (n,) in [0, 1] stands against labels (n,): see :func:`calibration`."""
+
+    auc: float
+    brier: float
+    ece: float
+    mean_posterior: float
+    frequency: float
+    bins: tuple[tuple[float, float, int], ...]  # (mean posterior, frequency, draws) of each bin
+
+    @property
+    def coverage(self) -> float:
+        """``mean posterior / frequency``: 1 where the posterior accounts for every draw that shows the concept."""
+        return self.mean_posterior / self.frequency if self.frequency > 0 else math.inf
+
+    def __str__(self) -> str:
+        return (
+            f"AUC {self.auc:.4f}  Brier {self.brier:.4f}  ECE {self.ece:.4f}  "
+            f"mean posterior {100 * self.mean_posterior:.2f} % (judge {100 * self.frequency:.2f} %)"
+        )
+
+
+def calibration(posterior: ArrayLike, labels: ArrayLike, bins: int = 10) -> Calibration:
+    """AUC, Brier ``E (p - y)^2``, expected calibration error ``sum_b n_b/n |mean p - mean y|`` over ``bins`` equal bins.
+
+    Raises ``ValueError`` on other shapes, posteriors outside [0, 1], or labels that are all alike (no AUC then).
+    """
+    from sklearn.metrics import roc_auc_score
+
+    p, y = np.asarray(posterior, float), np.asarray(labels, bool)
+    if p.ndim != 1 or p.shape != y.shape:
+        raise ValueError(f"posterior and labels must be (n,) and alike, got {p.shape} and {y.shape}")
+    if not np.all((p >= 0) & (p <= 1)):
+        raise ValueError("posterior must lie in [0, 1]")
+    if y.all() or not y.any():
+        raise ValueError(f"labels must show the concept in some draws and not in others, got {y.sum()} of {y.size}")
+    place = np.minimum((p * bins).astype(int), bins - 1)
+    table = [(float(p[place == b].mean()), float(y[place == b].mean()), int((place == b).sum())) for b in np.unique(place)]
+    ece = sum(count * abs(mean - share) for mean, share, count in table) / y.size
+    auc, brier = float(roc_auc_score(y, p)), float(np.mean((p - y) ** 2))
+    return Calibration(auc, brier, float(ece), float(p.mean()), float(y.mean()), tuple(table))
+
+
+def _mean_distance(a: NDArray[np.float64], b: NDArray[np.float64], wa: NDArray[np.float64], wb: NDArray[np.float64]) -> float:
+    from scipy.spatial.distance import cdist
+
+    return float(sum(wa[i : i + 512] @ cdist(a[i : i + 512], b) @ wb for i in range(0, len(a), 512)))
+
+
+def energy_distance(x: ArrayLike, y: ArrayLike) -> float:
+    """Unbiased ``2 E|X - Y| - E|X - X'| - E|Y - Y'|`` of draws (n, ...) and (k, ...), over flattened Euclidean distance.
+
+    Zero in the mean where both laws agree, so a single value may be negative. Units: those of x.
+    """
+    a, b = (np.asarray(z, float).reshape(len(np.asarray(z)), -1) for z in (x, y))
+    if len(a) < 2 or len(b) < 2:
+        raise ValueError(f"x and y must hold at least two draws each, got {len(a)} and {len(b)}")
+    one_a, one_b = np.full(len(a), 1 / len(a)), np.full(len(b), 1 / len(b))
+    within_a = _mean_distance(a, a, one_a, one_a) * len(a) / (len(a) - 1)
+    within_b = _mean_distance(b, b, one_b, one_b) * len(b) / (len(b) - 1)
+    return 2 * _mean_distance(a, b, one_a, one_b) - within_a - within_b
+
+
+def energy_noise(x: ArrayLike, y: ArrayLike, repetitions: int, rng: np.random.Generator) -> tuple[float, float]:
+    """Mean and 95 % quantile of :func:`energy_distance` when draws are dealt to x and y at random: its noise floor."""
+    a, b = np.asarray(x), np.asarray(y)
+    pool = np.concatenate([a, b]).reshape(len(a) + len(b), -1).astype(float)
+    values = []
+    for _ in range(repetitions):
+        order = rng.permutation(len(pool))
+        values.append(energy_distance(pool[order[: len(a)]], pool[order[len(a) :]]))
+    return float(np.mean(values)), float(np.quantile(values, 0.95))
