@@ -1,0 +1,38 @@
+"""Unlearning as constrained optimisation over densities: stated, solved exactly, and certified.
+
+ratios = LogRatios(values)                  # log q_i/q at draws or quadrature nodes of q
+solution = solve(ReverseKL(30.0), ratios)   # multipliers, target, cost, certificate
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from duality.problems import ForwardKL, Likelihood, Problem, ReverseKL
+from duality.ratios import LogRatios
+from duality.solution import FewDrawsWarning, InfeasibleError, Solution, Status
+from duality.solve import solve
+
+if TYPE_CHECKING:
+    from duality import reference
+
+__all__ = [
+    "FewDrawsWarning",
+    "ForwardKL",
+    "InfeasibleError",
+    "Likelihood",
+    "LogRatios",
+    "Problem",
+    "ReverseKL",
+    "Solution",
+    "Status",
+    "reference",
+    "solve",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "reference":  # loaded on first use: it needs CVXPY, which the core does not
+        return importlib.import_module("duality.reference")
+    raise AttributeError(f"module 'duality' has no attribute {name!r}")

@@ -1,0 +1,302 @@
+"""The two dual functions, in coordinates that the solver climbs in.
+
+Both are expectations under q of the log weight of a tilt, so both need one pass over the nodes for value, gradient
+and curvature together:
+
+    ExponentialDual   g(x) = c(x) · ( -x·beta - log E_q[e^{-x·T}] )         ReverseKL, Likelihood
+    MixtureDual       g(x) = -E_q[u log u] + Z log Z + lam·(b - E_q[e^rho rho]),  u = 1 - sum_i lam_i e^{rho_i}
+                                                                              ForwardKL
+
+Nodes without weight are dropped on entry. Large tables are walked in slices, so that the working memory beyond the
+table itself stays a few vectors of length n.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import numpy as np
+
+from duality.ratios import EPS
+
+SLICE = 1 << 16  # rows per slice: temporaries of 2 MiB at m = 4, inside the cache
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The dual function at one point: all that a Newton step and a stopping rule need.
+
+    Attributes:
+        value: g, nats.
+        gradient: `(m,)`.
+        curvature: `(m, m)`, positive semidefinite; the metric of the Newton step.
+        misses: `(m,)`, by how much the tilt misses each level, in the level's unit; positive where it is not met.
+    """
+
+    value: float
+    gradient: np.ndarray
+    curvature: np.ndarray
+    misses: np.ndarray
+
+
+class Dual(Protocol):
+    """What the solver asks of a concave dual function on the set {x ≥ 0, row·x ≤ limit for all rows}."""
+
+    m: int
+    #: No feasible problem has a larger value: a dual value above it certifies infeasibility.
+    ceiling: float
+
+    def evaluate(self, x: np.ndarray) -> Evaluation:
+        """Value -inf where x is outside the domain."""
+
+    def rows(self) -> tuple[np.ndarray, np.ndarray]:
+        """Linear constraints `(k, m)` and limits `(k,)` to start with."""
+
+    def cut(self, x: np.ndarray) -> tuple[np.ndarray, float] | None:
+        """The most violated linear constraint at x, or None."""
+
+    def to_natural(self, x: np.ndarray) -> np.ndarray:
+        """Natural parameters of the tilt."""
+
+    def from_natural(self, natural: np.ndarray) -> np.ndarray:
+        """The inverse."""
+
+    def log_masses(self, x: np.ndarray) -> np.ndarray:
+        """log p on all nodes `(n,)`, normalised; -inf on nodes without weight."""
+
+    def influence(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """How much each node pulls g `(n,)` and the stationarity conditions `(n, m)`: the terms of the delta method."""
+
+
+class ExponentialDual:
+    """-log E_q[e^{-theta·(T - b)}], or the same divided by 1 + sum theta (shared=True).
+
+    With statistics T and theta ≥ 0 the maximum over theta is the value of min KL(p‖q), E_p[T_i] ≤ b_i: `Likelihood`.
+    For `ReverseKL`, T = rho and theta = a = lam/(1 - sum lam). Its dual in lam is the perspective of the above,
+
+        g = lam·b - (1 - L) log E_q[e^{-lam·rho/(1 - L)}] = ( a·b - log E_q[e^{-a·rho}] ) / (1 + sum a),
+
+    and the bound L < 1 becomes no bound on a at all. The map lam -> a is projective, so it carries line segments to
+    line segments, and Newton's direction for the concave g in lam is, in a, the solution d of
+
+        Cov_p(rho) d = r,       r_i = E_p[rho_i] + b_i - g,
+
+    which is the Newton step for `Likelihood(kind="log-ratio")` at the levels g - b_i: the two problems share every
+    line of code but the "- g".
+
+    The climb is in x = theta · scale with standardised T, so that ratios of 1e-12 nats and of 1e4 look alike.
+    """
+
+    def __init__(self, table: np.ndarray, log_weights: np.ndarray, levels: np.ndarray, *, shared: bool) -> None:
+        self._n = log_weights.size
+        self._kept: np.ndarray | None = None
+        if not np.isfinite(log_weights).all():
+            self._kept = np.isfinite(log_weights)
+            table, log_weights = table[self._kept], log_weights[self._kept]
+        self.m = table.shape[1]
+        self._log_q = log_weights
+        self._shared = shared
+        q = np.exp(log_weights)
+        # A statistic of -inf on positive mass: q itself has E_q[T_i] = -inf (for ReverseKL, KL(q‖q_i) = inf), and so
+        # has every tilt by the other statistics. The constraint holds whatever b is and its multiplier is zero.
+        self._free = ~np.isfinite(table).all(axis=0)
+        if self._free.any():
+            table = np.where(self._free, 0.0, table)
+        self._shift = q @ table
+        centred = table - self._shift
+        spread = np.sqrt(q @ centred**2)
+        reach = np.abs(centred).max(axis=0)
+        # The standard deviation underflows (weights over hundreds of decades) before the reach does.
+        self._scale = np.where(spread > 1e-150 * reach, spread, reach)
+        self._scale[self._scale == 0] = 1.0
+        centred /= self._scale
+        self._table = centred
+        self._beta = (levels - self._shift) / self._scale
+        self.ceiling = np.inf if shared else float(-log_weights.min())
+        self._slices = [slice(k, k + SLICE) for k in range(0, log_weights.size, SLICE)]
+
+    # Where the tilt has concentrated on its extreme nodes the curvature vanishes and steps are without bound: beyond
+    # this many standard deviations nothing changes that double precision could show.
+    REACH: ClassVar[float] = 2.0**60
+
+    def rows(self) -> tuple[np.ndarray, np.ndarray]:
+        return np.ones((1, self.m)), np.array([self.REACH])
+
+    def cut(self, x: np.ndarray) -> tuple[np.ndarray, float] | None:
+        return None
+
+    def to_natural(self, x: np.ndarray) -> np.ndarray:
+        return x / self._scale
+
+    def from_natural(self, natural: np.ndarray) -> np.ndarray:
+        return natural * self._scale
+
+    def _tilted(self, x: np.ndarray) -> tuple[np.ndarray, float]:
+        """Node masses of the tilt `(n,)` and log E_q[e^{-x·T}]."""
+        exponent = self._log_q - self._table @ x
+        top = float(exponent.max())
+        exponent -= top
+        p = np.exp(exponent, out=exponent)
+        total = float(p.sum())
+        p /= total
+        return p, top + float(np.log(total))
+
+    def evaluate(self, x: np.ndarray) -> Evaluation:
+        p, log_z = self._tilted(x)
+        mean = p @ self._table
+        curvature = np.zeros((self.m, self.m))
+        for part in self._slices:
+            deviation = self._table[part] - mean
+            curvature += deviation.T @ (deviation * p[part, None])
+        core = mean - self._beta
+        share = 1.0 / (1.0 + float((x / self._scale).sum())) if self._shared else 1.0
+        value = share * float(-log_z - x @ self._beta)
+        misses = core * self._scale
+        if self._shared:
+            misses -= float(-(x @ mean) - log_z)  # KL(p‖q)
+            core = core - value / self._scale
+        gradient = share * core
+        if self._free.any():
+            gradient = np.where(self._free, -1.0, gradient)
+            misses = np.where(self._free, -np.inf, misses)
+        return Evaluation(value, gradient, share * curvature, misses)
+
+    def log_masses(self, x: np.ndarray) -> np.ndarray:
+        exponent = self._log_q - self._table @ x
+        top = float(exponent.max())
+        exponent -= top + np.log(np.exp(exponent - top).sum())
+        return _spread(exponent, self._kept, self._n)
+
+    def influence(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        n = self._log_q.size
+        p, _ = self._tilted(x)
+        weight = p * n  # w/Z, of mean 1 over draws
+        mean = p @ self._table
+        share = 1.0 / (1.0 + float((x / self._scale).sum())) if self._shared else 1.0
+        pull = -share * (weight - 1.0)
+        if self._shared:
+            conditions = weight[:, None] * (self._table - mean) - pull[:, None] / self._scale
+        else:
+            conditions = weight[:, None] * (self._table - self._beta)
+        return pull, share * conditions
+
+
+class MixtureDual:
+    """-E_q[u log u] + Z log Z + sum_i lam_i (b_i - E_q[e^{rho_i} rho_i]), with u = 1 - sum_i lam_i e^{rho_i}.
+
+    u is the unnormalised density of the target against q and Z = E_q[u]. The domain is the polyhedron u ≥ 0 at every
+    node of positive weight, and g is finite and continuous up to its boundary, because u log u -> 0. Only the
+    *levels* run off there, as -log u: that is how a level beyond the critical one shows.
+
+    **Attained or not.** On finitely many nodes the level can always be had, by driving u to e^{-missing/mass} at the
+    one node (or few) that define the face: an artefact, since on the continuum that node is a set whose mass tends to
+    zero as the nodes are refined. The ratios are known to a relative eps (1 + |rho|), so u cannot be told from zero
+    below about eps max(1, rho). The climb therefore stays in u ≥ RESOLUTION · max(1, max rho): where the optimum of
+    that slightly smaller polyhedron presses against a face, the level is one that no density attains as far as
+    these nodes can tell, and g there is the value to within RESOLUTION · log(1/RESOLUTION). This rule depends on
+    neither the number of nodes nor how they are split. It errs for a face of large mass (disjoint supports) only at
+    levels beyond log(1/RESOLUTION), about 33 nats, where lam itself has no digits left to say by how much it
+    misses the face. And it cannot see a face that the nodes do not reach: with few draws the target may rest on the
+    one with the largest ratio, which is what the warning on few draws is for.
+
+    The climb is in x_i = lam_i e^{max_j rho_ji}, so that the polyhedron fits the unit box.
+    """
+
+    RESOLUTION: ClassVar[float] = 16 * EPS
+
+    def __init__(self, values: np.ndarray, log_weights: np.ndarray, levels: np.ndarray) -> None:
+        self._n = log_weights.size
+        self._kept: np.ndarray | None = None
+        if not np.isfinite(log_weights).all():
+            self._kept = np.isfinite(log_weights)
+            values, log_weights = values[self._kept], log_weights[self._kept]
+        self.m = values.shape[1]
+        top = values.max(axis=0)
+        if top.max() > 700:
+            raise ValueError(
+                f"values: a log ratio of {top.max():.5g} nats given, but ForwardKL works with e^rho, which overflows"
+                " above 700 (E_q[e^rho] must be 1, so exact ratios stay below -min log_weights)"
+            )
+        self._top = np.where(np.isfinite(top), top, 0.0)  # q_i without any mass on the nodes: its column is zero
+        self._shrink = np.exp(-self._top)
+        self._values = values
+        self._log_q = log_weights
+        self._q = np.exp(log_weights)
+        self._relative = np.exp(values - self._top)
+        self._mass = np.exp(values + log_weights[:, None])
+        self._total = self._mass.sum(axis=0)
+        finite = np.where(self._mass > 0, values, 0.0) if not np.isfinite(values).all() else values
+        self._self = np.einsum("nm,nm->m", self._mass, finite)
+        self._levels = levels
+        self.floor = self.RESOLUTION * max(1.0, float(self._top.max()))
+        self.ceiling = np.inf
+        self._slices = [slice(k, k + SLICE) for k in range(0, log_weights.size, SLICE)]
+
+    def rows(self) -> tuple[np.ndarray, np.ndarray]:
+        rows = self._relative[self._relative.argmax(axis=0)]
+        return rows, np.full(self.m, 1.0 - self.floor)
+
+    def cut(self, x: np.ndarray) -> tuple[np.ndarray, float] | None:
+        height = self._relative @ x
+        j = int(height.argmax())
+        if height[j] <= 1.0 - self.floor / 2:
+            return None
+        return self._relative[j], 1.0 - self.floor
+
+    def to_natural(self, x: np.ndarray) -> np.ndarray:
+        return x * self._shrink
+
+    def from_natural(self, natural: np.ndarray) -> np.ndarray:
+        return natural / self._shrink
+
+    def evaluate(self, x: np.ndarray) -> Evaluation:
+        height = self._relative @ x
+        if height.max() >= 1.0:
+            nothing = np.full(self.m, -np.inf)
+            return Evaluation(-np.inf, nothing, np.zeros((self.m, self.m)), -nothing)
+        u = 1.0 - height
+        log_u = np.log1p(-height)
+        z = float(self._q @ u)
+        log_z = float(np.log(z))
+        reached = self._self - log_u @ self._mass + self._total * log_z
+        misses = self._levels - reached
+        value = float(-(self._q * u) @ log_u + z * log_z + (x * self._shrink) @ (self._levels - self._self))
+        curvature = np.zeros((self.m, self.m))
+        stiffness = self._q / u
+        for part in self._slices:
+            ratio = self._relative[part]
+            curvature += ratio.T @ (ratio * stiffness[part, None])
+        mean = self._total * self._shrink
+        curvature -= np.outer(mean, mean) / z
+        return Evaluation(value, self._shrink * misses, curvature, misses)
+
+    def log_masses(self, x: np.ndarray) -> np.ndarray:
+        log_u = np.log1p(-(self._relative @ x))
+        z = float(self._q @ np.exp(log_u))
+        return _spread(self._log_q + log_u - np.log(z), self._kept, self._n)
+
+    def influence(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        n = self._log_q.size
+        height = self._relative @ x
+        u, log_u = 1.0 - height, np.log1p(-height)
+        z = float(u.mean())
+        log_z = float(np.log(z))
+        ratio = self._mass * n
+        finite = np.where(self._mass > 0, self._values, 0.0)
+        centred = u - z
+        information = ratio * (finite - log_u[:, None])
+        conditions = -(information - information.mean(axis=0))
+        conditions -= (ratio - self._total) * log_z + np.outer(centred, self._total) / z
+        own = ratio * finite - self._self
+        pull = -(u * log_u - (u * log_u).mean()) + (1.0 + log_z) * centred - own @ (x * self._shrink)
+        return pull, conditions * self._shrink
+
+
+def _spread(kept_values: np.ndarray, kept: np.ndarray | None, n: int) -> np.ndarray:
+    """Back from the nodes that have weight to all n, with -inf elsewhere."""
+    if kept is None:
+        return kept_values
+    full = np.full(n, -np.inf)
+    full[kept] = kept_values
+    return full

@@ -1,0 +1,64 @@
+"""The least levels that can be had jointly, when those asked for cannot."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.optimize import linprog
+
+WORKING_SET = 2000  # columns of the restricted program; the rest is priced in one matrix product per round
+
+
+def least_levels(table: np.ndarray, log_weights: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """b + s (e - b)_+ for the smallest s ≥ 0 with E_p[l_i] ≤ b_i + s (e_i - b_i)_+ for all i and some density p.
+
+    Here e_i = E_q[l_i]. s = 1 is reached by p = q, so s lies in [0, 1]; the direction (e - b)_+ measures every
+    constraint by the distance between what was asked and what q has, so it needs no other unit. A linear program in
+    (p, s), solved by HiGHS on a working set of nodes; nodes with negative reduced cost join it until there are none
+    (column generation), which is exact and keeps a million nodes out of the simplex.
+
+    Args:
+        table: l `(n, m)`.
+        log_weights: `(n,)` under q; only nodes of positive weight can carry p.
+        levels: b `(m,)`.
+
+    Returns:
+        The least levels `(m,)`.
+    """
+    kept = np.isfinite(log_weights)
+    likelihood, q = table[kept], np.exp(log_weights[kept])
+    free = ~np.isfinite(likelihood).all(axis=0)  # -inf on positive mass: met by q, whatever is asked
+    gaps = np.where(free, 0.0, np.maximum(q @ np.where(free, 0.0, likelihood) - levels, 0.0))
+    used = np.flatnonzero(~free)
+    scale = np.maximum(gaps[used], np.abs(likelihood[:, used] - levels[used]).max(axis=0))
+    scale[scale == 0] = 1.0
+    excess = (likelihood[:, used] - levels[used]) / scale
+    direction = gaps[used] / scale
+    n = len(excess)
+    step = max(1, n // (WORKING_SET // 2))
+    working = np.unique(np.concatenate([np.arange(0, n, step), excess.argmin(axis=0)]))
+    share = 1.0
+    for _ in range(200):
+        columns = excess[working].T
+        program = linprog(
+            c=np.append(np.zeros(len(working)), 1.0),
+            A_ub=np.hstack([columns, -direction[:, None]]),
+            b_ub=np.zeros(len(used)),
+            A_eq=np.append(np.ones(len(working)), 0.0)[None, :],
+            b_eq=[1.0],
+            bounds=(0, None),
+            method="highs",
+        )
+        if program.status == 2:  # the working set does not yet hold enough of q: take more of it
+            step = max(1, step // 4)
+            working = np.unique(np.concatenate([working, np.arange(0, n, step)]))
+            continue
+        share = float(program.fun)
+        prices = -np.asarray(program.ineqlin.marginals)
+        reduced = excess @ prices - float(np.asarray(program.eqlin.marginals)[0])
+        entering = np.argsort(reduced)[:50]
+        entering = entering[reduced[entering] < -1e-12]
+        entering = np.setdiff1d(entering, working)
+        if entering.size == 0:
+            break
+        working = np.concatenate([working, entering])
+    return levels + min(share, 1.0) * gaps

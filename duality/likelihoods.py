@@ -1,0 +1,128 @@
+"""The three readings of "likelihood" in `Likelihood`: one small class each, chosen once by name."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from duality._arrays import Array, logsumexp, pick, safe_log
+from duality.ratios import LogRatios
+
+
+class Kind(ABC):
+    """l_i as a function of the input `(..., m)`, and what noising makes of exp(-sum_i lam_i l_i)."""
+
+    needs_priors: ClassVar[bool] = False
+
+    def check(self, ratios: LogRatios) -> None:
+        """ValueError where the ratios lack what this kind reads."""
+
+    def inputs(self, ratios: LogRatios) -> np.ndarray:
+        """The array `(n, m)` that `likelihood` reads."""
+        return ratios.values
+
+    def units(self, levels: np.ndarray) -> np.ndarray:
+        """The sizes `(m,)` against which a miss of the levels is judged."""
+        return 1.0 + np.abs(levels)
+
+    @abstractmethod
+    def likelihood(self, values: Array, priors: Array) -> Array:
+        """l_i, `(..., m)`."""
+
+    def noised_tilt(self, values: Array, natural: Array, priors: Array) -> Array:
+        """log E_q[w | x_t] to leading order: w itself with the noised ratio in place of the ratio, `(...)`."""
+        return -pick(array_namespace(values), natural, self.likelihood(values, priors))
+
+    @abstractmethod
+    def strengths(self, values: Array, natural: Array, priors: Array) -> Array:
+        """-d noised_tilt / d rho_i, `(..., m)`."""
+
+
+class LogRatioKind(Kind):
+    """l_i = rho_i: the tilt of `ReverseKL`, with a_i = lam_i."""
+
+    def likelihood(self, values: Array, priors: Array) -> Array:
+        return values
+
+    def strengths(self, values: Array, natural: Array, priors: Array) -> Array:
+        return array_namespace(values).zeros_like(values) + natural
+
+
+class DensityKind(Kind):
+    """l_i = q_i(x), read from log densities: the paper's choice."""
+
+    def check(self, ratios: LogRatios) -> None:
+        if ratios.log_densities is None:
+            raise ValueError(
+                "log_densities: the ratios carry none, but Likelihood(kind='density') bounds E_p[q_i(x)];"
+                " give LogRatios(..., log_densities=...)"
+            )
+        top = float(ratios.log_densities.max())
+        if top > 700:
+            raise ValueError(
+                f"log_densities: {top:.4g} nats given, but densities above e^700 overflow double precision;"
+                " measure space in smaller units"
+            )
+
+    def inputs(self, ratios: LogRatios) -> np.ndarray:
+        assert ratios.log_densities is not None  # `check` has run: solve binds every problem first
+        return ratios.log_densities
+
+    def units(self, levels: np.ndarray) -> np.ndarray:
+        # A density has no natural size: only the level itself says what is large.
+        return np.maximum(np.abs(levels), np.finfo(np.float64).tiny)
+
+    def likelihood(self, values: Array, priors: Array) -> Array:
+        return array_namespace(values).exp(values)
+
+    def strengths(self, values: Array, natural: Array, priors: Array) -> Array:
+        return natural * self.likelihood(values, priors)
+
+
+class PosteriorKind(Kind):
+    """l_i = Pr(i|x) = pi_i e^{rho_i}, with the two-valued closure for noised states.
+
+    If every point shows at most one concept and Pr(i|x_0) is 0 or 1, then w = 1 - sum_i c_i Pr(i|x_0) with
+    c_i = 1 - e^{-lam_i}, exactly. Posteriors are martingales along the noising, so
+
+        E_q[w | x_t] = w̄ = 1 - sum_i c_i pi_i r_i,        k_i = -d log w̄ / d rho_i = c_i pi_i r_i / w̄.
+
+    As sum_i pi_i r_i ≤ 1, w̄ ≥ e^{-max lam} > 0; it is evaluated as Pr(none|x_t) + sum_i e^{-lam_i} Pr(i|x_t), a sum
+    of positive terms that keeps its digits where w̄ is tiny.
+    """
+
+    needs_priors: ClassVar[bool] = True
+
+    def units(self, levels: np.ndarray) -> np.ndarray:
+        return np.maximum(np.abs(levels), np.finfo(np.float64).tiny)
+
+    def likelihood(self, values: Array, priors: Array) -> Array:
+        return priors * array_namespace(values).exp(values)
+
+    def noised_tilt(self, values: Array, natural: Array, priors: Array) -> Array:
+        xp = array_namespace(values)
+        log_posterior, log_none = self._split(values, priors)
+        terms = xp.concat([log_none[..., None], log_posterior - natural], axis=-1)
+        return logsumexp(xp, terms)
+
+    def strengths(self, values: Array, natural: Array, priors: Array) -> Array:
+        xp = array_namespace(values)
+        log_posterior, _ = self._split(values, priors)
+        log_w = self.noised_tilt(values, natural, priors)
+        return -xp.expm1(-natural) * xp.exp(log_posterior - log_w[..., None])
+
+    def _split(self, values: Array, priors: Array) -> tuple[Array, Array]:
+        """log Pr(i|x_t) and log Pr(none|x_t). A network's posteriors may exceed one in sum: they are then shared out."""
+        xp = array_namespace(values)
+        log_posterior = xp.log(priors) + values
+        total = logsumexp(xp, log_posterior)
+        zero = xp.zeros_like(total)
+        log_posterior = log_posterior - xp.maximum(total, zero)[..., None]
+        below = xp.minimum(total, zero)
+        return log_posterior, safe_log(xp, -xp.expm1(below))
+
+
+KINDS: dict[str, Kind] = {"posterior": PosteriorKind(), "density": DensityKind(), "log-ratio": LogRatioKind()}

@@ -1,0 +1,367 @@
+"""The three problems. Each is one small class around one function, the log weight of the tilt p = q exp(log w)/Z.
+
+| class | asks for | log w(rho; lam) |
+|---|---|---|
+| `ReverseKL` | min KL(p‖q) with KL(p‖q_i) ≥ b_i | -sum_i a_i rho_i, a_i = lam_i / (1 - sum_k lam_k) |
+| `ForwardKL` | min KL(q‖p) with KL(q_i‖p) ≥ b_i | log(1 - sum_i lam_i e^{rho_i}) |
+| `Likelihood` | min KL(p‖q) with E_p[l_i] ≤ b_i | -sum_i lam_i l_i |
+
+To add a kind of constraint, derive from `Problem` and say what its tilt, its guidance, its cost and levels are, and
+which dual function the solver is to climb. Nothing else in the project asks which problem it serves.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from duality._arrays import Array, beside, frozen, log1mexp, logsumexp, namespace, pick, safe_log, vector
+from duality.duals import Dual, ExponentialDual, MixtureDual
+from duality.feasibility import least_levels
+from duality.likelihoods import KINDS, Kind
+from duality.ratios import LogRatios, check_priors
+
+try:
+    from typing import Self
+except ImportError:  # Python 3.10
+    from typing_extensions import Self
+
+
+@dataclass(frozen=True, eq=False)
+class Problem(ABC):
+    """min distance(p, q) over densities p, subject to separation levels b `(m,)`.
+
+    The optimal p is a tilt q exp(log w)/Z whose *natural parameters* `(m,)` are a function of the multipliers: the
+    same for ForwardKL and Likelihood, a = lam/(1 - sum lam) for ReverseKL. Methods that take multipliers are for
+    users; the solver and `Solution` work on natural parameters, which keep their digits where sum lam is near 1.
+    """
+
+    levels: np.ndarray
+    #: +1 where a constraint asks for level ≥ b, -1 where it asks for level ≤ b.
+    direction: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        levels = vector("levels", self.levels)
+        if not np.isfinite(levels).all():
+            raise ValueError(f"levels: {levels[~np.isfinite(levels)][0]} given, finite levels are needed")
+        object.__setattr__(self, "levels", levels)
+
+    # -- what a kind of constraint must say --------------------------------------------------------------------
+
+    @abstractmethod
+    def tilt(self, values: Array, natural: Array) -> Array:
+        """log w as a function of the natural parameters, `(..., m)` and `(m,)` -> `(...)`."""
+
+    @abstractmethod
+    def noised_tilt(self, values: Array, natural: Array) -> Array:
+        """log E_q[w | x_t] as a function of rho_t = log q_i,t/q_t, as far as rho_t determines it; `(...)`."""
+
+    @abstractmethod
+    def strengths(self, values: Array, natural: Array) -> Array:
+        """k_i = -d noised_tilt / d rho_i, `(..., m)`."""
+
+    @abstractmethod
+    def cost(self, ratios: LogRatios, log_weights: np.ndarray) -> float:
+        """The objective at any density p given by its log masses `(n,)` on the nodes; nats."""
+
+    @abstractmethod
+    def levels_of(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
+        """The constrained functionals at any density p given by its log masses `(n,)`; `(m,)`."""
+
+    @abstractmethod
+    def dual(self, ratios: LogRatios) -> Dual:
+        """The concave dual function on these nodes, in the coordinates that the solver climbs in."""
+
+    # -- what follows from it ------------------------------------------------------------------------------------
+
+    def natural(self, multipliers: Array) -> Array:
+        """Natural parameters of the tilt, `(m,)`."""
+        return multipliers
+
+    def multipliers(self, natural: np.ndarray) -> np.ndarray:
+        """The inverse of `natural`, `(m,)`."""
+        return natural
+
+    def jacobian(self, natural: np.ndarray) -> np.ndarray:
+        """d multipliers / d natural, `(m, m)`."""
+        return np.eye(natural.size)
+
+    def least_levels(self, ratios: LogRatios) -> np.ndarray:
+        """The least levels that can be had jointly, see `InfeasibleError`; the KL problems can have any."""
+        return self.levels
+
+    def log_weight(self, values: Array, multipliers: Array) -> Array:
+        """log w(rho; lam): the unnormalised log density of the target against q.
+
+        Args:
+            values: `(..., m)` log ratios (log densities for `kind="density"`), NumPy or torch.
+            multipliers: `(m,)`, nonnegative, inside the dual domain.
+
+        Returns:
+            `(...)` in nats; -inf where the target vanishes.
+
+        Raises:
+            ValueError: for multipliers that are negative, or that no tilt of this problem belongs to.
+        """
+        _, values = namespace(values)
+        return self.tilt(values, self.natural(beside(values, self._checked(multipliers, values))))
+
+    def guidance(self, values: Array, multipliers: Array) -> Array:
+        """Strengths k_i of negative guidance at a noised state: score = score_q + sum_i k_i (score_q - score_i).
+
+        k_i = -d log E_q[w | x_t] / d rho_i, with rho_i = log q_{i,t}/q_t at the noise level of the state.
+
+        Args:
+            values: `(..., m)` log ratios at the noised states, NumPy or torch.
+            multipliers: `(m,)`.
+
+        Returns:
+            `(..., m)`, nonnegative.
+        """
+        _, values = namespace(values)
+        return self.strengths(values, self.natural(beside(values, self._checked(multipliers, values))))
+
+    def slack(self, levels: np.ndarray) -> np.ndarray:
+        """How far levels `(m,)` are on the right side of those asked for; a level is met when slack ≥ 0."""
+        return self.direction * (levels - self.levels)
+
+    def inputs(self, ratios: LogRatios) -> np.ndarray:
+        """The array `(n, m)` that `log_weight` reads: log ratios, unless a kind says otherwise."""
+        return ratios.values
+
+    def bind(self, ratios: LogRatios) -> Self:
+        """The same problem with one level for each constraint of these ratios."""
+        if self.levels.size == ratios.m:
+            return self
+        if self.levels.size != 1:
+            raise ValueError(
+                f"levels: {self.levels.size} given, but the ratios have {ratios.m} constraints; give one, or one for each"
+            )
+        return replace(self, levels=frozen(np.repeat(self.levels, ratios.m)))
+
+    def units(self) -> np.ndarray:
+        """The sizes `(m,)` against which a miss of the levels is judged: 1 + |b_i| nats."""
+        return 1.0 + np.abs(self.levels)
+
+    def domain(self, multipliers: np.ndarray) -> bool:
+        """Whether multipliers `(m,)` are ones that a tilt can have, whatever q: nonnegative, and more by kind."""
+        return bool((np.asarray(multipliers) >= 0).all())
+
+    def _checked(self, multipliers: Array, values: Array) -> Array:
+        given = vector("multipliers", multipliers)
+        if values.ndim == 0 or values.shape[-1] != given.size:
+            raise ValueError(
+                f"values: last axis of length {given.size} is needed (one entry for each multiplier),"
+                f" got shape {tuple(values.shape)}"
+            )
+        if not self.domain(given):
+            raise ValueError(f"multipliers: {given} lie outside the dual domain of {type(self).__name__}")
+        return multipliers if hasattr(multipliers, "detach") else given
+
+
+def _nonnegative(problem: Problem) -> None:
+    if (problem.levels < 0).any():
+        raise ValueError(
+            f"levels: {problem.levels.min()} given, but a Kullback-Leibler divergence is never negative;"
+            " levels of at least 0 nats are needed"
+        )
+
+
+def _expectation(masses: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """sum_j masses_j table_ji with 0 · (±inf) = 0: a point without mass says nothing."""
+    if np.isfinite(table).all():
+        return np.asarray(masses @ table)
+    return np.asarray(masses[masses > 0] @ table[masses > 0])
+
+
+def _divergence(log_p: np.ndarray, log_q: np.ndarray) -> float:
+    """KL(p‖q) = sum_j p_j (log p_j - log q_j) from log masses `(n,)`."""
+    p = np.exp(log_p)
+    held = p > 0
+    if held.all():
+        return float(p @ (log_p - log_q))
+    return float(p[held] @ (log_p[held] - log_q[held]))
+
+
+class ReverseKL(Problem):
+    """min KL(p‖q) subject to KL(p‖q_i) ≥ b_i: concept unlearning, of which negative guidance is the naive form.
+
+    The optimal target is q prod_i (q/q_i)^{a_i}/Z with a_i = lam_i/(1 - sum_k lam_k) and sum_k lam_k < 1.
+
+    Args:
+        levels: b, a number for all constraints or `(m,)`, in nats, ≥ 0.
+
+    Raises:
+        ValueError: for levels that are negative or not finite.
+
+    Source: problem RU of arXiv:2605.30825; the tilt and its dual, docs/theory.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _nonnegative(self)
+
+    def natural(self, multipliers: Array) -> Array:
+        xp, multipliers = namespace(multipliers)
+        return multipliers / (1 - xp.sum(multipliers))
+
+    def multipliers(self, natural: np.ndarray) -> np.ndarray:
+        return natural / (1 + natural.sum())
+
+    def jacobian(self, natural: np.ndarray) -> np.ndarray:
+        share = 1 / (1 + natural.sum())
+        return share * (np.eye(natural.size) - share * natural[:, None])
+
+    def domain(self, multipliers: np.ndarray) -> bool:
+        return super().domain(multipliers) and float(np.sum(multipliers)) < 1
+
+    def tilt(self, values: Array, natural: Array) -> Array:
+        return -pick(array_namespace(values), natural, values)
+
+    noised_tilt = tilt
+
+    def strengths(self, values: Array, natural: Array) -> Array:
+        return array_namespace(values).zeros_like(values) + natural
+
+    def cost(self, ratios: LogRatios, log_weights: np.ndarray) -> float:
+        return _divergence(log_weights, ratios.log_weights)
+
+    def levels_of(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
+        return self.cost(ratios, log_weights) - _expectation(np.exp(log_weights), ratios.values)
+
+    def dual(self, ratios: LogRatios) -> Dual:
+        return ExponentialDual(ratios.values, ratios.log_weights, -self.levels, shared=True)
+
+
+class ForwardKL(Problem):
+    """min KL(q‖p) subject to KL(q_i‖p) ≥ b_i: data unlearning, of which NegGrad and SISS are the swept forms.
+
+    The optimal target is (q - sum_i lam_i q_i)/(1 - sum_i lam_i), as long as that is nonnegative q-almost everywhere.
+
+    Args:
+        levels: b, a number for all constraints or `(m,)`, in nats, ≥ 0.
+
+    Raises:
+        ValueError: for levels that are negative or not finite.
+
+    Source: problem FU of arXiv:2605.30825; the closed dual domain and what lies beyond it, docs/theory.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _nonnegative(self)
+
+    def tilt(self, values: Array, natural: Array) -> Array:
+        xp = array_namespace(values)
+        return log1mexp(xp, logsumexp(xp, safe_log(xp, natural) + values))
+
+    noised_tilt = tilt  # exact: E_q[e^{rho_i(x_0)} | x_t] = e^{rho_i(x_t)}, so mixtures noise linearly
+
+    def strengths(self, values: Array, natural: Array) -> Array:
+        # At a noised state the exact ratios leave 1 - sum lam r above zero; a network's may not. The floor is the
+        # resolution at which `solve` treats a slack as zero, so the strength is large there, never infinite.
+        xp = array_namespace(values)
+        floor = xp.full_like(values[..., 0], float(np.log(MixtureDual.RESOLUTION)))
+        log_w = xp.maximum(self.tilt(values, natural), floor)
+        return xp.exp(safe_log(xp, natural) + values - log_w[..., None])
+
+    def cost(self, ratios: LogRatios, log_weights: np.ndarray) -> float:
+        return _divergence(ratios.log_weights, log_weights)
+
+    def levels_of(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
+        # KL(q_i‖p) with q_i as the measure of masses exp(log_weights_j + rho_ji), whose total is 1 up to the error of
+        # the quadrature; no renormalisation, so that the levels are linear in what was given.
+        log_masses = ratios.values + ratios.log_weights[:, None]
+        return np.array([_divergence(log_mass, log_weights) for log_mass in log_masses.T])
+
+    def dual(self, ratios: LogRatios) -> Dual:
+        return MixtureDual(ratios.values, ratios.log_weights, self.levels)
+
+
+@dataclass(frozen=True, eq=False)
+class Likelihood(Problem):
+    """min KL(p‖q) subject to E_p[l_i] ≤ b_i: bound the likelihood that p gives to what is unwanted.
+
+    The optimal target is q exp(-sum_i lam_i l_i)/Z.
+
+    Args:
+        levels: b, a number for all constraints or `(m,)`, in the unit of l.
+        kind: which likelihood l_i is:
+            "posterior" (default), Pr(i|x) = priors_i e^{rho_i(x)}, a probability;
+            "density", q_i(x) itself (the ratios must carry `log_densities`, which `log_weight` then reads);
+            "log-ratio", rho_i(x) in nats.
+        priors: `(m,)` Pr(i) under q; left out, those that the ratios carry. Posterior only.
+
+    Raises:
+        ValueError: for an unknown kind, levels that are not finite, priors outside (0, 1) or with another kind.
+
+    Source: problem LU of arXiv:2605.30825 (density kind); the posterior and its closure, docs/theory.
+    """
+
+    kind: str = "posterior"
+    priors: np.ndarray | None = None
+    rule: Kind = field(init=False, repr=False)
+    direction: ClassVar[int] = -1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.kind not in KINDS:
+            raise ValueError(f"kind: {self.kind!r} given, one of {', '.join(map(repr, KINDS))} is needed")
+        object.__setattr__(self, "rule", KINDS[self.kind])
+        if self.priors is not None:
+            if not self.rule.needs_priors:
+                raise ValueError(f"priors: given, but kind={self.kind!r} has no use for them")
+            object.__setattr__(self, "priors", check_priors(self.priors))
+
+    def bind(self, ratios: LogRatios) -> Self:
+        self.rule.check(ratios)
+        bound = super().bind(ratios)
+        if not self.rule.needs_priors:
+            return bound
+        priors = ratios.priors if self.priors is None else check_priors(self.priors, ratios.m)
+        if priors is None:
+            raise ValueError("priors: neither the problem nor the ratios carry any; a posterior needs Pr(i) in (0, 1)")
+        return replace(bound, priors=priors)
+
+    def _prior(self, values: Array) -> Array:
+        if not self.rule.needs_priors:
+            return None
+        if self.priors is None:
+            raise ValueError("priors: this problem carries none; give Likelihood(levels, priors=...)")
+        return beside(values, self.priors)
+
+    def likelihoods(self, values: Array) -> Array:
+        """l_i(x) from what `log_weight` reads, `(..., m)` -> `(..., m)`."""
+        _, values = namespace(values)
+        return self.rule.likelihood(values, self._prior(values))
+
+    def inputs(self, ratios: LogRatios) -> np.ndarray:
+        return self.rule.inputs(ratios)
+
+    def units(self) -> np.ndarray:
+        return self.rule.units(self.levels)
+
+    def tilt(self, values: Array, natural: Array) -> Array:
+        return -pick(array_namespace(values), natural, self.likelihoods(values))
+
+    def noised_tilt(self, values: Array, natural: Array) -> Array:
+        return self.rule.noised_tilt(values, natural, self._prior(values))
+
+    def strengths(self, values: Array, natural: Array) -> Array:
+        return self.rule.strengths(values, natural, self._prior(values))
+
+    def cost(self, ratios: LogRatios, log_weights: np.ndarray) -> float:
+        return _divergence(log_weights, ratios.log_weights)
+
+    def levels_of(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
+        return _expectation(np.exp(log_weights), self.likelihoods(self.inputs(ratios)))
+
+    def least_levels(self, ratios: LogRatios) -> np.ndarray:
+        return least_levels(self.likelihoods(self.inputs(ratios)), ratios.log_weights, self.levels)
+
+    def dual(self, ratios: LogRatios) -> Dual:
+        return ExponentialDual(self.likelihoods(self.inputs(ratios)), ratios.log_weights, self.levels, shared=False)

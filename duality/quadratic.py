@@ -1,0 +1,126 @@
+"""The quadratic program inside a Newton step: a few variables, sign bounds, a few linear constraints."""
+
+from __future__ import annotations
+
+import numpy as np
+
+# The curvature is rounded to a relative eps; a ridge of this size on its unit diagonal decides among the directions
+# in which it is singular (duplicated constraints) and is invisible in all others.
+RIDGE = 1e-13
+
+
+def newton_step(
+    curvature: np.ndarray, gradient: np.ndarray, x: np.ndarray, rows: np.ndarray, limits: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """argmax_d gradient·d - d·curvature·d/2 subject to x + d ≥ 0 and rows·(x + d) ≤ limits.
+
+    Args:
+        curvature: `(m, m)`, positive semidefinite up to rounding.
+        gradient: `(m,)`.
+        x: `(m,)`, feasible.
+        rows: `(k, m)`, nonnegative.
+        limits: `(k,)`.
+
+    Returns:
+        The step d `(m,)`, feasible, and the multipliers `(k,)` of the rows.
+
+    A primal active-set method (Nocedal and Wright 2006, §16.5) from the feasible point d = 0, in coordinates where the
+    curvature has unit diagonal. It stops early, at a feasible ascent direction, should degeneracy make it cycle.
+    """
+    m = x.size
+    size = np.sqrt(np.maximum(np.diagonal(curvature), 0.0))
+    # A flat direction: let its step be limited by the constraints, 1e200 times what a unit curvature would give.
+    size = np.maximum(size, 1e-100 * max(float(size.max()), float(np.abs(gradient).max()), 1e-100))
+    matrix = curvature / np.outer(size, size)
+    matrix[np.diag_indices(m)] += RIDGE
+    slope = gradient / size
+    start = x * size
+
+    free = (x > 0) | (gradient > 0)
+    step = _unconstrained(matrix, slope, free)
+    if (start + step >= 0).all() and (rows @ ((start + step) / size) <= limits).all():
+        lagrangian = slope - matrix @ step
+        if free.all() or (lagrangian[~free] <= 0).all():
+            return step / size, np.zeros(len(limits))
+    return _active_set(matrix, slope, start, rows / size, limits, size)
+
+
+def _unconstrained(matrix: np.ndarray, slope: np.ndarray, free: np.ndarray) -> np.ndarray:
+    if free.all():
+        if slope.size == 1:
+            return slope / matrix[0, 0]
+        return np.linalg.solve(matrix, slope)
+    step = np.zeros_like(slope)
+    if free.any():
+        step[free] = np.linalg.solve(matrix[np.ix_(free, free)], slope[free])
+    return step
+
+
+def _active_set(
+    matrix: np.ndarray, slope: np.ndarray, start: np.ndarray, rows: np.ndarray, limits: np.ndarray, size: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    m, k = start.size, limits.size
+    # All constraints as normals·y ≤ offsets in y = start + d, with normals of unit length.
+    normals = np.vstack([-np.eye(m), rows])
+    length = np.linalg.norm(normals, axis=1)
+    normals /= length[:, None]
+    offsets = np.concatenate([np.zeros(m), limits]) / length
+    y = start.copy()
+    room = offsets - normals @ y
+    active = [int(i) for i in np.flatnonzero(room <= 4e-16 * np.abs(offsets))]
+    active = _independent(normals, active)
+    for _ in range(20 * (m + k) + 20):
+        residual = slope - matrix @ (y - start)
+        direction, multipliers = _on_face(matrix, residual, normals[active])
+        if float(np.abs(direction).max()) <= 1e-15 * (1.0 + float(np.abs(y).max())):
+            if not active or multipliers.min() >= -1e-14 * (1.0 + float(np.abs(residual).max())):
+                break
+            del active[int(np.argmin(multipliers))]
+            continue
+        speed = normals @ direction
+        room = np.maximum(offsets - normals @ y, 0.0)
+        blocking = speed > 1e-12 * float(np.abs(direction).max())
+        blocking[active] = False
+        times = np.where(blocking, room / np.where(blocking, speed, 1.0), np.inf)
+        first = int(np.argmin(times))
+        if times[first] >= 1.0:
+            y = y + direction
+        else:
+            y = y + times[first] * direction
+            active.append(first)
+        y[[i for i in active if i < m]] = 0.0
+        np.maximum(y, 0.0, out=y)
+    residual = slope - matrix @ (y - start)
+    _, multipliers = _on_face(matrix, residual, normals[active])
+    on_rows = np.zeros(k)
+    for index, multiplier in zip(active, multipliers, strict=True):
+        if index >= m:
+            on_rows[index - m] = max(float(multiplier), 0.0) / length[index]
+    return (y - start) / size, on_rows
+
+
+def _on_face(matrix: np.ndarray, residual: np.ndarray, face: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The maximiser on {face·d = 0}, and the multipliers of the face."""
+    m, k = residual.size, len(face)
+    if k == 0:
+        return np.linalg.solve(matrix, residual), np.zeros(0)
+    system = np.zeros((m + k, m + k))
+    system[:m, :m] = matrix
+    system[:m, m:] = face.T
+    system[m:, :m] = face
+    right = np.concatenate([residual, np.zeros(k)])
+    try:
+        solution = np.linalg.solve(system, right)
+    except np.linalg.LinAlgError:
+        solution = np.linalg.lstsq(system, right, rcond=None)[0]
+    return solution[:m], solution[m:]
+
+
+def _independent(normals: np.ndarray, active: list[int]) -> list[int]:
+    """A linearly independent part of the active constraints, in order."""
+    chosen: list[int] = []
+    for index in active:
+        trial = normals[[*chosen, index]]
+        if np.linalg.matrix_rank(trial, tol=1e-10) == len(trial):
+            chosen.append(index)
+    return chosen

@@ -1,0 +1,148 @@
+"""What is known of the pretrained and the unlearning densities: log ratios at points of q, and their weights."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from scipy.special import logsumexp
+
+from duality._arrays import frozen, to_numpy, vector
+
+EPS = float(np.finfo(np.float64).eps)
+
+
+class LogRatios:
+    """rho_ji = log q_i(x_j) - log q(x_j) at points x_1 … x_n, with E_q[f] ≈ sum_j exp(log_weights_j) f(x_j).
+
+    Everything that the solver needs to know of q and of q_1 … q_m; a grid, a quadrature rule, or draws of q (from
+    a toy or from a network) are the same input.
+
+    Args:
+        values: rho `(n, m)` in nats, points by constraints; `(n,)` is read as `(n, 1)`. -inf is ordinary (q_i
+            vanishes where q does not); NaN and +inf are not (q must charge what q_i charges).
+        log_weights: `(n,)` logs of quadrature weights under q, summing to one; -inf for a node without weight.
+            Left out, the points are *draws* of q with equal weights, and answers carry standard errors.
+        log_densities: `(n, m)` log q_i(x_j), needed only by `Likelihood(kind="density")`.
+        priors: `(m,)` Pr(concept i) under q, each inside (0, 1); used by `Likelihood(kind="posterior")` where the
+            problem does not bring its own.
+
+    Raises:
+        ValueError: naming the argument, what was given and what is needed.
+
+    Source: the log ratio seen from q is all that the three problems of arXiv:2605.30825 depend on (docs/theory).
+    """
+
+    values: np.ndarray
+    log_weights: np.ndarray
+    log_densities: np.ndarray | None
+    priors: np.ndarray | None
+    is_draws: bool
+
+    def __init__(
+        self,
+        values: Any,
+        log_weights: Any = None,
+        log_densities: Any = None,
+        priors: Any = None,
+    ) -> None:
+        values = _table("values", values)
+        n, m = values.shape
+        if log_weights is None:
+            weights = np.full(n, -np.log(n))
+        else:
+            weights = _normalised(log_weights, n)
+        if log_densities is not None:
+            log_densities = _table("log_densities", log_densities)
+            if log_densities.shape != (n, m):
+                raise ValueError(
+                    f"log_densities: shape {log_densities.shape} given, but values has shape {(n, m)}; both are (n, m)"
+                )
+        if priors is not None:
+            priors = check_priors(priors, m)
+        for name, value in (
+            ("values", frozen(values)),
+            ("log_weights", frozen(weights)),
+            ("log_densities", None if log_densities is None else frozen(log_densities)),
+            ("priors", priors),
+            ("is_draws", log_weights is None),
+        ):
+            object.__setattr__(self, name, value)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"LogRatios is frozen: {name} cannot be set")
+
+    @property
+    def n(self) -> int:
+        """Number of points."""
+        return int(self.values.shape[0])
+
+    @property
+    def m(self) -> int:
+        """Number of constraints."""
+        return int(self.values.shape[1])
+
+    @cached_property
+    def masses(self) -> np.ndarray:
+        """E_q[e^{rho_i}] `(m,)`: 1 for exact ratios, so its distance from 1 measures quadrature or network error."""
+        return np.asarray(np.exp(logsumexp(self.values + self.log_weights[:, None], axis=0)))
+
+    def __repr__(self) -> str:
+        kind = "draws" if self.is_draws else "quadrature nodes"
+        return f"LogRatios({self.n} {kind}, {self.m} constraint{'s' if self.m > 1 else ''})"
+
+
+def check_priors(priors: Any, m: int | None = None) -> np.ndarray:
+    """Priors as a frozen vector inside (0, 1), of length m where m is known; a number serves every constraint."""
+    checked = vector("priors", priors)
+    outside = ~((checked > 0) & (checked < 1))
+    if outside.any():
+        raise ValueError(f"priors: {checked[outside][0]} given, but a prior lies strictly inside (0, 1)")
+    if m is not None and checked.size != m:
+        if checked.size != 1:
+            raise ValueError(f"priors: {checked.size} given for {m} constraints; give one, or one for each")
+        checked = frozen(np.repeat(checked, m))
+    return checked
+
+
+def _table(name: str, values: Any) -> np.ndarray:
+    """A float64 array (n, m) without NaN and +inf."""
+    table = to_numpy(name, values)
+    if table.ndim == 1:
+        table = table[:, None]
+    if table.ndim != 2:
+        raise ValueError(f"{name}: shape (n, m) = points by constraints is needed, got shape {table.shape}")
+    if table.size == 0:
+        raise ValueError(f"{name}: empty, shape {table.shape}; at least one point and one constraint are needed")
+    if not (table < np.inf).all():  # one pass catches both NaN and +inf
+        j, i = (int(k) for k in np.argwhere(~(table < np.inf))[0])
+        raise ValueError(
+            f"{name}: {table[j, i]} at point {j}, constraint {i}; finite numbers or -inf are needed"
+            " (+inf would mean that q_i lives where q does not)"
+        )
+    return table
+
+
+def _normalised(log_weights: Any, n: int) -> np.ndarray:
+    weights = to_numpy("log_weights", log_weights)
+    if weights.shape != (n,):
+        raise ValueError(f"log_weights: shape {weights.shape} given, but there are {n} points; (n,) is needed")
+    if not (weights < np.inf).all():
+        j = int(np.argmin(weights < np.inf))
+        raise ValueError(f"log_weights: {weights[j]} at point {j}; finite numbers or -inf are needed")
+    top = float(weights.max())
+    if top == -np.inf:
+        raise ValueError("log_weights: all are -inf, so q has no mass; at least one finite weight is needed")
+    total = top + float(np.log(np.exp(weights - top).sum()))
+    # A sum of n doubles is off by at most n eps (Higham 2002, §4.2), and a stored log weight l makes its weight off by
+    # a relative eps |l|. Weights that were normalised in double precision therefore stay within eps (n + |l|) of
+    # one, |l| averaged under the weights themselves and so at most log n + |top|; the factor 8 is slack for a
+    # normalisation that was done in several steps.
+    tolerance = 8 * EPS * (n + np.log(n) + abs(top) + 1)
+    if abs(total) > tolerance:
+        raise ValueError(
+            f"log_weights: they sum to exp({total:.6g}), not to one (tolerance {tolerance:.1e});"
+            " subtract scipy.special.logsumexp(log_weights)"
+        )
+    return weights - total

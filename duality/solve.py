@@ -1,0 +1,97 @@
+"""`solve`: the one verb. Climb the dual, read off the target, certify it from the target alone."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+
+from duality._arrays import frozen
+from duality.duals import Dual
+from duality.newton import Climb, maximise
+from duality.problems import Problem
+from duality.ratios import LogRatios
+from duality.solution import FEW_DRAWS, FewDrawsWarning, InfeasibleError, Solution, Status
+from duality.uncertainty import delta_method
+
+# A level counts as met when it is missed by less than this, relative to its unit: far above the rounding of a climb
+# that converged (1e-14 to 1e-11), far below anything that a user could mean.
+MET = 1e-8
+
+
+def solve(problem: Problem, ratios: LogRatios) -> Solution:
+    """max_{lam ≥ 0} g(lam), and with it the density p closest to q at the separation levels of the problem.
+
+    Args:
+        problem: `ReverseKL`, `ForwardKL` or `Likelihood`, with a level for each constraint or one for all.
+        ratios: log ratios at quadrature nodes or draws of q.
+
+    Returns:
+        The `Solution`: multipliers, target, cost, levels, and the certificate (gap and KKT residual ≤ 1e-10 on
+        quadrature; standard errors on draws).
+
+    Raises:
+        ValueError: where problem and ratios do not fit together.
+        InfeasibleError: where no density meets the levels (Likelihood only); `.least` says what can be had.
+
+    Warns:
+        FewDrawsWarning: where the answer rests on few draws.
+
+    Source: strong duality for these nonconvex problems, arXiv:2605.30825; docs/theory.
+    """
+    bound = problem.bind(ratios)
+    dual = bound.dual(ratios)
+    return finish(bound, ratios, dual, maximise(dual, np.zeros(dual.m), bound.units()))
+
+
+def finish(problem: Problem, ratios: LogRatios, dual: Dual, climb: Climb) -> Solution:
+    """The solution that a climb leads to, or InfeasibleError."""
+    x = climb.x
+    miss = float((np.maximum(climb.at.misses, 0.0) / problem.units()).max())
+    if climb.exhausted or (np.isfinite(dual.ceiling) and miss > MET):
+        # Past the ceiling infeasibility is certain; short of it, a climb that was stopped may only be unfinished.
+        least = problem.least_levels(ratios)
+        if climb.exhausted or (problem.slack(least) < -MET * problem.units()).any():
+            raise InfeasibleError(problem.levels, least)
+    log_weights = dual.log_masses(x)
+    levels = problem.levels_of(ratios, log_weights)
+    primal = problem.cost(ratios, log_weights)
+    slack = problem.slack(levels)
+    wrong = np.where(x > 0, np.abs(slack), np.maximum(-slack, 0.0))
+    pressed = climb.pressure > 0
+    if pressed.any() and miss > MET:
+        status = Status.NOT_ATTAINED
+        wrong = np.where(pressed, np.maximum(slack, 0.0), wrong)
+    elif miss > MET:
+        status = Status.INEXACT
+    elif not (x > 0).any():
+        status = Status.INACTIVE
+    else:
+        status = Status.OPTIMAL
+    natural = dual.to_natural(x)
+    masses = np.exp(log_weights)
+    sample_size = 1.0 / float(masses @ masses)
+    multipliers_stderr, primal_stderr = np.full(x.size, np.nan), float("nan")
+    if ratios.is_draws:
+        errors = delta_method(problem, dual, x, climb.at.curvature, sample_size)
+        multipliers_stderr, primal_stderr = errors.multipliers, errors.value
+        if status is Status.NOT_ATTAINED:
+            multipliers_stderr = np.full(x.size, np.nan)  # an extreme of the draws: no normal law holds for it
+        if errors.effective < FEW_DRAWS:
+            warnings.warn(FewDrawsWarning(errors.effective, ratios.n), stacklevel=3)
+    return Solution(
+        problem=problem,
+        multipliers=frozen(problem.multipliers(natural)),
+        natural=frozen(natural),
+        primal=primal,
+        dual=climb.at.value,
+        levels=frozen(levels),
+        status=status,
+        log_weights=frozen(log_weights),
+        kkt_residual=float((wrong / problem.units()).max()),
+        effective_sample_size=sample_size,
+        multipliers_stderr=frozen(multipliers_stderr),
+        primal_stderr=primal_stderr,
+        critical_levels=levels if status is Status.NOT_ATTAINED else None,
+        iterations=climb.iterations,
+    )

@@ -1,0 +1,60 @@
+"""Standard errors by the delta method, for answers that rest on draws."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from duality.duals import Dual
+from duality.problems import Problem
+
+
+@dataclass(frozen=True)
+class Uncertainty:
+    """Standard errors of an answer from draws.
+
+    Attributes:
+        multipliers: `(m,)`.
+        value: of the optimal value, nats.
+        effective: the smallest, over the active constraints and the target itself, of the numbers of draws of equal
+            influence that would carry the same information.
+    """
+
+    multipliers: np.ndarray
+    value: float
+    effective: float
+
+
+def delta_method(problem: Problem, dual: Dual, x: np.ndarray, curvature: np.ndarray, sample_size: float) -> Uncertainty:
+    """stderr(lam) = sqrt(diag(J H⁻¹ S H⁻¹ Jᵀ)/n), stderr(V) = sd(pull)/sqrt(n).
+
+    Over n draws the active multipliers solve stationarity conditions that are means of `conditions_j`, with
+    covariance S and derivative -H (the curvature), so that they scatter as H⁻¹ times that mean; J carries the
+    coordinates of the climb to multipliers. The value is a maximum, so by the envelope theorem it moves by the mean of
+    `pull_j` alone. Constraints with a multiplier of zero are taken to keep it. Where duplicated constraints make H
+    singular, the pseudo-inverse gives the errors of the combination that is determined.
+
+    Args:
+        problem: for J.
+        dual: on draws of equal weight.
+        x: `(m,)`, the maximiser.
+        curvature: `(m, m)` at x.
+        sample_size: effective sample size of the target.
+    """
+    pull, conditions = dual.influence(x)
+    n = pull.size
+    active = x > 0
+    errors = np.zeros(x.size)
+    effective = sample_size
+    if active.any():
+        used = conditions[:, active]
+        magnitude = np.abs(used)
+        squares = (used**2).sum(axis=0)
+        equal = np.where(squares > 0, magnitude.sum(axis=0) ** 2 / np.where(squares > 0, squares, 1.0), 0.0)
+        effective = min(effective, float(equal.min()))
+        inverse = np.linalg.pinv(curvature[np.ix_(active, active)], rcond=1e-12, hermitian=True)
+        jacobian = problem.jacobian(dual.to_natural(x)) * dual.to_natural(np.ones(x.size))
+        carry = jacobian[np.ix_(active, active)] @ inverse
+        errors[active] = np.sqrt(np.diagonal(carry @ (used.T @ used) @ carry.T)) / n
+    return Uncertainty(errors, float(pull.std() / np.sqrt(n)), effective)
