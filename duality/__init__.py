@@ -9,13 +9,15 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from duality import gaussians
+from duality.frontier import fixed_weights, frontier
 from duality.problems import ForwardKL, Likelihood, Problem, ReverseKL
 from duality.ratios import LogRatios
 from duality.solution import FewDrawsWarning, InfeasibleError, Solution, Status
 from duality.solve import solve
 
 if TYPE_CHECKING:
-    from duality import reference
+    from duality import reference as reference
 
 __all__ = [
     "FewDrawsWarning",
@@ -27,6 +29,9 @@ __all__ = [
     "ReverseKL",
     "Solution",
     "Status",
+    "fixed_weights",
+    "frontier",
+    "gaussians",
     "reference",
     "solve",
 ]

@@ -32,12 +32,14 @@ class Evaluation:
         gradient: `(m,)`.
         curvature: `(m, m)`, positive semidefinite; the metric of the Newton step.
         misses: `(m,)`, by how much the tilt misses each level, in the level's unit; positive where it is not met.
+        excess: lam·misses, by which the value exceeds the cost of the tilt.
     """
 
     value: float
     gradient: np.ndarray
     curvature: np.ndarray
     misses: np.ndarray
+    excess: float
 
 
 class Dual(Protocol):
@@ -83,7 +85,9 @@ class ExponentialDual:
         Cov_p(rho) d = r,       r_i = E_p[rho_i] + b_i - g,
 
     which is the Newton step for `Likelihood(kind="log-ratio")` at the levels g - b_i: the two problems share every
-    line of code but the "- g".
+    line of code but the "- g". Gradient and curvature are both returned times 1 + sum a: that makes the gradient along
+    a segment proportional to the slope of the *concave* g along the same segment in lam, so that the line search,
+    which compares slopes, may rely on concavity (in a itself g is only quasiconcave).
 
     The climb is in x = theta · scale with standardised T, so that ratios of 1e-12 nats and of 1e4 look alike.
     """
@@ -101,16 +105,20 @@ class ExponentialDual:
         # A statistic of -inf on positive mass: q itself has E_q[T_i] = -inf (for ReverseKL, KL(q‖q_i) = inf), and so
         # has every tilt by the other statistics. The constraint holds whatever b is and its multiplier is zero.
         self._free = ~np.isfinite(table).all(axis=0)
-        if self._free.any():
+        self._any_free = bool(self._free.any())
+        if self._any_free:
             table = np.where(self._free, 0.0, table)
-        self._shift = q @ table
+        # Statistics are centred where digits matter: at the level itself where E_p[T] is compared with it, at the mean
+        # under q where it is compared with the level and the cost together.
+        self._shift = q @ table if shared else np.where(self._free, 0.0, levels)
         centred = table - self._shift
-        spread = np.sqrt(q @ centred**2)
-        reach = np.abs(centred).max(axis=0)
-        # The standard deviation underflows (weights over hundreds of decades) before the reach does.
-        self._scale = np.where(spread > 1e-150 * reach, spread, reach)
-        self._scale[self._scale == 0] = 1.0
-        centred /= self._scale
+        reach = np.maximum(centred.max(axis=0), -centred.min(axis=0))
+        reach[reach == 0] = 1.0
+        centred /= reach
+        spread = np.sqrt(q @ (centred - q @ centred) ** 2)
+        spread[spread < 1e-150] = 1.0  # its square has underflowed (weights over hundreds of decades)
+        centred /= spread
+        self._scale = reach * spread
         self._table = centred
         self._beta = (levels - self._shift) / self._scale
         self.ceiling = np.inf if shared else float(-log_weights.min())
@@ -133,34 +141,51 @@ class ExponentialDual:
         return natural * self._scale
 
     def _tilted(self, x: np.ndarray) -> tuple[np.ndarray, float]:
-        """Node masses of the tilt `(n,)` and log E_q[e^{-x·T}]."""
-        exponent = self._log_q - self._table @ x
-        top = float(exponent.max())
-        exponent -= top
+        """Node masses p of the tilt `(n,)` and KL(p‖q).
+
+        The divergence is summed over p, not taken from x·E_p[T] + log Z, which cancels where x is large.
+        """
+        tilt = self._table @ -x
+        exponent = self._log_q + tilt
+        mode = int(exponent.argmax())
+        exponent -= exponent[mode]
         p = np.exp(exponent, out=exponent)
         total = float(p.sum())
         p /= total
-        return p, top + float(np.log(total))
+        tilt -= tilt[mode]
+        return p, float(p @ tilt) - (float(np.log(total)) + float(self._log_q[mode]))
+
+    def _share(self, x: np.ndarray) -> float:
+        """1 - sum lam = 1 / (1 + sum a) for the perspective, else 1."""
+        return 1.0 / (1.0 + float((x / self._scale).sum())) if self._shared else 1.0
 
     def evaluate(self, x: np.ndarray) -> Evaluation:
-        p, log_z = self._tilted(x)
+        p, divergence = self._tilted(x)
         mean = p @ self._table
-        curvature = np.zeros((self.m, self.m))
-        for part in self._slices:
-            deviation = self._table[part] - mean
-            curvature += deviation.T @ (deviation * p[part, None])
+        if len(self._slices) == 1:
+            deviation = self._table - mean
+            curvature = deviation.T @ (deviation * p[:, None])
+        else:
+            curvature = np.zeros((self.m, self.m))
+            for part in self._slices:
+                deviation = self._table[part] - mean
+                curvature += deviation.T @ (deviation * p[part, None])
         core = mean - self._beta
-        share = 1.0 / (1.0 + float((x / self._scale).sum())) if self._shared else 1.0
-        value = share * float(-log_z - x @ self._beta)
+        share = self._share(x)
         misses = core * self._scale
         if self._shared:
-            misses -= float(-(x @ mean) - log_z)  # KL(p‖q)
-            core = core - value / self._scale
-        gradient = share * core
-        if self._free.any():
+            misses -= divergence
+        # g = KL(p‖q) + lam·misses, the Lagrangian at its minimiser: no large terms cancel in it.
+        lam = share * x / self._scale
+        excess = float(lam @ misses)
+        if self._shared:
+            # r_i = misses_i - lam·misses, by differences: as sum lam nears 1 the two would cancel.
+            core = (share * misses + (misses[:, None] - misses) @ lam) / self._scale
+        gradient = core / share
+        if self._any_free:
             gradient = np.where(self._free, -1.0, gradient)
             misses = np.where(self._free, -np.inf, misses)
-        return Evaluation(value, gradient, share * curvature, misses)
+        return Evaluation(divergence + excess, gradient, curvature / share, misses, excess)
 
     def log_masses(self, x: np.ndarray) -> np.ndarray:
         exponent = self._log_q - self._table @ x
@@ -169,17 +194,16 @@ class ExponentialDual:
         return _spread(exponent, self._kept, self._n)
 
     def influence(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        n = self._log_q.size
         p, _ = self._tilted(x)
-        weight = p * n  # w/Z, of mean 1 over draws
+        weight = p * self._log_q.size  # w/Z, of mean 1 over draws
         mean = p @ self._table
-        share = 1.0 / (1.0 + float((x / self._scale).sum())) if self._shared else 1.0
+        share = self._share(x)
         pull = -share * (weight - 1.0)
         if self._shared:
             conditions = weight[:, None] * (self._table - mean) - pull[:, None] / self._scale
         else:
             conditions = weight[:, None] * (self._table - self._beta)
-        return pull, share * conditions
+        return pull, conditions / share
 
 
 class MixtureDual:
@@ -254,7 +278,7 @@ class MixtureDual:
         height = self._relative @ x
         if height.max() >= 1.0:
             nothing = np.full(self.m, -np.inf)
-            return Evaluation(-np.inf, nothing, np.zeros((self.m, self.m)), -nothing)
+            return Evaluation(-np.inf, nothing, np.zeros((self.m, self.m)), -nothing, np.nan)
         u = 1.0 - height
         log_u = np.log1p(-height)
         z = float(self._q @ u)
@@ -269,7 +293,8 @@ class MixtureDual:
             curvature += ratio.T @ (ratio * stiffness[part, None])
         mean = self._total * self._shrink
         curvature -= np.outer(mean, mean) / z
-        return Evaluation(value, self._shrink * misses, curvature, misses)
+        gradient = self._shrink * misses
+        return Evaluation(value, gradient, curvature, misses, float(x @ gradient))
 
     def log_masses(self, x: np.ndarray) -> np.ndarray:
         log_u = np.log1p(-(self._relative @ x))

@@ -18,15 +18,16 @@ class Kind(ABC):
     needs_priors: ClassVar[bool] = False
 
     def check(self, ratios: LogRatios) -> None:
-        """ValueError where the ratios lack what this kind reads."""
+        """ValueError where the ratios lack what this kind reads, or hold what it cannot."""
+        return None
 
     def inputs(self, ratios: LogRatios) -> np.ndarray:
         """The array `(n, m)` that `likelihood` reads."""
         return ratios.values
 
-    def units(self, levels: np.ndarray) -> np.ndarray:
+    @abstractmethod
+    def units(self, levels: np.ndarray, ratios: LogRatios) -> np.ndarray:
         """The sizes `(m,)` against which a miss of the levels is judged."""
-        return 1.0 + np.abs(levels)
 
     @abstractmethod
     def likelihood(self, values: Array, priors: Array) -> Array:
@@ -43,6 +44,15 @@ class Kind(ABC):
 
 class LogRatioKind(Kind):
     """l_i = rho_i: the tilt of `ReverseKL`, with a_i = lam_i."""
+
+    def units(self, levels: np.ndarray, ratios: LogRatios) -> np.ndarray:
+        # Log ratios may be of any size and either sign: their spread under q counts as well as the level.
+        held = np.isfinite(ratios.log_weights)
+        values, q = ratios.values[held], np.exp(ratios.log_weights[held])
+        values = np.where(np.isfinite(values), values, levels)
+        spread = np.sqrt(q @ (values - q @ values) ** 2)
+        units = np.maximum(np.abs(levels), spread)
+        return np.where(units > 0, units, 1.0)
 
     def likelihood(self, values: Array, priors: Array) -> Array:
         return values
@@ -71,7 +81,7 @@ class DensityKind(Kind):
         assert ratios.log_densities is not None  # `check` has run: solve binds every problem first
         return ratios.log_densities
 
-    def units(self, levels: np.ndarray) -> np.ndarray:
+    def units(self, levels: np.ndarray, ratios: LogRatios) -> np.ndarray:
         # A density has no natural size: only the level itself says what is large.
         return np.maximum(np.abs(levels), np.finfo(np.float64).tiny)
 
@@ -96,7 +106,15 @@ class PosteriorKind(Kind):
 
     needs_priors: ClassVar[bool] = True
 
-    def units(self, levels: np.ndarray) -> np.ndarray:
+    def check(self, ratios: LogRatios) -> None:
+        top = float(ratios.values.max())
+        if top > 700:
+            raise ValueError(
+                f"values: a log ratio of {top:.4g} nats given, but its posterior, prior · e^rho, overflows; a posterior"
+                " is at most 1, so exact log ratios are at most -log(prior)"
+            )
+
+    def units(self, levels: np.ndarray, ratios: LogRatios) -> np.ndarray:
         return np.maximum(np.abs(levels), np.finfo(np.float64).tiny)
 
     def likelihood(self, values: Array, priors: Array) -> Array:
@@ -115,7 +133,7 @@ class PosteriorKind(Kind):
         return -xp.expm1(-natural) * xp.exp(log_posterior - log_w[..., None])
 
     def _split(self, values: Array, priors: Array) -> tuple[Array, Array]:
-        """log Pr(i|x_t) and log Pr(none|x_t). A network's posteriors may exceed one in sum: they are then shared out."""
+        """log Pr(i|x_t) and log Pr(none|x_t). A network's posteriors may sum to more than one: they are shared out."""
         xp = array_namespace(values)
         log_posterior = xp.log(priors) + values
         total = logsumexp(xp, log_posterior)

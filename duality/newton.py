@@ -64,7 +64,8 @@ def maximise(dual: Dual, start: np.ndarray, units: np.ndarray) -> Climb:
                 break
             rows, limits = np.vstack([rows, cut[0]]), np.append(limits, cut[1])
             step, multipliers = newton_step(at.curvature, at.gradient, x, rows, limits)
-        pressure = rows.T @ multipliers
+        # Only faces that x has reached hold it back; those that the next step would reach do not yet.
+        pressure = rows.T @ np.where(limits - rows @ x <= 1e-12 * limits, multipliers, 0.0)
         residual = _residual(at, x, pressure, units)
         if residual < 0.5 * best_residual:
             best_residual, stale, best = residual, 0, (x, at, pressure)
@@ -92,8 +93,8 @@ def _residual(at: Evaluation, x: np.ndarray, pressure: np.ndarray, units: np.nda
     if pressed.any():
         share = np.where(pressed & (at.gradient > 0), pressure / np.where(at.gradient > 0, at.gradient, 1.0), 0.0)
         misses = misses * (1.0 - np.minimum(share, 1.0))
-    wrong = np.where(x > 0, np.abs(misses), np.maximum(misses, 0.0))
-    return float((wrong / units).max())
+    wrong = float((np.where(x > 0, np.abs(misses), np.maximum(misses, 0.0)) / units).max())
+    return wrong if pressed.any() else max(wrong, abs(at.excess) / (1.0 + abs(at.value)))
 
 
 def _search(
@@ -122,7 +123,7 @@ def _search(
                 break
             continue
         low, low_at = t, there
-        if not (reached > 0.5 * slope and t < longest and high == np.inf):
+        if not (reached > 0.3 * slope and t < longest and high == np.inf):
             break
         t = min(4.0 * t, longest)
     if low == 0.0:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from array_api_compat import array_namespace
@@ -94,6 +94,10 @@ class Problem(ABC):
         """The least levels that can be had jointly, see `InfeasibleError`; the KL problems can have any."""
         return self.levels
 
+    def out_of_reach(self, ratios: LogRatios) -> bool:
+        """Whether a single constraint already asks for what no density has; never so for the KL problems."""
+        return False
+
     def log_weight(self, values: Array, multipliers: Array) -> Array:
         """log w(rho; lam): the unnormalised log density of the target against q.
 
@@ -138,12 +142,10 @@ class Problem(ABC):
         if self.levels.size == ratios.m:
             return self
         if self.levels.size != 1:
-            raise ValueError(
-                f"levels: {self.levels.size} given, but the ratios have {ratios.m} constraints; give one, or one for each"
-            )
+            raise ValueError(f"levels: {self.levels.size} given for {ratios.m} constraints; give one, or one for each")
         return replace(self, levels=frozen(np.repeat(self.levels, ratios.m)))
 
-    def units(self) -> np.ndarray:
+    def units(self, ratios: LogRatios) -> np.ndarray:
         """The sizes `(m,)` against which a miss of the levels is judged: 1 + |b_i| nats."""
         return 1.0 + np.abs(self.levels)
 
@@ -342,8 +344,8 @@ class Likelihood(Problem):
     def inputs(self, ratios: LogRatios) -> np.ndarray:
         return self.rule.inputs(ratios)
 
-    def units(self) -> np.ndarray:
-        return self.rule.units(self.levels)
+    def units(self, ratios: LogRatios) -> np.ndarray:
+        return self.rule.units(self.levels, ratios)
 
     def tilt(self, values: Array, natural: Array) -> Array:
         return -pick(array_namespace(values), natural, self.likelihoods(values))
@@ -358,10 +360,18 @@ class Likelihood(Problem):
         return _divergence(log_weights, ratios.log_weights)
 
     def levels_of(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
-        return _expectation(np.exp(log_weights), self.likelihoods(self.inputs(ratios)))
+        return _expectation(np.exp(log_weights), self._table(ratios))
+
+    def out_of_reach(self, ratios: LogRatios) -> bool:
+        # E_p[l_i] > ess inf l_i for every density, unless l_i is constant on a set: the level must be above it.
+        return bool((self.levels <= self._table(ratios)[np.isfinite(ratios.log_weights)].min(axis=0)).any())
+
+    def _table(self, ratios: LogRatios) -> np.ndarray:
+        """l_i at the nodes, `(n, m)`."""
+        return np.asarray(self.likelihoods(self.inputs(ratios)))
 
     def least_levels(self, ratios: LogRatios) -> np.ndarray:
-        return least_levels(self.likelihoods(self.inputs(ratios)), ratios.log_weights, self.levels)
+        return least_levels(self._table(ratios), ratios.log_weights, self.levels)
 
     def dual(self, ratios: LogRatios) -> Dual:
-        return ExponentialDual(self.likelihoods(self.inputs(ratios)), ratios.log_weights, self.levels, shared=False)
+        return ExponentialDual(self._table(ratios), ratios.log_weights, self.levels, shared=False)

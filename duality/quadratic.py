@@ -29,8 +29,9 @@ def newton_step(
     """
     m = x.size
     size = np.sqrt(np.maximum(np.diagonal(curvature), 0.0))
-    # A flat direction: let its step be limited by the constraints, 1e200 times what a unit curvature would give.
-    size = np.maximum(size, 1e-100 * max(float(size.max()), float(np.abs(gradient).max()), 1e-100))
+    # In a flat direction the constraints are to limit the step. The floor lets it reach beyond 2^60, the farthest that
+    # any constraint of the callers is, without leaving double precision.
+    size = np.maximum(size, 2.0**-30 * np.sqrt(np.abs(gradient)) + 1e-150)
     matrix = curvature / np.outer(size, size)
     matrix[np.diag_indices(m)] += RIDGE
     slope = gradient / size

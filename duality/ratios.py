@@ -49,10 +49,7 @@ class LogRatios:
     ) -> None:
         values = _table("values", values)
         n, m = values.shape
-        if log_weights is None:
-            weights = np.full(n, -np.log(n))
-        else:
-            weights = _normalised(log_weights, n)
+        weights = np.full(n, -np.log(n)) if log_weights is None else _normalised(log_weights, n)
         if log_densities is not None:
             log_densities = _table("log_densities", log_densities)
             if log_densities.shape != (n, m):

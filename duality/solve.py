@@ -40,18 +40,20 @@ def solve(problem: Problem, ratios: LogRatios) -> Solution:
     Source: strong duality for these nonconvex problems, arXiv:2605.30825; docs/theory.
     """
     bound = problem.bind(ratios)
+    if bound.out_of_reach(ratios):
+        raise InfeasibleError(bound.levels, bound.least_levels(ratios))
     dual = bound.dual(ratios)
-    return finish(bound, ratios, dual, maximise(dual, np.zeros(dual.m), bound.units()))
+    return finish(bound, ratios, dual, maximise(dual, np.zeros(dual.m), bound.units(ratios)))
 
 
 def finish(problem: Problem, ratios: LogRatios, dual: Dual, climb: Climb) -> Solution:
     """The solution that a climb leads to, or InfeasibleError."""
-    x = climb.x
-    miss = float((np.maximum(climb.at.misses, 0.0) / problem.units()).max())
+    x, units = climb.x, problem.units(ratios)
+    miss = float((np.maximum(climb.at.misses, 0.0) / units).max())
     if climb.exhausted or (np.isfinite(dual.ceiling) and miss > MET):
         # Past the ceiling infeasibility is certain; short of it, a climb that was stopped may only be unfinished.
         least = problem.least_levels(ratios)
-        if climb.exhausted or (problem.slack(least) < -MET * problem.units()).any():
+        if climb.exhausted or (problem.slack(least) < -MET * units).any():
             raise InfeasibleError(problem.levels, least)
     log_weights = dual.log_masses(x)
     levels = problem.levels_of(ratios, log_weights)
@@ -88,7 +90,7 @@ def finish(problem: Problem, ratios: LogRatios, dual: Dual, climb: Climb) -> Sol
         levels=frozen(levels),
         status=status,
         log_weights=frozen(log_weights),
-        kkt_residual=float((wrong / problem.units()).max()),
+        kkt_residual=float((wrong / units).max()),
         effective_sample_size=sample_size,
         multipliers_stderr=frozen(multipliers_stderr),
         primal_stderr=primal_stderr,

@@ -1,0 +1,87 @@
+"""The trade-off curve: the least cost as a function of the levels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from duality._arrays import to_numpy
+from duality.newton import maximise
+from duality.problems import Problem
+from duality.ratios import LogRatios
+from duality.solution import InfeasibleError, Solution
+from duality.solve import finish, solve
+
+
+def frontier(problem: Problem, ratios: LogRatios, levels: Any) -> list[Solution]:
+    """V(b) = min{cost : levels b} along a list of levels; dV/db_i = lam_i, or -lam_i for Likelihood.
+
+    V is convex for all three problems (by duality it is a supremum of functions that are affine in b), so the
+    solutions are a curve whose slope is read off their multipliers. Each solve starts from the multipliers of the
+    one before, which saves most of the steps where neighbouring levels are close.
+
+    Args:
+        problem: its own levels are ignored; kind and priors count.
+        ratios: as for `solve`.
+        levels: `(k, m)`, or `(k,)` where every constraint is to have the same level, in the order to be walked.
+
+    Returns:
+        k solutions, in the order of the levels.
+
+    Raises:
+        ValueError: for levels of another shape.
+        InfeasibleError: at the first levels that cannot be had (Likelihood only).
+    """
+    table = to_numpy("levels", levels)
+    if table.ndim == 1:
+        table = np.repeat(table[:, None], ratios.m, axis=1)
+    if table.ndim != 2 or table.shape[1] != ratios.m or table.shape[0] == 0:
+        raise ValueError(f"levels: shape {table.shape} given, (k, {ratios.m}) or (k,) is needed")
+    solutions: list[Solution] = []
+    for row in table:
+        bound = replace(problem, levels=row).bind(ratios)
+        if not solutions or not solutions[-1].attained:
+            solutions.append(solve(bound, ratios))
+            continue
+        if bound.out_of_reach(ratios):
+            raise InfeasibleError(bound.levels, bound.least_levels(ratios))
+        dual = bound.dual(ratios)
+        start = dual.from_natural(solutions[-1].natural)
+        solutions.append(finish(bound, ratios, dual, maximise(dual, start, bound.units(ratios))))
+    return solutions
+
+
+def fixed_weights(problem: Problem, ratios: LogRatios, multipliers: Sequence[Any]) -> list[tuple[float, np.ndarray]]:
+    """What sweeping weights by hand reaches: (cost, levels) of the tilt at each of the given multipliers.
+
+    Every weight is the multiplier of *some* levels: the tilt at lam is optimal for the very levels that it reaches.
+    With several constraints, though, equal weights reach levels that nobody asked for: at the smallest equal weight
+    that meets the levels asked, some are overshot, and the cost lies above the frontier.
+
+    Args:
+        problem: its levels are ignored.
+        ratios: as for `solve`.
+        multipliers: k entries, numbers (the same weight for every constraint) or `(m,)`, inside the dual domain.
+
+    Returns:
+        k pairs of the cost in nats and the levels `(m,)`.
+
+    Raises:
+        ValueError: for multipliers outside the dual domain of the problem on these nodes.
+    """
+    bound = problem.bind(ratios)
+    dual = bound.dual(ratios)
+    curve = []
+    for given in multipliers:
+        lam = np.broadcast_to(to_numpy("multipliers", given), (ratios.m,))
+        if not bound.domain(lam):
+            raise ValueError(f"multipliers: {lam} lie outside the dual domain of {type(problem).__name__}")
+        x = dual.from_natural(np.asarray(bound.natural(lam)))
+        if not np.isfinite(dual.evaluate(x).value):
+            raise ValueError(f"multipliers: at {lam} the target is not a density on these nodes")
+        log_weights = dual.log_masses(x)
+        curve.append((bound.cost(ratios, log_weights), bound.levels_of(ratios, log_weights)))
+    return curve

@@ -1,0 +1,99 @@
+"""The same problems through CVXPY, written independently of the solver: for checking, not for use.
+
+The forms share no formula with `duality.duals`. Likelihood is the convex program over densities on the nodes.
+ReverseKL and ForwardKL are not convex in the density, and the theorem of strong duality is what lets one solve them
+by the maximum of their concave duals, here written as cone programs:
+
+    ReverseKL   max lam·b - t   with  sum_j q_j c exp((-lam·rho_j - t)/c) ≤ c,  c = 1 - sum lam      (exponential cone)
+    ForwardKL   max -sum_j q_j u_j log(u_j/Z) + lam·(b - E_q[e^rho rho]),  u ≥ 0,  Z = E_q[u]        (relative entropy)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from duality.problems import ForwardKL, Likelihood, Problem, ReverseKL
+from duality.ratios import LogRatios
+
+try:
+    import cvxpy as cp
+except ImportError as error:  # pragma: no cover - depends on the installation
+    raise ImportError(
+        "duality.reference needs CVXPY: pip install 'unlearning-duality[reference]'", name=error.name
+    ) from error
+
+
+@dataclass(frozen=True)
+class ReferenceSolution:
+    """Value in nats, multipliers `(m,)`, log masses of the target `(n,)` where the form has them, CVXPY's status."""
+
+    value: float
+    multipliers: np.ndarray
+    log_weights: np.ndarray | None
+    status: str
+
+
+def solve(problem: Problem, ratios: LogRatios) -> ReferenceSolution:
+    """The value and multipliers of `duality.solve`, from CVXPY with Clarabel (about eight digits).
+
+    Raises:
+        TypeError: for a kind of constraint that has no reference form.
+        ValueError: where CVXPY reports that it has no solution.
+    """
+    bound = problem.bind(ratios)
+    kept = np.isfinite(ratios.log_weights)
+    q = np.exp(ratios.log_weights[kept])
+    if isinstance(bound, Likelihood):
+        table = np.asarray(bound.likelihoods(bound.inputs(ratios)))[kept]
+        return _likelihood(q, table, bound.levels, kept)
+    if isinstance(bound, ReverseKL):
+        return _reverse(q, ratios.values[kept], bound.levels)
+    if isinstance(bound, ForwardKL):
+        return _forward(q, ratios.values[kept], bound.levels)
+    raise TypeError(f"problem: {type(problem).__name__} has no reference form")
+
+
+def _likelihood(q: np.ndarray, table: np.ndarray, levels: np.ndarray, kept: np.ndarray) -> ReferenceSolution:
+    # Clarabel judges feasibility against the size of the data, so each constraint is brought to unit size first.
+    size = np.abs(table).max(axis=0)
+    size[size == 0] = 1.0
+    p = cp.Variable(q.size, nonneg=True)
+    meets = (table / size).T @ p <= levels / size
+    program = cp.Problem(cp.Minimize(cp.sum(cp.rel_entr(p, q))), [meets, cp.sum(p) == 1])
+    _run(program)
+    full = np.full(kept.size, -np.inf)
+    with np.errstate(divide="ignore"):
+        full[kept] = np.log(np.maximum(np.asarray(p.value), 0.0))
+    return ReferenceSolution(float(program.value), np.atleast_1d(meets.dual_value) / size, full, program.status)
+
+
+def _reverse(q: np.ndarray, values: np.ndarray, levels: np.ndarray) -> ReferenceSolution:
+    lam = cp.Variable(levels.size, nonneg=True)
+    c, t = cp.Variable(), cp.Variable()
+    bound = cp.Variable(q.size)
+    ones = np.ones(q.size)
+    cone = cp.ExpCone(-values @ lam - t * ones, c * ones, bound)
+    program = cp.Problem(cp.Maximize(levels @ lam - t), [cone, q @ bound <= c, c == 1 - cp.sum(lam)])
+    _run(program)
+    return ReferenceSolution(float(program.value), np.asarray(lam.value), None, program.status)
+
+
+def _forward(q: np.ndarray, values: np.ndarray, levels: np.ndarray) -> ReferenceSolution:
+    ratio = np.exp(values)
+    own = np.array([(q * r) @ np.where(r > 0, v, 0.0) for r, v in zip(ratio.T, values.T, strict=True)])
+    lam = cp.Variable(levels.size, nonneg=True)
+    u = 1 - ratio @ lam
+    z = q @ u
+    objective = -q @ cp.rel_entr(u, z * np.ones(q.size)) + (levels - own) @ lam
+    program = cp.Problem(cp.Maximize(objective))
+    _run(program)
+    return ReferenceSolution(float(program.value), np.asarray(lam.value), None, program.status)
+
+
+def _run(program: Any) -> None:
+    program.solve(solver=cp.CLARABEL, tol_gap_abs=1e-11, tol_gap_rel=1e-11, tol_feas=1e-11)
+    if program.status not in ("optimal", "optimal_inaccurate"):
+        raise ValueError(f"CVXPY: {program.status}")
