@@ -1,0 +1,80 @@
+"""One assertion for optimality, used by every test: written from the definitions, not from the solver's formulas."""
+
+from __future__ import annotations
+
+import numpy as np
+
+import duality as du
+
+
+def cost_and_levels(problem: du.Problem, ratios: du.LogRatios, log_p: np.ndarray) -> tuple[float, np.ndarray]:
+    """Objective and constrained functionals at a density of log masses `(n,)`, node by node from their definitions."""
+    kept = np.isfinite(ratios.log_weights)
+    log_q, log_p, values = ratios.log_weights[kept], log_p[kept], ratios.values[kept]
+    q, p = np.exp(log_q), np.exp(log_p)
+
+    def kl(mass: np.ndarray, log_mass: np.ndarray, log_other: np.ndarray) -> float:
+        held = mass > 0
+        return float(np.sum(mass[held] * (log_mass[held] - log_other[held])))
+
+    if isinstance(problem, du.ForwardKL):
+        reached = [kl(np.exp(log_q + v), log_q + v, log_p) for v in values.T]
+        return kl(q, log_q, log_p), np.array(reached)
+    cost = kl(p, log_p, log_q)
+    if isinstance(problem, du.ReverseKL):
+        return cost, np.array([kl(p, log_p, log_q + v) for v in values.T])
+    assert isinstance(problem, du.Likelihood)
+    bound = problem.bind(ratios)
+    if bound.kind == "posterior":
+        table = bound.priors * np.exp(values)
+    elif bound.kind == "density":
+        table = np.exp(ratios.log_densities[kept])
+    else:
+        table = values
+    held = p > 0
+    return cost, np.array([float(np.sum(p[held] * column[held])) for column in table.T])
+
+
+def assert_optimal(solution: du.Solution, ratios: du.LogRatios, tolerance: float = 1e-10) -> None:
+    """KKT: a density, feasible, complementary, stationary; and its cost equals the dual value.
+
+    The tolerance is relative to 1 + |b| (KL problems) or to the size of the level and likelihood (Likelihood).
+    """
+    problem, lam = solution.problem, solution.multipliers
+    assert solution.status in (du.Status.OPTIMAL, du.Status.INACTIVE), str(solution)
+    kept = np.isfinite(ratios.log_weights)
+    p = np.exp(solution.log_weights[kept])
+    assert (solution.log_weights[~kept] == -np.inf).all()
+    # A sum of n exponentials of log masses of size up to L: relative error eps (log2 n + L).
+    reach = np.abs(solution.log_weights[kept][p > 0]).max()
+    assert abs(p.sum() - 1) <= 4e-16 * (reach + 50), p.sum()
+    assert (lam >= 0).all()
+
+    cost, levels = cost_and_levels(problem, ratios, solution.log_weights)
+    size = problem.units(ratios)
+    np.testing.assert_allclose(solution.primal, cost, rtol=1e-12, atol=1e-14)
+    finite = np.isfinite(levels)
+    np.testing.assert_allclose(solution.levels[finite], levels[finite], rtol=1e-12, atol=1e-13)
+    slack = problem.direction * (levels - problem.levels)
+    assert (slack >= -tolerance * size).all(), f"a level is missed: {slack / size}"
+    active = lam > 0
+    assert (np.abs(slack[active]) <= tolerance * size[active]).all(), f"slack beside a multiplier: {slack / size}"
+    assert solution.kkt_residual <= tolerance
+    assert solution.gap <= tolerance
+    assert abs(cost - solution.dual) <= tolerance * (1 + abs(cost))
+
+    # Stationarity: p/q is the tilt at the multipliers, up to a constant. The tilt is recomputed from the rounded
+    # multipliers, which moves log w by eps · |natural| · |input|, divided by w itself where w = 1 - sum lam r.
+    inputs = problem.inputs(ratios)[kept]
+    tilt = np.asarray(solution.log_weight(inputs))
+    held = p > 0
+    difference = (solution.log_weights[kept] - ratios.log_weights[kept] - tilt)[held]
+    scale = np.abs(ratios.log_weights[kept][held]) + np.abs(tilt[held]) + 1
+    if isinstance(problem, du.ForwardKL):
+        scale = scale + 8 / np.exp(tilt[held])
+    elif isinstance(problem, du.ReverseKL) or problem.kind == "log-ratio":
+        used = solution.natural > 0
+        scale = scale + np.abs(inputs[held][:, used]) @ solution.natural[used]
+    heaviest = int(np.argmax(p[held]))
+    error = np.abs(difference - difference[heaviest]) / (scale + scale[heaviest])
+    assert error.max() <= 64 * np.finfo(float).eps, f"the target is not the tilt: {error.max()}"
