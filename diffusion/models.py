@@ -59,6 +59,11 @@ class Denoiser(Protocol):
         """The noise prediction that a raw output amounts to; the score is ``-epsilon / noise``."""
         ...
 
+    @property
+    def bottleneck(self) -> nn.Module:
+        """The inner module whose activations (n, c, ...) say most about the whole picture."""
+        ...
+
 
 class StableDiffusion:
     """:class:`Denoiser` of a ``StableDiffusionPipeline`` (1.x and 2.x: epsilon-, v- or sample-prediction)."""
@@ -78,6 +83,10 @@ class StableDiffusion:
     @property
     def device(self) -> torch.device:
         return next(self.network.parameters()).device
+
+    @property
+    def bottleneck(self) -> nn.Module:
+        return cast(nn.Module, self.pipeline.unet.mid_block)
 
     def condition(self, prompts: Sequence[str]) -> Condition:
         with torch.no_grad():
@@ -136,7 +145,7 @@ def load_pipeline(model: str, dtype: torch.dtype = torch.float32) -> Any:
     elif not Path(model).exists() and (model.startswith((".", "/", "~")) or model.count("/") != 1):
         raise ValueError(f"model {model!r} is neither an existing folder, nor 'digits', nor a hub name 'owner/name'")
     try:
-        pipeline = DiffusionPipeline.from_pretrained(place, torch_dtype=dtype, use_safetensors=True)
+        pipeline = DiffusionPipeline.from_pretrained(place, dtype=dtype, use_safetensors=True)
     except (OSError, ValueError) as error:
         raise ValueError(f"model {model!r} could not be loaded: {error}") from error
     pipeline.set_progress_bar_config(disable=True)

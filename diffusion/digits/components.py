@@ -102,6 +102,7 @@ def build_scheduler() -> DDIMScheduler:
         clip_sample=False,
         set_alpha_to_one=True,
         timestep_spacing="trailing",
+        steps_offset=1,  # unused with trailing spacing; pipelines warn when it is 0
     )
 
 

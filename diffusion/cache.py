@@ -1,0 +1,76 @@
+"""What was computed once is kept: safetensors files that name what produced them and are never half-written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Tensors = dict[str, Tensor]
+
+
+def default_folder() -> Path:
+    """``$UNLEARNING_DUALITY_CACHE``, or ``unlearning-duality`` in the user's cache folder."""
+    chosen = os.environ.get("UNLEARNING_DUALITY_CACHE")
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unlearning-duality"
+
+
+def fingerprint(pipeline: Any) -> str:
+    """SHA-256 of every weight that draws depend on, and of the sampler's settings: 16 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for part in ("unet", "transformer", "text_encoder", "text_encoder_2", "vae"):
+        module = getattr(pipeline, part, None)
+        if module is not None:
+            for name, value in sorted(module.state_dict().items()):
+                digest.update(f"{part}.{name}{tuple(value.shape)}".encode())
+                digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    digest.update(json.dumps(dict(pipeline.scheduler.config), sort_keys=True, default=str).encode())
+    return digest.hexdigest()[:16]
+
+
+class Cache:
+    """Files in ``folder``, each valid only for the exact request that made it.
+
+    The request is written into the file; a file under the same name made by another request (another model, other
+    prompts, another seed) is refused with ``ValueError`` rather than used or overwritten.
+    """
+
+    def __init__(self, folder: Path, model: str) -> None:
+        self.folder, self.model = folder, model
+        self.hits: list[str] = []
+
+    def get(self, name: str, request: Mapping[str, Any], make: Callable[[], Tensors]) -> Tensors:
+        """The tensors of ``name`` for this request, computed by ``make`` where they are not kept yet."""
+        from safetensors import safe_open
+        from safetensors.torch import load_file, save_file
+
+        wanted = json.dumps({"model": self.model, **request}, sort_keys=True, default=str)
+        key = hashlib.sha256(wanted.encode()).hexdigest()[:12]
+        path = self.folder / f"{name}-{key}.safetensors"
+        if path.exists():
+            try:
+                with safe_open(path, "pt") as file:
+                    found = (file.metadata() or {}).get("request")
+            except Exception as error:
+                raise ValueError(f"cache file {path} cannot be read ({error}): remove it") from error
+            if found != wanted:
+                raise ValueError(f"cache file {path} was made for {found}, not for {wanted}: remove it")
+            self.hits.append(name)
+            return load_file(path)
+        tensors = {label: value.detach().cpu().contiguous() for label, value in make().items()}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}.partial")
+        try:
+            save_file(tensors, partial, metadata={"request": wanted})
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+        return tensors

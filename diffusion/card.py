@@ -1,0 +1,62 @@
+"""The model card that goes with a LoRA: what was asked, what it does, how it was measured, how to load it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .unlearn import Unlearned
+
+
+def model_card(result: Unlearned) -> str:
+    proof, solution, prompts = result.certificate, result.solution, result.survey.prompts
+    concept = ", ".join(repr(c.name) for c in prompts.concepts)
+    lines = [
+        "---",
+        "tags: [diffusers, lora, unlearning]",
+        "library_name: diffusers",
+        "---",
+        "",
+        f"# LoRA that unlearns {concept}",
+        "",
+        f"Problem: {type(solution.problem).__name__}, level {_numbers(solution.problem.levels)}. "
+        f"Multipliers {_numbers(solution.multipliers)}, predicted cost {solution.primal:.4f} nats, "
+        f"relative duality gap {solution.gap:.1e}. "
+        + ("Certified." if proof["certified"] else "**Not certified**: " + "; ".join(proof["objections"]) + "."),
+        "",
+        "```python",
+        "pipeline.load_lora_weights(FOLDER)  # stock diffusers",
+        "```",
+        "",
+        "Prompts that ask for the concept fall back to the anchor " + repr(prompts.anchor) + ":",
+        "",
+        *[f"- `{text}`" for c in prompts.concepts for text in c.wordings],
+        "",
+        "## Mean posterior of the concept, by the head that the problem was solved with",
+        "",
+        "| draws | mean | standard error |",
+        "|---|---|---|",
+    ]
+    for name, levels in result.measured["mean posterior by the head (mean, standard error)"].items():
+        for mean, error in levels:
+            lines.append(f"| {name} | {mean:.4f} | {error:.4f} |")
+    witnesses = result.measured.get("witnesses")
+    if witnesses:
+        lines += ["", "## How often independent judges see the concept", ""]
+        judges = list(next(iter(witnesses["shows the concept"].values())))
+        lines += ["| draws | " + " | ".join(judges) + " |", "|---" * (len(judges) + 1) + "|"]
+        for name, said in witnesses["shows the concept"].items():
+            lines.append(f"| {name} | " + " | ".join(said[judge] for judge in judges) + " |")
+    lines += [
+        "",
+        "Errors of three kinds, kept apart, are in `certificate.json`; the picture is `before_after.png`. "
+        "One training seed; standard errors are of the draws alone.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _numbers(values: object) -> str:
+    import numpy as np
+
+    return ", ".join(f"{value:.4g}" for value in np.atleast_1d(np.asarray(values, float)))

@@ -1,0 +1,62 @@
+"""The judges as witnesses of an unlearning run on ``digits``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..concepts import Concept, Prompts, normalised
+from .data import ANCHORS, WORDS, concept_of, shrink, wordings
+from .judges import judges
+
+PRIOR = 0.1  # the classes of the training digits are balanced to within half a per cent
+
+
+def prompts_for(concepts: Sequence[str], anchor: str = "") -> Prompts:
+    """The prompts of unlearning some of the ten digits, each named by any of its wordings.
+
+    All other digits, in all of their wordings, are the contrast. Raises ``ValueError`` for a prompt that asks for none.
+    """
+    digits: list[int] = []
+    for prompt in concepts:
+        digit = concept_of(prompt)
+        if digit is None:
+            if not prompt.strip():
+                raise ValueError("concept must be a prompt that asks for a digit, got an empty string")
+            known = ", ".join(repr(wording) for wording in wordings(7))
+            raise ValueError(f"concept {prompt!r} asks for none of the ten digits; for seven, for example: {known}")
+        if digit in digits:
+            raise ValueError(f"concept {prompt!r} asks for {WORDS[digit]}, which another concept already names")
+        digits.append(digit)
+    if len(digits) > 9:
+        raise ValueError("at least one digit must stay to stand for the rest, got all ten as concepts")
+    given = {digit: " ".join(prompt.split()) for digit, prompt in zip(digits, concepts, strict=True)}
+    # The wording that was given comes first: it names the concept in every output.
+    named = [
+        Concept(tuple(sorted(wordings(digit), key=lambda text, d=digit: text != normalised(given[d]))), PRIOR)  # type: ignore[misc]
+        for digit in digits
+    ]
+    rest = tuple(wordings(digit) for digit in range(10) if digit not in digits)
+    return Prompts(tuple(named), rest, anchor)
+
+
+class DigitsWitness:
+    """Says which digit each picture shows, by two judges that took no part in training, ratios or guidance."""
+
+    classes = WORDS
+
+    def __call__(self, pictures: NDArray[np.float32]) -> dict[str, NDArray[np.int64]]:
+        small = shrink(pictures)
+        return {judge.name: judge(small) for judge in judges()}
+
+    def view(self, pictures: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What distances between pictures are taken on: 8x8 pixels."""
+        return shrink(pictures)
+
+    def asked(self, prompt: str) -> int | None:
+        """The class that a prompt asks for; None for the empty prompt and for anchors."""
+        return concept_of(prompt)
+
+    anchors = ANCHORS

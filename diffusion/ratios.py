@@ -1,0 +1,112 @@
+r"""Log ratios ``rho_i(x_0) = log q_i(x_0) / q(x_0)`` of a pipeline's own draws, by three estimators.
+
+- :func:`head_ratios`: the contrast head (:mod:`diffusion.head`) at the lowest noise levels; the one to solve with;
+- :func:`elbo_differences`: ``ELBO(x | u_i) - ELBO(x | "")`` under common noise, needs no training; raw ratios of a
+  network whose unconditional and conditional predictions are not of one law, so biased in scale;
+- :func:`elbo_posterior_ratios`: ELBOs normalised over all contrast prompts, where that inconsistency cancels.
+
+All in nats, at draws (n, ...), giving (n, m).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from .concepts import Prompts
+from .head import ContrastHead, log_snr, noised_features
+from .models import Condition, Denoiser, add_noise, repeat, rows
+
+Progress = Callable[[int], object]
+
+# Where the clean picture is looked at: lower levels add nothing (the posterior is a martingale in t, and at these signal-
+# to-noise ratios it has all but converged), t = 0 itself lies at the edge of what networks are trained on.
+CLEAN_LEVELS = (0.01, 0.03, 0.06)
+
+
+def head_ratios(
+    denoiser: Denoiser, head: ContrastHead, latents: Tensor, *, seed: int, progress: Progress | None = None
+) -> Tensor:
+    """``rho`` (n, m): the head's mean log posterior over :data:`CLEAN_LEVELS`, less the log prior."""
+    generator, empty = torch.Generator().manual_seed(seed), denoiser.condition([""])
+    total = torch.zeros(len(latents), len(head.log_priors))
+    for share in CLEAN_LEVELS:
+        t = torch.full((len(latents),), round(share * (denoiser.levels - 1)))
+        feature = noised_features(denoiser, latents, t, empty, generator, progress=progress)
+        with torch.no_grad():
+            total += head.log_posterior(feature, log_snr(denoiser, t))
+    posterior = (total / len(CLEAN_LEVELS)).log_softmax(-1)
+    return (posterior - head.log_priors)[:, :-1]
+
+
+def elbos(
+    denoiser: Denoiser,
+    latents: Tensor,
+    conditions: Condition,
+    *,
+    levels: int,
+    seed: int,
+    batch: int = 256,
+    progress: Progress | None = None,
+) -> Tensor:
+    r"""ELBOs (n, k) in nats, up to one constant per draw, of draws under k conditions with common noise.
+
+        ELBO = -1/2 integral |x_0 - x0hat(x_t, t, c)|^2 d SNR  =  1/2 integral |eps - epshat|^2 d log SNR,
+
+    (the sign of d log SNR is negative along t) by ``levels`` stratified values of log SNR between the schedule's ends,
+    one noise each, the same for every condition, so that what the conditions share cancels in their differences.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    every = log_snr(denoiser, torch.arange(denoiser.levels))
+    # The ends carry nothing: pure noise says nothing of x_0, and at SNR > e^8 every condition predicts alike.
+    high, low = float(every.max().clamp_max(8.0)), float(every.min().clamp_min(-7.0))
+    count = len(next(iter(conditions.values())))
+    result = torch.zeros(len(latents), count, dtype=torch.float64)
+    for j in range(levels):
+        wanted = low + (high - low) * (j + torch.rand(len(latents), generator=generator)) / levels
+        t = (every[None] - wanted[:, None]).abs().argmin(1)
+        eps = torch.randn(latents.shape, generator=generator)
+        for start in range(0, len(latents), batch):
+            part = slice(start, start + batch)
+            x = add_noise(denoiser, latents[part], eps[part], t[part])
+            for c in range(count):
+                with torch.no_grad():
+                    condition = repeat(rows(conditions, slice(c, c + 1)), len(x))
+                    said = denoiser.epsilon(denoiser.predict(x, t[part], condition), x, t[part])
+                error = (eps[part] - said).double().square().flatten(1).sum(1)
+                result[part, c] -= 0.5 * error * (high - low) / levels
+            if progress is not None:
+                progress(len(x) * count)
+    return result
+
+
+def elbo_differences(
+    denoiser: Denoiser, latents: Tensor, prompts: Prompts, *, levels: int = 40, seed: int, progress: Progress | None = None
+) -> Tensor:
+    """``rho_i = ELBO(x | u_i) - ELBO(x | "")`` (n, m)."""
+    conditions = denoiser.condition(["", *(concept.name for concept in prompts.concepts)])
+    value = elbos(denoiser, latents, conditions, levels=levels, seed=seed, progress=progress)
+    return (value[:, 1:] - value[:, :1]).float()
+
+
+def elbo_posterior_ratios(
+    denoiser: Denoiser, latents: Tensor, prompts: Prompts, *, levels: int = 40, seed: int, progress: Progress | None = None
+) -> Tensor:
+    """``rho_i`` (n, m) from ELBOs of concepts and of one prompt per contrast group, normalised under the priors.
+
+    The groups share what the concepts leave, equally.
+    """
+    names = [concept.name for concept in prompts.concepts] + [group[0] for group in prompts.contrast]
+    rest = (1 - sum(prompts.priors)) / len(prompts.contrast)
+    log_priors = torch.tensor([*prompts.priors, *[rest] * len(prompts.contrast)], dtype=torch.float64).log()
+    value = elbos(denoiser, latents, denoiser.condition(names), levels=levels, seed=seed, progress=progress)
+    log_posterior = (value + log_priors).log_softmax(-1)
+    m = len(prompts.concepts)
+    return (log_posterior[:, :m] - log_priors[:m]).float()
+
+
+def posterior(values: Tensor, priors: Sequence[float]) -> Tensor:
+    """``Pr(i | x) = min(1, pi_i exp(rho_i))`` (n, m); above 1 only for ratios that no joint law has."""
+    return (values.double() + torch.tensor(list(priors), dtype=torch.float64).log()).exp().clamp_max(1.0)

@@ -1,0 +1,218 @@
+"""Ratios, calibration, dual solution, fit, measurement, certificate: one concept's way out of a pipeline."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import duality as du
+
+from .cache import Cache, fingerprint
+from .certificate import certificate, to_json
+from .concepts import Prompts
+from .distill import Fit, Material, fit_lora, save_lora
+from .draws import draw
+from .guidance import Guided, Strength
+from .measure import Sample, Witness, agreement, head_level, retained, take_sample, weighted_frequency
+from .models import Denoiser
+from .output import save_pictures
+from .survey import Bar, Budget, Survey, progress_bar, survey
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How many draws are judged after the fit."""
+
+    anchor: int = 2000
+    per_wording: int = 40
+    retained: int = 720
+    seed: int = 9000
+
+
+@dataclass(frozen=True)
+class Unlearned:
+    """A finished run: what was known, the solution, what was measured, and the certificate."""
+
+    survey: Survey
+    solution: du.Solution
+    samples: dict[str, Sample]
+    measured: dict[str, Any]
+    certificate: dict[str, Any]
+    losses: list[float]
+
+
+def noised_log_weight(solution: du.Solution, rho: Tensor) -> Tensor:
+    """``log E_q[w | x_t]`` (n,), as far as the ratios (n, m) at level t determine it, scaled like :func:`weights_of`."""
+    natural = torch.as_tensor(solution.natural, dtype=rho.dtype)
+    return solution.problem.noised_tilt(rho, natural)
+
+
+def weights_of(solution: du.Solution, values: Tensor) -> Tensor:
+    """``w(rho)`` (n,) of draws of q; at most 1 for ForwardKL and Likelihood. Unnormalised: the fit's optimum is the same."""
+    return solution.log_weight(values.double()).exp().float()
+
+
+def guided_draws(
+    denoiser: Denoiser,
+    known: Survey,
+    strength: Strength,
+    prompts: list[str],
+    *,
+    seed: int,
+    bar: Bar = progress_bar,
+    title: str = "guided draws",
+) -> Tensor:
+    """Latents of the guided law under the given prompts; no training."""
+    with Guided(denoiser, known.prompts, known.head, strength), bar(title, len(prompts)) as shown:
+        return draw(denoiser.pipeline, prompts, seed=seed, steps=known.budget.sampler_steps, progress=shown.update)
+
+
+def unlearn(
+    denoiser: Denoiser,
+    prompts: Prompts,
+    problem: du.Problem,
+    *,
+    budget: Budget | None = None,
+    fit: Fit | None = None,
+    evaluation: Evaluation | None = None,
+    witness: Witness | None = None,
+    cache_folder: Path | None = None,
+    bar: Bar = progress_bar,
+) -> Unlearned:
+    """Solve ``problem`` on the pipeline's log ratios and fit its target into a LoRA, left active on the pipeline.
+
+    Raises ``du.InfeasibleError`` before any training where the level cannot be had, ``FloatingPointError`` when a loss
+    is not finite. With ``cache_folder`` every stage is kept, and an interrupted run goes on where it stopped.
+    """
+    budget, fit, evaluation = budget or Budget(), fit or Fit(), evaluation or Evaluation()
+    started = time.monotonic()
+    cache = Cache(cache_folder, fingerprint(denoiser.pipeline)) if cache_folder else None
+    known = survey(denoiser, prompts, budget, cache, bar)
+    solution = du.solve(problem, known.ratios)
+    latents, retained_prompts = known.retained
+    material = Material(known.anchor, weights_of(solution, known.values), latents, retained_prompts)
+    checkpoint = None
+    if cache_folder is not None:
+        import hashlib
+
+        key = hashlib.sha256(f"{known.fingerprint}{prompts}{budget}{fit}{solution.to_json()}".encode()).hexdigest()[:12]
+        checkpoint = cache_folder / f"fit-{key}.safetensors"
+    with bar("LoRA by tilted denoising", fit.steps) as shown:
+        losses = fit_lora(
+            denoiser,
+            prompts,
+            known.head,
+            lambda rho: noised_log_weight(solution, rho),
+            material,
+            fit,
+            checkpoint=checkpoint,
+            progress=shown.update,
+        )
+    samples, measured = measure_lora(denoiser, known, solution, evaluation, witness, bar)
+    measured["seconds"] = round(time.monotonic() - started, 1)
+    measured["fit"] = {"steps": fit.steps, "batch": fit.batch, "rank": fit.rank, "rate": fit.rate, "seed": fit.seed}
+    return Unlearned(known, solution, samples, measured, certificate(known, solution, measured), losses)
+
+
+def measure_lora(
+    denoiser: Denoiser,
+    known: Survey,
+    solution: du.Solution,
+    evaluation: Evaluation,
+    witness: Witness | None,
+    bar: Bar,
+) -> tuple[dict[str, Sample], dict[str, Any]]:
+    """Draw from the adapted pipeline under the anchor, the concepts' wordings and the retained prompts, and count."""
+    prompts, pipeline = known.prompts, denoiser.pipeline
+    asking = [text for concept in prompts.concepts for text in concept.wordings for _ in range(evaluation.per_wording)]
+    _, all_retained = known.retained
+    keep = [all_retained[j % len(all_retained)] for j in range(evaluation.retained)]
+    wanted_prompts = {"anchor": [prompts.anchor] * evaluation.anchor, "concept": asking, "retained": keep}
+    samples: dict[str, Sample] = {}
+    total = sum(len(some) for some in wanted_prompts.values())
+    with bar("draws after the fit", total) as shown:
+        for index, (name, some) in enumerate(wanted_prompts.items()):
+            latents = draw(
+                pipeline,
+                some,
+                seed=evaluation.seed + index,
+                steps=known.budget.sampler_steps,
+                progress=shown.update,
+            )
+            samples[f"LoRA, {name}"] = take_sample(f"LoRA, {name}", pipeline, some, latents, witness)
+    samples["before, anchor"] = take_sample(
+        "before, anchor", pipeline, [prompts.anchor] * len(known.anchor), known.anchor, witness
+    )
+    asks = known.labels < len(prompts.concepts)
+    for name, rows in (("concept", asks.nonzero()[:, 0]), ("retained", (~asks).nonzero()[:, 0])):
+        some = [known.labelled_prompts[int(j)] for j in rows]
+        samples[f"before, {name}"] = take_sample(f"before, {name}", pipeline, some, known.labelled[rows], witness)
+    # The head reads the *teacher's* features: the ratio is a property of the picture, not of the student.
+    network: Any = denoiser.network
+    network.disable_adapters()
+    try:
+        levels = {name: head_level(denoiser, known, s.latents, evaluation.seed) for name, s in samples.items()}
+    finally:
+        network.enable_adapters()
+    measured: dict[str, Any] = {
+        "mean posterior by the head (mean, standard error)": levels,
+        "level asked": solution.problem.levels.tolist(),
+    }
+    if witness is not None:
+        measured["witnesses"] = witnessed(known, solution, samples, witness, "LoRA, anchor", evaluation.seed)
+        for when in ("before", "LoRA"):
+            right = agreement(samples[f"{when}, retained"], witness)
+            measured["witnesses"][f"{when}: retained prompts obeyed"] = {j: str(f) for j, f in right.items()}
+    return samples, measured
+
+
+def witnessed(
+    known: Survey, solution: du.Solution, samples: dict[str, Sample], witness: Witness, after: str, seed: int
+) -> dict[str, Any]:
+    """What the witnesses say of every sample, and of how far the retained draws of ``after`` have moved."""
+    wanted = [witness.asked(concept.name) for concept in known.prompts.concepts]
+    classes = [value for value in wanted if value is not None]
+    moved = retained(samples["before, anchor"], samples[after], classes, witness, seed)
+    return {
+        "shows the concept": {
+            name: {judge: str(value) for judge, value in sample.shows(classes).items()} for name, sample in samples.items()
+        },
+        "target, by the weights on draws of q": weighted_frequency(
+            samples["before, anchor"], solution.log_weights, classes
+        ),
+        "class shares": {
+            name: sample.classes(len(witness.classes)) for name, sample in samples.items() if name.endswith("anchor")
+        },
+        f"retained draws moved ({after})": {
+            "energy distance": moved.energy,
+            "noise floor (95 % quantile)": moved.floor,
+            "largest change of a class's share": moved.class_shift,
+        },
+    }
+
+
+def save(result: Unlearned, denoiser: Denoiser, folder: Path) -> None:
+    """LoRA, certificate, solution, model card and the before/after picture, into an empty folder."""
+    from .card import model_card
+
+    save_lora(denoiser, folder)
+    (folder / "certificate.json").write_text(to_json(result.certificate), encoding="utf-8")
+    (folder / "solution.json").write_text(result.solution.to_json() + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(model_card(result), encoding="utf-8")
+    save_pictures(folder / "before_after.png", panels(result.samples), columns=12)
+
+
+def panels(samples: dict[str, Sample], count: int = 60) -> list[tuple[str, Any]]:
+    """Before and after, side by side: draws of the anchor, of the concept's prompts, of the retained prompts."""
+    shown = []
+    for condition in ("anchor", "concept", "retained"):
+        for when in ("before", "LoRA"):
+            sample = samples[f"{when}, {condition}"]
+            stride = max(1, len(sample) // count)
+            shown.append((f"{condition}: {when}", sample.pictures[::stride][:count]))
+    return shown
