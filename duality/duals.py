@@ -13,6 +13,7 @@ table itself stays a few vectors of length n.
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -43,9 +44,13 @@ class Evaluation:
 
 
 class Dual(Protocol):
-    """What the solver asks of a concave dual function on the set {x ≥ 0, row·x ≤ limit for all rows}."""
+    """What the solver asks of a concave dual function on the set {x ≥ lower, row·x ≤ limit for all rows}."""
 
     m: int
+    #: Lower bounds `(m,)`, where the multipliers vanish.
+    lower: np.ndarray
+    #: How close to its limit a row counts as reached.
+    touch: float
     #: No feasible problem has a larger value: a dual value above it certifies infeasibility.
     ceiling: float
 
@@ -57,6 +62,9 @@ class Dual(Protocol):
 
     def cut(self, x: np.ndarray) -> tuple[np.ndarray, float] | None:
         """The most violated linear constraint at x, or None."""
+
+    def refined(self, x: np.ndarray) -> Dual | None:
+        """The same function in coordinates centred at x, if these are too coarse to tell points near x apart."""
 
     def to_natural(self, x: np.ndarray) -> np.ndarray:
         """Natural parameters of the tilt."""
@@ -99,6 +107,7 @@ class ExponentialDual:
             self._kept = np.isfinite(log_weights)
             table, log_weights = table[self._kept], log_weights[self._kept]
         self.m = table.shape[1]
+        self.lower = np.zeros(self.m)
         self._log_q = log_weights
         self._shared = shared
         q = np.exp(log_weights)
@@ -121,6 +130,7 @@ class ExponentialDual:
         self._scale = reach * spread
         self._table = centred
         self._beta = (levels - self._shift) / self._scale
+        self.touch = 1e-12 * self.REACH
         self.ceiling = np.inf if shared else float(-log_weights.min())
         self._slices = [slice(k, k + SLICE) for k in range(0, log_weights.size, SLICE)]
 
@@ -132,6 +142,9 @@ class ExponentialDual:
         return np.ones((1, self.m)), np.array([self.REACH])
 
     def cut(self, x: np.ndarray) -> tuple[np.ndarray, float] | None:
+        return None
+
+    def refined(self, x: np.ndarray) -> Dual | None:
         return None
 
     def to_natural(self, x: np.ndarray) -> np.ndarray:
@@ -224,7 +237,9 @@ class MixtureDual:
     misses the face. And it cannot see a face that the nodes do not reach: with few draws the target may rest on the
     one with the largest ratio, which is what the warning on few draws is for.
 
-    The climb is in x_i = lam_i e^{max_j rho_ji}, so that the polyhedron fits the unit box.
+    The climb is in x_i = lam_i e^{max_j rho_ji} - base_i, so that the polyhedron fits the unit box. The base is zero at
+    first. Near a face, where u is much smaller than 1, doubles near 1 are too far apart to set u to a relative eps;
+    `refined` then moves the base to where the climb arrived, so that x becomes a small correction with all its digits.
     """
 
     RESOLUTION: ClassVar[float] = 16 * EPS
@@ -253,39 +268,58 @@ class MixtureDual:
         finite = np.where(self._mass > 0, values, 0.0) if not np.isfinite(values).all() else values
         self._self = np.einsum("nm,nm->m", self._mass, finite)
         self._levels = levels
+        self._base = np.zeros(self.m)
+        self._slack = np.ones(len(log_weights))  # u at the base
+        self.lower = np.zeros(self.m)
         self.floor = self.RESOLUTION * max(1.0, float(self._top.max()))
+        self.touch = self.floor / 4
         self.ceiling = np.inf
         self._slices = [slice(k, k + SLICE) for k in range(0, log_weights.size, SLICE)]
 
     def rows(self) -> tuple[np.ndarray, np.ndarray]:
-        rows = self._relative[self._relative.argmax(axis=0)]
-        return rows, np.full(self.m, 1.0 - self.floor)
+        # At first one node for each constraint, its largest ratio; later also the node of least slack.
+        chosen = self._relative.argmax(axis=0)
+        if self._base.any():
+            chosen = np.append(chosen, self._slack.argmin())
+        return self._relative[chosen], self._slack[chosen] - self.floor
 
     def cut(self, x: np.ndarray) -> tuple[np.ndarray, float] | None:
-        height = self._relative @ x
-        j = int(height.argmax())
-        if height[j] <= 1.0 - self.floor / 2:
+        u = self._slack - self._relative @ x
+        j = int(u.argmin())
+        if u[j] >= self.floor / 2:
             return None
-        return self._relative[j], 1.0 - self.floor
+        return self._relative[j], float(self._slack[j]) - self.floor
+
+    def refined(self, x: np.ndarray) -> Dual | None:
+        slack = self._slack - self._relative @ x
+        if slack.min() > 1e-3:  # eps / 1e-3 leaves u the twelve digits that a residual of 1e-10 needs, and more
+            return None
+        finer = copy(self)
+        finer._base, finer._slack, finer.lower = self._base + x, slack, -(self._base + x)
+        return finer
 
     def to_natural(self, x: np.ndarray) -> np.ndarray:
-        return x * self._shrink
+        return (self._base + x) * self._shrink
 
     def from_natural(self, natural: np.ndarray) -> np.ndarray:
-        return natural / self._shrink
+        return natural / self._shrink - self._base
+
+    def _log(self, u: np.ndarray, fall: np.ndarray) -> np.ndarray:
+        """log u, for u = slack - fall: around the origin by log1p, which keeps the digits of small multipliers."""
+        return np.log(u) if self._base.any() else np.log1p(-fall)
 
     def evaluate(self, x: np.ndarray) -> Evaluation:
-        height = self._relative @ x
-        if height.max() >= 1.0:
+        fall = self._relative @ x
+        u = self._slack - fall
+        if u.min() <= 0.0:
             nothing = np.full(self.m, -np.inf)
             return Evaluation(-np.inf, nothing, np.zeros((self.m, self.m)), -nothing, np.nan)
-        u = 1.0 - height
-        log_u = np.log1p(-height)
+        log_u = self._log(u, fall)
         z = float(self._q @ u)
         log_z = float(np.log(z))
         reached = self._self - log_u @ self._mass + self._total * log_z
         misses = self._levels - reached
-        value = float(-(self._q * u) @ log_u + z * log_z + (x * self._shrink) @ (self._levels - self._self))
+        value = float(-(self._q * u) @ log_u + z * log_z + self.to_natural(x) @ (self._levels - self._self))
         curvature = np.zeros((self.m, self.m))
         stiffness = self._q / u
         for part in self._slices:
@@ -294,17 +328,20 @@ class MixtureDual:
         mean = self._total * self._shrink
         curvature -= np.outer(mean, mean) / z
         gradient = self._shrink * misses
-        return Evaluation(value, gradient, curvature, misses, float(x @ gradient))
+        return Evaluation(value, gradient, curvature, misses, float((self._base + x) @ gradient))
 
     def log_masses(self, x: np.ndarray) -> np.ndarray:
-        log_u = np.log1p(-(self._relative @ x))
-        z = float(self._q @ np.exp(log_u))
+        fall = self._relative @ x
+        u = self._slack - fall
+        log_u = self._log(u, fall)
+        z = float(self._q @ u)
         return _spread(self._log_q + log_u - np.log(z), self._kept, self._n)
 
     def influence(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         n = self._log_q.size
-        height = self._relative @ x
-        u, log_u = 1.0 - height, np.log1p(-height)
+        fall = self._relative @ x
+        u = self._slack - fall
+        log_u = self._log(u, fall)
         z = float(u.mean())
         log_z = float(np.log(z))
         ratio = self._mass * n
@@ -314,7 +351,7 @@ class MixtureDual:
         conditions = -(information - information.mean(axis=0))
         conditions -= (ratio - self._total) * log_z + np.outer(centred, self._total) / z
         own = ratio * finite - self._self
-        pull = -(u * log_u - (u * log_u).mean()) + (1.0 + log_z) * centred - own @ (x * self._shrink)
+        pull = -(u * log_u - (u * log_u).mean()) + (1.0 + log_z) * centred - own @ self.to_natural(x)
         return pull, conditions * self._shrink
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from duality._arrays import to_numpy
-from duality.newton import maximise
+from duality.newton import climb
 from duality.problems import Problem
 from duality.ratios import LogRatios
 from duality.solution import InfeasibleError, Solution
@@ -50,7 +50,7 @@ def frontier(problem: Problem, ratios: LogRatios, levels: Any) -> list[Solution]
             raise InfeasibleError(bound.levels, bound.least_levels(ratios))
         dual = bound.dual(ratios)
         start = dual.from_natural(solutions[-1].natural)
-        solutions.append(finish(bound, ratios, dual, maximise(dual, start, bound.units(ratios))))
+        solutions.append(finish(bound, ratios, climb(dual, start, bound.units(ratios))))
     return solutions
 
 

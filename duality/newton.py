@@ -16,26 +16,58 @@ class Climb:
     """Where a climb ended.
 
     Attributes:
-        x: `(m,)`, in the coordinates of the dual.
+        dual: the function climbed, in the coordinates that x refers to.
+        x: `(m,)`.
         at: the evaluation there.
+        active: `(m,)`, which multipliers are positive.
         pressure: `(m,)`, normals of the faces that hold x back, times their multipliers; zero at an interior optimum.
         iterations: Newton steps taken.
         exhausted: whether the value passed the dual's ceiling, which certifies that the problem is infeasible.
     """
 
+    dual: Dual
     x: np.ndarray
     at: Evaluation
+    active: np.ndarray
     pressure: np.ndarray
     iterations: int
     exhausted: bool
 
+    def stopped_by_face(self, units: np.ndarray) -> bool:
+        """Whether levels are missed because a face of the domain is in the way."""
+        return bool(self.pressure.any() and (self.at.misses > MET * units).any())
 
+
+# A level counts as met when it is missed by less than this, relative to its unit: far above the rounding of a climb
+# that converged (1e-14 to 1e-11), far below anything that a user could mean.
+MET = 1e-8
 MAX_STEPS = 200
 TARGET = 1e-14  # relative residual to aim at; rounding decides how much of it is reached
 
 
+def climb(dual: Dual, start: np.ndarray, units: np.ndarray) -> Climb:
+    """`maximise`, and once more in finer coordinates where the dual says that these were too coarse.
+
+    A climb that a face stopped needs none: there the distance to the face is given, not found.
+    """
+    first = maximise(dual, start, units)
+    finer = None if first.stopped_by_face(units) else dual.refined(first.x)
+    if finer is None:
+        return first
+    second = maximise(finer, np.zeros(dual.m), units)
+    return Climb(
+        finer,
+        second.x,
+        second.at,
+        second.active,
+        second.pressure,
+        first.iterations + second.iterations,
+        second.exhausted,
+    )
+
+
 def maximise(dual: Dual, start: np.ndarray, units: np.ndarray) -> Climb:
-    """max g(x) over {x ≥ 0, rows·x ≤ limits}, by Newton steps that solve the quadratic model on that set.
+    """max g(x) over {x ≥ lower, rows·x ≤ limits}, by Newton steps that solve the quadratic model on that set.
 
     Args:
         dual: the function and its linear constraints, which it may reveal one cut at a time.
@@ -48,53 +80,66 @@ def maximise(dual: Dual, start: np.ndarray, units: np.ndarray) -> Climb:
     slope has hardly fallen, because exponential tails make Newton's unit step far too short.
     """
     rows, limits = dual.rows()
-    x = start
-    at = dual.evaluate(x)
+    lower = dual.lower
+    x, at = start, dual.evaluate(start)
     best_residual, stale = np.inf, 0
-    pressure = np.zeros(dual.m)
-    best = (x, at, pressure)
+    best = (x, at, np.zeros(dual.m))
     iteration = 0
-    for iteration in range(1, MAX_STEPS + 1):
+    while iteration < MAX_STEPS:
         if at.value > dual.ceiling + 1.0:
-            return Climb(x, at, pressure, iteration, True)
-        step, multipliers = newton_step(at.curvature, at.gradient, x, rows, limits)
-        for _ in range(30):
-            cut = dual.cut(x + step)
-            if cut is None:
-                break
-            rows, limits = np.vstack([rows, cut[0]]), np.append(limits, cut[1])
-            step, multipliers = newton_step(at.curvature, at.gradient, x, rows, limits)
-        # Only faces that x has reached hold it back; those that the next step would reach do not yet.
-        pressure = rows.T @ np.where(limits - rows @ x <= 1e-12 * limits, multipliers, 0.0)
-        residual = _residual(at, x, pressure, units)
-        if residual < 0.5 * best_residual:
-            best_residual, stale, best = residual, 0, (x, at, pressure)
-        else:
-            if residual < best_residual:
-                best = (x, at, pressure)
-            stale += 1
-        if residual <= TARGET or (stale >= 3 and best_residual < 1e-11) or stale >= 30:
+            return Climb(dual, x, at, x > lower, np.zeros(dual.m), iteration, True)
+        room = limits - rows @ x
+        held = room <= dual.touch
+        step: np.ndarray | None = None
+        pressure = np.zeros(dual.m)
+        if held.any():  # only faces that x has reached hold it back; those that the step would reach do not yet
+            step, multipliers, rows, limits = _model_step(dual, x, at, rows, limits)
+            pressure = rows[: held.size].T @ np.where(held, multipliers[: held.size], 0.0)
+        residual = _residual(at, x > lower, pressure, units)
+        stale = 0 if residual < 0.5 * best_residual else stale + 1
+        if residual < best_residual:
+            best_residual, best = residual, (x, at, pressure)
+        # A residual that no longer falls is rounding if it is small, and if it is not, thirty steps are a fair trial.
+        if residual <= TARGET or (stale >= 3 and best_residual < 1e-7) or stale >= 30:
             break
+        if step is None:
+            step, _, rows, limits = _model_step(dual, x, at, rows, limits)
         moved = _search(dual, x, at, step, rows, limits)
         if moved is None:
             break
         x, at = moved
+        iteration += 1
     x, at, pressure = best
-    return Climb(x, at, pressure, iteration, False)
+    return Climb(dual, x, at, x > lower, pressure, iteration, False)
 
 
-def _residual(at: Evaluation, x: np.ndarray, pressure: np.ndarray, units: np.ndarray) -> float:
-    """The largest relative violation of stationarity, in the units of the levels.
+def _model_step(
+    dual: Dual, x: np.ndarray, at: Evaluation, rows: np.ndarray, limits: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The maximiser of the quadratic model on the set, with the multipliers of the rows and the cuts that it needed."""
+    lower = dual.lower
+    for _ in range(30):
+        step, multipliers = newton_step(at.curvature, at.gradient, x - lower, rows, limits - rows @ lower)
+        cut = dual.cut(x + step)
+        if cut is None:
+            break
+        rows, limits = np.vstack([rows, cut[0]]), np.append(limits, cut[1])
+    return step, multipliers, rows, limits
+
+
+def _residual(at: Evaluation, active: np.ndarray, pressure: np.ndarray, units: np.ndarray) -> float:
+    """The largest relative violation of stationarity: misses in the units of the levels, their total against the value.
 
     misses are gradients up to a positive factor, so the pressure of faces is removed in the gradient, by proportion.
     """
     misses = at.misses
-    pressed = pressure != 0
-    if pressed.any():
-        share = np.where(pressed & (at.gradient > 0), pressure / np.where(at.gradient > 0, at.gradient, 1.0), 0.0)
+    pressed = bool(pressure.any())
+    if pressed:
+        ascent = at.gradient > 0
+        share = np.where(ascent, pressure / np.where(ascent, at.gradient, 1.0), 0.0)
         misses = misses * (1.0 - np.minimum(share, 1.0))
-    wrong = float((np.where(x > 0, np.abs(misses), np.maximum(misses, 0.0)) / units).max())
-    return wrong if pressed.any() else max(wrong, abs(at.excess) / (1.0 + abs(at.value)))
+    wrong = float((np.where(active, np.abs(misses), np.maximum(misses, 0.0)) / units).max())
+    return wrong if pressed else max(wrong, abs(at.excess) / (1.0 + abs(at.value)))
 
 
 def _search(
@@ -105,42 +150,44 @@ def _search(
     if not slope > 0:
         return None
     noise = 16 * EPS * (1.0 + abs(at.value))
-    longest = _room(x, step, rows, limits)
-    low, low_at = 0.0, at
+    longest = None
+    best: tuple[np.ndarray, Evaluation] | None = None
     t = 1.0
-    high = np.inf
     for trial in range(80):
-        point = x + t * step
-        np.maximum(point, 0.0, out=point)
-        point[point < EPS * x] = 0.0  # a coordinate that meets its bound meets it exactly
+        point = _along(dual.lower, x, step, t)
         there = dual.evaluate(point)
         reached = float(there.gradient @ step)
         if not (there.value >= at.value - noise and reached >= -0.9 * slope):
-            high = t
-            # Halve twice, then fall faster: an overlong step is overlong by orders of magnitude.
-            t = low + (t - low) * (0.5 if trial < 2 else 0.1)
-            if low > 0.0:
+            if best is not None:
                 break
+            # Halve twice, then fall faster: an overlong step is overlong by orders of magnitude.
+            t *= 0.5 if trial < 2 else 0.1
             continue
-        low, low_at = t, there
-        if not (reached > 0.3 * slope and t < longest and high == np.inf):
+        best = (point, there)
+        if t < 1.0 or reached <= 0.3 * slope:
+            break
+        if longest is None:
+            longest = _room(x - dual.lower, step, rows, limits - rows @ x)
+        if t >= longest:
             break
         t = min(4.0 * t, longest)
-    if low == 0.0:
-        return None
-    point = np.maximum(x + low * step, 0.0)
-    point[point < EPS * x] = 0.0
-    return point, low_at
+    return best
 
 
-def _room(x: np.ndarray, step: np.ndarray, rows: np.ndarray, limits: np.ndarray) -> float:
-    """The largest t for which x + t·step keeps its signs and the known rows; cuts not yet known show as value -inf."""
+def _along(lower: np.ndarray, x: np.ndarray, step: np.ndarray, t: float) -> np.ndarray:
+    """x + t·step, where a coordinate that meets its bound meets it exactly."""
+    point = x + t * step
+    return np.where(point - lower <= EPS * (x - lower), lower, point)
+
+
+def _room(above: np.ndarray, step: np.ndarray, rows: np.ndarray, room: np.ndarray) -> float:
+    """The largest t for which x + t·step keeps its bounds and the known rows; cuts not yet known show as value -inf."""
     longest = np.inf
     falling = step < 0
     if falling.any():
-        longest = float((x[falling] / -step[falling]).min())
+        longest = float((above[falling] / -step[falling]).min())
     speed = rows @ step
     rising = speed > 0
     if rising.any():
-        longest = min(longest, float(((limits - rows @ x)[rising] / speed[rising]).min()))
+        longest = min(longest, float((room[rising] / speed[rising]).min()))
     return max(longest, 1.0)

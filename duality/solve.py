@@ -7,16 +7,11 @@ import warnings
 import numpy as np
 
 from duality._arrays import frozen
-from duality.duals import Dual
-from duality.newton import Climb, maximise
+from duality.newton import MET, Climb, climb
 from duality.problems import Problem
 from duality.ratios import LogRatios
 from duality.solution import FEW_DRAWS, FewDrawsWarning, InfeasibleError, Solution, Status
 from duality.uncertainty import delta_method
-
-# A level counts as met when it is missed by less than this, relative to its unit: far above the rounding of a climb
-# that converged (1e-14 to 1e-11), far below anything that a user could mean.
-MET = 1e-8
 
 
 def solve(problem: Problem, ratios: LogRatios) -> Solution:
@@ -43,30 +38,29 @@ def solve(problem: Problem, ratios: LogRatios) -> Solution:
     if bound.out_of_reach(ratios):
         raise InfeasibleError(bound.levels, bound.least_levels(ratios))
     dual = bound.dual(ratios)
-    return finish(bound, ratios, dual, maximise(dual, np.zeros(dual.m), bound.units(ratios)))
+    return finish(bound, ratios, climb(dual, np.zeros(dual.m), bound.units(ratios)))
 
 
-def finish(problem: Problem, ratios: LogRatios, dual: Dual, climb: Climb) -> Solution:
+def finish(problem: Problem, ratios: LogRatios, found: Climb) -> Solution:
     """The solution that a climb leads to, or InfeasibleError."""
-    x, units = climb.x, problem.units(ratios)
-    miss = float((np.maximum(climb.at.misses, 0.0) / units).max())
-    if climb.exhausted or (np.isfinite(dual.ceiling) and miss > MET):
+    dual, x, units = found.dual, found.x, problem.units(ratios)
+    miss = float((np.maximum(found.at.misses, 0.0) / units).max())
+    if found.exhausted or (np.isfinite(dual.ceiling) and miss > MET):
         # Past the ceiling infeasibility is certain; short of it, a climb that was stopped may only be unfinished.
         least = problem.least_levels(ratios)
-        if climb.exhausted or (problem.slack(least) < -MET * units).any():
+        if found.exhausted or (problem.slack(least) < -MET * units).any():
             raise InfeasibleError(problem.levels, least)
     log_weights = dual.log_masses(x)
     levels = problem.levels_of(ratios, log_weights)
     primal = problem.cost(ratios, log_weights)
     slack = problem.slack(levels)
-    wrong = np.where(x > 0, np.abs(slack), np.maximum(-slack, 0.0))
-    pressed = climb.pressure > 0
-    if pressed.any() and miss > MET:
+    wrong = np.where(found.active, np.abs(slack), np.maximum(-slack, 0.0))
+    if found.stopped_by_face(units):
         status = Status.NOT_ATTAINED
-        wrong = np.where(pressed, np.maximum(slack, 0.0), wrong)
-    elif miss > MET:
+        wrong = np.where(found.pressure > 0, np.maximum(slack, 0.0), wrong)
+    elif (wrong > MET * units).any():
         status = Status.INEXACT
-    elif not (x > 0).any():
+    elif not found.active.any():
         status = Status.INACTIVE
     else:
         status = Status.OPTIMAL
@@ -75,7 +69,7 @@ def finish(problem: Problem, ratios: LogRatios, dual: Dual, climb: Climb) -> Sol
     sample_size = 1.0 / float(masses @ masses)
     multipliers_stderr, primal_stderr = np.full(x.size, np.nan), float("nan")
     if ratios.is_draws:
-        errors = delta_method(problem, dual, x, climb.at.curvature, sample_size)
+        errors = delta_method(problem, found, sample_size)
         multipliers_stderr, primal_stderr = errors.multipliers, errors.value
         if status is Status.NOT_ATTAINED:
             multipliers_stderr = np.full(x.size, np.nan)  # an extreme of the draws: no normal law holds for it
@@ -86,7 +80,7 @@ def finish(problem: Problem, ratios: LogRatios, dual: Dual, climb: Climb) -> Sol
         multipliers=frozen(problem.multipliers(natural)),
         natural=frozen(natural),
         primal=primal,
-        dual=climb.at.value,
+        dual=found.at.value,
         levels=frozen(levels),
         status=status,
         log_weights=frozen(log_weights),
@@ -95,5 +89,5 @@ def finish(problem: Problem, ratios: LogRatios, dual: Dual, climb: Climb) -> Sol
         multipliers_stderr=frozen(multipliers_stderr),
         primal_stderr=primal_stderr,
         critical_levels=levels if status is Status.NOT_ATTAINED else None,
-        iterations=climb.iterations,
+        iterations=found.iterations,
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from duality.duals import Dual
+from duality.newton import Climb
 from duality.problems import Problem
 
 
@@ -26,7 +26,7 @@ class Uncertainty:
     effective: float
 
 
-def delta_method(problem: Problem, dual: Dual, x: np.ndarray, curvature: np.ndarray, sample_size: float) -> Uncertainty:
+def delta_method(problem: Problem, climb: Climb, sample_size: float) -> Uncertainty:
     """stderr(lam) = sqrt(diag(J H⁻¹ S H⁻¹ Jᵀ)/n), stderr(V) = sd(pull)/sqrt(n).
 
     Over n draws the active multipliers solve stationarity conditions that are means of `conditions_j`, with
@@ -37,14 +37,12 @@ def delta_method(problem: Problem, dual: Dual, x: np.ndarray, curvature: np.ndar
 
     Args:
         problem: for J.
-        dual: on draws of equal weight.
-        x: `(m,)`, the maximiser.
-        curvature: `(m, m)` at x.
+        climb: the maximiser, on draws of equal weight.
         sample_size: effective sample size of the target.
     """
+    dual, x, active, curvature = climb.dual, climb.x, climb.active, climb.at.curvature
     pull, conditions = dual.influence(x)
     n = pull.size
-    active = x > 0
     errors = np.zeros(x.size)
     effective = sample_size
     if active.any():
@@ -54,7 +52,9 @@ def delta_method(problem: Problem, dual: Dual, x: np.ndarray, curvature: np.ndar
         equal = np.where(squares > 0, magnitude.sum(axis=0) ** 2 / np.where(squares > 0, squares, 1.0), 0.0)
         effective = min(effective, float(equal.min()))
         inverse = np.linalg.pinv(curvature[np.ix_(active, active)], rcond=1e-12, hermitian=True)
-        jacobian = problem.jacobian(dual.to_natural(x)) * dual.to_natural(np.ones(x.size))
+        jacobian = problem.jacobian(dual.to_natural(x)) * (
+            dual.to_natural(np.ones(x.size)) - dual.to_natural(np.zeros(x.size))
+        )
         carry = jacobian[np.ix_(active, active)] @ inverse
         errors[active] = np.sqrt(np.diagonal(carry @ (used.T @ used) @ carry.T)) / n
     return Uncertainty(errors, float(pull.std() / np.sqrt(n)), effective)

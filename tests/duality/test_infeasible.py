@@ -51,7 +51,7 @@ def test_conflicting_levels_against_the_plain_linear_program(seed):
     step = 1e-3 * (own - caught.value.least)
     assert du.solve(du.Likelihood(caught.value.least + step), ratios).status is du.Status.OPTIMAL
     with pytest.raises(du.InfeasibleError):
-        du.solve(du.Likelihood(caught.value.least - step), ratios)
+        du.solve(du.Likelihood(caught.value.least - 1e-3 * gap), ratios)
 
 
 def test_many_nodes_go_through_the_working_set():
