@@ -1,0 +1,210 @@
+"""Statements of the theory pages that have no test elsewhere, checked in numbers that do not use their proofs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.optimize import brentq, minimize_scalar
+
+import duality as du
+
+
+def divergence(p: np.ndarray, q: np.ndarray) -> float:
+    """KL(p‖q) of two positive measures on nodes."""
+    held = p > 0
+    return float(p[held] @ np.log(p[held] / q[held]))
+
+
+def space(seed: int, n: int = 12, m: int = 2) -> tuple[np.ndarray, np.ndarray, du.LogRatios]:
+    """Random q `(n,)` and q_i `(n, m)` on a finite set."""
+    generator = np.random.default_rng(seed)
+    q = generator.dirichlet(np.full(n, 2.0))
+    parts = generator.dirichlet(np.full(n, 2.0), size=m).T
+    return q, parts, du.LogRatios(np.log(parts / q[:, None]), np.log(q), priors=np.full(m, 0.9 / m))
+
+
+@pytest.mark.parametrize("kind", ["reverse", "forward", "likelihood"])
+def test_lagrangian_is_the_dual_plus_a_divergence_to_the_tilt(kind: str) -> None:
+    q, parts, ratios = space(1)
+    generator = np.random.default_rng(2)
+    lam = np.array([0.05, 0.08]) if kind == "forward" else np.array([0.2, 0.3])
+    b = np.array([0.7, 0.4])
+    for p in generator.dirichlet(np.full(len(q), 1.5), size=20):
+        if kind == "reverse":
+            w = np.exp(-(ratios.values @ lam) / (1 - lam.sum()))
+            cost, levels, sign = divergence(p, q), np.array([divergence(p, part) for part in parts.T]), -1.0
+            g = lam @ b - (1 - lam.sum()) * np.log(q @ w)
+            rest = (1 - lam.sum()) * divergence(p, q * w / (q @ w))
+        elif kind == "forward":
+            w = 1 - (parts / q[:, None]) @ lam
+            target = q * w / (q @ w)
+            cost, levels, sign = divergence(q, p), np.array([divergence(part, p) for part in parts.T]), -1.0
+            g = divergence(q, target) + lam @ (b - np.array([divergence(part, target) for part in parts.T]))
+            rest = (1 - lam.sum()) * divergence(target, p)
+        else:
+            likelihood = 0.45 * parts / q[:, None]
+            w = np.exp(-(likelihood @ lam))
+            cost, levels, sign = divergence(p, q), p @ likelihood, 1.0
+            g = -np.log(q @ w) - lam @ b
+            rest = divergence(p, q * w / (q @ w))
+        np.testing.assert_allclose(cost + sign * lam @ (levels - b), g + rest, rtol=1e-12, atol=1e-14)
+
+
+def test_gap_of_two_atoms() -> None:
+    # q = (.7, .3), q_1 = (.45, .55): the tilts reach -log .45 at the first atom, the second is feasible to -log .55.
+    # Up to there no gap; the other way round (the rarer atom last) the primal jumps and the dual does not.
+    q, part = np.array([0.7, 0.3]), np.array([0.55, 0.45])
+    rho = np.log(part / q)
+    last = -np.log(part[np.argmin(rho)])
+    beyond = -np.log(part.min()) - 0.01
+    assert beyond > last
+    level = 0.5 * (last + beyond)
+
+    def reached(t: float) -> float:
+        return divergence(np.array([t, 1 - t]), part)
+
+    t = brentq(lambda s: reached(s) - level, 1e-12, part[0])
+    primal = divergence(np.array([t, 1 - t]), q)
+    solution = du.solve(du.ReverseKL(level), du.LogRatios(rho, np.log(q)))
+    np.testing.assert_allclose(solution.dual, level + rho.min(), rtol=1e-9)
+    gap = primal - solution.dual
+    # The formula: KL(p‖q) = KL(p‖q_1) + E_p[rho], so the gap is E_p[rho - min rho] at the level itself.
+    np.testing.assert_allclose(gap, np.array([t, 1 - t]) @ (rho - rho.min()), rtol=1e-9)
+    assert gap > 0.1
+
+
+@pytest.mark.parametrize("parts", [2, 5, 40])
+def test_splitting_atoms_closes_the_gap(parts: int) -> None:
+    # Split every atom into equal parts. On the parts of the extreme atom any entropy up to log(parts) can be had, so
+    # levels up to last + log(parts) are reached by a density on them, at the dual value exactly.
+    q, part = np.array([0.7, 0.3]), np.array([0.55, 0.45])
+    rho = np.log(part / q)
+    extreme = int(np.argmin(rho))
+    last = -np.log(part[extreme])
+    for extra in np.linspace(0, np.log(parts), 7):
+        level = last + extra
+
+        def entropy(share: float) -> float:
+            # one part carries `share`, the others split the rest
+            p = np.array([share, *[(1 - share) / (parts - 1)] * (parts - 1)])
+            p = p[p > 0]
+            return float(-(p @ np.log(p)))
+
+        wanted = np.log(parts) - extra  # KL(p‖q_1) = -log(part/parts) - H(p)
+        share = brentq(lambda s: entropy(s) - wanted, 1 / parts, 1.0) if 0 < extra < np.log(parts) - 1e-12 else None
+        if share is None:
+            share = 1 / parts if extra == 0 else 1.0
+        p = np.zeros(2 * parts)
+        p[extreme * parts : (extreme + 1) * parts] = [share, *[(1 - share) / (parts - 1)] * (parts - 1)]
+        fine_q, fine_part = np.repeat(q, parts) / parts, np.repeat(part, parts) / parts
+        np.testing.assert_allclose(divergence(p, fine_part), level, rtol=1e-9)
+        np.testing.assert_allclose(divergence(p, fine_q), level + rho.min(), rtol=1e-9)
+        solution = du.solve(du.ReverseKL(level + 1e-6), du.LogRatios(np.repeat(rho, parts), np.log(fine_q)))
+        np.testing.assert_allclose(solution.dual, level + 1e-6 + rho.min(), atol=1e-9)
+
+
+def test_reverse_beyond_the_level_where_the_normaliser_turns_infinite() -> None:
+    # q ∝ e^{-|x|}/(1 + x^4), q_1 ∝ q e^{-|x|}: Z(a) is finite exactly for a ≤ 1, and the level at a = 1 is finite.
+    x = np.linspace(0.0, 4000.0, 4_000_001)
+    h = x[1] - x[0]
+    log_q = -x - np.log1p(x**4)
+    log_1 = -2 * x - np.log1p(x**4)
+    weights = np.full(x.size, h)
+    weights[[0, -1]] *= 0.5
+    q_mass, one_mass = weights @ np.exp(log_q), weights @ np.exp(log_1)
+    rho = -x - np.log(one_mass) + np.log(q_mass)
+    p = weights / (1 + x**4)
+    p /= p.sum()
+    critical = float(p @ (-np.log1p(x**4) - np.log(np.sum(weights / (1 + x**4))) - log_1 + np.log(one_mass)))
+    cost = critical + float(p @ rho)
+    kept = log_q > -600
+    log_w = (log_q + np.log(weights) - np.log(q_mass))[kept]
+    log_w -= np.log(np.exp(log_w).sum())
+    # On a lattice that ends where q is e^-600 the normaliser is finite for every a, but it explodes beyond a = 1:
+    solution = du.solve(du.ReverseKL(critical + 2.0), du.LogRatios(rho[kept], log_w))
+    np.testing.assert_allclose(solution.multipliers, 0.5, atol=0.01)
+    np.testing.assert_allclose(solution.dual, cost + 0.5 * 2.0, atol=0.03)
+    assert solution.dual > cost + 0.5 * 2.0 - 1e-3
+
+
+def water_fill(pi: np.ndarray, caps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """p_i = min(caps_i, kappa pi_i) with sum 1, and lam_i = max(0, pi_i - caps_i / kappa)."""
+    kappa = brentq(lambda k: float(np.minimum(caps, k * pi).sum()) - 1, 1.0, 1e9, xtol=1e-15, rtol=1e-15)
+    return np.minimum(caps, kappa * pi), np.maximum(0.0, pi - caps / kappa)
+
+
+def test_forgetting_images_is_water_filling() -> None:
+    # Five images with repeats, three of them to be forgotten; the third only becomes active because the others leave.
+    pi = np.array([6, 2, 3, 5, 4]) / 20
+    levels = np.array([4.0, 3.0, 1.85])
+    assert levels[2] < -np.log(pi[2])  # inactive on its own ...
+    caps = np.append(np.exp(-levels), [np.inf, np.inf])
+    p, lam = water_fill(pi, caps)
+    assert lam[2] > 0  # ... active in company
+    with np.errstate(divide="ignore"):
+        values = np.log(np.eye(5)[:, :3] / pi[:3])
+    solution = du.solve(du.ForwardKL(levels), du.LogRatios(values, np.log(pi)))
+    np.testing.assert_allclose(solution.multipliers, lam[:3], rtol=1e-9)
+    np.testing.assert_allclose(np.exp(solution.log_weights), p, rtol=1e-9)
+    assert solution.gap < 1e-12
+    assert (lam <= pi).all()
+
+
+def test_closure_overestimates_by_at_most_the_spread_of_the_posterior() -> None:
+    generator = np.random.default_rng(3)
+    for _ in range(200):
+        n, lam = 30, 10 ** generator.uniform(-1, 1.5)
+        likelihood, given = generator.beta(0.3, 0.6, size=n), generator.dirichlet(np.ones(n))
+        exact = given @ np.exp(-lam * likelihood)
+        closure = 1 - (1 - np.exp(-lam)) * (given @ likelihood)
+        bound = 0.5 * lam**2 * (given @ (likelihood * (1 - likelihood)))
+        assert -1e-14 <= closure - exact <= bound + 1e-14
+
+
+def test_tilted_denoising_with_control_variates_has_the_gradient_it_claims() -> None:
+    # At one state: draws x_0 with weights, targets y, a teacher T, an estimate wbar. The minimiser of
+    #   E[w |f - T|² - 2 (w - wbar)(f - T)(y - T)]  is  T + Cov(w, y)/E[w] + (1 - wbar/E[w]) (E[y] - T).
+    generator = np.random.default_rng(4)
+    n = 4000
+    w, y = generator.uniform(0, 1, n), generator.normal(size=n)
+    y = y + 2 * w
+    tilted, mean, change = (w @ y) / w.sum(), y.mean(), np.cov(w, y, bias=True)[0, 1] / w.mean()
+
+    def fitted(teacher: float, wbar: float) -> float:
+        def loss(f: float) -> float:
+            return float(np.mean(w * (f - teacher) ** 2 - 2 * (w - wbar) * (f - teacher) * (y - teacher)))
+
+        return float(minimize_scalar(loss, tol=1e-12).x)
+
+    np.testing.assert_allclose(tilted, mean + change, rtol=1e-12)
+    # 1. A teacher that is q's denoiser: the optimum is that of tilted denoising whatever wbar is.
+    np.testing.assert_allclose([fitted(mean, wbar) for wbar in (0.0, 0.3, 0.9)], tilted, atol=1e-6)
+    # 2. An exact wbar: the *change* made to the teacher is exact whatever the teacher is.
+    exact = w.mean()
+    np.testing.assert_allclose([fitted(t, exact) - t for t in (-1.0, 0.2, 3.0)], change, atol=1e-6)
+    # 3. Neither: the error of the change is the product of the two errors.
+    teacher, wbar = 0.4, 0.35
+    product = (1 - wbar / exact) * (mean - teacher)
+    np.testing.assert_allclose(fitted(teacher, wbar) - teacher, change + product, atol=1e-6)
+
+
+def test_path_problem_may_not_buy_its_level_with_a_changed_kernel() -> None:
+    # A path law with the right x_0-law and another kernel has a higher KL to every Q_i and meets levels more easily;
+    # it still costs more than the lifted tilt, by (1 - L) KL(P‖P_lam).
+    q, parts, ratios = space(5, n=6, m=1)
+    generator = np.random.default_rng(6)
+    kernel = generator.dirichlet(np.ones(4), size=6)
+    base, other = q[:, None] * kernel, parts * kernel
+    level = 1.5 * divergence(q, parts[:, 0])
+    solution = du.solve(du.ReverseKL(level), ratios)
+    target = np.exp(solution.log_weights)[:, None] * kernel
+    lam = float(solution.multipliers[0])
+    np.testing.assert_allclose(divergence(target.ravel(), other.ravel()), level, rtol=1e-9)
+    met = 0
+    for _ in range(400):
+        p = generator.dirichlet(30 * np.exp(solution.log_weights) + 1e-3)[:, None] * generator.dirichlet(np.ones(4), 6)
+        if divergence(p.ravel(), other.ravel()) >= level:
+            met += 1
+            cost = divergence(p.ravel(), base.ravel())
+            assert cost >= solution.dual + (1 - lam) * divergence(p.ravel(), target.ravel()) - 1e-12
+    assert met > 50
