@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from toy.distances import EnergyDistance, energy_distance
+from toy.dual import domain_end, dual_value
 from toy.examples import EXAMPLES, Example, example
+from toy.guidance import guidance_errors, guidance_table, guided_score
 from toy.mixtures import GaussianMixture, log_ratio, moments
 from toy.noised import NoisedMixture, SignedMixture, TiltedLaw, noised_target, score_of_target
 from toy.paths import ReverseKernel, sample_paths
@@ -40,11 +42,16 @@ __all__ = [
     "check_resolution",
     "check_truncation",
     "component_nodes",
+    "domain_end",
     "draws",
+    "dual_value",
     "energy_distance",
     "example",
     "free_log_ratios",
     "grid",
+    "guidance_errors",
+    "guidance_table",
+    "guided_score",
     "log_ratio",
     "log_ratios",
     "moments",

@@ -9,7 +9,7 @@ import numpy as np
 import duality as du
 from toy.mixtures import GaussianMixture
 
-Problem = du.ReverseKL | du.ForwardKL | du.Likelihood
+Problem = du.Problem
 Levels = float | tuple[float, ...]
 
 

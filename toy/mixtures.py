@@ -68,6 +68,11 @@ class GaussianMixture:
         """R_k, (k, d, d), lower triangular, with R_k R_k^T = C_k."""
         return self._cholesky
 
+    @property
+    def log_normalisers(self) -> Array:
+        """-d/2 log 2 pi - 1/2 log det C_k, (k,): log N(m_k; m_k, C_k)."""
+        return self._log_normaliser
+
     def __len__(self) -> int:
         return len(self.weights)
 

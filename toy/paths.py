@@ -58,7 +58,8 @@ class ReverseKernel:
         with np.errstate(divide="ignore"):
             logits = np.log(self._now.posterior(x_t))
         for k in range(len(self._now)):
-            logits[:, k] += self._spread.component(k).log_prob(x_s - self._mean(k, x_t))
+            whitened = (x_s - self._mean(k, x_t)) @ self._spread.whitenings[k].T
+            logits[:, k] += self._spread.log_normalisers[k] - 0.5 * np.square(whitened).sum(axis=1)
         top = logits.max(axis=1)
         return top + np.log(np.exp(logits - top[:, None]).sum(axis=1))
 

@@ -13,7 +13,7 @@ import duality as du
 from toy.mixtures import Array, GaussianMixture, as_mixtures, log_ratio
 from toy.quadrature import REACH, Nodes, grid
 
-Problem = du.ReverseKL | du.ForwardKL | du.Likelihood
+Problem = du.Problem
 
 
 class TruncationError(ValueError):

@@ -38,7 +38,7 @@ def _chain_of_diffusers(scheduler: object, steps: int, start: Array, noises: Arr
     return x.numpy()
 
 
-@pytest.mark.parametrize("steps", [1000, 50])
+@pytest.mark.parametrize("steps", [pytest.param(1000, marks=pytest.mark.slow), 50])
 def test_ddpm_is_diffusers(steps: int) -> None:
     diffusers = pytest.importorskip("diffusers")
     generator = np.random.default_rng(1)

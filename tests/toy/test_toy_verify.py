@@ -1,0 +1,163 @@
+"""verify passes, is reproducible, and fails where something is broken: a check that cannot fail shows nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import duality as du
+from toy import theorems, verify
+from toy.theorems import THEOREMS, Theorem
+
+SOLVER = [
+    "zero gap",
+    "tilt",
+    "sensitivity",
+    "convex value",
+    "monotone value",
+    "inactive",
+    "not attained",
+    "RU is log-ratio LU",
+    "relabelling",
+    "splitting",
+    "duplicates",
+    "infeasible",
+    "RU of Gaussians",
+    "FU, disjoint",
+    "LU, disjoint",
+    "forgetting images",
+    "atoms",
+]
+
+
+@pytest.mark.parametrize("name", list(THEOREMS))
+def test_every_theorem_holds(name: str) -> None:
+    (result,) = verify.verify(12, seed=2, only=[name])
+    assert result.passed, result
+    assert result.instances == 12
+
+
+@pytest.mark.slow
+def test_every_theorem_holds_on_many_instances() -> None:
+    results = verify.verify(1000, seed=3, jobs=2)
+    assert all(one.passed for one in results), verify.table(results)
+
+
+def test_an_instance_is_determined_by_seed_and_number() -> None:
+    (result,) = verify.verify(5, seed=4, only=["tilt"])
+    assert verify.replay("tilt", 4, result.worst_instance) == result.worst
+    again = verify.verify(5, seed=4, only=["tilt"])[0]
+    assert again.worst == result.worst
+    assert verify.verify(5, seed=5, only=["tilt"])[0].worst != result.worst
+
+
+def test_processes_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify, "CHUNK", 4)
+    one = verify.verify(8, seed=6, only=["affine maps"])
+    two = verify.verify(8, seed=6, jobs=2, only=["affine maps"])
+    assert one[0].worst == two[0].worst
+    assert one[0].worst_instance == two[0].worst_instance
+
+
+def _broken(change: Any) -> Any:
+    solve = du.solve
+
+    def broken(problem: Any, ratios: Any) -> Any:
+        return change(solve(problem, ratios))
+
+    return broken
+
+
+def test_wrong_multipliers_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One part in a thousand on the multipliers, all else left right."""
+    wrong = _broken(lambda s: dataclasses.replace(s, multipliers=s.multipliers * 1.001, natural=s.natural * 1.001))
+    monkeypatch.setattr(du, "solve", wrong)
+    for name in ("zero gap", "tilt", "sensitivity", "not attained", "duplicates", "FU, disjoint", "forgetting images"):
+        assert not verify.verify(12, seed=2, only=[name])[0].passed, name
+
+
+def test_a_wrong_cost_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = _broken(lambda s: dataclasses.replace(s, primal=s.primal + 1e-7, dual=s.dual + 1e-7))
+    monkeypatch.setattr(du, "solve", wrong)
+    for name in ("inactive", "relabelling", "splitting", "atoms"):
+        assert not verify.verify(12, seed=2, only=[name])[0].passed, name
+
+
+def test_a_wrong_target_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The masses of two neighbouring nodes exchanged: normalised, smooth to the eye, wrong."""
+
+    def swap(solution: Any) -> Any:
+        order = np.arange(len(solution.log_weights))
+        middle = int(np.argmax(solution.log_weights))
+        order[[middle, middle - 1]] = order[[middle - 1, middle]]
+        return dataclasses.replace(solution, log_weights=solution.log_weights[order])
+
+    monkeypatch.setattr(du, "solve", _broken(swap))
+    for name in ("zero gap", "tilt", "RU is log-ratio LU"):
+        assert not verify.verify(12, seed=2, only=[name])[0].passed, name
+
+
+def test_a_solver_that_does_nothing_is_caught_by_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """q itself is returned for every problem, as an unconstrained solver would."""
+    solve = du.solve
+
+    def nothing(problem: Any, ratios: Any) -> Any:
+        easy = 0.0 if not isinstance(problem, du.Likelihood) else 1e3
+        blank = theorems.with_levels(problem, np.full(ratios.m, easy))
+        return dataclasses.replace(solve(blank, ratios), problem=problem.bind(ratios))
+
+    monkeypatch.setattr(du, "solve", nothing)
+    # "convex value" holds for a value that is zero everywhere: a broken solver is caught by the others.
+    for name in set(SOLVER) - {"convex value", "sensitivity", "infeasible", "monotone value"}:
+        assert not verify.verify(12, seed=2, only=[name])[0].passed, name
+    assert not verify.verify(40, seed=2, only=["monotone value"])[0].passed
+
+
+def test_a_crash_is_a_failure_with_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(problem: Any, ratios: Any) -> Any:
+        raise RuntimeError("no pivot")
+
+    monkeypatch.setattr(du, "solve", crash)
+    (result,) = verify.verify(3, seed=2, only=["zero gap"])
+    assert not result.passed
+    assert result.message == "instance 0: RuntimeError: no pivot"
+    assert "FAIL" in verify.table([result])
+    assert json.loads(verify.to_json([result], 2))["theorems"][0]["worst"] is None
+
+
+def test_not_a_number_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = Theorem("nan", "an error that is no number", lambda generator: float("nan"), 1.0, theorems.worst)
+    monkeypatch.setitem(THEOREMS, "nan", broken)
+    assert not verify.verify(3, only=["nan"])[0].passed
+
+
+def test_json_beside_the_table(tmp_path: Path) -> None:
+    results = verify.verify(3, seed=9, only=["tilt", "lifting"])
+    verify.write_json(results, 9, tmp_path / "verify.json")
+    written = json.loads((tmp_path / "verify.json").read_text())
+    assert written["seed"] == 9
+    assert written["passed"] is True
+    assert [one["name"] for one in written["theorems"]] == ["tilt", "lifting"]
+    assert list(tmp_path.iterdir()) == [tmp_path / "verify.json"]
+
+
+def test_progress_is_told_of_each_result() -> None:
+    seen: list[str] = []
+    verify.verify(2, only=["tilt", "lifting"], progress=lambda result: seen.append(result.name))
+    assert seen == ["tilt", "lifting"]
+
+
+def test_bad_arguments_say_what_is_wrong() -> None:
+    with pytest.raises(ValueError, match="instances, jobs, seed"):
+        verify.verify(0)
+    with pytest.raises(ValueError, match="only: known theorems are zero gap"):
+        verify.verify(1, only=["zero gaps"])
+    with pytest.raises(ValueError, match="known theorems"):
+        verify.replay("zero gaps", 0, 0)
+    with pytest.raises(ValueError, match="in the table already"):
+        theorems.theorem("tilt", "twice", 1.0)(lambda generator: 0.0)

@@ -1,0 +1,107 @@
+"""The dual function straight from its formula, and the ends of its domain: for plots, and to check the solver by.
+
+This is written from the table of the theory alone and shares nothing with the solver, which climbs in other
+coordinates, centred and scaled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+import duality as du
+from toy.mixtures import Array, GaussianMixture
+from toy.solving import Problem
+
+
+def log_mean_exp(log_weights: Array, exponent: Array) -> float:
+    """log sum_j exp(log_weights_j + exponent_j); -inf where every term vanishes."""
+    total = log_weights + exponent
+    top = float(total.max())
+    return top if not np.isfinite(top) else top + float(np.log(np.exp(total - top).sum()))
+
+
+def dual_value(problem: Problem, ratios: du.LogRatios, multipliers: ArrayLike) -> float:
+    """g(lam), nats; -inf outside the dual domain.
+
+        RU   lam·b - (1-L) log E_q[exp(-sum_i a_i rho_i)],  a_i = lam_i/(1-L), L = sum_i lam_i
+        FU   -E_q[u log u] + Z log Z + lam·b - sum_i lam_i E_q[e^rho_i rho_i],  u = 1 - sum_i lam_i e^rho_i, Z = E_q[u]
+        LU   -log E_q[exp(-sum_i lam_i l_i)] - lam·b
+
+    FU's is KL(q||p) + sum_i lam_i (b_i - KL(q_i||p)) at p = q u/Z, written without log u where u vanishes.
+    multipliers : (m,), >= 0. Raises ``ValueError`` for a shape that does not fit.
+    """
+    bound = problem.bind(ratios)
+    lam = np.atleast_1d(np.asarray(multipliers, dtype=np.float64))
+    if lam.shape != (ratios.m,):
+        raise ValueError(f"multipliers: shape ({ratios.m},) is needed, given {lam.shape}")
+    if np.any(lam < 0):
+        return -np.inf
+    weights, rho, used = ratios.log_weights, ratios.values, lam > 0
+    if isinstance(bound, du.ReverseKL):
+        left = 1 - lam.sum()
+        if left <= 0:
+            return -np.inf
+        return float(lam @ bound.levels - left * log_mean_exp(weights, -(rho[:, used] @ (lam[used] / left))))
+    if isinstance(bound, du.ForwardKL):
+        mass = np.exp(weights)
+        share = np.exp(rho) @ lam
+        if np.any(share[mass > 0] > 1):
+            return -np.inf
+        u = 1 - share
+        log_u = np.log1p(-np.minimum(share, 1 - 1e-300), where=u > 0, out=np.zeros_like(u))
+        total = float(mass @ u)
+        under = np.exp(weights[:, None] + rho)
+        own = np.where(under > 0, under * np.where(under > 0, rho, 0.0), 0.0).sum(axis=0)
+        return float(-mass @ (u * log_u) + total * np.log(total) + lam @ (bound.levels - own))
+    if not isinstance(bound, du.Likelihood):
+        raise ValueError(f"problem: ReverseKL, ForwardKL or Likelihood is needed, given {type(problem).__name__}")
+    unwanted = np.asarray(bound.likelihoods(bound.inputs(ratios)))
+    return float(-log_mean_exp(weights, -(unwanted[:, used] @ lam[used])) - lam @ bound.levels)
+
+
+def domain_end(
+    problem: Problem,
+    pretrained: GaussianMixture,
+    unlearn: Sequence[GaussianMixture],
+    ratios: du.LogRatios,
+    multipliers: ArrayLike,
+    index: int = 0,
+) -> float:
+    """The largest lam_index inside the dual domain, the other multipliers held as given; inf for bounded likelihoods.
+
+    RU: sum lam < 1, and Z finite: along every direction v, with s(v) = min_k v^T C_k^-1 v the rate at which a
+    mixture's tail falls, (1 + sum_i a_i) s_q(v) > sum_i a_i s_i(v). FU: sum_i lam_i e^rho_i <= 1 at every node.
+    LU with the log ratio: as RU, with a = lam. In dimension 1 and 2 (directions are swept); inf is never exceeded.
+    """
+    lam = np.array(np.atleast_1d(multipliers), dtype=np.float64)
+    lam[index] = 0.0
+    if isinstance(problem, du.ForwardKL):
+        share = np.exp(ratios.values)
+        held = np.exp(ratios.log_weights) > 0
+        with np.errstate(divide="ignore"):
+            return float(((1 - share @ lam) / share[:, index])[held].min())
+    reverse = isinstance(problem, du.ReverseKL)
+    if not reverse and getattr(problem, "kind", None) != "log-ratio":
+        return float("inf")
+    base = _tail_rates(pretrained)
+    excess = np.stack([_tail_rates(part) - base for part in unlearn], axis=-1)
+    # In tilts a: base > excess·a. For RU a = lam/(1 - L), so base (1 - L) > excess·lam: linear in lam again.
+    slope = excess + (base[:, None] if reverse else 0.0)
+    room = base - slope @ lam
+    rising = slope[:, index] > 0
+    return float((room[rising] / slope[rising, index]).min()) if rising.any() else float("inf")
+
+
+def _tail_rates(mixture: GaussianMixture) -> Array:
+    """s(v) = min_k v^T C_k^-1 v for unit vectors v over a half circle (the two ends of a line in dimension 1)."""
+    d = mixture.dimension
+    if d > 2:
+        raise ValueError(f"pretrained: directions are swept in dimension 1 and 2, given {d}")
+    angle = np.pi * np.arange(720) / 720
+    directions = np.ones((1, 1)) if d == 1 else np.column_stack([np.cos(angle), np.sin(angle)])
+    used = mixture.weights > 0
+    whitened = np.einsum("kij,vj->vki", mixture.whitenings[used], directions)
+    return np.square(whitened).sum(axis=2).min(axis=1)
