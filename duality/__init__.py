@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from duality import gaussians
+from duality import atoms, gaussians, primal_dual
 from duality.frontier import fixed_weights, frontier
 from duality.problems import ForwardKL, Likelihood, Problem, ReverseKL
 from duality.ratios import LogRatios
@@ -29,9 +29,11 @@ __all__ = [
     "ReverseKL",
     "Solution",
     "Status",
+    "atoms",
     "fixed_weights",
     "frontier",
     "gaussians",
+    "primal_dual",
     "reference",
     "solve",
 ]

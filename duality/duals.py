@@ -281,7 +281,7 @@ class MixtureDual:
         chosen = self._relative.argmax(axis=0)
         if self._base.any():
             chosen = np.append(chosen, self._slack.argmin())
-        return self._relative[chosen], self._slack[chosen] - self.floor
+        return self._relative[chosen], np.maximum(self._slack[chosen] - self.floor, 0.0)
 
     def cut(self, x: np.ndarray) -> tuple[np.ndarray, float] | None:
         u = self._slack - self._relative @ x

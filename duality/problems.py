@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from array_api_compat import array_namespace
@@ -40,7 +40,7 @@ class Problem(ABC):
     users; the solver and `Solution` work on natural parameters, which keep their digits where sum lam is near 1.
     """
 
-    levels: np.ndarray
+    levels: Any  # given as a number or a vector; kept as a frozen float64 vector (m,)
     #: +1 where a constraint asks for level ≥ b, -1 where it asks for level ≤ b.
     direction: ClassVar[int] = 1
 
@@ -153,6 +153,10 @@ class Problem(ABC):
         """Whether multipliers `(m,)` are ones that a tilt can have, whatever q: nonnegative, and more by kind."""
         return bool((np.asarray(multipliers) >= 0).all())
 
+    def project(self, multipliers: np.ndarray) -> np.ndarray:
+        """Multipliers `(m,)` brought back into `domain`; the part of it that depends on q is not known here."""
+        return np.maximum(multipliers, 0.0)
+
     def _checked(self, multipliers: Array, values: Array) -> Array:
         given = vector("multipliers", multipliers)
         if values.ndim == 0 or values.shape[-1] != given.size:
@@ -220,6 +224,11 @@ class ReverseKL(Problem):
 
     def domain(self, multipliers: np.ndarray) -> bool:
         return super().domain(multipliers) and float(np.sum(multipliers)) < 1
+
+    def project(self, multipliers: np.ndarray) -> np.ndarray:
+        # The domain is open at sum lam = 1; a = lam/(1 - sum lam) ≤ 10^4 is beyond any tilt that a player can follow.
+        multipliers = np.maximum(multipliers, 0.0)
+        return multipliers * min(1.0, (1 - 1e-4) / max(float(multipliers.sum()), 1e-300))
 
     def tilt(self, values: Array, natural: Array) -> Array:
         return -pick(array_namespace(values), natural, values)
@@ -305,7 +314,7 @@ class Likelihood(Problem):
     """
 
     kind: str = "posterior"
-    priors: np.ndarray | None = None
+    priors: Any = None  # given as a number or a vector; kept as a frozen float64 vector (m,), or None
     rule: Kind = field(init=False, repr=False)
     direction: ClassVar[int] = -1
 
