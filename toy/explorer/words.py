@@ -1,0 +1,144 @@
+"""The answer in words: status and certificate as short HTML, with the numbers that belong to them."""
+
+from __future__ import annotations
+
+from html import escape
+
+import numpy as np
+
+import duality as du
+from toy.explorer.compute import View
+from toy.explorer.levels import functional, relation, unit
+
+
+def number(value: float, digits: int = 4) -> str:
+    """A number for people: four digits, a true minus sign, no 1e-05 where 0.00001 is meant to be read."""
+    text = f"{value + 0.0:.{digits}g}".replace("inf", "∞")
+    if "e" in text:
+        mantissa, exponent = text.split("e")
+        text = f"{mantissa}·10<sup>{int(exponent)}</sup>" if mantissa != "1" else f"10<sup>{int(exponent)}</sup>"
+    return text.replace("-", "−")
+
+
+def status_line(view: View) -> tuple[str, str]:
+    """A class for colour (good, idle, bound, bad) and the status in a few words."""
+    if view.answer is None:
+        return "bad", "No answer"
+    solution = view.answer.solution
+    return {
+        du.Status.OPTIMAL: ("good", "Solved"),
+        du.Status.INACTIVE: ("idle", "Inactive: nothing is to be done"),
+        du.Status.NOT_ATTAINED: ("bound", "Not attained by any density"),
+        du.Status.INEXACT: ("bound", "Solved, but short of the tolerance"),
+    }[solution.status]
+
+
+def status_html(view: View) -> str:
+    """The status and why, one paragraph or two."""
+    kind, head = status_line(view)
+    if view.answer is None:
+        reasons = "".join(f"<p>{escape(text)}</p>" for text in view.errors.values())
+        return _box(kind, head, reasons + "<p>The picture shows the last entries that made sense.</p>")
+    solution = view.answer.solution
+    if solution.status is du.Status.INACTIVE:
+        have = _reached(view, solution.levels)
+        text = f"<p>The pretrained q already meets every level ({have}), so p* = q and the cost is 0.</p>"
+    elif solution.status is du.Status.NOT_ATTAINED:
+        text = _not_attained(view, solution)
+    else:
+        text = _optimal(view, solution)
+        if solution.status is du.Status.INEXACT:
+            text += "<p>Rounding stopped the climb early: read the gap and the KKT residual below.</p>"
+    return _box(kind, head, text)
+
+
+def certificate_html(view: View) -> str:
+    """A table of what was asked and reached, and how far the numbers can be trusted; empty without an answer."""
+    if view.answer is None:
+        return ""
+    solution, key = view.answer.solution, view.state.key
+    head = "<tr><th scope='col'>what</th><th scope='col'>asked</th><th scope='col'>reached</th>"
+    head += "<th scope='col'>slack</th><th scope='col'>λ*</th></tr>"
+    rows = ""
+    for i in range(len(solution.multipliers)):
+        cells = [
+            f"{relation(key)} {number(view.levels[i])}",
+            number(float(solution.levels[i]), 5),
+            _near_zero(float(solution.slack[i]), abs(view.levels[i])),
+            number(float(solution.multipliers[i]), 6),
+        ]
+        rows += f"<tr><th scope='row'>{functional(key, i)}</th>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+    cost = "KL(q‖p*)" if view.state.problem == "FU" else "KL(p*‖q)"
+    if not solution.attained:
+        cost = cost.replace("p*", "limit")
+    per_axis = len(view.answer.nodes.axes[0]) if view.answer.nodes.axes else 0
+    facts = [
+        ("Cost of the target, " + cost, number(solution.primal, 7) + " nats"),
+        ("Dual value, a lower bound for every density", number(solution.dual, 7) + " nats"),
+        ("Relative gap", number(solution.gap, 2)),
+        ("KKT residual", number(solution.kkt_residual, 2)),
+        (f"Error of the {per_axis} × {per_axis} grid", number(max(view.truncation, view.resolution), 2)),
+    ]
+    lines = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts)
+    note = f"Levels in {unit(key)}s" if unit(key) == "density" else f"Levels in {unit(key)}"
+    if unit(key) == "probability":
+        note = "Levels are probabilities"
+    return f"<table><thead>{head}</thead><tbody>{rows}</tbody></table><p class='note'>{note}.</p><dl>{lines}</dl>"
+
+
+def trade_off_html(view: View) -> str:
+    """The present point of the trade-off curve and its slope."""
+    if view.answer is None:
+        return ""
+    solution, i = view.answer.solution, view.state.concept
+    slope = float(solution.problem.direction * solution.multipliers[i])
+    per = {"nats": "nat", "probability": "unit of probability", "density": "unit of density"}[unit(view.state.key)]
+    return (
+        f"V = {number(solution.dual, 5)} nats at b<sub>{i + 1}</sub> = {number(view.levels[i])}; "
+        f"slope {number(slope, 5)} nats per {per} of level"
+    )
+
+
+def _optimal(view: View, solution: du.Solution) -> str:
+    cost = number(solution.primal, 5)
+    idle = [i + 1 for i in range(len(solution.multipliers)) if solution.multipliers[i] == 0]
+    text = f"<p>p* meets the levels ({_reached(view, solution.levels)}) and no density that does costs less than "
+    text += f"{cost} nats.</p>"
+    if idle:
+        which = ", ".join(f"b<sub>{i}</sub>" for i in idle)
+        text += f"<p>Met for free, with multiplier 0: {which}.</p>"
+    return text
+
+
+def _not_attained(view: View, solution: du.Solution) -> str:
+    if view.state.problem == "FU":
+        why = (
+            f"The multipliers have reached the end of the dual domain, λ = {_row(solution.multipliers)}: one step "
+            "further and q − Σ λ<sub>i</sub> q<sub>i</sub> would be negative somewhere. There the target is as far "
+            "from the q<sub>i</sub> as a density of this form can be"
+        )
+    else:
+        why = f"The multipliers have reached the end of the dual domain, λ = {_row(solution.multipliers)}"
+    reached = solution.critical_levels if solution.critical_levels is not None else solution.levels
+    return (
+        f"<p>{why}: the limit density shown reaches {_reached(view, np.asarray(reached))}, short of what was asked."
+        f"</p><p>Densities that meet the levels exist, and the least cost is {number(solution.dual, 5)} nats, but only "
+        "as a limit: ever less mass on an ever smaller set. Ask for less than the critical level to have a target.</p>"
+    )
+
+
+def _reached(view: View, levels: np.ndarray) -> str:
+    key = view.state.key
+    return ", ".join(f"{functional(key, i)} = {number(float(level), 5)}" for i, level in enumerate(levels))
+
+
+def _row(values: np.ndarray) -> str:
+    return ", ".join(number(float(value), 5) for value in values)
+
+
+def _near_zero(value: float, scale: float) -> str:
+    return "0" if abs(value) <= 1e-8 * max(scale, 1e-12) else number(value, 3)
+
+
+def _box(kind: str, head: str, text: str) -> str:
+    return f"<div class='status {kind}' role='status'><strong>{head}</strong>{text}</div>"
