@@ -34,12 +34,14 @@ def objections(survey: Survey, solution: du.Solution, standards: Standards | Non
         if seen.auc < limit.auc:
             found.append(f"{name!r}: the head tells held-out draws apart with AUC {seen.auc:.3f}, below {limit.auc}")
         if seen.ece > limit.ece:
-            found.append(f"{name!r}: the head's calibration error on held-out draws is {seen.ece:.3f}, over {limit.ece}")
+            found.append(
+                f"{name!r}: the head's calibration error on held-out draws is {seen.ece:.3f}, over {limit.ece}"
+            )
         ratio, error = survey.coverage(index)
         if abs(ratio - 1) > limit.coverage + 2 * error:
             found.append(
-                f"{name!r}: the mean posterior on draws of q is {ratio:.2f} ± {error:.2f} times the prior: the concept's and "
-                "contrast prompts do not cover what the model makes, or the prior is off"
+                f"{name!r}: the mean posterior on draws of q is {ratio:.2f} ± {error:.2f} times the prior: the "
+                "concept's and contrast prompts do not cover what the model makes, or the prior is off"
             )
         agrees = survey.agreement(index)
         if agrees < limit.agreement:
@@ -49,7 +51,9 @@ def objections(survey: Survey, solution: du.Solution, standards: Standards | Non
     if not solution.attained:
         found.append("no density attains the levels asked for (see critical_levels)")
     if solution.effective_sample_size < limit.effective:
-        found.append(f"the target rests on {solution.effective_sample_size:.0f} draws, fewer than {limit.effective:.0f}")
+        found.append(
+            f"the target rests on {solution.effective_sample_size:.0f} draws, fewer than {limit.effective:.0f}"
+        )
     return found
 
 

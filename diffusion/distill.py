@@ -7,9 +7,10 @@ and wbar as control variates, is that of
 
     E_q[ w |f - T|^2 - 2 (w - wbar) <f - T, y - T> ].
 
-It is unbiased if T is q's own denoiser (then wbar (y - T) averages to zero at x_t) and also if wbar is exact (then (w -
-wbar) T does). Where a draw and its neighbourhood do not show the concept, w = wbar and the noise of y drops out, which
-is most of the space.
+If T is q's own denoiser, E[y | x_t] = T, the optimum is that of tilted denoising, E[w y]/E[w], whatever wbar is: it only
+decides how much noise the gradient has. If T is off but wbar is right, the optimum is E[w y]/E[w] + (T - E[y]): the student
+keeps the teacher's own error, which is what "change nothing else" asks for. Where a draw and its neighbourhood do not
+show the concept, w = wbar and the noise of y drops out, which is most of the space.
 
 Prompts that ask for the concept are fitted to the same tilted anchor; every other prompt is held to T under that
 prompt, on draws of that prompt.
@@ -76,7 +77,7 @@ def add_lora(denoiser: Denoiser, rank: int, seed: int) -> list[torch.nn.Paramete
     return [parameter for parameter in network.parameters() if parameter.requires_grad]
 
 
-class teacher:  # noqa: N801 - reads as a block: `with teacher(denoiser):`
+class teacher:
     """The network with its adapters off, without gradient."""
 
     def __init__(self, denoiser: Denoiser) -> None:
@@ -122,7 +123,7 @@ def fit_lora(
     distinct = sorted(set(material.retained_prompts))
     kept = denoiser.condition(distinct)
     kept_row = torch.tensor([distinct.index(prompt) for prompt in material.retained_prompts])
-    network, losses, done = cast(Any, denoiser.network), [], 0
+    network, losses, done = cast(Any, denoiser.network), list[float](), 0
     if checkpoint is not None and checkpoint.exists():
         done, losses = _load(checkpoint, parameters, average, optimizer)
         if progress is not None:
@@ -214,7 +215,7 @@ def _load(path: Path, parameters: Any, average: Any, optimizer: Any) -> tuple[in
 
 
 def save_lora(denoiser: Denoiser, folder: Path) -> None:
-    """``pytorch_lora_weights.safetensors``, which a stock ``pipeline.load_lora_weights(folder)`` loads with its alpha."""
+    """``pytorch_lora_weights.safetensors``: a stock ``pipeline.load_lora_weights(folder)`` loads it with its alpha."""
     from peft import get_peft_model_state_dict
 
     network = cast(Any, denoiser.network)

@@ -46,7 +46,9 @@ def draw(
         with torch.no_grad(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*guidance_scale.*")
             chance = generator_of(seed + 1 + start)  # used by stochastic samplers only
-            out = pipeline(some, latents=noise[start : start + len(some)].to(device, dtype), generator=chance, **settings)
+            out = pipeline(
+                some, latents=noise[start : start + len(some)].to(device, dtype), generator=chance, **settings
+            )
         parts.append(out.images)
         if progress is not None:
             progress(len(some))

@@ -23,7 +23,7 @@ from .models import Condition, Denoiser, add_noise, repeat
 
 
 class Bottleneck:
-    """Catches the bottleneck's activations of the forward pass that is running: ``with Bottleneck(denoiser) as caught``."""
+    """Catches the bottleneck's activations of the running forward pass: ``with Bottleneck(denoiser) as caught``."""
 
     def __init__(self, denoiser: Denoiser) -> None:
         self._module = denoiser.bottleneck
@@ -56,6 +56,12 @@ def features(denoiser: Denoiser, x: Tensor, t: Tensor, condition: Condition) -> 
 class ContrastHead(nn.Module):
     """An average of small networks on (features, log signal-to-noise ratio); ``forward`` gives rho (n, m)."""
 
+    center: Tensor
+    scale: Tensor
+    log_shares: Tensor
+    log_priors: Tensor
+    frequencies: Tensor
+
     def __init__(self, width: int, shares: Sequence[float], priors: Sequence[float], members: int = 3) -> None:
         super().__init__()
         self.register_buffer("center", torch.zeros(width))
@@ -70,7 +76,9 @@ class ContrastHead(nn.Module):
                 {
                     "enter": nn.Linear(width, 96),
                     "time": nn.Linear(2 * len(frequencies), 192),
-                    "leave": nn.Sequential(nn.GELU(), nn.Dropout(0.1), nn.Linear(96, 64), nn.GELU(), nn.Linear(64, classes)),
+                    "leave": nn.Sequential(
+                        nn.GELU(), nn.Dropout(0.1), nn.Linear(96, 64), nn.GELU(), nn.Linear(64, classes)
+                    ),
                 }
             )
             for _ in range(members)
@@ -129,13 +137,15 @@ def train_head(
     seed: int,
     progress: Callable[[int], object] | None = None,
 ) -> ContrastHead:
-    """Minimise the log score ``-E log softmax(l)_label`` over (features (N, D), log SNR (N,), labels (N,)); AdamW, cosine."""
+    """Minimise the log score ``-E log softmax(l)_label`` over features (N, D), log SNR (N,), labels (N,)."""
     classes = len(priors) + 1
     counts = torch.bincount(labels, minlength=classes)
     if bool((counts == 0).any()):
         raise ValueError(f"labels must show every class, got counts {counts.tolist()}")
     with torch.random.fork_rng():
-        torch.manual_seed(seed)  # initial weights and dropout: nn layers take no generator; the global state is restored
+        torch.manual_seed(
+            seed
+        )  # initial weights and dropout: nn layers take no generator; the global state is restored
         head = ContrastHead(feature.shape[1], (counts / counts.sum()).tolist(), priors)
         head.center.copy_(feature.mean(0))
         head.scale.copy_(feature.std(0).clamp_min(1e-6))

@@ -1,4 +1,4 @@
-"""What a pipeline makes, counted: by the head that the problem was solved with, and by witnesses who had no part in it."""
+"""What a pipeline makes, counted: by the head that the problem was solved with, and by witnesses with no part in it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from .survey import Survey
 class Witness(Protocol):
     """Independent classifiers of pictures, for models where such exist (``digits`` has two)."""
 
-    classes: tuple[str, ...]
+    @property
+    def classes(self) -> tuple[str, ...]: ...
 
     def __call__(self, pictures: NDArray[np.float32]) -> dict[str, NDArray[np.int64]]: ...
 
@@ -47,7 +48,9 @@ class Sample:
         return {judge: frequency(np.isin(labels, wanted)) for judge, labels in self.said.items()}
 
     def classes(self, count: int) -> dict[str, list[float]]:
-        return {judge: (np.bincount(labels, minlength=count) / len(self)).tolist() for judge, labels in self.said.items()}
+        return {
+            judge: (np.bincount(labels, minlength=count) / len(self)).tolist() for judge, labels in self.said.items()
+        }
 
 
 def take_sample(name: str, pipeline: Any, prompts: Sequence[str], latents: Tensor, witness: Witness | None) -> Sample:
@@ -56,7 +59,7 @@ def take_sample(name: str, pipeline: Any, prompts: Sequence[str], latents: Tenso
 
 
 def head_level(denoiser: Denoiser, survey: Survey, latents: Tensor, seed: int) -> list[tuple[float, float]]:
-    """Per concept the mean of ``Pr(i | x)`` over draws, with its standard error: the level, by the solver's own ratios."""
+    """Per concept the mean of ``Pr(i | x)`` over draws and its standard error: the level by the solver's ratios."""
     value = posterior(head_ratios(denoiser, survey.head, latents, seed=seed), survey.prompts.priors)
     return [(float(p.mean()), float(p.std() / len(p) ** 0.5)) for p in value.T]
 

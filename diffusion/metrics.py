@@ -60,7 +60,7 @@ class Calibration:
 
 
 def calibration(posterior: ArrayLike, labels: ArrayLike, bins: int = 10) -> Calibration:
-    """AUC, Brier ``E (p - y)^2``, expected calibration error ``sum_b n_b/n |mean p - mean y|`` over ``bins`` equal bins.
+    """AUC, Brier ``E (p - y)^2``, expected calibration error ``sum_b n_b/n |mean p - mean y|`` by ``bins`` bins.
 
     Raises ``ValueError`` on other shapes, posteriors outside [0, 1], or labels that are all alike (no AUC then).
     """
@@ -74,20 +74,24 @@ def calibration(posterior: ArrayLike, labels: ArrayLike, bins: int = 10) -> Cali
     if y.all() or not y.any():
         raise ValueError(f"labels must show the concept in some draws and not in others, got {y.sum()} of {y.size}")
     place = np.minimum((p * bins).astype(int), bins - 1)
-    table = [(float(p[place == b].mean()), float(y[place == b].mean()), int((place == b).sum())) for b in np.unique(place)]
+    table = [
+        (float(p[place == b].mean()), float(y[place == b].mean()), int((place == b).sum())) for b in np.unique(place)
+    ]
     ece = sum(count * abs(mean - share) for mean, share, count in table) / y.size
     auc, brier = float(roc_auc_score(y, p)), float(np.mean((p - y) ** 2))
     return Calibration(auc, brier, float(ece), float(p.mean()), float(y.mean()), tuple(table))
 
 
-def _mean_distance(a: NDArray[np.float64], b: NDArray[np.float64], wa: NDArray[np.float64], wb: NDArray[np.float64]) -> float:
+def _mean_distance(
+    a: NDArray[np.float64], b: NDArray[np.float64], wa: NDArray[np.float64], wb: NDArray[np.float64]
+) -> float:
     from scipy.spatial.distance import cdist
 
     return float(sum(wa[i : i + 512] @ cdist(a[i : i + 512], b) @ wb for i in range(0, len(a), 512)))
 
 
 def energy_distance(x: ArrayLike, y: ArrayLike) -> float:
-    """Unbiased ``2 E|X - Y| - E|X - X'| - E|Y - Y'|`` of draws (n, ...) and (k, ...), over flattened Euclidean distance.
+    """Unbiased ``2 E|X - Y| - E|X - X'| - E|Y - Y'|`` of draws (n, ...) and (k, ...), Euclidean distance.
 
     Zero in the mean where both laws agree, so a single value may be negative. Units: those of x.
     """

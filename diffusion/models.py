@@ -36,10 +36,21 @@ def repeat(condition: Condition, count: int) -> Condition:
 class Denoiser(Protocol):
     """What ratios, guidance and fitting need of a pipeline; the rest stays diffusers' own."""
 
-    pipeline: Any
-    network: nn.Module
-    levels: int  # noise levels t = 0 .. levels - 1
-    sample_shape: tuple[int, ...]  # of one latent (or image, without a VAE)
+    @property
+    def pipeline(self) -> Any: ...
+
+    @property
+    def network(self) -> nn.Module: ...
+
+    @property
+    def levels(self) -> int:
+        """Noise levels t = 0 .. levels - 1."""
+        ...
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Of one latent (or of one image, without a VAE)."""
+        ...
 
     def condition(self, prompts: Sequence[str]) -> Condition: ...
 
@@ -72,13 +83,13 @@ class StableDiffusion:
         for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler"):
             if getattr(pipeline, part, None) is None:
                 raise ValueError(f"pipeline must have a {part}: {type(pipeline).__name__} has none")
-        self.pipeline = pipeline
+        self.pipeline: Any = pipeline
         self.network = cast(nn.Module, pipeline.unet)
         self.alpha_bar = cast(Tensor, pipeline.scheduler.alphas_cumprod).double()
         self.levels = len(self.alpha_bar)
         self.prediction_type: str = pipeline.scheduler.config.prediction_type
         size = pipeline.unet.config.sample_size
-        self.sample_shape = (int(pipeline.unet.config.in_channels), int(size), int(size))
+        self.sample_shape: tuple[int, ...] = (int(pipeline.unet.config.in_channels), int(size), int(size))
 
     @property
     def device(self) -> torch.device:

@@ -21,8 +21,8 @@ from .models import Condition, Denoiser, add_noise, repeat, rows
 
 Progress = Callable[[int], object]
 
-# Where the clean picture is looked at: lower levels add nothing (the posterior is a martingale in t, and at these signal-
-# to-noise ratios it has all but converged), t = 0 itself lies at the edge of what networks are trained on.
+# Where the clean picture is looked at: lower levels add nothing (the posterior is a martingale in t and has all but
+# converged there), and t = 0 lies at the edge of what networks are trained on.
 CLEAN_LEVELS = (0.01, 0.03, 0.06)
 
 
@@ -83,7 +83,13 @@ def elbos(
 
 
 def elbo_differences(
-    denoiser: Denoiser, latents: Tensor, prompts: Prompts, *, levels: int = 40, seed: int, progress: Progress | None = None
+    denoiser: Denoiser,
+    latents: Tensor,
+    prompts: Prompts,
+    *,
+    levels: int = 40,
+    seed: int,
+    progress: Progress | None = None,
 ) -> Tensor:
     """``rho_i = ELBO(x | u_i) - ELBO(x | "")`` (n, m)."""
     conditions = denoiser.condition(["", *(concept.name for concept in prompts.concepts)])
@@ -92,7 +98,13 @@ def elbo_differences(
 
 
 def elbo_posterior_ratios(
-    denoiser: Denoiser, latents: Tensor, prompts: Prompts, *, levels: int = 40, seed: int, progress: Progress | None = None
+    denoiser: Denoiser,
+    latents: Tensor,
+    prompts: Prompts,
+    *,
+    levels: int = 40,
+    seed: int,
+    progress: Progress | None = None,
 ) -> Tensor:
     """``rho_i`` (n, m) from ELBOs of concepts and of one prompt per contrast group, normalised under the priors.
 

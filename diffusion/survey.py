@@ -89,7 +89,7 @@ class Survey:
         return self.labelled[rest], tuple(self.labelled_prompts[int(j)] for j in rest)
 
     def coverage(self, index: int = 0) -> tuple[float, float]:
-        """Mean posterior over prior, and its standard error: 1 where concept prompts and prior account for q's draws."""
+        """Mean posterior over prior and its standard error: 1 where concept prompts and prior account for q's draws."""
         share = self.posterior[:, index] / self.prompts.priors[index]
         return float(share.mean()), float(share.std() / len(share) ** 0.5)
 

@@ -47,13 +47,13 @@ class Unlearned:
 
 
 def noised_log_weight(solution: du.Solution, rho: Tensor) -> Tensor:
-    """``log E_q[w | x_t]`` (n,), as far as the ratios (n, m) at level t determine it, scaled like :func:`weights_of`."""
+    """``log E_q[w | x_t]`` (n,), as far as ratios (n, m) at level t determine it, scaled like :func:`weights_of`."""
     natural = torch.as_tensor(solution.natural, dtype=rho.dtype)
     return solution.problem.noised_tilt(rho, natural)
 
 
 def weights_of(solution: du.Solution, values: Tensor) -> Tensor:
-    """``w(rho)`` (n,) of draws of q; at most 1 for ForwardKL and Likelihood. Unnormalised: the fit's optimum is the same."""
+    """``w(rho)`` (n,) of draws of q; at most 1 for ForwardKL and Likelihood. Not normalised: the fit needs none."""
     return solution.log_weight(values.double()).exp().float()
 
 
@@ -180,7 +180,8 @@ def witnessed(
     moved = retained(samples["before, anchor"], samples[after], classes, witness, seed)
     return {
         "shows the concept": {
-            name: {judge: str(value) for judge, value in sample.shows(classes).items()} for name, sample in samples.items()
+            name: {judge: str(value) for judge, value in sample.shows(classes).items()}
+            for name, sample in samples.items()
         },
         "target, by the weights on draws of q": weighted_frequency(
             samples["before, anchor"], solution.log_weights, classes

@@ -9,7 +9,18 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("duality", "toy", "diffusion")
 ALLOWED = {"duality": {"duality"}, "toy": {"toy", "duality"}, "diffusion": {"diffusion", "duality"}}
 COMMAND_LINE = {"diffusion/cli.py", "diffusion/cli_toy.py"}
-HEAVY = {"torch", "diffusers", "transformers", "peft", "accelerate", "matplotlib", "cvxpy", "cooper", "sklearn", "typer"}
+HEAVY = {
+    "torch",
+    "diffusers",
+    "transformers",
+    "peft",
+    "accelerate",
+    "matplotlib",
+    "cvxpy",
+    "cooper",
+    "sklearn",
+    "typer",
+}
 
 
 def imported(tree: ast.AST, package: str) -> set[str]:

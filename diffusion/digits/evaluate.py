@@ -28,7 +28,9 @@ def evaluate(pipeline: Any, per_prompt: int, unconditional: int, seed: int, step
     wording = np.tile(np.repeat(np.arange(len(WORDINGS)), per_prompt), 10)
     with tqdm(total=len(prompts) + unconditional + 500, desc="draws") as bar:
         shown = shrink(decode(pipeline, draw(pipeline, prompts, seed=seed, steps=steps, progress=bar.update)))
-        free = shrink(decode(pipeline, draw(pipeline, [""] * unconditional, seed=seed + 1, steps=steps, progress=bar.update)))
+        free = shrink(
+            decode(pipeline, draw(pipeline, [""] * unconditional, seed=seed + 1, steps=steps, progress=bar.update))
+        )
         anchors = [ANCHORS[j % len(ANCHORS)] for j in range(500)]
         anchored = shrink(decode(pipeline, draw(pipeline, anchors, seed=seed + 2, steps=steps, progress=bar.update)))
     nearest = [np.linalg.norm((train.images - image).reshape(len(train), -1), axis=1).min() for image in free[:500]]
@@ -45,9 +47,7 @@ def evaluate(pipeline: Any, per_prompt: int, unconditional: int, seed: int, step
         right = judge(shown) == truth
         result[judge.name] = {
             "accuracy on held-out digits": accuracy(judge, held_out),
-            "agreement per wording": {
-                text: float(right[wording == j].mean()) for j, text in enumerate(WORDINGS)
-            },
+            "agreement per wording": {text: float(right[wording == j].mean()) for j, text in enumerate(WORDINGS)},
             "agreement per digit": [float(right[truth == digit].mean()) for digit in range(10)],
             "unconditional class frequency": (np.bincount(judge(free), minlength=10) / unconditional).tolist(),
             "anchor class frequency": (np.bincount(judge(anchored), minlength=10) / 500).tolist(),

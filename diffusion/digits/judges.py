@@ -43,7 +43,7 @@ class SVMJudge:
 
 
 class DigitNetwork(nn.Module):
-    """Two convolutions and two linear layers, 26 k weights; ``features`` (n, 64) also serve distances between images."""
+    """Two convolutions and two linear layers, 38 k weights; ``features`` (n, 64) serve distances as well."""
 
     def __init__(self) -> None:
         super().__init__()

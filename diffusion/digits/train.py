@@ -191,7 +191,8 @@ def main() -> None:
     pipeline = components.assemble(vae, text_encoder, tokenizer, unet)
     pipeline.to(dtype=torch.float16).save_pretrained(arguments.output, safe_serialization=True)
     losses = {
-        stage: float(np.mean(json.loads(_metadata(arguments.work / stage)["losses"])[-500:])) for stage in ("vae", "unet")
+        stage: float(np.mean(json.loads(_metadata(arguments.work / stage)["losses"])[-500:]))
+        for stage in ("vae", "unet")
     }
     print(json.dumps({"seconds this time": round(time.time() - started), "mean loss of the last 500 steps": losses}))
 

@@ -1,0 +1,169 @@
+"""The commands ``solve``, ``frontier`` and ``verify``: densities that are known exactly. Needs no torch."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+EXAMPLE_HELP = "a named toy, or a safetensors file with `values` (n, m) and optionally `log_weights` and `priors`"
+_NAMES = {"reverse-kl": "ReverseKL", "forward-kl": "ForwardKL", "likelihood": "Likelihood"}
+
+
+def _chosen(problems: Any, name: str) -> list[Any]:
+    if name == "all":
+        return list(problems)
+    if name not in _NAMES:
+        raise ValueError(f"problem must be all, {', '.join(_NAMES)}, got {name!r}")
+    found = [problem for problem in problems if type(problem).__name__ == _NAMES[name]]
+    if not found:
+        raise ValueError(f"this example has no {name} problem; it has {', '.join(type(p).__name__ for p in problems)}")
+    return found
+
+
+def _cached_ratios(path: str) -> Any:
+    """``du.LogRatios`` from a safetensors file, or None when ``path`` is no file."""
+    if not Path(path).is_file():
+        return None
+    import duality as du
+
+    try:
+        from safetensors.numpy import load_file
+    except ImportError as error:
+        raise ValueError("reading cached ratios needs safetensors: install unlearning-duality[diffusion]") from error
+    data = load_file(path)
+    key = "values" if "values" in data else "anchor"  # `unlearn ratios` keeps those at draws of the anchor
+    if key not in data:
+        raise ValueError(f"file {path!r} holds no tensor named values or anchor, but {', '.join(data)}")
+    return du.LogRatios(
+        data[key].astype(float),
+        log_weights=data.get("log_weights"),
+        priors=data.get("priors", [0.1] * data[key].shape[1]),
+    )
+
+
+def _problem(name: str, levels: list[float]) -> Any:
+    import duality as du
+
+    if name not in _NAMES:
+        raise ValueError(f"problem must be {', '.join(_NAMES)} with own levels, got {name!r}")
+    return getattr(du, _NAMES[name])(np.array(levels, dtype=float))
+
+
+def solve(
+    source: Annotated[str, typer.Argument(help=EXAMPLE_HELP)] = "worked",
+    problem: Annotated[str, typer.Option(help="all, reverse-kl, forward-kl or likelihood")] = "all",
+    level: Annotated[
+        list[float] | None, typer.Option(help="own level, one per constraint; default: the example's")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="folder for solution.json and figure.png")] = None,
+) -> None:
+    """Solve a toy (or cached ratios) exactly: table, certificate, and with --output JSON and a figure."""
+    import duality as du
+    import toy
+
+    cached = _cached_ratios(source)
+    if cached is not None:
+        if not level:
+            raise ValueError("level is needed with cached ratios")
+        answers = [du.solve(_problem(problem, level), cached)]
+        for answer in answers:
+            typer.echo(str(answer))
+    else:
+        example = toy.example(source)
+        problems = [_problem(problem, level)] if level else _chosen(example.problems, problem)
+        found = [
+            toy.solve(each, example.pretrained, example.unlearn, priors=example.priors or None) for each in problems
+        ]
+        answers = [each.solution for each in found]
+        typer.echo(f"{example.title}\n")
+        for answer in answers:
+            typer.echo(f"{answer}\n")
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+        data = [json.loads(answer.to_json()) for answer in answers]
+        (output / "solution.json").write_text(json.dumps(data) + "\n", encoding="utf-8")
+        if cached is None:
+            from toy.plots import solve_figure
+
+            solve_figure(found, example.title).savefig(output / "figure.png", dpi=130)
+        typer.echo(f"written to {output}")
+
+
+def frontier(
+    source: Annotated[str, typer.Argument(help=EXAMPLE_HELP)] = "worked",
+    problem: Annotated[str, typer.Option(help="reverse-kl, forward-kl or likelihood")] = "likelihood",
+    level: Annotated[list[float] | None, typer.Option(help="levels, the same for every constraint")] = None,
+    output: Annotated[Path | None, typer.Option(help="folder for frontier.json and figure.png")] = None,
+) -> None:
+    """The trade-off curve: least cost against level; its slope is the multiplier."""
+    import duality as du
+    import toy
+
+    cached = _cached_ratios(source)
+    if cached is not None:
+        base, ratios = _problem(problem, [0.01]), cached
+    else:
+        example = toy.example(source)
+        base = _chosen(example.problems, problem)[0]
+        answer = toy.solve(base, example.pretrained, example.unlearn, priors=example.priors or None)
+        ratios = answer.ratios
+    levels = np.array(level if level else _default_levels(base, ratios), dtype=float)
+    solutions = du.frontier(base, ratios, levels)
+    typer.echo(f"{'level':>10}  {'cost (nats)':>12}  {'multipliers':>24}  status")
+    for value, each in zip(levels, solutions, strict=True):
+        shown = " ".join(f"{lam:.5g}" for lam in each.multipliers)
+        typer.echo(f"{value:10.5g}  {each.dual:12.6g}  {shown:>24}  {each.status.name.lower()}")
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+        data = [json.loads(each.to_json()) for each in solutions]
+        (output / "frontier.json").write_text(json.dumps(data) + "\n", encoding="utf-8")
+        from toy.plots import plot_frontier
+
+        plot_frontier(solutions).figure.savefig(output / "figure.png", dpi=130)
+        typer.echo(f"written to {output}")
+
+
+def _default_levels(problem: Any, ratios: Any) -> Any:
+    """Twelve levels from where q stands to the example's own, or a hundredth of a likelihood."""
+    present = problem.bind(ratios).levels_of(ratios, ratios.log_weights)
+    asked = problem.levels if problem.levels.size > 1 else np.repeat(problem.levels, ratios.m)
+    return np.linspace(present, asked, 12)[:, 0] if ratios.m == 1 else np.linspace(present.max(), asked.max(), 12)
+
+
+def verify(
+    instances: Annotated[int, typer.Option(help="fresh random instances per theorem")] = 1000,
+    jobs: Annotated[int | None, typer.Option(help="processes; by default one per core")] = None,
+    seed: Annotated[int | None, typer.Option(help="seed; by default a new one, which is printed")] = None,
+    output: Annotated[Path, typer.Option(help="the same table as JSON")] = Path("verify.json"),
+) -> None:
+    """Check every theorem on fresh random instances: worst error, tolerance, verdict. Exit 1 on a failure."""
+    from toy.verify import table, write_json
+    from toy.verify import verify as check
+
+    chosen = seed if seed is not None else int(np.random.default_rng().integers(2**31))
+    typer.echo(f"seed {chosen}")
+    results = check(instances, chosen, jobs=jobs or os.cpu_count() or 1)
+    typer.echo(table(results))
+    write_json(results, chosen, output)
+    typer.echo(f"written to {output}")
+    if not all(result.passed for result in results):
+        raise typer.Exit(1)
+
+
+def demo_section(folder: Path) -> tuple[str, Path]:
+    """The toy part of the demo: (text of the solutions, path of the figure)."""
+    import toy
+    from toy.plots import solve_figure
+
+    example = toy.example("worked")
+    found = [toy.solve(each, example.pretrained, example.unlearn, priors=example.priors) for each in example.problems]
+    path = folder / "toy.png"
+    solve_figure(found, example.title).savefig(path, dpi=110)
+    text = "\n\n".join(str(each.solution) for each in found)
+    typer.echo(text)
+    return text, path

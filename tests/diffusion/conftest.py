@@ -1,0 +1,47 @@
+"""A pipeline of the real classes with random weights: everything but the quality of what it draws."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("diffusers")
+
+from diffusion.concepts import Concept, Prompts
+from diffusion.digits import components, wordings
+from diffusion.models import StableDiffusion
+
+
+def make_pipeline(seed: int = 0):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        tokenizer = components.build_tokenizer()
+        pipeline = components.assemble(
+            components.build_vae(), components.build_text_encoder(tokenizer), tokenizer, components.build_unet()
+        )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.fixture(scope="session")
+def shared_pipeline():
+    return make_pipeline()
+
+
+@pytest.fixture
+def denoiser():
+    """A fresh one for tests that add adapters."""
+    return StableDiffusion(make_pipeline())
+
+
+@pytest.fixture(scope="session")
+def reader(shared_pipeline):
+    """One for tests that leave the pipeline as it is."""
+    return StableDiffusion(shared_pipeline)
+
+
+@pytest.fixture(scope="session")
+def prompts():
+    return Prompts((Concept(wordings(7)[:3], 0.1),), tuple(wordings(k)[:2] for k in (1, 3, 8)))
