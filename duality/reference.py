@@ -87,11 +87,10 @@ def _reverse(q: np.ndarray, values: np.ndarray, levels: np.ndarray) -> Reference
 def _forward(q: np.ndarray, values: np.ndarray, levels: np.ndarray) -> ReferenceSolution:
     ratio = np.exp(values)
     own = np.array([(q * r) @ np.where(r > 0, v, 0.0) for r, v in zip(ratio.T, values.T, strict=True)])
-    lam = cp.Variable(levels.size, nonneg=True)
-    u = 1 - ratio @ lam
-    z = q @ u
+    # u and Z as variables of their own: with them eliminated Clarabel breaks down on fine grids.
+    lam, u, z = cp.Variable(levels.size, nonneg=True), cp.Variable(q.size), cp.Variable()
     objective = -q @ cp.rel_entr(u, z * np.ones(q.size)) + (levels - own) @ lam
-    program = cp.Problem(cp.Maximize(objective))
+    program = cp.Problem(cp.Maximize(objective), [u == 1 - ratio @ lam, z == q @ u])
     _run(program)
     return ReferenceSolution(float(program.value), np.asarray(lam.value), None, program.status)
 
