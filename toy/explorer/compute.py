@@ -48,7 +48,8 @@ class Board:
 
     def _thinned(self, least: float) -> du.LogRatios:
         ratios = self.ratios
-        assert self.nodes.coarse is not None and ratios.log_densities is not None  # a grid always has them
+        assert self.nodes.coarse is not None  # a grid always has them
+        assert ratios.log_densities is not None
         heaviest = ratios.log_weights + np.maximum(ratios.values.max(axis=1), 0.0)
         kept = self.nodes.coarse & (heaviest > least)
         weights = ratios.log_weights[kept]
@@ -213,11 +214,9 @@ def problem_of(state: State, places: Scene, levels: tuple[float, ...]) -> du.Pro
 def dual_curve(problem: du.Problem, ratios: du.LogRatios, solution: du.Solution, index: int, end: float) -> Curve:
     """g along lam_index with the other multipliers at their optimum, from 0 to beyond lam* or to the domain's end."""
     best, lam = np.array(solution.multipliers), float(solution.multipliers[index])
-    if lam == 0:
-        # g falls from the start at the rate of the slack: about one nat of it is worth showing.
-        right = min(end, 1 / max(float(solution.slack[index]), 1e-6))
-    else:
-        right = end if end < 8 * lam else 2.2 * lam
+    # Where the constraint is inactive g falls from the start at the rate of its slack: show one nat of it.
+    inactive = min(end, 1 / max(float(solution.slack[index]), 1e-6))
+    right = inactive if lam == 0 else (end if end < 8 * lam else 2.2 * lam)
     places = np.concatenate([np.linspace(0, right, 33), right * (1 - np.logspace(-1.7, -8, 9)), [lam]])
     places = np.unique(places)
     values = np.array([_along(problem, ratios, best, index, float(place)) for place in places])

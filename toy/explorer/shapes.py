@@ -6,11 +6,13 @@ from typing import NamedTuple
 
 import contourpy
 import numpy as np
+from scipy.ndimage import map_coordinates
 
 from toy.explorer.compute import View
 from toy.explorer.state import Mode
 from toy.mixtures import Array
-from toy.plots import ENCLOSED, contour_levels
+from toy.plots import contour_levels
+from toy.solving import ToySolution
 
 PIXELS = 101
 # Handles sit at this many standard deviations along the principal axes: outside the dot of the mode itself.
@@ -43,20 +45,45 @@ class Lines(NamedTuple):
     ys: list[Array]
 
 
-def window(modes: tuple[Mode, ...], view: View | None = None) -> Window:
-    """The square that holds 3.3 deviations of every mode and, where there is one, 99.9 % of the target."""
+def window(modes: tuple[Mode, ...], *answers: ToySolution | None) -> Window:
+    """The square that holds 3.3 deviations of every mode and 99.9 % of the target of each answer there is."""
     spread = 3.3 * np.sqrt([[max(mode.c11, 1e-6), max(mode.c22, 1e-6)] for mode in modes])
     means = np.array([[mode.x, mode.y] for mode in modes])
     lower, upper = (means - spread).min(axis=0), (means + spread).max(axis=0)
-    if view is not None and view.answer is not None and view.answer.nodes.axes is not None:
-        mass = np.exp(np.asarray(view.answer.solution.log_weights)).reshape([len(a) for a in view.answer.nodes.axes])
-        for axis, places in enumerate(view.answer.nodes.axes):
+    for answer in answers:
+        if answer is None or answer.nodes.axes is None:
+            continue
+        mass = np.exp(np.asarray(answer.solution.log_weights)).reshape([len(places) for places in answer.nodes.axes])
+        for axis, places in enumerate(answer.nodes.axes):
             cumulative = np.cumsum(mass.sum(axis=1 - axis))
             low, high = np.searchsorted(cumulative, np.array([0.0005, 0.9995]) * cumulative[-1])
             lower[axis] = min(lower[axis], places[low])
             upper[axis] = max(upper[axis], places[min(high, len(places) - 1)])
     centre = 0.5 * (lower + upper)
     return Window(float(centre[0]), float(centre[1]), float(0.5 * (upper - lower).max()))
+
+
+def on_lattice(view: View, log_masses: Array, square: Window, points: int = PIXELS) -> Array:
+    """A density known by its log masses on the view's grid, up to a factor, on the square's lattice (points, points).
+
+    By cubic splines of the log density, so that a picture costs no evaluation of any mixture; 0 outside the grid.
+    """
+    assert view.board is not None  # the caller has an answer
+    assert view.board.nodes.axes is not None
+    axes = view.board.nodes.axes
+    table = log_masses.reshape(len(axes[0]), len(axes[1]))
+    # Where the limit of FU vanishes its log has a pole: e^-30 of the top is nothing to a contour.
+    table = np.maximum(table - table.max(), -30.0)
+    places, cut = [], []
+    for axis, wanted in zip(axes, square.axes(points), strict=True):
+        index = (wanted - axis[0]) / (axis[1] - axis[0])
+        first = max(int(np.floor(index[0])) - 3, 0)
+        last = min(int(np.ceil(index[-1])) + 4, len(axis))
+        places.append(index - first)
+        cut.append(slice(first, max(last, first + 4)))
+    grid = np.meshgrid(*places, indexing="ij")
+    found = map_coordinates(table[tuple(cut)], np.array(grid), order=3, mode="constant", cval=-30.0)
+    return np.asarray(np.exp(found))
 
 
 def contour_lines(density: Array, square: Window) -> Lines:

@@ -11,7 +11,7 @@ import binascii
 import json
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -197,7 +197,7 @@ def from_example(name: str, problem: str = "LU") -> State:
     """The named example of ``toy.examples`` as a view, with its levels."""
     given = example(name)
     modes = [
-        Mode(float(mean[0]), float(mean[1]), *_entries(covariance), float(weight), ())
+        Mode(_tidy(mean[0]), _tidy(mean[1]), *_entries(covariance), _tidy(weight), ())
         for weight, mean, covariance in zip(
             given.pretrained.weights, given.pretrained.means, given.pretrained.covariances, strict=True
         )
@@ -205,7 +205,7 @@ def from_example(name: str, problem: str = "LU") -> State:
     columns = [[0.0] * len(modes) for _ in given.unlearn]
     for column, part in zip(columns, given.unlearn, strict=True):
         for weight, mean, covariance in zip(part.weights, part.means, part.covariances, strict=True):
-            fresh = Mode(float(mean[0]), float(mean[1]), *_entries(covariance), 0.0, ())
+            fresh = Mode(_tidy(mean[0]), _tidy(mean[1]), *_entries(covariance), 0.0, ())
             same = [k for k, mode in enumerate(modes) if replace(mode, weight=0.0) == fresh]
             if not same:
                 modes.append(fresh)
@@ -214,12 +214,12 @@ def from_example(name: str, problem: str = "LU") -> State:
             column[same[0] if same else len(modes) - 1] = float(weight)
     shared = tuple(replace(mode, shares=tuple(column[k] for column in columns)) for k, mode in enumerate(modes))
     levels: dict[str, tuple[float, ...]] = {}
-    for one in given.problems:
-        values = tuple(float(level) for level in one.levels)
-        if isinstance(one, du.Likelihood):
-            levels[f"LU {one.kind}"] = values
+    for problem_given in given.problems:
+        values = tuple(float(level) for level in problem_given.levels)
+        if isinstance(problem_given, du.Likelihood):
+            levels[f"LU {problem_given.kind}"] = values
         else:
-            levels["RU" if isinstance(one, du.ReverseKL) else "FU"] = values
+            levels["RU" if isinstance(problem_given, du.ReverseKL) else "FU"] = values
     kind = "posterior" if "LU posterior" in levels else "log-ratio"
     return State(shared, problem, kind, levels)
 
@@ -242,7 +242,7 @@ def to_dict(state: State) -> dict[str, Any]:
 def from_dict(data: Mapping[str, Any]) -> State:
     """The view that ``to_dict`` wrote. Raises ``EntryError`` for anything else; entries may still make no sense."""
     try:
-        modes = tuple(Mode(*(float(v) for v in row[:6]), tuple(float(v) for v in row[6:])) for row in data["modes"])
+        modes = tuple(_mode(row) for row in data["modes"])
         levels = {str(key): tuple(float(v) for v in values) for key, values in data["levels"].items()}
         return State(
             modes,
@@ -286,5 +286,15 @@ def names() -> dict[str, str]:
     return {example(name).title: name for name in EXAMPLES}
 
 
+def _mode(row: Sequence[Any]) -> Mode:
+    x, y, c11, c12, c22, weight, *shares = (float(value) for value in row)
+    return Mode(x, y, c11, c12, c22, weight, tuple(shares))
+
+
 def _entries(covariance: np.ndarray) -> tuple[float, float, float]:
-    return float(covariance[0, 0]), float(covariance[0, 1]), float(covariance[1, 1])
+    return _tidy(covariance[0, 0]), _tidy(covariance[0, 1]), _tidy(covariance[1, 1])
+
+
+def _tidy(value: float) -> float:
+    """Twelve digits, and 0 for what is left of cos(pi/2): numbers that people are to read."""
+    return round(float(f"{value:.12g}"), 12) + 0.0

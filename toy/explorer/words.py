@@ -67,7 +67,9 @@ def certificate_html(view: View) -> str:
             _near_zero(float(solution.slack[i]), abs(view.levels[i])),
             number(float(solution.multipliers[i]), 6),
         ]
-        rows += f"<tr><th scope='row'>{functional(key, i)}</th>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+        rows += (
+            f"<tr><th scope='row'>{functional(key, i)}</th>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+        )
     cost = "KL(q‖p*)" if view.state.problem == "FU" else "KL(p*‖q)"
     if not solution.attained:
         cost = cost.replace("p*", "limit")

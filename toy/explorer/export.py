@@ -1,0 +1,186 @@
+"""What can be taken away from a view: a figure, its numbers, and the Python lines that reproduce it."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from toy import plots
+from toy.explorer.compare import Matched
+from toy.explorer.compute import View
+from toy.explorer.levels import unit
+from toy.explorer.noise import EVERY, LATTICE, NoiseView
+from toy.explorer.shapes import Window, on_lattice
+from toy.explorer.state import Scene, State, scene, to_dict, to_link
+from toy.mixtures import Array, GaussianMixture
+
+
+def python_lines(state: State, levels: tuple[float, ...]) -> str:
+    """A script of toy and duality that solves the very problem of a view. Raises ``EntryError`` for bad entries."""
+    places = scene(state.modes)
+    lines = ["import duality as du", "import toy", ""]
+    lines += [f"q = {_mixture(places.pretrained)}"]
+    lines += ["unlearn = ["] + [f"    {_part(part, places)}," for part in places.unlearn] + ["]"]
+    values = [float(level) for level in levels]
+    if state.problem == "RU":
+        lines.append(f"problem = du.ReverseKL({values})")
+    elif state.problem == "FU":
+        lines.append(f"problem = du.ForwardKL({values})")
+    elif state.kind == "posterior":
+        lines.append(f"problem = du.Likelihood({values}, priors={list(places.priors)})")
+    else:
+        lines.append(f"problem = du.Likelihood({values}, kind={state.kind!r})")
+    lines += [
+        "answer = toy.solve(problem, q, unlearn)",
+        "print(answer.solution)",
+        "",
+        f"target = toy.noised_target(answer)  # log_prob(x, alpha_bar), score(x, alpha_bar), here {state.alpha_bar:g}",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def numbers(view: View) -> str:
+    """State, solution, curves and link as strict JSON. Where there is no answer, what is wrong instead."""
+    data: dict[str, Any] = {"state": to_dict(view.state), "link": to_link(view.state), "errors": view.errors}
+    if view.answer is not None:
+        solution = json.loads(view.answer.solution.to_json())
+        # The target's masses are on a grid of thousands of nodes, which the lines of Python give back.
+        solution.pop("log_weights", None)
+        data["solution"] = {**solution, "gap": view.answer.solution.gap}
+        data["domain_end"] = view.end if np.isfinite(view.end) else "inf"
+        data["grid"] = {"truncation": view.truncation, "resolution": view.resolution, "nodes": len(view.answer.nodes)}
+    for name, curve in (("dual", view.dual), ("frontier", view.frontier)):
+        if curve is not None:
+            data[name] = {"x": curve.x.tolist(), "y": curve.y.tolist(), "attained": curve.attained.tolist()}
+    return json.dumps(data, indent=1, allow_nan=False)
+
+
+def image(figure: Any, kind: str) -> bytes:
+    """A Matplotlib figure as PNG or SVG. Text stays text in an SVG."""
+    import matplotlib
+
+    out = io.BytesIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "explorer"}):
+        figure.savefig(out, format=kind, dpi=150)
+    return out.getvalue()
+
+
+def target_figure(view: View) -> Any:
+    """Densities, dual function and trade-off curve, as on the page. The view must have an answer."""
+    assert view.answer is not None
+    figure, axes = _canvas(3, 4.3)
+    plots.plot_densities(view.answer, axes[0])
+    plots.plot_dual(view.answer, view.state.concept, axes[1])
+    _frontier(view, axes[2])
+    problem = view.answer.solution.problem
+    axes[0].set_title(plots.problem_name(problem))
+    axes[1].set_title(plots.status_words(view.answer.solution))
+    axes[2].set_title("What more separation costs")
+    return figure
+
+
+def noise_figure(found: NoiseView) -> Any:
+    """The exact score of the noised target beside each rule's field, errors shaded."""
+    figure, axes = _canvas(1 + len(found.rules), 3.6)
+    panels = [("exact score", found.exact, None)] + [(one.name, one.field, one) for one in found.rules]
+    ticks = found.square.axes(LATTICE)
+    for ax, (name, field, rule) in zip(axes, panels, strict=True):
+        if rule is None:
+            ax.contourf(*ticks, found.density.T, levels=8, cmap="Blues", alpha=0.6)
+            ax.set_title(f"{name}, ᾱ = {found.alpha_bar:g}")
+        else:
+            ax.contourf(*ticks, np.minimum(rule.error, 2.0).T, levels=np.linspace(0, 2.0, 9), cmap="Oranges", alpha=0.8)
+            ax.set_title(f"{name}\nerror {rule.rms:.2g} of {found.correction:.2g}")
+        kept = slice(None, None, EVERY)
+        arrows = arrow_lengths(field[kept, kept])
+        x, y = ticks[0][kept], ticks[1][kept]
+        ax.quiver(x, y, arrows[..., 0].T, arrows[..., 1].T, color=plots.INK, width=0.004)
+        ax.set_aspect("equal")
+        ax.set(xlabel="x$_1$")
+    axes[0].set(ylabel="x$_2$")
+    return figure
+
+
+def compare_figure(view: View, found: Sequence[Matched], square: Window) -> Any:
+    """Three panels: q and the target of each problem that leaves the same share of every concept."""
+    assert view.board is not None  # there is nothing to compare without one
+    figure, axes = _canvas(len(found), 3.9)
+    ticks = square.axes()
+    cell = float((ticks[0][1] - ticks[0][0]) * (ticks[1][1] - ticks[1][0]))
+    base = on_lattice(view, view.board.ratios.log_weights, square)
+    for ax, one in zip(axes, found, strict=True):
+        shades = ["#ececec", "#dadada", "#c4c4c4"]
+        ax.contourf(*ticks, base.T, levels=[*plots.contour_levels(base, cell), float(base.max())], colors=shades)
+        if one.answer is not None:
+            target = on_lattice(view, np.asarray(one.answer.solution.log_weights), square)
+            ax.contour(*ticks, target.T, levels=plots.contour_levels(target, cell), colors=plots.TARGET)
+        left = ", ".join(f"{100 * share:.3g} %" for share in one.left)
+        ax.set_title(f"{one.name}: {left} left\nKL(p‖q) = {one.reverse:.4g}, KL(q‖p) = {one.forward:.4g} nats")
+        ax.set_aspect("equal")
+        ax.set(xlabel="x$_1$")
+    axes[0].set(ylabel="x$_2$")
+    return figure
+
+
+def arrow_lengths(field: Array, longest: float = 4.0) -> Array:
+    """Scores as arrows: the direction kept, lengths above ``longest`` cut, so that far tails do not rule."""
+    size = np.sqrt(np.square(field).sum(axis=-1, keepdims=True))
+    return np.asarray(field * np.minimum(1.0, longest / np.maximum(size, 1e-12)))
+
+
+def _frontier(view: View, ax: Any) -> None:
+    """As ``plots.plot_frontier`` from the curve that the page already has."""
+    curve, answer, index = view.frontier, view.answer, view.state.concept
+    assert curve is not None
+    assert answer is not None
+    solution, level = answer.solution, view.levels[index]
+    ax.plot(curve.x, np.where(curve.attained, curve.y, np.nan), color=plots.TARGET, label="least cost V(b)")
+    if not curve.attained.all():
+        ax.plot(
+            curve.x,
+            np.where(curve.attained, np.nan, curve.y),
+            color=plots.UNWANTED,
+            ls="--",
+            label="not attained by any density",
+        )
+    slope = float(solution.problem.direction * solution.multipliers[index])
+    near = curve.x[np.abs(curve.x - level) <= 0.25 * np.ptp(curve.x)]
+    near = near[solution.dual + slope * (near - level) >= -0.05 * max(float(curve.y.max()), 1e-9)]
+    ax.plot(near, solution.dual + slope * (near - level), color=plots.INK, lw=1.1, ls=(0, (4, 2)))
+    ax.plot([level], [solution.dual], "o", color=plots.INK, ms=6, label=f"b = {level:.4g}, slope {slope:.4g}")
+    key_unit = unit(view.state.key)
+    ax.set(xlabel=f"level b$_{index + 1}$ ({key_unit})", ylabel="cost (nats)")
+    ax.legend(loc="best")
+
+
+def _canvas(panels: int, height: float) -> tuple[Any, list[Any]]:
+    """A figure of square panels side by side, without pyplot: a server must not keep figures in global state."""
+    try:
+        import matplotlib
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("saving figures needs matplotlib: install unlearning-duality[explore]") from error
+    style: Any = plots.STYLE
+    with matplotlib.rc_context(style):
+        figure = Figure(figsize=(height * panels + 0.6, height), layout="constrained")
+        axes = figure.subplots(1, panels, squeeze=False)[0]
+    return figure, list(axes)
+
+
+def _mixture(mixture: GaussianMixture) -> str:
+    data = mixture.to_dict()
+    return f"toy.GaussianMixture(\n    {data['weights']},\n    {data['means']},\n    {data['covariances']},\n)"
+
+
+def _part(part: GaussianMixture, places: Scene) -> str:
+    """``q.component(k)`` where that is what it is, spelt out otherwise."""
+    if len(part) == 1:
+        for k in range(len(places.pretrained)):
+            if repr(places.pretrained.component(k)) == repr(part):
+                return f"q.component({k})"
+    return _mixture(part).replace("\n", "\n    ")

@@ -1,0 +1,210 @@
+"""The noise part: the noised target, its score, each guidance rule's field with its error, and reverse processes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+import duality as du
+from toy import guidance
+from toy.explorer.compute import View
+from toy.explorer.shapes import Window
+from toy.mixtures import Array
+from toy.noised import NoisedLaw, noised_target
+from toy.quadrature import Nodes
+from toy.samplers import ddpm_step, predicted_clean
+from toy.schedules import squaredcos_cap_v2
+from toy.solving import ToySolution
+
+# The exact score is a sum over a grid that must resolve the kernel. Above this level the kernel is narrower than any
+# grid affordable here, and the data's own score is the better picture.
+MOST_ALPHA_BAR = 0.995
+LATTICE, EVERY = 37, 3  # points per axis where errors are measured; every third of them gets an arrow
+_LARGEST_GRID = 401
+NO_GUIDANCE, USUAL = "no guidance", "constant k = 1"
+
+ScoreOf = Callable[[Array, float], Array]
+
+
+@dataclass(frozen=True, eq=False)
+class RuleField:
+    """One rule on the lattice: its field (n, n, 2), the size of its error (n, n), and that error's root mean square
+    under the noised target, all in 1/(unit of x)."""
+
+    name: str
+    field: Array
+    error: Array
+    rms: float
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseView:
+    """The noised target on a square: density (n, n), exact field (n, n, 2), root mean square of the
+    correction |exact - score of q|, which guidance has to supply, and the rules."""
+
+    alpha_bar: float
+    square: Window
+    density: Array
+    exact: Array
+    correction: float
+    rules: tuple[RuleField, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Chains:
+    """Two reverse processes from the same noise: levels (s,), states (s, n, 2) of each; the last are the draws."""
+
+    levels: Array
+    exact: Array
+    guided: Array
+    rule: str
+
+
+@dataclass(frozen=True, eq=False)
+class _Refined(ToySolution):
+    """A solution on other nodes than it was solved on: log Z, which was known there, comes along."""
+
+    known: float
+
+    @cached_property
+    def log_normaliser(self) -> float:
+        return self.known
+
+
+def rules(answer: ToySolution) -> dict[str, ScoreOf]:
+    """Guided scores (x, alpha_bar) -> (..., 2) by name: those of the problem, the usual constant, and none at all."""
+    problem = answer.solution.problem
+    strengths: dict[str, guidance.Strengths] = {}
+    found: dict[str, ScoreOf] = {}
+    if isinstance(problem, du.Likelihood) and problem.kind == "density":
+        found["LU: first order"] = lambda x, level: _density_rule(answer, x, level)
+    elif isinstance(problem, du.Likelihood) and problem.kind == "log-ratio":
+        strengths["LU: constant λ"] = lambda rho: np.asarray(answer.solution.guidance(rho))
+    else:
+        strengths.update(guidance.rules(answer))
+    # What is commonly done without solving anything: every concept is pushed away with strength one, spread evenly.
+    m = len(answer.unlearn)
+    strengths[USUAL] = lambda rho: np.full_like(rho, 1.0 / m)
+    strengths[NO_GUIDANCE] = np.zeros_like
+    for name, rule in strengths.items():
+        found[name] = _guided(answer, rule)
+    return found
+
+
+def noise_view(view: View, square: Window) -> NoiseView:
+    """Fields and errors at the view's noise level. The view must have an answer."""
+    assert view.answer is not None
+    answer = view.answer
+    alpha_bar = usable(view.state.alpha_bar)
+    target = exact_law(answer, alpha_bar)
+    x = square.lattice(LATTICE)
+    log_density = target.log_prob(x, alpha_bar)
+    density = np.exp(log_density - log_density.max())
+    exact = target.score(x, alpha_bar)
+    mass = density / density.sum()
+    base = answer.pretrained.noised(alpha_bar).score(x)
+    correction = float(np.sqrt((mass * np.square(exact - base).sum(axis=-1)).sum()))
+    found = []
+    for name, rule in rules(answer).items():
+        field = rule(x, alpha_bar)
+        error = np.sqrt(np.square(field - exact).sum(axis=-1))
+        found.append(RuleField(name, field, error, float(np.sqrt((mass * error**2).sum()))))
+    return NoiseView(alpha_bar, square, density, exact, correction, tuple(found))
+
+
+def exact_law(answer: ToySolution, alpha_bar: float) -> NoisedLaw:
+    """The noised target, on a grid as fine as this noise level asks for (FU needs none)."""
+    if isinstance(answer.solution.problem, du.ForwardKL) or alpha_bar == 1 or answer.nodes.axes is None:
+        return noised_target(answer)
+    width = np.sqrt((1 - alpha_bar) / alpha_bar)
+    parts = (answer.pretrained, *answer.unlearn)
+    narrowest = min(float(np.linalg.eigvalsh(part.covariances)[:, 0].min()) for part in parts) ** 0.5
+    # The rule of TiltedLaw: kernel times target must span 1.4 spacings, or it falls back on a sum at each point.
+    spacing = width * narrowest / np.hypot(width, narrowest) / 1.45
+    if max(float(axis[1] - axis[0]) for axis in answer.nodes.axes) <= spacing:
+        return noised_target(answer)
+    # Only where the target lives: a box that may leave out the concept itself.
+    axes = []
+    for low, high in zip(*_support(answer), strict=True):
+        count = min(int(np.ceil((high - low) / spacing)) + 1, _LARGEST_GRID)
+        axes.append(np.linspace(low, high, max(count, 31)))
+    points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
+    log_masses = answer.log_target(points)
+    log_masses = log_masses - log_masses.max()
+    log_masses -= np.log(np.exp(log_masses).sum())
+    solution = replace(answer.solution, log_weights=log_masses)
+    nodes = Nodes(points, axes=(axes[0], axes[1]))
+    return noised_target(
+        _Refined(solution, answer.ratios, nodes, answer.pretrained, answer.unlearn, answer.log_normaliser)
+    )
+
+
+def chains(view: View, rule: str, generator: np.random.Generator, n: int = 250, steps: int = 48) -> Chains:
+    """DDPM from the same noise with the exact score of the target and with a guided one.
+
+    The levels are those of the squared-cosine schedule up to the finest that the exact score has; one step to the
+    posterior mean ends both. Raises ``ValueError`` for a rule that the problem does not have.
+    """
+    assert view.answer is not None
+    known = rules(view.answer)
+    if rule not in known:
+        raise ValueError(f"rule: one of {', '.join(known)} is needed, given {rule!r}")
+    levels = squaredcos_cap_v2().levels(steps)
+    levels = np.append(levels[levels <= MOST_ALPHA_BAR], 1.0)
+    start = generator.standard_normal((n, 2))
+    noises = generator.standard_normal((len(levels) - 2, n, 2))
+    laws = _laws(view.answer, levels)
+    exact = _chain(lambda x, level: laws(level).score(x, level), levels, start, noises)
+    guided = _chain(known[rule], levels, start, noises)
+    return Chains(levels, exact, guided, rule)
+
+
+def usable(alpha_bar: float) -> float:
+    """The level at which fields are shown: as given up to ``MOST_ALPHA_BAR``, from there on the data itself."""
+    return 1.0 if alpha_bar > MOST_ALPHA_BAR else alpha_bar
+
+
+def _laws(answer: ToySolution, levels: Array) -> Callable[[float], NoisedLaw]:
+    """Grids for a whole chain: one for the finer half of the levels, the solver's own for the rest."""
+    if isinstance(answer.solution.problem, du.ForwardKL):
+        law = noised_target(answer)
+        return lambda level: law
+    finest, middle = exact_law(answer, float(levels[-2])), exact_law(answer, 0.9)
+    return lambda level: finest if level > 0.9 else middle
+
+
+def _chain(score: ScoreOf, levels: Array, start: Array, noises: Array) -> Array:
+    states = [start]
+    x = start
+    for (now, after), noise in zip(itertools.pairwise(levels[:-1].tolist()), noises, strict=True):
+        x = ddpm_step(x, score(x, now), now, after, noise)
+        states.append(x)
+    last = float(levels[-2])
+    states.append(predicted_clean(x, score(x, last), last))
+    return np.array(states)
+
+
+def _guided(answer: ToySolution, strengths: guidance.Strengths) -> ScoreOf:
+    def score(x: Array, alpha_bar: float) -> Array:
+        return guidance.guided_score(answer.pretrained, answer.unlearn, strengths, x, alpha_bar)
+
+    return score
+
+
+def _density_rule(answer: ToySolution, x: Array, alpha_bar: float) -> Array:
+    """grad(log q_t - sum_i lam_i q_i,t): the density likelihood is no function of the ratio, so this is no k(rho)."""
+    out = answer.pretrained.noised(alpha_bar).score(x)
+    for multiplier, part in zip(answer.solution.multipliers, answer.unlearn, strict=True):
+        noised = part.noised(alpha_bar)
+        out = out - multiplier * np.exp(noised.log_prob(x))[..., None] * noised.score(x)
+    return out
+
+
+def _support(answer: ToySolution, least: float = 1e-12) -> tuple[Array, Array]:
+    """The corners of the box that holds the target's mass but for about 1e-9."""
+    kept = answer.nodes.points[np.asarray(answer.solution.log_weights) > np.log(least)]
+    return kept.min(axis=0), kept.max(axis=0)
