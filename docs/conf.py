@@ -20,7 +20,7 @@ os.environ.setdefault("MPLBACKEND", "agg")
 
 project = "unlearning-duality"
 author = "The unlearning-duality developers"
-copyright = author  # noqa: A001 - Sphinx's name
+copyright = author
 version = release = installed_version("unlearning-duality")
 
 extensions = [

@@ -19,8 +19,8 @@ def listed(reference: Path) -> set[str]:
 
 def public() -> dict[str, Any]:
     """Every name in the packages' `__all__`, with its object."""
-    modules = {package: importlib.import_module(package) for package in PACKAGES}
-    return {f"{package}.{name}": getattr(module, name) for package, module in modules.items() for name in module.__all__}
+    modules = [importlib.import_module(package) for package in PACKAGES]
+    return {f"{module.__name__}.{name}": getattr(module, name) for module in modules for name in module.__all__}
 
 
 def documented(value: Any) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-SECTION = re.compile(r"^(Args|Arguments|Attributes|Returns|Raises|Warns|Yields|Note|Notes|Example|Examples|Source):\s*$")
+SECTION = re.compile(r"^(Args|Attributes|Returns|Raises|Warns|Yields|Notes?|Examples?|Source):\s*$")
 LITERAL = re.compile(r"(``[^`]+``|`[^`]+`|:[a-z:]+:`[^`]+`)")
 ENTRY = re.compile(r"^(?P<name>[A-Za-z_][\w, <.=*]*?) : (?P<rest>\S.*)$")
 
