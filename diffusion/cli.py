@@ -215,12 +215,12 @@ def sample(
     from .survey import survey
     from .unlearn import guided_draws
 
+    if lora is not None and not (lora / "pytorch_lora_weights.safetensors").is_file():
+        raise ValueError(f"lora folder {str(lora)!r} holds no pytorch_lora_weights.safetensors")
     place = OutputFolder(output, overwrite)
     denoiser = open_model(model)
     wanted = [prompt] * count
     if lora is not None:
-        if not (lora / "pytorch_lora_weights.safetensors").is_file():
-            raise ValueError(f"lora folder {str(lora)!r} holds no pytorch_lora_weights.safetensors")
         denoiser.pipeline.load_lora_weights(lora)
         latents = draw(denoiser.pipeline, wanted, seed=seed)
     else:

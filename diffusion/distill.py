@@ -7,10 +7,10 @@ and wbar as control variates, is that of
 
     E_q[ w |f - T|^2 - 2 (w - wbar) <f - T, y - T> ].
 
-If T is q's own denoiser, E[y | x_t] = T, the optimum is that of tilted denoising, E[w y]/E[w], whatever wbar is: it only
-decides how much noise the gradient has. If T is off but wbar is right, the optimum is E[w y]/E[w] + (T - E[y]): the student
-keeps the teacher's own error, which is what "change nothing else" asks for. Where a draw and its neighbourhood do not
-show the concept, w = wbar and the noise of y drops out, which is most of the space.
+If T is q's own denoiser, E[y | x_t] = T, the optimum is that of tilted denoising, E[w y]/E[w], whatever wbar is: it
+only decides how much noise the gradient has. If T is off but wbar is right, the optimum is E[w y]/E[w] + (T - E[y]):
+the student keeps the teacher's own error, which is what "change nothing else" asks for. Where a draw and its
+neighbourhood do not show the concept, w = wbar and the noise of y drops out, which is most of the space.
 
 Prompts that ask for the concept are fitted to the same tilted anchor; every other prompt is held to T under that
 prompt, on draws of that prompt.
@@ -109,9 +109,13 @@ def fit_lora(
     settings: Fit,
     *,
     checkpoint: Path | None = None,
+    every: int = 100,
     progress: Callable[[int], object] | None = None,
 ) -> list[float]:
-    """Fit adapters named :data:`ADAPTER` by tilted denoising; returns the losses. Resumes from ``checkpoint``."""
+    """Fit adapters named :data:`ADAPTER` by tilted denoising; returns the losses. Resumes from ``checkpoint``.
+
+    The checkpoint is written every ``every`` steps and holds all that the rest of the run depends on.
+    """
     parameters = add_lora(denoiser, settings.rank, settings.seed)
     optimizer = torch.optim.AdamW(parameters, lr=settings.rate, weight_decay=0.0)
     # The last third averages the iterates (a decaying rate does the rest): a level of 1 % is a matter of small steps.
@@ -168,7 +172,7 @@ def fit_lora(
         losses.append(float(loss.detach()))
         if progress is not None:
             progress(1)
-        if checkpoint is not None and (step + 1) % 100 == 0:
+        if checkpoint is not None and (step + 1) % every == 0:
             _save(checkpoint, step + 1, losses, parameters, average, optimizer)
     with torch.no_grad():
         for parameter, value in zip(parameters, average, strict=True):

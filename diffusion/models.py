@@ -156,7 +156,7 @@ def load_pipeline(model: str, dtype: torch.dtype = torch.float32) -> Any:
     elif not Path(model).exists() and (model.startswith((".", "/", "~")) or model.count("/") != 1):
         raise ValueError(f"model {model!r} is neither an existing folder, nor 'digits', nor a hub name 'owner/name'")
     try:
-        pipeline = DiffusionPipeline.from_pretrained(place, dtype=dtype, use_safetensors=True)
+        pipeline = DiffusionPipeline.from_pretrained(str(place), dtype=dtype, use_safetensors=True)
     except (OSError, ValueError) as error:
         raise ValueError(f"model {model!r} could not be loaded: {error}") from error
     pipeline.set_progress_bar_config(disable=True)

@@ -37,11 +37,11 @@ def test_labelled_draws_take_turns(prompts):
     asked, labels = prompts.labelled(6, 12)
     assert labels == [0] * 6 + [1] * 12
     assert sorted(set(asked[:6])) == sorted(prompts.concepts[0].wordings)
-    assert {prompt for prompt in asked[6:]} == set(prompts.retained)
+    assert set(asked[6:]) == set(prompts.retained)
 
 
 def test_digits_prompts_cover_every_digit():
     chosen = prompts_for(["the digit 7 in ink"])
     assert chosen.concepts[0].name == "the digit 7 in ink"
     assert set(chosen.concepts[0].wordings) == set(wordings(7))
-    assert {group for group in chosen.contrast} == {wordings(k) for k in range(10) if k != 7}
+    assert set(chosen.contrast) == {wordings(k) for k in range(10) if k != 7}
