@@ -1,0 +1,44 @@
+"""A local page on which the three problems are dragged, watched and compared: ``unlearn explore``.
+
+State and numbers (``state``, ``levels``, ``compute``, ``noise``, ``compare``, ``export``) need no browser and no Panel;
+``figures``, ``controls`` and ``page`` are the view, loaded by ``serve``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from typing import Any
+
+
+def serve(port: int = 5006, show: bool = True) -> None:
+    """Serve the explorer at http://localhost:port/ until interrupted; port 0 takes a free one.
+
+    show : whether to open a browser. Only this machine can reach the page, and the page asks no other host.
+
+    Raises ``ImportError`` where Panel or Matplotlib is missing, and ``OSError`` where the port is taken.
+    """
+    try:
+        import matplotlib  # noqa: F401
+        import panel
+    except ImportError as error:
+        raise ImportError("the explorer needs Panel and Matplotlib: install unlearning-duality[explore]") from error
+    from toy.explorer.page import page
+
+    try:
+        server: Any = panel.serve(
+            {"/": page},
+            port=port,
+            address="localhost",
+            show=show,
+            start=False,
+            title="Unlearning explorer",
+            verbose=False,
+        )
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise OSError(errno.EADDRINUSE, f"port: {port} is taken; give another, or 0 for any that is free") from None
+    print(f"The explorer is at http://localhost:{server.port}/ (Ctrl+C ends it)", flush=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run_until_shutdown()

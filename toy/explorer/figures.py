@@ -29,6 +29,8 @@ SHADES = ("#ffffff00", "#ececec", "#d6d6d6", "#bdbdbd")
 # From white to the vermillion of what is wrong; errors of 2 and more are all the darkest.
 ERRORS = ("#ffffff", "#fdeee3", "#fbd9c1", "#f6bd96", "#ee9a66", "#e27638", "#d55e00", "#ad4c00")
 WORST = 2.0
+# Darker than UNWANTED, so that a white number on it can be read.
+DOT, WRONG = "#b34e00", "#e6002b"
 CONCEPT_DASHES: tuple[Any, ...] = ("dashed", "dashdot", "dotted", [10, 3, 2, 3])
 _EMPTY_LINES: dict[str, list[Any]] = {"xs": [], "ys": []}
 
@@ -37,7 +39,7 @@ class Plane:
     """q shaded, the q_i dashed, the target in lines; optionally draws, and modes with handles that can be dragged."""
 
     def __init__(self, label: str, concepts: bool = True, drag: bool = False) -> None:
-        self.figure = _square(label)
+        self.figure = _square(label) if drag else _small(label)
         mapper = LinearColorMapper(palette=list(SHADES), low=-0.5, high=3.5)
         self._shade = _source(image=[], x=[], y=[], side=[])
         self.figure.image("image", "x", "y", "side", "side", source=self._shade, color_mapper=mapper)
@@ -100,26 +102,26 @@ class Plane:
             points = np.zeros((0, 2)) if points is None else points
             self._draws[name].data = {"x": points[:, 0], "y": points[:, 1]}
 
-    def show_modes(self, modes: tuple[Mode, ...], chosen: int, move: bool, bad: int | None) -> None:
+    def show_modes(self, modes: tuple[Mode, ...], chosen: int, dragging: str, bad: int | None) -> None:
         """Dots at the modes (filled where they belong to a concept), ellipse and handles of the chosen one.
 
-        move : whether dots and handles are put where the state says; not while they are under the pointer. bad : the
-        mode whose entries make no sense, if any.
+        dragging : "mode" or "handle", which is then left where the pointer has it. bad : the mode whose entries make no
+        sense, if any.
         """
-        if move:
+        if dragging != "mode":
             wanted = [any(mode.shares) for mode in modes]
             self.modes.data = {
                 "x": [mode.x for mode in modes],
                 "y": [mode.y for mode in modes],
                 "number": [str(k + 1) for k in range(len(modes))],
-                "fill": [UNWANTED if one else "white" for one in wanted],
-                "edge": ["#b00020" if k == bad else INK for k in range(len(modes))],
+                "fill": [DOT if one else "white" for one in wanted],
+                "edge": [WRONG if k == bad else INK for k in range(len(modes))],
                 "ink": ["white" if one else INK for one in wanted],
             }
         mode = modes[chosen]
         line = ellipse(mode)
         self._ellipse.data = {"x": line[:, 0], "y": line[:, 1]}
-        if move:
+        if dragging != "handle":
             at = handles(mode)
             self.handles.data = {"x": at[:, 0], "y": at[:, 1]}
 
@@ -209,7 +211,7 @@ class FieldFigure:
     """A score field as arrows over the size of its error, with the noised target's contours."""
 
     def __init__(self, label: str) -> None:
-        self.figure = _square(label)
+        self.figure = _small(label)
         mapper = LinearColorMapper(palette=list(ERRORS), low=0.0, high=WORST)
         self._error = _source(image=[], x=[], y=[], side=[])
         self.figure.image("image", "x", "y", "side", "side", source=self._error, color_mapper=mapper)
@@ -249,7 +251,7 @@ class ChainFigure:
     """States of a reverse process over the contours of the target at the data."""
 
     def __init__(self, label: str) -> None:
-        self.figure = _square(label)
+        self.figure = _small(label)
         self._target = ColumnDataSource(dict(_EMPTY_LINES))
         self.figure.multi_line("xs", "ys", source=self._target, color=TARGET, line_width=1.6)
         self._points = _source(x=[], y=[])
@@ -278,7 +280,14 @@ def _range(start: float) -> Range1d:
 
 
 def _square(label: str) -> Any:
-    return _styled(figure(x_range=_range(-1), y_range=_range(-1), aspect_ratio=1.08, min_height=230), label)
+    # Nearly as high as wide: what axes and toolbar take leaves a square, so that circles are circles.
+    return _styled(figure(x_range=_range(-1), y_range=_range(-1), aspect_ratio=0.97, min_height=200), label)
+
+
+def _small(label: str) -> Any:
+    plot = _square(label)
+    plot.toolbar_location, plot.aspect_ratio = None, 1.06
+    return plot
 
 
 def _chart(x_label: str, y_label: str, label: str) -> Any:

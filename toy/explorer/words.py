@@ -12,8 +12,10 @@ from toy.explorer.levels import functional, relation, unit
 
 
 def number(value: float, digits: int = 4) -> str:
-    """A number for people: four digits, a true minus sign, no 1e-05 where 0.00001 is meant to be read."""
+    """A number for people as HTML: so many digits, a true minus sign, powers of ten where they are needed."""
     text = f"{value + 0.0:.{digits}g}".replace("inf", "∞")
+    if "e" in text and 1 <= abs(value) < 1e6:  # 100 at two digits is 1e+02 to Python
+        text = f"{float(text):.0f}"
     if "e" in text:
         mantissa, exponent = text.split("e")
         text = f"{mantissa}·10<sup>{int(exponent)}</sup>" if mantissa != "1" else f"10<sup>{int(exponent)}</sup>"

@@ -1,0 +1,157 @@
+"""The page around the widgets: HTML with named places, and style sheets. Nothing here asks any other host."""
+
+from __future__ import annotations
+
+# System fonts only: a web font would be a request to somewhere.
+_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
+
+# Inside widgets, which live in shadow trees that the page's own style does not reach.
+WIDGETS = f"""
+:host {{ font-family: {_FONT}; font-size: 14px; color: #222; }}
+label {{ color: #222; font-size: 13px; }}
+.bk-input, .bk-btn {{ font-family: inherit; font-size: 14px; min-height: 32px; color: #222; }}
+.bk-btn.bk-active {{ background: #005a8f !important; color: #fff !important; }}
+.bk-btn:disabled {{ color: #767676; }}
+.bk-btn:focus-visible, .bk-input:focus-visible, .noUi-handle:focus-visible, button:focus-visible, a:focus-visible {{
+  outline: 3px solid #E69F00; outline-offset: 1px; }}
+.noUi-connect {{ background: #0072B2; }}
+"""
+
+# Inside HTML panes.
+PANES = f"""
+:host {{ font-family: {_FONT}; font-size: 14px; line-height: 1.45; color: #222; }}
+p {{ margin: 4px 0; }}
+.status {{ border-left: 6px solid #767676; background: #f4f4f4; padding: 8px 12px; }}
+.status.good {{ border-color: #00684c; background: #e9f5f0; }}
+.status.bound {{ border-color: #b34e00; background: #fdf1e6; }}
+.status.bad {{ border-color: #b00020; background: #fdecee; }}
+.wrong {{ color: #9b001c; font-weight: 600; margin: 2px 0; }}
+table {{ border-collapse: collapse; width: 100%; font-size: 13px; }}
+th, td {{ text-align: right; padding: 3px 6px; border-bottom: 1px solid #ddd; font-weight: 400; }}
+thead th {{ color: #444; border-bottom: 1px solid #999; }}
+th:first-child {{ text-align: left; }}
+.scroll {{ overflow-x: auto; }}
+.note {{ color: #555; font-size: 12px; }}
+dl {{ margin: 6px 0 0; font-size: 13px; }}
+dl div {{ display: flex; justify-content: space-between; gap: 12px; border-bottom: 1px dotted #ccc; padding: 2px 0; }}
+dd {{ margin: 0; white-space: nowrap; font-variant-numeric: tabular-nums; }}
+pre {{ background: #f4f4f4; padding: 10px; overflow-x: auto; font-size: 12px; margin: 6px 0; }}
+a {{ color: #005a8f; }}
+.key {{ display: inline-block; width: 26px; height: 0; border-top: 3px solid; vertical-align: middle;
+  margin: 0 5px 0 12px; }}
+.key:first-child {{ margin-left: 0; }}
+.key.q {{ height: 12px; background: #d0d0d0; border: 0; }}
+.key.unwanted {{ border-color: #D55E00; border-top-style: dashed; }}
+.key.target {{ border-color: #0072B2; }}
+"""
+
+TEMPLATE = """
+{% extends base %}
+{% block preamble %}
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>
+  html, body { background: #fff; color: #222; }
+  body { font-family: FONT; font-size: 15px; line-height: 1.45; height: auto; }
+  header, .page { max-width: 1360px; margin: 0 auto; padding: 0 16px; }
+  header { padding-top: 14px; }
+  h1 { font-size: 22px; margin: 0 0 2px; }
+  h2 { font-size: 16px; margin: 14px 0 2px; }
+  h3 { font-size: 14px; margin: 8px 0 0; font-weight: 600; }
+  header p, .say { margin: 2px 0 6px; color: #444; font-size: 14px; }
+  .page { display: grid; grid-template-columns: 330px minmax(0, 1fr); gap: 24px; padding-bottom: 40px; }
+  .row { display: grid; grid-template-columns: minmax(0, 3fr) minmax(0, 2fr); gap: 16px 24px; }
+  .many { display: grid; grid-template-columns: repeat(auto-fill, minmax(250px, 1fr)); gap: 12px 20px; }
+  .pair { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 12px 20px; max-width: 760px; }
+  .row > *, .many > *, .pair > * { min-width: 0; }
+  section { display: none; }
+  main[data-section="target"] #target, main[data-section="noise"] #noise, main[data-section="compare"] #compare,
+  section.always { display: block; }
+  @media (max-width: 900px) {
+    /* One column: status, what is dragged, the settings, and then what they lead to. */
+    .page { display: flex; flex-direction: column; gap: 10px; }
+    .page main, .row, main[data-section="target"] #target { display: contents; }
+    .page aside { order: 3; }
+    .charts, .certificate { order: 4; }
+    .always { order: 5; }
+    .plane, #noise, #compare { order: 2; }
+    .pair { grid-template-columns: minmax(0, 1fr); }
+  }
+  @media (max-width: 420px) { header, .page { padding: 0 10px; } }
+</style>
+{% endblock %}
+{% block contents %}
+<header>
+  <h1>What does it cost to unlearn?</h1>
+  <p>q is what a model has learned, q<sub>1</sub>, q<sub>2</sub>, … what it should unlearn, p* the closest target that
+  does. Drag a numbered mode, or the squares that set its covariance; everything is solved again at once.</p>
+</header>
+<div class="page">
+  <aside aria-label="Settings">{{ embed(roots.settings) }}</aside>
+  <main class="shown" data-section="{{ section }}">
+    <div class="top">{{ embed(roots.status) }}{{ embed(roots.switch) }}</div>
+    <section id="target" aria-label="Target">
+      <div class="row">
+        <div class="plane">{{ embed(roots.legend) }}{{ embed(roots.plane) }}</div>
+        <div class="charts">
+          <h2>Dual function</h2>{{ embed(roots.dual_says) }}{{ embed(roots.dual) }}
+          <h2>Trade-off</h2>{{ embed(roots.frontier_says) }}{{ embed(roots.frontier) }}
+        </div>
+        <div class="certificate"><h2>Certificate</h2>{{ embed(roots.certificate) }}</div>
+      </div>
+    </section>
+    <section id="noise" aria-label="Noise">
+      {{ embed(roots.noise_settings) }}
+      <p class="say">Arrows: scores. Lines: the noised target. Shade: size of a rule's error, white for none, darkest for
+      2 and more.</p>
+      <div class="many">
+        {% for k in range(fields) %}<div class="field">{{ embed(roots["field_says_%d" % k]) }}{{
+          embed(roots["field_%d" % k]) }}</div>{% endfor %}
+      </div>
+      <h2>The reverse process, side by side</h2>
+      <p class="say">Both start from the same noise and take the same DDPM steps; one has the exact score of the noised
+      target, the other a guided one. Lines: the target.</p>
+      {{ embed(roots.play_settings) }}
+      <div class="pair">
+        <div><h3>Exact</h3>{{ embed(roots.chain_exact) }}</div>
+        <div><h3>Guided</h3>{{ embed(roots.chain_guided) }}</div>
+      </div>
+      {{ embed(roots.play_says) }}
+    </section>
+    <section id="compare" aria-label="Comparison">
+      {{ embed(roots.compare_settings) }}
+      <div class="many">
+        {% for k in range(3) %}<div>{{ embed(roots["compare_says_%d" % k]) }}{{
+          embed(roots["compare_%d" % k]) }}</div>{% endfor %}
+      </div>
+    </section>
+    <section class="always" aria-label="Take away">
+      <h2>Take it away</h2>
+      {{ embed(roots.save) }}
+    </section>
+  </main>
+</div>
+{% endblock %}
+""".replace("FONT", _FONT)
+
+# While a point is dragged Bokeh tells the server nothing until the end. This sends it along, as often as the server
+# keeps up with: the next one goes when the last was answered.
+SEND_WHILE_DRAGGING = """
+const now = Date.now();
+const mine = (window.__sent_while_dragging ??= {count: 0, at: 0});
+const answered = acknowledged.data.count[0];
+if ((answered < mine.count && now - mine.at < 1500) || now - mine.at < 40) return;
+for (const source of [modes, handles]) {
+  if (source.selected.indices.length > 0) {
+    mine.count = answered + 1;
+    mine.at = now;
+    source.setv({data: source.data}, {check_eq: false});
+  }
+}
+"""
+
+# The address in the browser is the link to the view, and the open section is a matter of style.
+FOLLOW = """
+const main = document.querySelector('main');
+if (main) main.dataset.section = told.data.section[0];
+window.history.replaceState(null, '', '?view=' + told.data.link[0]);
+"""

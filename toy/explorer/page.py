@@ -1,0 +1,284 @@
+"""The page: entries change the state, the state is solved, the pictures follow. One ``Page`` for each visitor."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import panel as pn
+from bokeh.events import PanEnd, Tap
+from bokeh.models import ColumnDataSource, CustomJS
+
+from toy.explorer import layout
+from toy.explorer.compute import Engine, View
+from toy.explorer.controls import Controls, asked, pane, widget, wrong
+from toy.explorer.entries import entered
+from toy.explorer.figures import DualFigure, FrontierFigure, Plane
+from toy.explorer.sections import FIELDS, CompareSection, NoiseSection, SaveSection, section_figure
+from toy.explorer.shapes import Window, dragged, draws, on_lattice, window
+from toy.explorer.state import EntryError, from_example, from_link, to_link
+from toy.explorer.words import certificate_html, number, status_html, trade_off_html
+from toy.mixtures import Array
+
+_DRAWS = 350
+_WAIT_MS = 12  # entries that arrive within this time are answered together
+SECTION_LABELS = {"Target": "target", "Noise": "noise", "Compare": "compare"}
+_LEGEND = (
+    "<span><span class='key q'></span>q, pretrained<span class='key unwanted'></span>q<sub>i</sub>, to be unlearned"
+    "<span class='key target'></span>{target}</span><br><span class='note'>Lines enclose 50, 80 and 95 %. Grey dots: "
+    "draws of q; blue: the same draws, carried to the target.</span>"
+)
+
+
+def page() -> Any:
+    """What a visitor gets: the view that the address asks for, or the worked example."""
+    given = pn.state.session_args.get("view", [b""])[0].decode("ascii", "replace")
+    return Page(given).template()
+
+
+class Page:
+    """Everything that one visitor sees. ``link`` : the view to begin with, empty for the first example."""
+
+    def __init__(self, link: str = "") -> None:
+        self.engine = Engine()
+        self.notice = ""
+        try:
+            self.state = from_link(link) if link else from_example("worked")
+        except EntryError as error:
+            self.state, self.notice = from_example("worked"), f"{error}. This is the first example instead."
+        self.chosen = 0
+        self.view: View = View(self.state)
+        self.square: Window = window(self.state.modes)
+        self._looked = False  # whether the picture's window has been set for these modes
+        self._uniforms = np.random.default_rng(0).random((_DRAWS, 2))
+        self._quiet = self._waiting = False
+        self._handles: Array = np.zeros((2, 2))
+        self._events = 0
+        self.controls = Controls(self._entered)
+        self.noise, self.compared = NoiseSection(self._entered), CompareSection(self._entered)
+        self.save = SaveSection(lambda: self.view, self._figure)
+        self.plane = Plane("Densities: drag the numbered modes", drag=True)
+        self.dual, self.frontier = DualFigure(), FrontierFigure()
+        self.status, self.certificate, self.legend = pane(), pane(), pane()
+        self.dual_says, self.frontier_says = pane(), pane()
+        self.switch = widget(
+            pn.widgets.RadioButtonGroup, options=SECTION_LABELS, value=self.state.section, max_width=560, margin=(8, 4)
+        )
+        self.switch.param.watch(lambda event: self._entered("section", event.new, None), "value")
+        # What the browser is told beside pictures: the address, the open section, and how many drags were answered.
+        self._told = ColumnDataSource({"link": [to_link(self.state)], "section": [self.state.section]})
+        self._acknowledged = ColumnDataSource({"count": [0]})
+        self._connect()
+        self.refresh()
+
+    def template(self) -> Any:
+        """The page with every widget and figure in its place."""
+        template = pn.Template(layout.TEMPLATE)
+        template.add_variable("section", self.state.section)
+        template.add_variable("fields", FIELDS)
+        places: dict[str, Any] = {
+            "settings": self.controls.settings(),
+            "status": self.status,
+            "switch": self.switch,
+            "legend": self.legend,
+            "plane": self.plane.figure,
+            "certificate": self.certificate,
+            "dual_says": self.dual_says,
+            "dual": self.dual.figure,
+            "frontier_says": self.frontier_says,
+            "frontier": self.frontier.figure,
+            "noise_settings": self.noise.alpha_bar,
+            "play_settings": pn.FlexBox(self.noise.rule, self.noise.player, margin=0),
+            "play_says": self.noise.play_says,
+            "chain_exact": self.noise.exact.figure,
+            "chain_guided": self.noise.guided.figure,
+            "compare_settings": pn.Column(
+                self.compared.kept, self.compared.wrong, sizing_mode="stretch_width", margin=0
+            ),
+            "save": self.save.widgets(),
+        }
+        for k in range(FIELDS):
+            places[f"field_says_{k}"], places[f"field_{k}"] = self.noise.says[k], self.noise.fields[k].figure
+        for k in range(3):
+            places[f"compare_says_{k}"] = self.compared.says[k]
+            places[f"compare_{k}"] = self.compared.planes[k].figure
+        for name, place in places.items():
+            template.add_panel(name, place)
+        return template
+
+    # -- entries -------------------------------------------------------------------------------------------------------
+
+    def _entered(self, what: str, value: Any, index: Any) -> None:
+        """One entry in a widget. Entries that make no sense are kept in the state, or explained and left out."""
+        self.notice = ""
+        try:
+            found = entered(self.state, self.view, self.chosen, what, value, index)
+        except EntryError as error:
+            self.notice = str(error)
+        else:
+            self.state, self.chosen = found.state, found.chosen
+            if found.afresh:
+                self.engine.forget()
+                self._looked = False
+        self._later()
+
+    def _connect(self) -> None:
+        modes, handles = self.plane.modes, self.plane.handles
+        modes.on_change("data", lambda attr, old, new: self._mode_dragged(new))
+        handles.on_change("data", lambda attr, old, new: self._handle_dragged(new))
+        modes.selected.on_change("indices", lambda attr, old, new: self._choose(new))
+        self.plane.figure.on_event(PanEnd, lambda event: self._later())
+        self.plane.figure.on_event(Tap, lambda event: self._deselect())
+        arguments = {"modes": modes, "handles": handles, "acknowledged": self._acknowledged, "told": self._told}
+        self.plane.figure.js_on_event("pan", CustomJS(args=arguments, code=layout.SEND_WHILE_DRAGGING))
+        self._told.js_on_change("data", CustomJS(args={"told": self._told}, code=layout.FOLLOW))
+
+    def _mode_dragged(self, new: Any) -> None:
+        if self._quiet:
+            return
+        places = np.column_stack([new["x"], new["y"]]).astype(float)
+        known = np.array([[mode.x, mode.y] for mode in self.state.modes])
+        self.notice = ""
+        if len(places) != len(known):
+            # The draw tool deletes a point on Backspace: so be it, as long as one is left.
+            left = {int(text) - 1 for text in new["number"]}
+            gone = [k for k in range(len(known)) if k not in left]
+            if len(gone) == 1 and len(known) > 1:
+                self.state, self.chosen = self.state.without_mode(gone[0]), 0
+            self._later()
+            return
+        moved = int(np.abs(places - known).sum(axis=1).argmax())
+        x, y = (round(float(value), 4) for value in places[moved])
+        self.chosen = moved
+        self.state = self.state.with_mode(moved, x=x, y=y)
+        self._later("mode")
+
+    def _handle_dragged(self, new: Any) -> None:
+        if self._quiet:
+            return
+        places = np.column_stack([new["x"], new["y"]]).astype(float)
+        if places.shape != (2, 2):
+            self._later()
+            return
+        which = int(np.abs(places - self._handles).sum(axis=1).argmax())
+        self._handles = places
+        self.notice = ""
+        try:
+            c11, c12, c22 = dragged(self.state.modes[self.chosen], which, places[which], places[1 - which])
+            self.state = self.state.with_mode(self.chosen, c11=c11, c12=c12, c22=c22)
+        except ValueError as error:
+            self.notice = str(error)
+        self._later("handle")
+
+    def _choose(self, indices: list[int]) -> None:
+        if indices and indices[-1] < len(self.state.modes) and indices[-1] != self.chosen:
+            self.chosen = indices[-1]
+            self._later("mode")
+
+    def _deselect(self) -> None:
+        # A point that stays selected would be dragged along with the next one.
+        self.plane.modes.selected.indices = []
+        self.plane.handles.selected.indices = []
+
+    # -- answers -------------------------------------------------------------------------------------------------------
+
+    def _later(self, dragging: str = "") -> None:
+        """Refresh soon, once for all that arrives until then; at once where there is no server (in tests)."""
+        document = pn.state.curdoc
+        if dragging:
+            self._events += 1
+        if document is None or document.session_context is None:
+            self.refresh(dragging)
+        elif not self._waiting:
+            self._waiting = True
+            document.add_timeout_callback(lambda: self._now(dragging), _WAIT_MS)
+
+    def _now(self, dragging: str) -> None:
+        self._waiting = False
+        with pn.io.hold():
+            self.refresh(dragging)
+
+    def refresh(self, dragging: str = "") -> None:
+        """Solve the present state and bring everything on the page up to it.
+
+        dragging : "mode" or "handle" while one is under the pointer, so that it is not pulled away from there.
+        """
+        began = time.perf_counter()
+        view = self.view = self.engine.view(self.state)
+        took = 1000 * (time.perf_counter() - began)
+        if view.levels and self.state.key not in self.state.levels:
+            self.state = self.state.with_levels(view.levels)
+        self.chosen = min(self.chosen, len(self.state.modes) - 1)
+        self._draw_plane(view, dragging)
+        self._say(view, took)
+        if view.answer is not None and view.dual is not None:
+            self.dual.show(view)
+            self.frontier.show(view, asked(self.state.key, self.state.concept).split(":")[0] + self._unit())
+            if self.state.section == "noise":
+                self.noise.follow(view, self.square)
+        if self.state.section == "compare":
+            self.compared.follow(view)
+        link = to_link(self.state)
+        self.save.follow(view, link)
+        self._told.data = {"link": [link], "section": [self.state.section]}
+        self._acknowledged.data = {"count": [self._events]}
+
+    def _draw_plane(self, view: View, dragging: str) -> None:
+        if not dragging:
+            square = window(self.state.modes, view.answer)
+            old = self.square
+            outside = max(abs(square.x - old.x), abs(square.y - old.y)) + square.half > old.half * 1.001
+            if outside or square.half < 0.7 * old.half or not self._looked:
+                self.square, self._looked = square, True
+                self.plane.look_at(square)
+        bad = next((int(place.split()[1]) - 1 for place in view.errors if place.startswith("mode")), None)
+        self._quiet = True
+        try:
+            self.plane.show_modes(self.state.modes, self.chosen, dragging, bad)
+        finally:
+            self._quiet = False
+        if dragging != "handle":
+            data = self.plane.handles.data
+            self._handles = np.column_stack([data["x"], data["y"]]).astype(float)
+        if view.board is None:
+            return
+        ratios = view.board.ratios
+        base = on_lattice(view, ratios.log_weights, self.square)
+        parts = [on_lattice(view, ratios.log_weights + ratios.values[:, i], self.square) for i in range(self.state.m)]
+        target, moved = None, None
+        axes = view.board.nodes.axes
+        if view.answer is not None and axes is not None:
+            log_masses = np.asarray(view.answer.solution.log_weights)
+            target = on_lattice(view, log_masses, self.square)
+            if self.controls.draws.value:
+                moved = draws((axes[0], axes[1]), log_masses, self._uniforms)
+        self.plane.show(self.square, base, parts, target)
+        before = None
+        if self.controls.draws.value and axes is not None:
+            before = draws((axes[0], axes[1]), ratios.log_weights, self._uniforms)
+        self.plane.show_draws(before, moved)
+
+    def _say(self, view: View, took: float) -> None:
+        self.controls.follow(self.state, self.chosen)
+        self.controls.follow_levels(view)
+        if self.notice:
+            self.controls.mode_wrong.object = wrong(self.notice)
+        attained = view.answer is None or view.answer.solution.attained
+        self.legend.object = _LEGEND.format(target="p*, target" if attained else "limit of p")
+        self.status.object = status_html(view)
+        if view.answer is None:
+            self.certificate.object = ""
+            return
+        solved = f"<p class='note'>Solved, with both curves, in {took:.0f} ms.</p>"
+        self.certificate.object = f"<div class='scroll'>{certificate_html(view)}</div>{solved}"
+        lam = float(view.answer.solution.multipliers[self.state.concept])
+        end = f"the domain ends at {number(view.end, 5)}" if np.isfinite(view.end) else "the domain has no end"
+        self.dual_says.object = f"λ* = {number(lam, 6)}; {end}"
+        self.frontier_says.object = trade_off_html(view)
+
+    def _unit(self) -> str:
+        return {"LU posterior": " (probability)", "LU density": " (density)"}.get(self.state.key, " (nats)")
+
+    def _figure(self) -> Any:
+        return section_figure(self.state, self.view, self.noise, self.compared)

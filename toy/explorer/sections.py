@@ -1,0 +1,260 @@
+"""The parts of the page beside the target itself: noise and reverse processes, the comparison, what to take away."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from html import escape
+from typing import Any
+
+import numpy as np
+import panel as pn
+
+from toy.explorer import export
+from toy.explorer.compare import Matched, compare
+from toy.explorer.compute import View
+from toy.explorer.controls import pane, widget, wrong
+from toy.explorer.figures import ChainFigure, FieldFigure, Plane
+from toy.explorer.noise import Chains, NoiseView, chains, noise_view, rules
+from toy.explorer.shapes import Window, on_lattice, window
+from toy.explorer.state import EntryError, State
+from toy.explorer.words import number
+
+FIELDS = 5  # the exact field and up to four rules
+_SEED = 0
+
+
+class NoiseSection:
+    """Noise level, fields with their errors, and two reverse processes. ``report`` as for ``Controls``."""
+
+    def __init__(self, report: Callable[..., None]) -> None:
+        self.alpha_bar = widget(
+            pn.widgets.EditableFloatSlider,
+            name="Noise level ᾱ (1: data, near 0: noise)",
+            start=0.02,
+            end=1.0,
+            step=0.005,
+            value=0.5,
+            fixed_start=0.02,
+            fixed_end=1.0,
+            max_width=420,
+        )
+        self.rule = widget(pn.widgets.Select, name="Guided by", options=["no guidance"], max_width=260)
+        self.player = widget(
+            pn.widgets.Player,
+            name="Step of the reverse process",
+            start=0,
+            end=1,
+            value=0,
+            interval=90,
+            loop_policy="once",
+            show_loop_controls=False,
+            max_width=420,
+            sizing_mode=None,
+            width=320,
+        )
+        self.fields = [FieldFigure("Score of the noised target")]
+        self.fields += [FieldFigure(f"Guidance rule {k}") for k in range(1, FIELDS)]
+        self.says = [pane(min_height=68) for _ in range(FIELDS)]
+        self.exact, self.guided = ChainFigure("Exact reverse process"), ChainFigure("Guided reverse process")
+        self.play_says = pane()
+        self.found: NoiseView | None = None
+        self._view: View | None = None
+        self._chains: Chains | None = None
+        self._quiet = False
+        self.alpha_bar.param.watch(self._heard(lambda value: report("alpha_bar", value, None)), "value")
+        self.rule.param.watch(self._heard(lambda value: self._stale()), "value")
+        self.player.param.watch(self._heard(lambda value: self._frame(int(value))), "value")
+
+    def follow(self, view: View, square: Window) -> None:
+        """Fields and errors of a view with an answer; the reverse processes start over."""
+        assert view.answer is not None
+        self._view = view
+        names = list(rules(view.answer))
+        self._quiet = True
+        self.alpha_bar.value = view.state.alpha_bar
+        if list(self.rule.options) != names:
+            self.rule.options, self.rule.value = names, names[0]
+        self._quiet = False
+        found = self.found = noise_view(view, square)
+        level = number(found.alpha_bar, 3)
+        head = f"<strong>Exact score of the noised target</strong>, ᾱ = {level}"
+        self.says[0].object = head + f"<br>correction to q's score: {number(found.correction, 3)} (rms)"
+        self.fields[0].show(square, found.density, found.exact, None)
+        for k in range(1, FIELDS):
+            rule = found.rules[k - 1] if k <= len(found.rules) else None
+            self.says[k].visible = self.fields[k].figure.visible = rule is not None
+            if rule is None:
+                continue
+            share = f", {_share(rule.rms, found.correction)} of the correction" if found.correction > 1e-6 else ""
+            self.says[k].object = f"<strong>{escape(rule.name)}</strong><br>error {number(rule.rms, 2)} (rms){share}"
+            self.fields[k].show(square, found.density, rule.field, rule.error)
+        target = on_lattice(view, np.asarray(view.answer.solution.log_weights), square)
+        for one in (self.exact, self.guided):
+            one.show_target(square, target)
+        self._stale()
+
+    def _heard(self, react: Callable[[Any], None]) -> Callable[[Any], None]:
+        """React to what a person entered, not to what ``follow`` sets."""
+
+        def watcher(event: Any) -> None:
+            if not self._quiet:
+                react(event.new)
+
+        return watcher
+
+    def _stale(self) -> None:
+        """Forget the processes: they are run anew when they are next looked at."""
+        self._chains = None
+        self._quiet = True
+        self.player.value = 0
+        self._quiet = False
+        start = np.random.default_rng(_SEED).standard_normal((250, 2))
+        for one in (self.exact, self.guided):
+            one.show_states(start)
+        self.play_says.object = "<p>Pure noise. Press play.</p>"
+
+    def _frame(self, step: int) -> None:
+        if self._view is None:
+            return
+        if self._chains is None:
+            self._chains = chains(self._view, str(self.rule.value), np.random.default_rng(_SEED))
+            self.player.end = len(self._chains.levels) - 1
+        step = min(step, len(self._chains.levels) - 1)
+        self.exact.show_states(self._chains.exact[step])
+        self.guided.show_states(self._chains.guided[step])
+        text = f"<p>ᾱ = {number(float(self._chains.levels[step]), 3)}"
+        if step == len(self._chains.levels) - 1:
+            text += _left(self._view, self._chains)
+        self.play_says.object = text + "</p>"
+
+
+class CompareSection:
+    """RU, FU and LU at matched removal."""
+
+    def __init__(self, report: Callable[..., None]) -> None:
+        self.kept = widget(
+            pn.widgets.EditableFloatSlider,
+            name="Left of every concept (% of what q has)",
+            start=0.5,
+            end=60.0,
+            step=0.5,
+            value=5.0,
+            fixed_start=0.01,
+            fixed_end=99.0,
+            max_width=420,
+        )
+        self.wrong = pane()
+        self.planes = [Plane(f"{name} at matched removal", concepts=False) for name in ("RU", "FU", "LU")]
+        self.says = [pane(min_height=68) for _ in self.planes]
+        self.found: tuple[Matched, ...] = ()
+        self.square: Window | None = None
+        self._quiet = False
+
+        def changed(event: Any) -> None:
+            if not self._quiet:
+                report("kept", event.new / 100, None)
+
+        self.kept.param.watch(changed, "value")
+
+    def follow(self, view: View) -> None:
+        """Three targets for a view; where they cannot be matched the panel says why."""
+        self._quiet = True
+        self.kept.value = round(100 * view.state.kept, 6)
+        self._quiet = False
+        try:
+            self.found = compare(view, view.state.kept)
+            self.wrong.object = ""
+        except EntryError as error:
+            self.found = ()
+            self.wrong.object = wrong(str(error))
+        for one in (*self.says, *(plane.figure for plane in self.planes)):
+            one.visible = bool(self.found)
+        if not self.found or view.board is None:
+            return
+        square = self.square = window(view.state.modes, *(one.answer for one in self.found))
+        base = on_lattice(view, view.board.ratios.log_weights, square)
+        for one, plane, says in zip(self.found, self.planes, self.says, strict=True):
+            target = None
+            if one.answer is not None:
+                target = on_lattice(view, np.asarray(one.answer.solution.log_weights), square)
+            plane.show(square, base, [], target)
+            plane.look_at(square)
+            says.object = _matched(one)
+
+
+class SaveSection:
+    """Figure, numbers and code of the view, and the link to it. ``current`` gives the view; ``draw`` the figure."""
+
+    def __init__(self, current: Callable[[], View], draw: Callable[[], Any]) -> None:
+        def download(label: str, name: str, make: Callable[[], bytes]) -> Any:
+            return widget(
+                pn.widgets.FileDownload,
+                callback=lambda: io.BytesIO(make()),
+                filename=name,
+                label=label,
+                sizing_mode=None,
+                width=140,
+            )
+
+        self.figures = [
+            download("Figure, PNG", "unlearning.png", lambda: export.image(draw(), "png")),
+            download("Figure, SVG", "unlearning.svg", lambda: export.image(draw(), "svg")),
+        ]
+        self.numbers = download("Numbers, JSON", "unlearning.json", lambda: export.numbers(current()).encode())
+        self.script = download("Python", "unlearning.py", lambda: self._lines(current()).encode())
+        self.link, self.code = pane(), pane()
+
+    def widgets(self) -> Any:
+        """Buttons in a row, then the link and the code."""
+        row = pn.FlexBox(*self.figures, self.numbers, self.script, margin=0)
+        return pn.Column(row, self.link, self.code, sizing_mode="stretch_width", margin=0)
+
+    def follow(self, view: View, link: str) -> None:
+        """Offer what the view has."""
+        for button in (*self.figures, self.script):
+            button.disabled = view.answer is None
+        self.link.object = f"<p><a href='?view={link}'>Link to this view</a> (also the address of the page).</p>"
+        lines = self._lines(view) if view.answer is not None else ""
+        self.code.object = f"<p>The same in Python:</p><pre tabindex='0'>{escape(lines)}</pre>" if lines else ""
+
+    def _lines(self, view: View) -> str:
+        return export.python_lines(view.state, view.levels)
+
+
+def section_figure(state: State, view: View, noise: NoiseSection, compared: CompareSection) -> Any:
+    """The Matplotlib figure of the section that is open."""
+    if state.section == "noise" and noise.found is not None:
+        return export.noise_figure(noise.found)
+    if state.section == "compare" and compared.found and compared.square is not None:
+        return export.compare_figure(view, compared.found, compared.square)
+    return export.target_figure(view)
+
+
+def _matched(one: Matched) -> str:
+    left = ", ".join(f"{number(100 * float(share), 3)} %" for share in one.left)
+    text = f"<strong>{one.name}</strong>: {left} left"
+    if one.answer is not None:
+        lam = ", ".join(number(float(value), 4) for value in one.answer.solution.multipliers)
+        text += f"<br>KL(p‖q) = {number(one.reverse, 4)}, KL(q‖p) = {number(one.forward, 4)} nats<br>λ = {lam}"
+    return text + wrong(one.why)
+
+
+def _left(view: View, found: Chains) -> str:
+    """How much of each concept the draws of both processes show, where q says what that means."""
+    assert view.answer is not None
+    assert view.board is not None
+    priors = np.array(view.board.scene.priors)
+    if not np.all((priors > 0) & (priors < 1)):
+        return ". Done."
+    shares = [
+        (priors * np.exp(view.answer.log_ratio(states[-1]))).mean(axis=0) for states in (found.exact, found.guided)
+    ]
+    exact, guided = (", ".join(f"{number(100 * float(share), 2)} %" for share in one) for one in shares)
+    start = ", ".join(f"{number(100 * float(prior), 2)} %" for prior in priors)
+    return f". Draws that show the concept: exact {exact}, guided {guided} (q: {start})."
+
+
+def _share(part: float, whole: float) -> str:
+    share = 100 * part / whole
+    return f"{number(share, 2)} %" if share < 1000 else f"{number(share / 100, 2)} times"
