@@ -14,12 +14,13 @@ from duality.frontier import fixed_weights, frontier
 from duality.problems import ForwardKL, Likelihood, Problem, ReverseKL
 from duality.ratios import LogRatios
 from duality.solution import FewDrawsWarning, InfeasibleError, Solution, Status
-from duality.solve import solve
+from duality.solve import DualPoint, dual_function, solve
 
 if TYPE_CHECKING:
     from duality import reference as reference
 
 __all__ = [
+    "DualPoint",
     "FewDrawsWarning",
     "ForwardKL",
     "InfeasibleError",
@@ -30,6 +31,7 @@ __all__ = [
     "Solution",
     "Status",
     "atoms",
+    "dual_function",
     "fixed_weights",
     "frontier",
     "gaussians",

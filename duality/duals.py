@@ -72,6 +72,9 @@ class Dual(Protocol):
     def from_natural(self, natural: np.ndarray) -> np.ndarray:
         """The inverse."""
 
+    def hessian(self, x: np.ndarray) -> np.ndarray:
+        """d²g/dlam² `(m, m)`, negative semidefinite, in the multipliers themselves."""
+
     def log_masses(self, x: np.ndarray) -> np.ndarray:
         """log p on all nodes `(n,)`, normalised; -inf on nodes without weight."""
 
@@ -199,6 +202,15 @@ class ExponentialDual:
             gradient = np.where(self._free, -1.0, gradient)
             misses = np.where(self._free, -np.inf, misses)
         return Evaluation(divergence + excess, gradient, curvature / share, misses, excess)
+
+    def hessian(self, x: np.ndarray) -> np.ndarray:
+        share = self._share(x)
+        covariance = share * self.evaluate(x).curvature * np.outer(self._scale, self._scale)
+        if not self._shared:
+            return -covariance
+        # The perspective: da/dlam = (I + a 1ᵀ)/c, and c · (da/dlam)ᵀ Cov (da/dlam) is what curvature g has in lam.
+        change = (np.eye(self.m) + (x / self._scale)[:, None]) / share
+        return np.asarray(-share * change.T @ covariance @ change)
 
     def log_masses(self, x: np.ndarray) -> np.ndarray:
         exponent = self._log_q - self._table @ x
@@ -329,6 +341,9 @@ class MixtureDual:
         curvature -= np.outer(mean, mean) / z
         gradient = self._shrink * misses
         return Evaluation(value, gradient, curvature, misses, float((self._base + x) @ gradient))
+
+    def hessian(self, x: np.ndarray) -> np.ndarray:
+        return -self.evaluate(x).curvature / np.outer(self._shrink, self._shrink)
 
     def log_masses(self, x: np.ndarray) -> np.ndarray:
         fall = self._relative @ x

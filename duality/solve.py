@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from duality._arrays import frozen
+from duality._arrays import frozen, vector
 from duality.newton import MET, Climb, climb
 from duality.problems import Problem
 from duality.ratios import LogRatios
@@ -39,6 +41,45 @@ def solve(problem: Problem, ratios: LogRatios) -> Solution:
         raise InfeasibleError(bound.levels, bound.least_levels(ratios))
     dual = bound.dual(ratios)
     return finish(bound, ratios, climb(dual, np.zeros(dual.m), bound.units(ratios)))
+
+
+@dataclass(frozen=True)
+class DualPoint:
+    """The dual function at given multipliers: value (nats), gradient `(m,)` and Hessian `(m, m)` in lam."""
+
+    value: float
+    gradient: np.ndarray
+    hessian: np.ndarray
+
+
+def dual_function(problem: Problem, ratios: LogRatios, multipliers: Any) -> DualPoint:
+    """g(lam) = min_p cost(p) + sum_i lam_i miss_i(p), miss_i = b_i - level_i (level_i - b_i for Likelihood).
+
+    By weak duality no density that meets the levels costs less, at *any* lam: a certificate that needs no optimality.
+    The gradient is miss(p_lam), b_i - KL(p_lam‖q_i) and its like.
+
+    Args:
+        problem: one level for each constraint, or one for all.
+        ratios: as for `solve`.
+        multipliers: lam `(m,)`, or a number for m = 1.
+
+    Returns:
+        Value, gradient and Hessian; value -inf and gradient NaN outside the dual domain.
+    """
+    bound = problem.bind(ratios)
+    lam = vector("multipliers", multipliers)
+    if lam.size != ratios.m:
+        raise ValueError(f"multipliers: {lam.size} given for {ratios.m} constraints")
+    outside = DualPoint(-np.inf, np.full(lam.size, np.nan), np.full((lam.size, lam.size), np.nan))
+    if not bound.domain(lam):
+        return outside
+    dual = bound.dual(ratios)
+    x = dual.from_natural(np.asarray(bound.natural(lam)))
+    at = dual.evaluate(x)
+    # A concept that is absent on positive mass has KL(q‖q_i) = inf: any multiplier for it makes Z infinite.
+    if not np.isfinite(at.value) or (np.isinf(at.misses) & (lam > 0)).any():
+        return outside
+    return DualPoint(at.value, at.misses, dual.hessian(x))
 
 
 def finish(problem: Problem, ratios: LogRatios, found: Climb) -> Solution:
