@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .unlearn import Unlearned
+    from .run import Unlearned
 
 
 def model_card(result: Unlearned) -> str:

@@ -159,7 +159,7 @@ def distill(
     from .cache import default_folder
     from .distill import Fit
     from .output import OutputFolder
-    from .unlearn import Evaluation, save, unlearn
+    from .run import Evaluation, save, unlearn
 
     place = OutputFolder(output, overwrite)
     denoiser = open_model(model)
@@ -212,8 +212,8 @@ def sample(
     from .cache import Cache, default_folder, fingerprint
     from .draws import decode, draw
     from .output import OutputFolder, save_pictures
+    from .run import guided_draws
     from .survey import survey
-    from .unlearn import guided_draws
 
     if lora is not None and not (lora / "pytorch_lora_weights.safetensors").is_file():
         raise ValueError(f"lora folder {str(lora)!r} holds no pytorch_lora_weights.safetensors")

@@ -17,8 +17,8 @@ from .measure import Sample, agreement, retained, take_sample
 from .models import StableDiffusion, load_pipeline
 from .output import save_pictures
 from .page import bars, image, page, section, table
+from .run import Evaluation, Unlearned, guided_draws, save, unlearn
 from .survey import Budget
-from .unlearn import Evaluation, Unlearned, guided_draws, save, unlearn
 
 # ESD's rule for comparison: a constant strength, the least of these two halves that removes as much as the guided law.
 CONSTANT = 0.5
