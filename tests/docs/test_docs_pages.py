@@ -12,7 +12,7 @@ import pytest
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = sorted(page for page in DOCS.rglob("*.md") if not {"_build", "gallery_built"} & set(page.parts))
-COMMAND = re.compile(r"^\$? ?(unlearn .*(?:\\\n.*)*)$", re.MULTILINE)
+COMMAND = re.compile(r"^(unlearn (?:[^\n\\]|\\\n)*)$", re.MULTILINE)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))

@@ -1,0 +1,79 @@
+"""
+Weights against levels
+======================
+
+Most methods expose a *weight*: how hard to push against the unwanted. Two questions about that practice have exact
+answers here. Is a weight as good as a level? And may several concepts share one?
+"""
+
+# %%
+# One concept: every weight is some level
+# ---------------------------------------
+# Sweep the multiplier of the likelihood problem by hand, and separately solve for levels. The points of the sweep lie
+# on the curve of the solved levels: a tilt is optimal for the level that it reaches. With one constraint a sweep walks
+# along the frontier; what it does not know is where on it a given promise lies.
+
+import numpy as np
+from scipy.optimize import brentq
+
+import duality as du
+import toy
+from toy import plots
+
+example = toy.example("overlapping")
+ratios = toy.log_ratios(example.pretrained, example.unlearn, priors=example.priors)
+problem = du.Likelihood(0.1)
+levels = np.geomspace(0.3, 0.005, 40)
+solved = du.frontier(problem, ratios, levels)
+weights = np.array([0.5, 1.0, 2.0, 4.0, 8.0, 16.0])
+swept = du.fixed_weights(problem, ratios, weights)
+
+ax = plots.plot_frontier(solved, mark=15)
+ax.plot([reached[0] for _, reached in swept], [cost for cost, _ in swept], "s", color=plots.UNWANTED, ms=6, zorder=6)
+for weight, (cost, reached) in zip(weights, swept, strict=True):
+    ax.annotate(f"{weight:g}", (reached[0], cost), xytext=(6, 5), textcoords="offset points", fontsize=9)
+ax.plot([], [], "s", color=plots.UNWANTED, label="fixed weights")
+ax.legend()
+ax.set_title("Fixed weights lie on the frontier")
+
+# %%
+# Three concepts: one weight for all is off it
+# --------------------------------------------
+# Three modes of six are to go, each to its own share. Find the smallest *equal* weight at which all three promises are
+# kept. Some are then kept far beyond what was asked, and that is paid for.
+
+example = toy.example("several")
+ratios = toy.log_ratios(example.pretrained, example.unlearn, priors=example.priors)
+asked = np.array([0.002, 0.05, 0.15])
+
+
+def worst_miss(weight: float) -> float:
+    """The largest miss of a promise, positive where one is broken."""
+    ((_, reached),) = du.fixed_weights(du.Likelihood(asked), ratios, [weight])
+    return float((reached - asked).max())
+
+
+weight = brentq(worst_miss, 0.1, 50.0)
+((equal_cost, equal_levels),) = du.fixed_weights(du.Likelihood(asked), ratios, [weight])
+best = du.solve(du.Likelihood(asked), ratios)
+
+print(f"{'':<16}{'concept 1':>11}{'concept 2':>11}{'concept 3':>11}{'cost (nats)':>13}")
+print(f"{'asked':<16}" + "".join(f"{one:>11.4g}" for one in asked))
+print(f"{'equal weights':<16}" + "".join(f"{one:>11.4g}" for one in equal_levels) + f"{equal_cost:>13.4f}")
+print(f"{'solved':<16}" + "".join(f"{one:>11.4g}" for one in best.levels) + f"{best.primal:>13.4f}")
+print(f"multipliers: equal {weight:.3f}, solved {np.array2string(best.multipliers, precision=3)}")
+
+plt = plots.pyplot()
+with plt.rc_context(plots.STYLE):
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained", width_ratios=(2, 1))
+    place = np.arange(3)
+    left.bar(place - 0.27, asked, 0.25, color=plots.GREY, label="asked")
+    left.bar(place, equal_levels, 0.25, color=plots.UNWANTED, label="equal weights", hatch="//", edgecolor="white")
+    left.bar(place + 0.27, best.levels, 0.25, color=plots.TARGET, label="solved")
+    left.set_yscale("log")
+    left.set_xticks(place, ["concept 1", "concept 2", "concept 3"])
+    left.set(ylabel="share of the target (log scale)", title="What is left of each concept")
+    left.legend(loc="upper left")
+    right.bar([0, 1], [equal_cost, best.primal], 0.55, color=[plots.UNWANTED, plots.TARGET])
+    right.set_xticks([0, 1], ["equal weights", "solved"])
+    right.set(ylabel="cost (nats)", title="What it costs")
