@@ -17,12 +17,14 @@ from tqdm import tqdm
 from ..draws import STEPS, decode, draw
 from ..metrics import energy_distance
 from ..models import load_pipeline
-from .data import ANCHORS, WORDINGS, load_digits, shrink, wordings
+from .data import ANCHORS, WORDINGS, enlarge, load_digits, shrink, wordings
 from .judges import accuracy, judges
 
 
 def evaluate(pipeline: Any, per_prompt: int, unconditional: int, seed: int, steps: int = STEPS) -> dict[str, Any]:
     held_out, train = load_digits("held-out"), load_digits("train")
+    # Real images as the pipeline was shown them: enlarged, then read by the judges' 4x4 means like any other picture.
+    real_held_out, real_train = shrink(enlarge(held_out.images)), shrink(enlarge(train.images))
     prompts = [prompt for digit in range(10) for prompt in wordings(digit) for _ in range(per_prompt)]
     truth = np.repeat(np.arange(10), len(WORDINGS) * per_prompt)
     wording = np.tile(np.repeat(np.arange(len(WORDINGS)), per_prompt), 10)
@@ -33,14 +35,14 @@ def evaluate(pipeline: Any, per_prompt: int, unconditional: int, seed: int, step
         )
         anchors = [ANCHORS[j % len(ANCHORS)] for j in range(500)]
         anchored = shrink(decode(pipeline, draw(pipeline, anchors, seed=seed + 2, steps=steps, progress=bar.update)))
-    nearest = [np.linalg.norm((train.images - image).reshape(len(train), -1), axis=1).min() for image in free[:500]]
-    real = [np.linalg.norm((train.images - image).reshape(len(train), -1), axis=1).min() for image in held_out.images]
+    nearest = [np.linalg.norm((real_train - image).reshape(len(train), -1), axis=1).min() for image in free[:500]]
+    real = [np.linalg.norm((real_train - image).reshape(len(train), -1), axis=1).min() for image in real_held_out]
     result: dict[str, Any] = {
         "sampler steps": steps,
         "draws per prompt": per_prompt,
         "unconditional draws": unconditional,
-        "energy distance to held-out": energy_distance(free, held_out.images),
-        "energy distance of training images to held-out": energy_distance(train.images, held_out.images),
+        "energy distance to held-out": energy_distance(free, real_held_out),
+        "energy distance of training images to held-out": energy_distance(real_train, real_held_out),
         "nearest training image, median": {"draws": float(np.median(nearest)), "held-out": float(np.median(real))},
     }
     for judge in judges():
