@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 import duality as du
 from toy.mixtures import Array, GaussianMixture
-from toy.noised import noised_target
+from toy.noised import TiltedLaw, noised_target
 from toy.solving import ToySolution, log_ratios_at
 
 Strengths = Callable[[Array], Array]
@@ -79,7 +79,7 @@ def rules(answer: ToySolution) -> dict[str, Strengths]:
     return {"LU: first order": first_order, "LU: two-valued closure": solved}
 
 
-def guidance_errors(answer: ToySolution, alpha_bars: Sequence[float], per_axis: int = 49) -> list[GuidanceError]:
+def guidance_errors(answer: ToySolution, alpha_bars: Sequence[float], per_axis: int = 41) -> list[GuidanceError]:
     """Root-mean-square errors of a solution's rules under its noised target, by a trapezoid rule over x_t.
 
     per_axis : nodes per coordinate of the lattice over which errors are averaged; they are smooth, so that three
@@ -89,9 +89,12 @@ def guidance_errors(answer: ToySolution, alpha_bars: Sequence[float], per_axis: 
     out = []
     for alpha_bar in alpha_bars:
         x = _lattice(answer, alpha_bar, per_axis)
-        mass = np.exp(target.log_prob(x, alpha_bar))
+        if isinstance(target, TiltedLaw):
+            log_density, exact = target.log_prob_and_score(x, alpha_bar)
+        else:
+            log_density, exact = target.log_prob(x, alpha_bar), target.score(x, alpha_bar)
+        mass = np.exp(log_density - log_density.max())
         mass /= mass.sum()
-        exact = target.score(x, alpha_bar)
         base = answer.pretrained.noised(alpha_bar).score(x)
         correction = np.sqrt(mass @ np.square(exact - base).sum(axis=1))
         for name, strengths in rules(answer).items():

@@ -55,7 +55,8 @@ def verify(
     """Check every theorem of the table on ``instances`` random instances each.
 
     instances : per theorem, at least 1. seed : whole number >= 0; with it every instance is determined. jobs :
-    processes. only : names, all by default. progress : called with each result as it is known.
+    processes (above 1 a script must call this under ``if __name__ == "__main__":``, as any spawned pool asks). only :
+    names, all by default. progress : called with each result as it is known.
 
     Raises ``ValueError`` for counts below one or names that are not in the table.
     """

@@ -15,7 +15,7 @@ from toy.dual import domain_end, dual_value
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")
 
-from toy import plots  # noqa: E402  (after the backend is chosen)
+from toy import plots
 
 WORKED = toy.example("worked")
 
