@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("duality", "toy")
-LISTED = re.compile(r"^\.\. auto(?:class|function|exception|data|module):: ([\w.]+)", re.MULTILINE)
+LISTED = re.compile(r"^\.\. (?:auto(?:class|function|exception|module)|py:data):: ([\w.]+)", re.MULTILINE)
 
 
 def listed(reference: Path) -> set[str]:

@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 def convert(self: Any, node: nodes.Node, *, block: bool) -> str:
     """MathML of a node; a formula that cannot be converted is a warning, and so an error in our build."""
-    text = node.astext().strip()
+    text = node.astext().strip().replace(r"\dots", r"\ldots")  # the converter knows one of the two
     for name in ("align*", "align", "equation*", "equation", "gather*", "gather"):
         text = text.removeprefix(rf"\begin{{{name}}}").removesuffix(rf"\end{{{name}}}").strip()
     try:
