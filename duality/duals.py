@@ -66,6 +66,12 @@ class Dual(Protocol):
     def refined(self, x: np.ndarray) -> Dual | None:
         """The same function in coordinates centred at x, if these are too coarse to tell points near x apart."""
 
+    def stride(self, x: np.ndarray, step: np.ndarray) -> float:
+        """The part in (0, 1] of a step that may be trusted to the quadratic model."""
+
+    def price(self, x: np.ndarray) -> np.ndarray:
+        """Misses of the levels per unit of gradient, `(m,)`."""
+
     def to_natural(self, x: np.ndarray) -> np.ndarray:
         """Natural parameters of the tilt."""
 
@@ -100,7 +106,9 @@ class ExponentialDual:
     a segment proportional to the slope of the *concave* g along the same segment in lam, so that the line search,
     which compares slopes, may rely on concavity (in a itself g is only quasiconcave).
 
-    The climb is in x = theta · scale with standardised T, so that ratios of 1e-12 nats and of 1e4 look alike.
+    The climb is in x = theta · scale - base with standardised T, so that ratios of 1e-12 nats and of 1e4 look alike.
+    The base is zero at first; `refined` moves it to where the climb arrived, so that targets which hang on small
+    differences of large exponents (conflicting concepts, extreme nodes) are set to all digits.
     """
 
     def __init__(self, table: np.ndarray, log_weights: np.ndarray, levels: np.ndarray, *, shared: bool) -> None:
@@ -132,6 +140,9 @@ class ExponentialDual:
         centred /= spread
         self._scale = reach * spread
         self._table = centred
+        self._reach = np.maximum(centred.max(axis=0), -centred.min(axis=0))
+        self._base = np.zeros(self.m)
+        self._tilt: np.ndarray | float = 0.0  # log weight at the base
         self._beta = (levels - self._shift) / self._scale
         self.touch = 1e-12 * self.REACH
         self.ceiling = np.inf if shared else float(-log_weights.min())
@@ -139,29 +150,40 @@ class ExponentialDual:
 
     # Where the tilt has concentrated on its extreme nodes the curvature vanishes and steps are without bound: beyond
     # this many standard deviations nothing changes that double precision could show.
-    REACH: ClassVar[float] = 2.0**60
+    REACH: ClassVar[float] = 2.0**40
 
     def rows(self) -> tuple[np.ndarray, np.ndarray]:
-        return np.ones((1, self.m)), np.array([self.REACH])
+        return np.ones((1, self.m)), np.array([max(self.REACH - float(self._base.sum()), 0.0)])
 
     def cut(self, x: np.ndarray) -> tuple[np.ndarray, float] | None:
         return None
 
     def refined(self, x: np.ndarray) -> Dual | None:
-        return None
+        # Exponents of size x are off by eps x; where that reaches the tolerance, all digits of a correction count.
+        if float((np.abs(self._base + x) * self._reach).sum()) * EPS < 1e-13:
+            return None
+        finer = copy(self)
+        finer._base, finer._tilt, finer.lower = self._base + x, self._tilt - self._table @ x, -(self._base + x)
+        return finer
+
+    def stride(self, x: np.ndarray, step: np.ndarray) -> float:
+        return 1.0
+
+    def price(self, x: np.ndarray) -> np.ndarray:
+        return self._scale * self._share(x)
 
     def to_natural(self, x: np.ndarray) -> np.ndarray:
-        return x / self._scale
+        return (self._base + x) / self._scale
 
     def from_natural(self, natural: np.ndarray) -> np.ndarray:
-        return natural * self._scale
+        return natural * self._scale - self._base
 
     def _tilted(self, x: np.ndarray) -> tuple[np.ndarray, float]:
         """Node masses p of the tilt `(n,)` and KL(p‖q).
 
         The divergence is summed over p, not taken from x·E_p[T] + log Z, which cancels where x is large.
         """
-        tilt = self._table @ -x
+        tilt = self._tilt - self._table @ x
         exponent = self._log_q + tilt
         mode = int(exponent.argmax())
         exponent -= exponent[mode]
@@ -173,7 +195,7 @@ class ExponentialDual:
 
     def _share(self, x: np.ndarray) -> float:
         """1 - sum lam = 1 / (1 + sum a) for the perspective, else 1."""
-        return 1.0 / (1.0 + float((x / self._scale).sum())) if self._shared else 1.0
+        return 1.0 / (1.0 + float(self.to_natural(x).sum())) if self._shared else 1.0
 
     def evaluate(self, x: np.ndarray) -> Evaluation:
         p, divergence = self._tilted(x)
@@ -192,7 +214,7 @@ class ExponentialDual:
         if self._shared:
             misses -= divergence
         # g = KL(p‖q) + lam·misses, the Lagrangian at its minimiser: no large terms cancel in it.
-        lam = share * x / self._scale
+        lam = share * self.to_natural(x)
         excess = float(lam @ misses)
         if self._shared:
             # r_i = misses_i - lam·misses, by differences: as sum lam nears 1 the two would cancel.
@@ -209,11 +231,11 @@ class ExponentialDual:
         if not self._shared:
             return -covariance
         # The perspective: da/dlam = (I + a 1ᵀ)/c, and c · (da/dlam)ᵀ Cov (da/dlam) is what curvature g has in lam.
-        change = (np.eye(self.m) + (x / self._scale)[:, None]) / share
+        change = (np.eye(self.m) + self.to_natural(x)[:, None]) / share
         return np.asarray(-share * change.T @ covariance @ change)
 
     def log_masses(self, x: np.ndarray) -> np.ndarray:
-        exponent = self._log_q - self._table @ x
+        exponent = self._log_q + (self._tilt - self._table @ x)
         top = float(exponent.max())
         exponent -= top + np.log(np.exp(exponent - top).sum())
         return _spread(exponent, self._kept, self._n)
@@ -280,6 +302,7 @@ class MixtureDual:
         finite = np.where(self._mass > 0, values, 0.0) if not np.isfinite(values).all() else values
         self._self = np.einsum("nm,nm->m", self._mass, finite)
         self._levels = levels
+        self._heavy = self._mass.max(axis=1) > EPS
         self._base = np.zeros(self.m)
         self._slack = np.ones(len(log_weights))  # u at the base
         self.lower = np.zeros(self.m)
@@ -310,6 +333,19 @@ class MixtureDual:
         finer._base, finer._slack, finer.lower = self._base + x, slack, -(self._base + x)
         return finer
 
+    def stride(self, x: np.ndarray, step: np.ndarray) -> float:
+        # Quadratic models of u log u hold over a factor, not over decades: no node that matters loses more than nine
+        # tenths of its u at once. Nodes of negligible mass may go to the face directly.
+        fall = self._relative[self._heavy] @ step
+        falling = fall > 0
+        if not falling.any():
+            return 1.0
+        u = (self._slack[self._heavy] - self._relative[self._heavy] @ x)[falling]
+        return min(1.0, max(0.9 * float((u / fall[falling]).min()), 1e-3))
+
+    def price(self, x: np.ndarray) -> np.ndarray:
+        return 1.0 / self._shrink
+
     def to_natural(self, x: np.ndarray) -> np.ndarray:
         return (self._base + x) * self._shrink
 
@@ -324,8 +360,8 @@ class MixtureDual:
         fall = self._relative @ x
         u = self._slack - fall
         if u.min() <= 0.0:
-            nothing = np.full(self.m, -np.inf)
-            return Evaluation(-np.inf, nothing, np.zeros((self.m, self.m)), -nothing, np.nan)
+            nothing = np.zeros(self.m)
+            return Evaluation(-np.inf, nothing, np.zeros((self.m, self.m)), nothing, 0.0)
         log_u = self._log(u, fall)
         z = float(self._q @ u)
         log_z = float(np.log(z))

@@ -46,12 +46,9 @@ TARGET = 1e-14  # relative residual to aim at; rounding decides how much of it i
 
 
 def climb(dual: Dual, start: np.ndarray, units: np.ndarray) -> Climb:
-    """`maximise`, and once more in finer coordinates where the dual says that these were too coarse.
-
-    A climb that a face stopped needs none: there the distance to the face is given, not found.
-    """
+    """`maximise`, and once more in finer coordinates where the dual says that these were too coarse."""
     first = maximise(dual, start, units)
-    finer = None if first.stopped_by_face(units) else dual.refined(first.x)
+    finer = dual.refined(first.x)
     if finer is None:
         return first
     second = maximise(finer, np.zeros(dual.m), units)
@@ -95,7 +92,7 @@ def maximise(dual: Dual, start: np.ndarray, units: np.ndarray) -> Climb:
         if held.any():  # only faces that x has reached hold it back; those that the step would reach do not yet
             step, multipliers, rows, limits = _model_step(dual, x, at, rows, limits)
             pressure = rows[: held.size].T @ np.where(held, multipliers[: held.size], 0.0)
-        residual = _residual(at, x > lower, pressure, units)
+        residual = _residual(at, x > lower, pressure * dual.price(x), units)
         stale = 0 if residual < 0.5 * best_residual else stale + 1
         if residual < best_residual:
             best_residual, best = residual, (x, at, pressure)
@@ -127,19 +124,14 @@ def _model_step(
     return step, multipliers, rows, limits
 
 
-def _residual(at: Evaluation, active: np.ndarray, pressure: np.ndarray, units: np.ndarray) -> float:
+def _residual(at: Evaluation, active: np.ndarray, pressed: np.ndarray, units: np.ndarray) -> float:
     """The largest relative violation of stationarity: misses in the units of the levels, their total against the value.
 
-    misses are gradients up to a positive factor, so the pressure of faces is removed in the gradient, by proportion.
+    pressed `(m,)` is the part of the misses that faces of the domain are to answer for.
     """
-    misses = at.misses
-    pressed = bool(pressure.any())
-    if pressed:
-        ascent = at.gradient > 0
-        share = np.where(ascent, pressure / np.where(ascent, at.gradient, 1.0), 0.0)
-        misses = misses * (1.0 - np.minimum(share, 1.0))
+    misses = at.misses - pressed
     wrong = float((np.where(active, np.abs(misses), np.maximum(misses, 0.0)) / units).max())
-    return wrong if pressed else max(wrong, abs(at.excess) / (1.0 + abs(at.value)))
+    return wrong if pressed.any() else max(wrong, abs(at.excess) / (1.0 + abs(at.value)))
 
 
 def _search(
@@ -152,7 +144,7 @@ def _search(
     noise = 16 * EPS * (1.0 + abs(at.value))
     longest = None
     best: tuple[np.ndarray, Evaluation] | None = None
-    t = 1.0
+    t = dual.stride(x, step)
     for trial in range(80):
         point = _along(dual.lower, x, step, t)
         there = dual.evaluate(point)

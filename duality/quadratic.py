@@ -70,27 +70,36 @@ def _active_set(
     room = offsets - normals @ y
     active = [int(i) for i in np.flatnonzero(room <= 4e-16 * np.abs(offsets))]
     active = _independent(normals, active)
-    for _ in range(20 * (m + k) + 20):
-        residual = slope - matrix @ (y - start)
-        direction, multipliers = _on_face(matrix, residual, normals[active])
-        if float(np.abs(direction).max()) <= 1e-15 * (1.0 + float(np.abs(y).max())):
-            if not active or multipliers.min() >= -1e-14 * (1.0 + float(np.abs(residual).max())):
-                break
-            del active[int(np.argmin(multipliers))]
-            continue
+    locked: set[int] = set()
+    for _ in range(10 * (m + k) + 20):
+        direction, multipliers = _on_face(matrix, slope - matrix @ (y - start), normals[active])
         speed = normals @ direction
-        room = np.maximum(offsets - normals @ y, 0.0)
         blocking = speed > 1e-12 * float(np.abs(direction).max())
         blocking[active] = False
+        if not float(slope @ direction - direction @ matrix @ (y - start)) > 0:
+            direction = np.zeros_like(direction)  # rounding: this face has no more to gain
+            blocking[:] = False
+        room = np.maximum(offsets - normals @ y, 0.0)
         times = np.where(blocking, room / np.where(blocking, speed, 1.0), np.inf)
         first = int(np.argmin(times))
-        if times[first] >= 1.0:
-            y = y + direction
-        else:
-            y = y + times[first] * direction
-            active.append(first)
+        y = y + min(1.0, times[first]) * direction
         y[[i for i in active if i < m]] = 0.0
         np.maximum(y, 0.0, out=y)
+        if times[first] < 1.0:
+            active.append(first)
+            # A constraint that was dropped and comes back without a step between would do so for ever.
+            locked = locked | {first} if times[first] <= 1e-14 else set()
+            y[first if first < m else []] = 0.0
+            continue
+        # The maximum over this face: it is the answer unless some constraint pulls the wrong way.
+        droppable = [
+            (float(multipliers[k]), k)
+            for k, index in enumerate(active)
+            if index not in locked and multipliers[k] < -1e-14 * (1.0 + float(np.abs(slope).max()))
+        ]
+        if not droppable:
+            break
+        del active[min(droppable)[1]]
     residual = slope - matrix @ (y - start)
     _, multipliers = _on_face(matrix, residual, normals[active])
     on_rows = np.zeros(k)
