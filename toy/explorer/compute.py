@@ -135,7 +135,7 @@ class Engine:
                         size = 2 * size - 1
                     else:
                         size, reach = _odd(1.5 * size), 1.5 * reach
-                    if size > _MOST or reach > 31 or _bounded_below(state):
+                    if size > _MOST or reach > 31:
                         raise
                     board = self._board(state, places, size, reach)
                     blank = replace(blank, board=board)
@@ -200,6 +200,12 @@ def problem_of(state: State, places: Scene, levels: tuple[float, ...]) -> du.Pro
             raise EntryError(
                 f"level {i + 1}",
                 f"level {i + 1}: a Kullback-Leibler divergence is never negative; ask for 0 nats or more",
+            )
+        if level <= 0 and state.key in ("LU posterior", "LU density"):
+            what = "a mean posterior lies between 0 and 1" if state.kind == "posterior" else "a density is above 0"
+            raise EntryError(
+                f"level {i + 1}",
+                f"level {i + 1}: {what}, so no target has {level:g}; the least is 0, in the limit: ask for more than 0",
             )
     values = np.array(levels)
     if state.problem == "RU":
@@ -295,12 +301,6 @@ def _first_size(places: Scene, reach: float) -> int:
 def _odd(size: float) -> int:
     """Odd, so that every second node spans the same box."""
     return int(size) // 2 * 2 + 1
-
-
-def _bounded_below(state: State) -> bool:
-    """Whether a level at or below 0 asks for less than a likelihood can be: no grid will help."""
-    levels = state.levels.get(state.key, ())
-    return state.key in ("LU posterior", "LU density") and any(level <= 0 for level in levels)
 
 
 def _infeasible(state: State, error: du.InfeasibleError) -> str:

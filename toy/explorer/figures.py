@@ -167,6 +167,12 @@ class DualFigure:
             self._beyond.right = 1.2 * right
         self.figure.xaxis.axis_label = f"multiplier λ{index + 1}" if view.state.m > 1 else "multiplier λ"
 
+    def clear(self) -> None:
+        """Show nothing, where there is no answer."""
+        for source in (self._curve, self._point):
+            source.data = {"x": [], "y": []}
+        self._end.visible = self._beyond.visible = False
+
 
 class FrontierFigure:
     """The least cost against one level, with the present point and its slope."""
@@ -197,6 +203,11 @@ class FrontierFigure:
         margin = 0.04 * (high - low)
         _ranges(self.figure, (low - margin, high + margin), (-0.08 * top, 1.12 * top))
         self.figure.xaxis.axis_label = label
+
+    def clear(self) -> None:
+        """Show nothing, where there is no answer."""
+        for source in (self._curve, self._beyond, self._slope, self._point):
+            source.data = {"x": [], "y": []}
 
     def _fill(self, curve: Curve) -> None:
         solid, dashed = curve.attained, ~curve.attained

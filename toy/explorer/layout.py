@@ -74,7 +74,8 @@ TEMPLATE = """
     .charts, .certificate { order: 4; }
     .always { order: 5; }
     .plane, #noise, #compare { order: 2; }
-    .pair { grid-template-columns: minmax(0, 1fr); }
+    .many { grid-template-columns: repeat(auto-fill, minmax(165px, 1fr)); gap: 8px; }
+    .pair { gap: 8px; }
   }
   @media (max-width: 420px) { header, .page { padding: 0 10px; } }
 </style>
@@ -101,8 +102,8 @@ TEMPLATE = """
     </section>
     <section id="noise" aria-label="Noise">
       {{ embed(roots.noise_settings) }}
-      <p class="say">Arrows: scores. Lines: the noised target. Shade: size of a rule's error, white for none, darkest for
-      2 and more.</p>
+      <p class="say">Arrows: scores. Lines: the noised target. Shade: size of a rule's error, white for none, darkest
+      for 2 and more.</p>
       <div class="many">
         {% for k in range(fields) %}<div class="field">{{ embed(roots["field_says_%d" % k]) }}{{
           embed(roots["field_%d" % k]) }}</div>{% endfor %}

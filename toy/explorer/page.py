@@ -23,6 +23,7 @@ from toy.mixtures import Array
 
 _DRAWS = 350
 _WAIT_MS = 12  # entries that arrive within this time are answered together
+_SETTLE_MS = 80
 SECTION_LABELS = {"Target": "target", "Noise": "noise", "Compare": "compare"}
 _LEGEND = (
     "<span><span class='key q'></span>q, pretrained<span class='key unwanted'></span>q<sub>i</sub>, to be unlearned"
@@ -53,6 +54,7 @@ class Page:
         self._looked = False  # whether the picture's window has been set for these modes
         self._uniforms = np.random.default_rng(0).random((_DRAWS, 2))
         self._quiet = self._waiting = False
+        self._dragging = ""
         self._handles: Array = np.zeros((2, 2))
         self._events = 0
         self.controls = Controls(self._entered)
@@ -128,7 +130,7 @@ class Page:
         modes.on_change("data", lambda attr, old, new: self._mode_dragged(new))
         handles.on_change("data", lambda attr, old, new: self._handle_dragged(new))
         modes.selected.on_change("indices", lambda attr, old, new: self._choose(new))
-        self.plane.figure.on_event(PanEnd, lambda event: self._later())
+        self.plane.figure.on_event(PanEnd, lambda event: self._settle())
         self.plane.figure.on_event(Tap, lambda event: self._deselect())
         arguments = {"modes": modes, "handles": handles, "acknowledged": self._acknowledged, "told": self._told}
         self.plane.figure.js_on_event("pan", CustomJS(args=arguments, code=layout.SEND_WHILE_DRAGGING))
@@ -186,18 +188,27 @@ class Page:
     def _later(self, dragging: str = "") -> None:
         """Refresh soon, once for all that arrives until then; at once where there is no server (in tests)."""
         document = pn.state.curdoc
+        self._dragging = dragging
         if dragging:
             self._events += 1
         if document is None or document.session_context is None:
             self.refresh(dragging)
         elif not self._waiting:
             self._waiting = True
-            document.add_timeout_callback(lambda: self._now(dragging), _WAIT_MS)
+            document.add_timeout_callback(self._now, _WAIT_MS)
 
-    def _now(self, dragging: str) -> None:
+    def _now(self) -> None:
         self._waiting = False
         with pn.io.hold():
-            self.refresh(dragging)
+            self.refresh(self._dragging)
+
+    def _settle(self) -> None:
+        """After a drag: the last position may still be on its way, so wait for it before the window may move."""
+        document = pn.state.curdoc
+        if document is None or document.session_context is None:
+            self.refresh()
+        else:
+            document.add_timeout_callback(self._later, _SETTLE_MS)
 
     def refresh(self, dragging: str = "") -> None:
         """Solve the present state and bring everything on the page up to it.
@@ -217,6 +228,9 @@ class Page:
             self.frontier.show(view, asked(self.state.key, self.state.concept).split(":")[0] + self._unit())
             if self.state.section == "noise":
                 self.noise.follow(view, self.square)
+        else:
+            self.dual.clear()
+            self.frontier.clear()
         if self.state.section == "compare":
             self.compared.follow(view)
         link = to_link(self.state)
@@ -268,7 +282,7 @@ class Page:
         self.legend.object = _LEGEND.format(target="p*, target" if attained else "limit of p")
         self.status.object = status_html(view)
         if view.answer is None:
-            self.certificate.object = ""
+            self.certificate.object = self.dual_says.object = self.frontier_says.object = ""
             return
         solved = f"<p class='note'>Solved, with both curves, in {took:.0f} ms.</p>"
         self.certificate.object = f"<div class='scroll'>{certificate_html(view)}</div>{solved}"

@@ -236,7 +236,7 @@ def _matched(one: Matched) -> str:
     text = f"<strong>{one.name}</strong>: {left} left"
     if one.answer is not None:
         lam = ", ".join(number(float(value), 4) for value in one.answer.solution.multipliers)
-        text += f"<br>KL(p‖q) = {number(one.reverse, 4)}, KL(q‖p) = {number(one.forward, 4)} nats<br>λ = {lam}"
+        text += f"<br>KL(p‖q) {number(one.reverse, 4)}, KL(q‖p) {number(one.forward, 4)} nats<br>λ = {lam}"
     return text + wrong(one.why)
 
 

@@ -40,7 +40,10 @@ def status_html(view: View) -> str:
     kind, head = status_line(view)
     if view.answer is None:
         reasons = "".join(f"<p>{escape(text)}</p>" for text in view.errors.values())
-        return _box(kind, head, reasons + "<p>The picture shows the last entries that made sense.</p>")
+        shown = (
+            "the last entries that made sense" if view.board is None else "q and the q<sub>i</sub>, without a target"
+        )
+        return _box(kind, head, reasons + f"<p>The picture shows {shown}.</p>")
     solution = view.answer.solution
     if solution.status is du.Status.INACTIVE:
         have = _reached(view, solution.levels)
