@@ -18,10 +18,7 @@ prompt, on draws of that prompt.
 
 from __future__ import annotations
 
-import json
-import math
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -29,9 +26,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from .batches import Batches
 from .concepts import Prompts
 from .head import Bottleneck, ContrastHead, log_snr, pooled
-from .models import Condition, Denoiser, add_noise, repeat, rows
+from .models import Denoiser
+from .training import Fit as Fit
+from .training import Trainer
 
 ADAPTER = "unlearned"
 # Attention, convolution and feed-forward layers: where a concept is one shape among many in a small model, attention
@@ -39,18 +39,6 @@ ADAPTER = "unlearned"
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2", "conv_shortcut", "ff.net.0.proj", "ff.net.2")
 
 LogWeight = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Fit:
-    """How a LoRA is fitted."""
-
-    steps: int = 450
-    batch: int = 48
-    rank: int = 8
-    rate: float = 2e-3
-    retain_share: float = 1 / 3
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -63,8 +51,11 @@ class Material:
     retained_prompts: tuple[str, ...]  # (r,)
 
 
-def add_lora(denoiser: Denoiser, rank: int, seed: int) -> list[torch.nn.Parameter]:
-    """Fresh adapters on the network; returns their parameters. The student starts equal to the teacher (B = 0)."""
+def add_lora(denoiser: Denoiser, rank: int, seed: int, targets: Sequence[str] = TARGETS) -> list[torch.nn.Parameter]:
+    """Fresh adapters on the layers whose names end in one of ``targets``; returns their parameters.
+
+    The student starts equal to the teacher (B = 0).
+    """
     from peft import LoraConfig
 
     network = cast(Any, denoiser.network)
@@ -73,7 +64,7 @@ def add_lora(denoiser: Denoiser, rank: int, seed: int) -> list[torch.nn.Paramete
     network.requires_grad_(False)
     with torch.random.fork_rng():
         torch.manual_seed(seed)  # peft's initialisation takes no generator; the global state is restored
-        network.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(TARGETS)), ADAPTER)
+        network.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(targets)), ADAPTER)
     return [parameter for parameter in network.parameters() if parameter.requires_grad]
 
 
@@ -117,105 +108,33 @@ def fit_lora(
     The checkpoint is written every ``every`` steps and holds all that the rest of the run depends on.
     """
     parameters = add_lora(denoiser, settings.rank, settings.seed)
-    optimizer = torch.optim.AdamW(parameters, lr=settings.rate, weight_decay=0.0)
-    # The last third averages the iterates (a decaying rate does the rest): a level of 1 % is a matter of small steps.
-    average = [parameter.detach().clone() for parameter in parameters]
-    empty = denoiser.condition([prompts.anchor])
-    asking = denoiser.condition(
-        [prompts.anchor, *(wording for concept in prompts.concepts for wording in concept.wordings)]
+    batches = Batches(
+        denoiser,
+        prompts,
+        material.anchor_latents,
+        material.retained_latents,
+        material.retained_prompts,
+        settings,
     )
-    distinct = sorted(set(material.retained_prompts))
-    kept = denoiser.condition(distinct)
-    kept_row = torch.tensor([distinct.index(prompt) for prompt in material.retained_prompts])
-    network, losses, done = cast(Any, denoiser.network), list[float](), 0
-    if checkpoint is not None and checkpoint.exists():
-        done, losses = _load(checkpoint, parameters, average, optimizer)
-        if progress is not None:
-            progress(done)
-    retained = round(settings.batch * settings.retain_share)
-    tilted = settings.batch - retained
-    network.train()
-    for step in range(done, settings.steps):
-        generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
-        chosen = torch.randint(len(material.anchor_latents), (tilted,), generator=generator)
-        other = torch.randint(len(material.retained_latents), (retained,), generator=generator)
-        x0 = torch.cat([material.anchor_latents[chosen], material.retained_latents[other]])
-        t = (torch.rand(1, generator=generator) + torch.arange(len(x0)) / len(x0)) % 1
-        t = (t[torch.randperm(len(x0), generator=generator)] * denoiser.levels).long()
-        eps = torch.randn(x0.shape, generator=generator)
-        x, y = add_noise(denoiser, x0, eps, t), denoiser.target(x0, eps, t)
-        # Half of the tilted rows under the anchor itself, half under the concept's wordings in turn.
-        wording = torch.randint(len(next(iter(asking.values()))), (tilted,), generator=generator)
-        wording[: tilted // 2] = 0
-        other_rows = rows(kept, kept_row[other])
+
+    def objective(_step: int, generator: torch.Generator) -> Tensor:
+        batch = batches(generator)
+        n = batch.tilted
         with teacher(denoiser), Bottleneck(denoiser) as caught:
-            under = _join(repeat(empty, tilted), other_rows)
-            said = denoiser.predict(x, t, under)
-            inner = cast(Tensor, caught.last)[:tilted]
-            rho = head(pooled(inner, said[:tilted]), log_snr(denoiser, t[:tilted]))
+            said = denoiser.predict(batch.x, batch.t, batch.anchored)
+            inner = cast(Tensor, caught.last)[:n]
+            rho = head(pooled(inner, said[:n]), log_snr(denoiser, batch.t[:n]))
             wbar = noised_log_weight(rho).exp().float()
-        f = denoiser.predict(x, t, _join(rows(asking, wording), other_rows))
-        loss = tilted_loss(f[:tilted], said[:tilted], y[:tilted], material.weights[chosen], wbar) * tilted
-        loss = (loss + (f[tilted:] - said[tilted:]).square().mean() * retained) / len(x0)
-        if not bool(torch.isfinite(loss)):
-            raise FloatingPointError(f"the loss at step {step} is {float(loss.detach())}; the last checkpoint is kept")
-        rate = settings.rate * min(1.0, (step + 1) / 20) * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        decay = min(0.98, (step + 1) / (step + 10))
-        with torch.no_grad():
-            torch._foreach_lerp_(average, [parameter.data for parameter in parameters], 1 - decay)
-        losses.append(float(loss.detach()))
-        if progress is not None:
-            progress(1)
-        if checkpoint is not None and (step + 1) % every == 0:
-            _save(checkpoint, step + 1, losses, parameters, average, optimizer)
-    with torch.no_grad():
-        for parameter, value in zip(parameters, average, strict=True):
-            parameter.copy_(value)
-    network.eval()
-    return losses
+        f = denoiser.predict(batch.x, batch.t, batch.asked)
+        weights = material.weights[batch.chosen].to(f.device)
+        loss = tilted_loss(f[:n], said[:n], batch.y[:n], weights, wbar) * n
+        return (loss + (f[n:] - said[n:]).square().mean() * (len(f) - n)) / len(f)
 
-
-def _join(one: Condition, two: Condition) -> Condition:
-    return {name: torch.cat([one[name], two[name]]) for name in one}
-
-
-def _save(path: Path, done: int, losses: list[float], parameters: Any, average: Any, optimizer: Any) -> None:
-    from safetensors.torch import save_file
-
-    tensors: dict[str, Tensor] = {}
-    for index, (parameter, mean) in enumerate(zip(parameters, average, strict=True)):
-        state = optimizer.state[parameter]
-        tensors |= {f"{index}.value": parameter.detach(), f"{index}.average": mean}
-        tensors |= {f"{index}.exp_avg": state["exp_avg"], f"{index}.exp_avg_sq": state["exp_avg_sq"]}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    save_file(tensors, partial, metadata={"done": str(done), "losses": json.dumps(losses)})
-    os.replace(partial, path)
-
-
-def _load(path: Path, parameters: Any, average: Any, optimizer: Any) -> tuple[int, list[float]]:
-    from safetensors import safe_open
-    from safetensors.torch import load_file
-
-    with safe_open(path, "pt") as file:
-        metadata = file.metadata()
-    tensors, done = load_file(path), int(metadata["done"])
-    with torch.no_grad():
-        for index, parameter in enumerate(parameters):
-            parameter.copy_(tensors[f"{index}.value"])
-            average[index].copy_(tensors[f"{index}.average"])
-            optimizer.state[parameter] = {
-                "step": torch.tensor(float(done)),
-                "exp_avg": tensors[f"{index}.exp_avg"],
-                "exp_avg_sq": tensors[f"{index}.exp_avg_sq"],
-            }
-    return done, json.loads(metadata["losses"])
+    trainer = Trainer(
+        denoiser.network, parameters, objective, settings, checkpoint=checkpoint, every=every, progress=progress
+    )
+    trainer.run()
+    return trainer.finish()
 
 
 def save_lora(denoiser: Denoiser, folder: Path) -> None:

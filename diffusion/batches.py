@@ -1,0 +1,82 @@
+r"""What one training step looks at: noised draws of the anchor's law, and noised draws of the prompts to be kept.
+
+The anchor's draws are fitted under the anchor and under every wording that asks for a concept (theory: such a prompt
+cannot be tilted, so its target is the tilted anchor); draws of a retained prompt are held to the teacher under that
+prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .concepts import Prompts
+from .models import Condition, Denoiser, add_noise, repeat, rows
+from .training import Fit
+
+
+def join(one: Condition, two: Condition) -> Condition:
+    """The rows of both, one after the other."""
+    return {name: torch.cat([one[name], two[name]]) for name in one}
+
+
+def spread_levels(denoiser: Denoiser, count: int, generator: torch.Generator) -> Tensor:
+    """Noise levels (count,): one stratified pass over all of them, in random order."""
+    t = (torch.rand(1, generator=generator) + torch.arange(count) / count) % 1
+    return (t[torch.randperm(count, generator=generator)] * denoiser.levels).long()
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Noised states (n, ...): the first ``tilted`` come from the anchor's law, the rest from retained prompts."""
+
+    x: Tensor  # (n, ...)
+    t: Tensor  # (n,)
+    y: Tensor  # (n, ...) denoising targets of the draws
+    tilted: int
+    chosen: Tensor  # (tilted,) which draws of the anchor's law
+    asked: Condition  # (n,) for the student: the anchor and the concepts' wordings, then retained prompts
+    anchored: Condition  # (n,) for the teacher: the anchor, then retained prompts
+
+
+class Batches:
+    """``batches(generator)``: the batch of one step, a function of the generator alone."""
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        prompts: Prompts,
+        latents: Tensor,
+        retained_latents: Tensor,
+        retained_prompts: Sequence[str],
+        settings: Fit,
+    ) -> None:
+        self.denoiser, self.latents, self.retained_latents = denoiser, latents, retained_latents
+        wordings = [wording for concept in prompts.concepts for wording in concept.wordings]
+        self._asking = denoiser.condition([prompts.anchor, *wordings])
+        self._askings = 1 + len(wordings)
+        distinct = sorted(set(retained_prompts))
+        self._kept = denoiser.condition(distinct)
+        self._kept_row = torch.tensor([distinct.index(prompt) for prompt in retained_prompts])
+        self.retained = round(settings.batch * settings.retain_share)
+        self.tilted = settings.batch - self.retained
+        self._device = next(denoiser.network.parameters()).device
+
+    def __call__(self, generator: torch.Generator) -> Batch:
+        denoiser, tilted = self.denoiser, self.tilted
+        chosen = torch.randint(len(self.latents), (tilted,), generator=generator)
+        other = torch.randint(len(self.retained_latents), (self.retained,), generator=generator)
+        x0 = torch.cat([self.latents[chosen], self.retained_latents[other]]).to(self._device)
+        t = spread_levels(denoiser, len(x0), generator).to(self._device)
+        eps = torch.randn(x0.shape, generator=generator).to(x0)
+        x, y = add_noise(denoiser, x0, eps, t), denoiser.target(x0, eps, t)
+        # Half of the tilted rows under the anchor itself, half under the concept's wordings in turn.
+        wording = torch.randint(self._askings, (tilted,), generator=generator)
+        wording[: tilted // 2] = 0
+        kept = rows(self._kept, self._kept_row[other])
+        asked = join(rows(self._asking, wording), kept)
+        anchored = join(repeat(rows(self._asking, slice(0, 1)), tilted), kept)
+        return Batch(x, t, y, tilted, chosen, asked, anchored)
