@@ -3,14 +3,14 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
-from diffusion.models import StableDiffusion, add_noise, load_pipeline, repeat, rows
+from diffusion.models import StableDiffusion, add_noise, load_pipeline, repeat, rows, variance_preserving
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
 def test_targets_and_noise_agree_with_diffusers_schedulers(reader, prediction):
     scheduler = DDPMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type=prediction)
     model = StableDiffusion(reader.pipeline)
-    model.alpha_bar, model.prediction_type = scheduler.alphas_cumprod.double(), prediction
+    model.noising = variance_preserving(scheduler)
     generator = torch.Generator().manual_seed(0)
     x0, eps = (torch.randn(5, 4, 8, 8, generator=generator) for _ in range(2))
     t = torch.tensor([0, 3, 250, 700, 990])

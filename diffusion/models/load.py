@@ -1,0 +1,65 @@
+"""From a name to a pipeline, and from a pipeline to its denoiser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .adapters import StableDiffusion, StableDiffusion3, StableDiffusionXL, Unconditional
+from .protocol import Denoiser
+
+DIGITS = "digits"
+
+# By the pipeline's class, because that is what decides how the network is called. Their image-to-image, inpainting and
+# control variants are classes of their own, and each can be turned into one of these with `from_pipe`.
+FAMILIES: dict[str, type[Denoiser]] = {
+    "DDPMPipeline": Unconditional,
+    "DDIMPipeline": Unconditional,
+    "StableDiffusionPipeline": StableDiffusion,
+    "StableDiffusionXLPipeline": StableDiffusionXL,
+    "StableDiffusion3Pipeline": StableDiffusion3,
+}
+
+
+def denoiser_of(pipeline: Any) -> Denoiser:
+    """The :class:`Denoiser` of a pipeline's family.
+
+    Raises ``ValueError`` for a pipeline of another family, or one that lacks a component or has an unfit one.
+    """
+    for kind in type(pipeline).__mro__:
+        if kind.__name__ in FAMILIES and kind.__module__.split(".")[0] == "diffusers":
+            family: Any = FAMILIES[kind.__name__]
+            denoiser: Denoiser = family(pipeline)
+            return denoiser
+    raise ValueError(
+        f"pipeline must be one of {', '.join(FAMILIES)}, got {type(pipeline).__name__} (a variant of one of these can "
+        "be turned into it by its from_pipe)"
+    )
+
+
+def load_pipeline(model: str, dtype: torch.dtype = torch.float32) -> Any:
+    """``digits`` (the embedded pipeline), or a folder or hub name that diffusers can load, from safetensors only.
+
+    Raises ``ValueError`` with the reason when there is no such pipeline.
+    """
+    from diffusers import DiffusionPipeline
+
+    if not model.strip():
+        raise ValueError("model must be 'digits', a folder or a hub name, got an empty string")
+    place: str | Path = model
+    if model == DIGITS:
+        from ..digits import PIPELINE_FOLDER
+
+        place = PIPELINE_FOLDER
+    elif Path(model).exists() and not (Path(model) / "model_index.json").is_file():
+        raise ValueError(f"model folder {model!r} holds no model_index.json, so it is no diffusers pipeline")
+    elif not Path(model).exists() and (model.startswith((".", "/", "~")) or model.count("/") != 1):
+        raise ValueError(f"model {model!r} is neither an existing folder, nor 'digits', nor a hub name 'owner/name'")
+    try:
+        pipeline = DiffusionPipeline.from_pretrained(str(place), dtype=dtype, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"model {model!r} could not be loaded: {error}") from error
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
