@@ -12,7 +12,7 @@ from scipy.interpolate import CubicHermiteSpline
 import duality as du
 import toy
 from toy.dual import domain_end, dual_value
-from toy.explorer.levels import Range, ranges, suggested
+from toy.explorer.levels import Range, critical_level, ranges, suggested
 from toy.explorer.state import EntryError, Scene, State, scene
 from toy.mixtures import Array
 from toy.quadrature import REACH, Nodes, grid
@@ -132,7 +132,7 @@ class Engine:
                 except (TruncationError, ResolutionError, du.InfeasibleError) as error:
                     # What a lattice cannot reach a larger one may: log ratios are unbounded, the lattice's are not.
                     if isinstance(error, ResolutionError):
-                        size = 2 * size - 1
+                        size = _odd(1.45 * size)  # twice the nodes; the error falls exponentially in their number
                     else:
                         size, reach = _odd(1.5 * size), 1.5 * reach
                     if size > _MOST or reach > 31:
@@ -245,7 +245,18 @@ def frontier_curve(problem: du.Problem, ratios: du.LogRatios, view: View, index:
         spread = spread[::-1]  # from mild to severe, so that warm starts help
     table = np.repeat(np.array([view.levels]), len(spread), axis=0)
     table[:, index] = spread
-    solutions = _walk(lambda rows: du.frontier(problem, ratios, rows), table)
+    # With one concept V is a straight line beyond the critical level: one solution there gives the rest.
+    enough = len(table)
+    if view.state.key == "FU" and ratios.m == 1:
+        enough = min(enough, max(int(np.searchsorted(spread, critical_level(ratios, 0))) + 1, 2))
+    solutions = _walk(lambda rows: du.frontier(problem, ratios, rows), table[:enough])
+    if len(solutions) == enough < len(table):
+        if solutions[-1].attained:
+            solutions += _walk(lambda rows: du.frontier(problem, ratios, rows), table[enough:])
+        else:
+            spread = np.append(spread[:enough], spread[-1])
+            rest = float(solutions[-1].multipliers[0]) * (spread[-1] - spread[-2])
+            solutions.append(replace(solutions[-1], dual=solutions[-1].dual + rest))
     if len(solutions) < 2:
         return Curve(np.zeros(0), np.zeros(0), np.zeros(0, dtype=bool))
     order = np.argsort(spread[: len(solutions)])

@@ -73,6 +73,18 @@ def unit(key: str) -> str:
     return {"LU posterior": "probability", "LU density": "density"}.get(key, "nats")
 
 
+def critical_level(ratios: du.LogRatios, i: int) -> float:
+    """KL(q_i‖p) at lam_i = ess inf q/q_i, the others 0: the level that FU reaches with it alone.
+
+    About: where the slack 1 - lam q_i/q is below a rounding its logarithm is not known.
+    """
+    rho = ratios.values[:, i]
+    under = np.exp(ratios.log_weights + rho)
+    least = math.exp(-float(rho.max()))
+    slack = np.maximum(1 - np.exp(rho - rho.max()), _FLOOR)
+    return float(under @ (rho - np.log(slack))) + (math.log1p(-least) if least < 1 else -math.inf)
+
+
 def _range(key: str, ratios: du.LogRatios, q: Array, i: int) -> Range:
     rho = ratios.values[:, i]
     if key in ("RU", "LU log-ratio"):
@@ -80,13 +92,8 @@ def _range(key: str, ratios: du.LogRatios, q: Array, i: int) -> Range:
         little, much = 0.9 * reverse, reverse + max(20.0, 1.5 * reverse)
         return Range(little, much, False) if key == "RU" else Range(-little, -much, False)
     if key == "FU":
-        under = q * np.exp(rho)
-        forward = float(under @ rho)  # KL(q_i‖q)
-        least = math.exp(-float(rho.max()))
-        slack = np.maximum(1 - np.exp(rho - rho.max()), _FLOOR)
-        # KL(q_i‖p) at the end of the domain of this multiplier alone: beyond it no density attains the level.
-        critical = float(under @ (rho - np.log(slack))) + (math.log1p(-least) if least < 1 else -math.inf)
-        much = min(max(1.15 * critical, forward + 3.0), forward + 40.0)
+        forward = float((q * np.exp(rho)) @ rho)  # KL(q_i‖q)
+        much = min(max(1.15 * critical_level(ratios, i), forward + 3.0), forward + 40.0)
         return Range(0.5 * forward, much, False)
     if key == "LU posterior":
         mean = float(ratios.priors[i]) if ratios.priors is not None else 0.5
