@@ -47,7 +47,7 @@ default_role = None
 add_module_names = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
-autodoc_default_options = {"show-inheritance": False}
+autodoc_type_aliases = {"ArrayLike": "ArrayLike", "Array": "Array"}
 napoleon_use_rtype = False
 napoleon_use_ivar = True
 

@@ -11,7 +11,12 @@ from typing import Any
 
 SECTION = re.compile(r"^(Args|Attributes|Returns|Raises|Warns|Yields|Notes?|Examples?|Source):\s*$")
 LITERAL = re.compile(r"(``[^`]+``|`[^`]+`|:[a-z:]+:`[^`]+`)")
+EMPHASIS = re.compile(
+    r"(?<![\w*])(\*\w(?:[^*]*\w)?\*)(?![\w*])|[*|\\`]|_(?=\W|$)"
+)  # *emphasis* stays, the rest is literal
 ENTRY = re.compile(r"^(?P<name>[A-Za-z_][\w, <.=*]*?) : (?P<rest>\S.*)$")
+
+KEPT: dict[str, list[str]] = {}
 
 
 def escaped(text: str) -> str:
@@ -21,7 +26,7 @@ def escaped(text: str) -> str:
         if k % 2:
             parts[k] = part if part.startswith((":", "``")) else f"`{part}`"
         else:
-            parts[k] = re.sub(r"([*|\\`]|_(?=\W|$))", r"\\\1", part)
+            parts[k] = EMPHASIS.sub(lambda found: found[1] or "\\" + found[0], part)
     return "".join(parts)
 
 
@@ -43,7 +48,9 @@ def plain(lines: list[str]) -> list[str]:
         if indent == 0:
             in_block = False
             section = 1 if SECTION.match(line) else 0
-        if re.match(r"^[-=]{3,}$", text) or SECTION.match(line):
+        if re.match(r"^-{3,}$", text) or text == "Parameters":  # NumPy's heading: its entries are a list as they are
+            continue
+        if SECTION.match(line):
             out.append(line)
             continue
         before = next((one for one in reversed(lines[:k]) if one.strip()), "")
@@ -61,8 +68,7 @@ def plain(lines: list[str]) -> list[str]:
             out.append("    " + text)
             continue
         entry = ENTRY.match(text)
-        underlined = any(re.match(r"^-{3,}$", one.strip()) for one in lines[:k])
-        if not section and not underlined and indent == 0 and entry:
+        if not section and indent == 0 and entry:
             if out and out[-1] and not out[-1].startswith(("* ", "  ")):
                 out.append("")
             out.append(f"* ``{entry['name']}``: {escaped(entry['rest'])}")
@@ -72,10 +78,19 @@ def plain(lines: list[str]) -> list[str]:
     return out
 
 
-def process(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+def before_napoleon(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     lines[:] = plain(lines)
+    if what in ("attribute", "property"):
+        KEPT[name] = list(lines)
+
+
+def after_napoleon(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Napoleon reads "formula: remark" in an attribute as "type: description"; here it is neither."""
+    if name in KEPT:
+        lines[:] = KEPT.pop(name)
 
 
 def setup(app: Any) -> dict[str, bool]:
-    app.connect("autodoc-process-docstring", process, priority=100)  # before napoleon
+    app.connect("autodoc-process-docstring", before_napoleon, priority=100)
+    app.connect("autodoc-process-docstring", after_napoleon, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

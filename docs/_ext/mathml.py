@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from docutils import nodes
@@ -10,17 +11,29 @@ from sphinx.util import logging
 
 logger = logging.getLogger(__name__)
 
+FUNCTION = r"\\(?:log|exp|inf|sup|max|min|lim)"
+
+
+def prepared(text: str) -> str:
+    """TeX as the converter likes it: commands that it knows, bars that stand close, air around function names."""
+    for name in ("align*", "align", "equation*", "equation", "gather*", "gather"):
+        text = text.removeprefix(rf"\begin{{{name}}}").removesuffix(rf"\end{{{name}}}").strip()
+    text = text.replace(r"\dots", r"\ldots").replace(r"ess\,", "ess\N{NO-BREAK SPACE}")
+    text = re.sub(r"(\\operatorname\{[^}]*\})\s*(?=[A-Za-z\\])", r"\1\\,", text)
+    text = re.sub(r"(?<!\\)\|([^|]+?)(?<!\\)\|", r"\\lvert \1\\rvert ", text)
+    text = re.sub(rf"({FUNCTION})\s+(?=[A-Za-z\\])(?!\\(?:bigl|Bigl|left|frac))", r"\1\\,", text)
+    return re.sub(rf"(?<=[A-Za-z0-9}})])\s*(?={FUNCTION}(?![a-z]))(?<!\\in)(?<!\\le)(?<!\\ge)", r"\\,", text)
+
 
 def convert(self: Any, node: nodes.Node, *, block: bool) -> str:
     """MathML of a node; a formula that cannot be converted is a warning, and so an error in our build."""
-    text = node.astext().strip().replace(r"\dots", r"\ldots")  # the converter knows one of the two
-    for name in ("align*", "align", "equation*", "equation", "gather*", "gather"):
-        text = text.removeprefix(rf"\begin{{{name}}}").removesuffix(rf"\end{{{name}}}").strip()
+    text = prepared(node.astext().strip())
     try:
-        return str(latex2mathml.tex2mathml(text, as_block=block))
+        made = str(latex2mathml.tex2mathml(text, as_block=block))
     except MathError as error:
         logger.warning("formula not converted: %s: %s", text, error, location=node)
-        return self.encode(text)
+        return str(self.encode(text))
+    return re.sub(r'<mo(?: class="mathopen")?>\|</mo>', '<mo lspace="0" rspace="0">|</mo>', made)
 
 
 def inline(self: Any, node: nodes.Node) -> None:
