@@ -113,16 +113,19 @@ class NuPI:
         return np.asarray(self._parameter.detach().numpy().copy())
 
     def state_dict(self) -> dict[str, Any]:
+        # Plain numbers: the settings come with the constructor, and so the state fits into JSON beside the multipliers.
         if self._optimizer is None:
             return {}
-        return {"size": int(self._parameter.numel()), "optimizer": self._optimizer.state_dict()}
+        memory = self._optimizer.state[self._parameter]
+        return {"size": int(self._parameter.numel()), "memory": {name: memory[name].tolist() for name in memory}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if not state:
             self._parameter = self._optimizer = None
             return
         self._start(int(state["size"]))
-        self._optimizer.load_state_dict(state["optimizer"])
+        memory = {name: self._torch.tensor(value, dtype=self._torch.float64) for name, value in state["memory"].items()}
+        self._optimizer.state[self._parameter] = memory
 
 
 @dataclass(frozen=True)

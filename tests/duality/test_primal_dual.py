@@ -1,5 +1,7 @@
 """The alternating algorithm meets the solver, by both dual rules, and resumes where it stopped."""
 
+import json
+
 import numpy as np
 import pytest
 from instances import finite_space, own_levels, worked_mixture
@@ -64,7 +66,7 @@ def test_saved_and_resumed_bit_for_bit(make):
     first = PrimalDual(problem, ExactPlayer(problem, ratios), make())
     first.run(5)
     second = PrimalDual(problem, ExactPlayer(problem, ratios), make())
-    second.load_state_dict(first.state_dict())
+    second.load_state_dict(json.loads(json.dumps(first.state_dict())))
     assert second.rounds == 5
     np.testing.assert_array_equal(second.run(7).multipliers, straight[5:])
 
