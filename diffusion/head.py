@@ -23,15 +23,18 @@ from .models import Condition, Denoiser, add_noise, repeat
 
 
 class Bottleneck:
-    """Catches the bottleneck's activations of the running forward pass: ``with Bottleneck(denoiser) as caught``."""
+    """Catches the bottleneck's activations of the running forward pass: ``with Bottleneck(denoiser) as caught``.
+
+    ``caught.last`` (n, c, h, w): a UNet's middle, or the picture's tokens in the middle block of a transformer.
+    """
 
     def __init__(self, denoiser: Denoiser) -> None:
-        self._module = denoiser.bottleneck
+        self._module, self._activations = denoiser.bottleneck, denoiser.activations
         self.last: Tensor | None = None
 
     def __enter__(self) -> Bottleneck:
         def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            self.last = output if isinstance(output, Tensor) else output[0]
+            self.last = self._activations(output)
 
         self._handle = self._module.register_forward_hook(keep)
         return self
@@ -42,9 +45,9 @@ class Bottleneck:
 
 def pooled(caught: Tensor, output: Tensor) -> Tensor:
     """Features (n, D): activations averaged to at most 4x4 places, and the prediction averaged to at most 8x8."""
-    inner = nn.functional.adaptive_avg_pool2d(caught.float(), min(4, caught.shape[-1])).flatten(1)
-    outer = nn.functional.adaptive_avg_pool2d(output.float(), min(8, output.shape[-1])).flatten(1)
-    return torch.cat([inner, outer], dim=1)
+    inner = nn.functional.adaptive_avg_pool2d(caught.float(), min(4, *caught.shape[-2:])).flatten(1)
+    outer = nn.functional.adaptive_avg_pool2d(output.float(), min(8, *output.shape[-2:])).flatten(1)
+    return torch.cat([inner.to(outer.device), outer], dim=1)
 
 
 def features(denoiser: Denoiser, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
