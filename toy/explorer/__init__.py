@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import socket
 from typing import Any
 
 
@@ -25,20 +26,23 @@ def serve(port: int = 5006, show: bool = True) -> None:
         raise ImportError("the explorer needs Panel and Matplotlib: install unlearning-duality[explore]") from error
     from toy.explorer.page import page
 
-    try:
-        server: Any = panel.serve(
-            {"/": page},
-            port=port,
-            address="localhost",
-            show=show,
-            start=False,
-            title="Unlearning explorer",
-            verbose=False,
-        )
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise
-        raise OSError(errno.EADDRINUSE, f"port: {port} is taken; give another, or 0 for any that is free") from None
+    _check_port(port)
+    server: Any = panel.serve(
+        {"/": page}, port=port, address="localhost", show=show, start=False, title="Unlearning explorer", verbose=False
+    )
     print(f"The explorer is at http://localhost:{server.port}/ (Ctrl+C ends it)", flush=True)
     with contextlib.suppress(KeyboardInterrupt):
         server.run_until_shutdown()
+
+
+def _check_port(port: int) -> None:
+    """``OSError`` that names the port where something else listens on it."""
+    with socket.socket() as trial:
+        # As servers do it: a port that was just given up may be taken again at once.
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind(("localhost", port))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            raise OSError(errno.EADDRINUSE, f"port: {port} is taken; give another, or 0 for any that is free") from None

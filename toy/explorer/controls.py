@@ -61,29 +61,29 @@ class Controls:
     def __init__(self, report: Report) -> None:
         self._report = report
         self._quiet = False
-        self.start = widget(pn.widgets.Select, name="Start from", options={"(as it is)": "", **names()}, value="")
-        self.problem = widget(pn.widgets.RadioButtonGroup, name="Problem", options=PROBLEM_LABELS, value="LU")
-        self.kind = widget(pn.widgets.Select, name="Likelihood", options=KIND_LABELS, value=KINDS[0])
+        self.start = widget(pn.widgets.Select, label="Start from", options={"(as it is)": "", **names()}, value="")
+        self.problem = widget(pn.widgets.RadioButtonGroup, label="Problem", options=PROBLEM_LABELS, value="LU")
+        self.kind = widget(pn.widgets.Select, label="Likelihood", options=KIND_LABELS, value=KINDS[0])
         counts = {str(k): k for k in range(1, MOST_CONCEPTS + 1)}
-        self.concepts = widget(pn.widgets.Select, name="Number of concepts to unlearn", options=counts, value=1)
+        self.concepts = widget(pn.widgets.Select, label="Number of concepts to unlearn", options=counts, value=1)
         self.sliders = [
             widget(pn.widgets.FloatSlider, start=0.0, end=1.0, step=0.005, value=0.5, show_value=False)
             for _ in range(MOST_CONCEPTS)
         ]
-        self.levels = [widget(pn.widgets.FloatInput, name="", value=0.0) for _ in range(MOST_CONCEPTS)]
+        self.levels = [widget(pn.widgets.FloatInput, label="", value=0.0) for _ in range(MOST_CONCEPTS)]
         self.level_wrong = pane()
-        self.shown = widget(pn.widgets.Select, name="Curves along concept", options={"1": 0}, value=0)
-        self.draws = widget(pn.widgets.Checkbox, name="Show draws", value=True)
-        self.mode = widget(pn.widgets.Select, name="Mode to edit", options={"1": 0}, value=0)
+        self.shown = widget(pn.widgets.Select, label="Curves along concept", options={"1": 0}, value=0)
+        self.draws = widget(pn.widgets.Checkbox, label="Show draws", value=True)
+        self.mode = widget(pn.widgets.Select, label="Mode to edit", options={"1": 0}, value=0)
         self.entries = {
-            name: widget(pn.widgets.FloatInput, name=label, value=0.0, step=0.1, width=95, sizing_mode=None)
+            name: widget(pn.widgets.FloatInput, label=label, value=0.0, step=0.1, width=95, sizing_mode=None)
             for name, label in ENTRIES.items()
         }
         self.weight = self._share("Weight in q")
         self.shares = [self._share(f"Share in q{SUBSCRIPTS[i]}") for i in range(MOST_CONCEPTS)]
         self.mode_wrong = pane()
-        self.add = widget(pn.widgets.Button, name="Add a mode")
-        self.remove = widget(pn.widgets.Button, name="Remove this mode")
+        self.add = widget(pn.widgets.Button, label="Add a mode")
+        self.remove = widget(pn.widgets.Button, label="Remove this mode")
         self._watch()
 
     def settings(self) -> Any:
@@ -123,8 +123,8 @@ class Controls:
             for i in range(MOST_CONCEPTS):
                 self.levels[i].visible = self.sliders[i].visible = self.shares[i].visible = i < m
                 if i < m:
-                    self.levels[i].name = asked(key, i)
-                    self.sliders[i].name = f"b{SUBSCRIPTS[i]} from little to much"
+                    self.levels[i].label = asked(key, i)
+                    self.sliders[i].label = f"b{SUBSCRIPTS[i]} from little to much"
             self.mode.options = {str(k + 1): k for k in range(len(state.modes))}
             self.mode.value = chosen
             mode = state.modes[chosen]
@@ -156,7 +156,7 @@ class Controls:
         return list(zip(self.levels, self.sliders, strict=True))
 
     def _share(self, name: str) -> Any:
-        return widget(pn.widgets.EditableFloatSlider, name=name, start=0.0, end=1.0, step=0.01, value=0.0)
+        return widget(pn.widgets.EditableFloatSlider, label=name, start=0.0, end=1.0, step=0.01, value=0.0)
 
     def _watch(self) -> None:
         for what, one in (

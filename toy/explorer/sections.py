@@ -30,7 +30,7 @@ class NoiseSection:
     def __init__(self, report: Callable[..., None]) -> None:
         self.alpha_bar = widget(
             pn.widgets.EditableFloatSlider,
-            name="Noise level ᾱ (1: data, near 0: noise)",
+            label="Noise level ᾱ (1: data, near 0: noise)",
             start=0.02,
             end=1.0,
             step=0.005,
@@ -39,10 +39,10 @@ class NoiseSection:
             fixed_end=1.0,
             max_width=420,
         )
-        self.rule = widget(pn.widgets.Select, name="Guided by", options=["no guidance"], max_width=260)
+        self.rule = widget(pn.widgets.Select, label="Guided by", options=["no guidance"], max_width=260)
         self.player = widget(
             pn.widgets.Player,
-            name="Step of the reverse process",
+            label="Step of the reverse process",
             start=0,
             end=1,
             value=0,
@@ -135,7 +135,7 @@ class CompareSection:
     def __init__(self, report: Callable[..., None]) -> None:
         self.kept = widget(
             pn.widgets.EditableFloatSlider,
-            name="Left of every concept (% of what q has)",
+            label="Left of every concept (% of what q has)",
             start=0.5,
             end=60.0,
             step=0.5,

@@ -1,0 +1,148 @@
+"""The page without a browser: entries change the state, the texts follow, links restore."""
+
+from __future__ import annotations
+
+import builtins
+import socket
+from typing import Any
+
+import numpy as np
+import pytest
+
+import toy.explorer
+from toy.explorer.state import from_example, from_link, to_link
+
+pytest.importorskip("panel", reason="the page needs Panel: install unlearning-duality[explore]")
+
+from toy.explorer.page import Page
+
+
+@pytest.fixture
+def page() -> Page:
+    return Page()
+
+
+def test_it_begins_with_the_worked_example(page: Page) -> None:
+    assert "Solved" in page.status.object
+    assert "0.31081 nats" in page.status.object
+    assert page.controls.levels[0].label == "b₁: mean of Pr(1|x) ≤"
+    assert "du.Likelihood([0.01]" in page.save.code.object
+    page.template()
+
+
+def test_widgets_change_the_view(page: Page) -> None:
+    page.controls.problem.value = "FU"
+    assert "KL(q<sub>1</sub>‖p) = 4" in page.status.object
+    assert page.controls.kind.visible is False
+    page.controls.levels[0].value = 19.5
+    assert "Not attained" in page.status.object
+    assert "limit of p" in page.legend.object
+    assert page.controls.sliders[0].value > 0.8
+    page.controls.sliders[0].value = 0.0
+    assert "Inactive" in page.status.object
+    page.controls.start.value = "several"
+    assert page.controls.concepts.value == 3
+    assert [box.visible for box in page.controls.levels] == [True, True, True, False]
+    page.controls.shown.value = 2
+    assert "b<sub>3</sub> = 4" in page.frontier_says.object
+    page.controls.weight.value = 0.4
+    page.controls.add.clicks += 1
+    assert page.controls.mode.value == 6
+    page.controls.remove.clicks += 1
+    assert len(page.state.modes) == 6
+
+
+def test_bad_entries_are_explained_where_they_were_made(page: Page) -> None:
+    page.controls.entries["c12"].value = 2.0
+    assert "singular or indefinite" in page.controls.mode_wrong.object
+    assert "last entries that made sense" in page.status.object
+    page.controls.entries["c12"].value = 0.0
+    assert page.controls.mode_wrong.object == ""
+    assert "Solved" in page.status.object
+    page.controls.levels[0].value = -1.0
+    assert "between 0 and 1" in page.controls.level_wrong.object
+    assert page.certificate.object == ""
+    assert all(button.disabled for button in page.save.figures)
+    page.controls.levels[0].value = None
+    assert "empty" in page.controls.mode_wrong.object
+    page.controls.levels[0].value = 0.02
+    assert "Solved" in page.status.object
+
+
+def test_dragging_moves_modes_and_turns_covariances(page: Page) -> None:
+    data = {name: list(values) for name, values in page.plane.modes.data.items()}
+    data["x"][2], data["y"][2] = 2.123456, -1.0
+    page.plane.modes.data = data
+    assert (page.state.modes[2].x, page.state.modes[2].y) == (2.1235, -1.0)
+    assert page.controls.mode.value == 2
+    at = np.column_stack([page.plane.handles.data["x"], page.plane.handles.data["y"]])
+    mean = np.array([2.1235, -1.0])
+    grown = at.copy()
+    grown[0] = mean + 2 * (at[0] - mean)
+    page.plane.handles.data = {"x": grown[:, 0], "y": grown[:, 1]}
+    assert np.linalg.eigvalsh(page.state.modes[2].covariance) == pytest.approx([0.5, 2.0], rel=1e-3)
+    page.plane.handles.data = {"x": [mean[0], grown[1, 0]], "y": [mean[1], grown[1, 1]]}
+    assert "standard deviation of 0" in page.controls.mode_wrong.object
+    # Backspace in the draw tool takes a point away.
+    page._settle()
+    data = {name: list(values)[:2] for name, values in page.plane.modes.data.items()}
+    page.plane.modes.data = data
+    assert len(page.state.modes) == 2
+    assert "Solved" in page.status.object
+
+
+def test_sections_follow(page: Page) -> None:
+    for problem in ("RU", "FU", "LU"):
+        page.controls.problem.value = problem
+        page.switch.value = "noise"
+        assert "rms" in page.noise.says[1].object
+        page.noise.alpha_bar.value = {"RU": 0.8, "FU": 0.5, "LU": 0.3}[problem]
+        assert page.state.alpha_bar == page.noise.alpha_bar.value
+        page.noise.player.value = 1
+        page.noise.player.value = page.noise.player.end
+        assert "Draws that show the concept" in page.noise.play_says.object
+        assert page._figure() is not None
+        page.switch.value = "compare"
+        assert page.state.section == "compare"
+    page.compared.kept.value = 20.0
+    assert "20 % left" in page.compared.says[0].object
+    assert page._figure() is not None
+
+
+def test_a_link_restores_the_view_and_a_broken_one_says_so() -> None:
+    state = from_example("unequal", "FU").with_mode(0, x=-1.5)
+    restored = Page(to_link(state))
+    assert restored.state == state
+    assert restored.controls.problem.value == "FU"
+    broken = Page("no link at all")
+    assert "cut or changed" in broken.controls.mode_wrong.object
+    assert broken.state == from_example("worked")
+    link = broken._told.data["link"][0]
+    assert from_link(link) == broken.state
+
+
+def test_messages_cannot_carry_markup(page: Page) -> None:
+    page.notice = "<img src=x onerror=alert(1)>"
+    page.refresh()
+    assert "<img" not in page.controls.mode_wrong.object
+
+
+def test_a_taken_port_is_named() -> None:
+    with socket.socket() as taken:
+        taken.bind(("localhost", 0))
+        taken.listen()
+        with pytest.raises(OSError, match="is taken"):
+            toy.explorer.serve(port=taken.getsockname()[1], show=False)
+
+
+def test_without_panel_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def missing(name: str, *rest: Any, **named: Any) -> Any:
+        if name == "panel":
+            raise ImportError(name)
+        return real(name, *rest, **named)
+
+    monkeypatch.setattr(builtins, "__import__", missing)
+    with pytest.raises(ImportError, match=r"unlearning-duality\[explore\]"):
+        toy.explorer.serve(show=False)
