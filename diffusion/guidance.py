@@ -5,7 +5,13 @@ At a noised state every problem is negative guidance,
     output = q(x_t | c) + sum_i k_i(rho_t) (q(x_t) - q(x_t | u_i)),        k = solution.guidance(rho_t),
 
 with rho_t from a contrast head on the activations of the same forward pass. Differences are taken on the raw output,
-which is affine in the score (:mod:`diffusion.models`). Prompts that ask for a concept fall back to the anchor.
+which is affine in the score (:mod:`diffusion.models.noising`). Prompts that ask for a concept fall back to the anchor.
+
+A network without prompts has no q(x_t | u_i); there the difference of the scores is that of the head,
+
+    score_q - score_i = - grad rho_i,t(x_t),        eps = eps_q + noise sum_i k_i grad rho_i,t,
+
+through the network's own features, at the cost of one backward pass.
 """
 
 from __future__ import annotations
@@ -40,35 +46,63 @@ class Guided:
     """``with Guided(denoiser, prompts, head, strength):`` every call of the pipeline samples the guided law.
 
     Works with any sampler and with classifier-free guidance: the network's output is corrected row by row, and the same
-    correction on both halves of a classifier-free pair passes through unchanged.
+    correction on both halves of a classifier-free pair passes through unchanged. ``prompts`` may be left out (None)
+    where the pipeline takes none.
     """
 
     def __init__(
-        self, denoiser: Denoiser, prompts: Prompts, head: ContrastHead, strength: Strength, limit: float = 20.0
+        self,
+        denoiser: Denoiser,
+        prompts: Prompts | None,
+        head: ContrastHead,
+        strength: Strength,
+        limit: float = 20.0,
     ) -> None:
         self.denoiser, self.head, self.strength, self.limit = denoiser, head, strength, limit
         self.trace = Trace()
-        wordings = [wording for concept in prompts.concepts for wording in concept.wordings]
-        self._asking = denoiser.condition(wordings)
-        self._anchor = denoiser.condition([prompts.anchor])
-        self._empty = denoiser.condition([""])
-        self._concepts = denoiser.condition([concept.name for concept in prompts.concepts])
         self._inside = False
+        self._empty = self._words([""])
+        if denoiser.worded:
+            if prompts is None:
+                raise ValueError("prompts must be given for a pipeline that takes prompts, got None")
+            self._asking = self._words([wording for concept in prompts.concepts for wording in concept.wordings])
+            self._anchor = self._words([prompts.anchor])
+            self._concepts = self._words([concept.name for concept in prompts.concepts])
+
+    def _words(self, prompts: list[str]) -> Condition:
+        """The parts of a condition that depend on the prompt; the others stay those of the running call."""
+        condition = self.denoiser.condition(prompts)
+        return {name: condition[name] for name in self.denoiser.worded}
 
     def __enter__(self) -> Guided:
         self._caught = Bottleneck(self.denoiser)
         self._caught.__enter__()
         network = self.denoiser.network
-        self._handles = [
-            network.register_forward_pre_hook(self._fall_back, with_kwargs=True),
-            network.register_forward_hook(self._correct, with_kwargs=True),
-        ]
+        correct = self._correct if self.denoiser.worded else self._correct_by_gradient
+        self._handles: list[Any] = [network.register_forward_hook(self._outside(correct), with_kwargs=True)]
+        if self.denoiser.worded:
+            fall_back = self._outside(self._fall_back)
+            self._handles.append(network.register_forward_pre_hook(fall_back, with_kwargs=True))
         return self
 
     def __exit__(self, *_: object) -> None:
         self._caught.__exit__()
         for handle in self._handles:
             handle.remove()
+
+    def _outside(self, hook: Callable[..., Any]) -> Callable[..., Any]:
+        """The hook, for the sampler's calls only: not for those that the hooks make."""
+
+        def guarded(_module: Any, *arguments: Any) -> Any:
+            if self._inside:
+                return None
+            self._inside = True
+            try:
+                return hook(*arguments)
+            finally:
+                self._inside = False
+
+        return guarded
 
     def _same(self, condition: Condition, known: Condition) -> Tensor:
         """(n, k): whether row i of a condition is known row j. Equal prompts have bit-equal embeddings."""
@@ -79,50 +113,70 @@ class Guided:
             result = equal if result is None else result & equal
         return cast(Tensor, result)
 
-    def _fall_back(self, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if self._inside:
-            return None
-        asking = self._same({name: kwargs[name] for name in self._asking}, self._asking).any(1)
+    def _fall_back(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        _, _, condition = self.denoiser.read(args, kwargs)
+        asking = self._same(condition, self._asking).any(1)
         if not bool(asking.any()):
             return None
-        changed = dict(kwargs)
+        changed = {}
         for name, value in self._anchor.items():
-            changed[name] = kwargs[name].clone()
-            changed[name][asking] = value[0].to(kwargs[name].dtype)
-        return args, changed
+            changed[name] = condition[name].clone()
+            changed[name][asking] = value[0].to(condition[name].dtype)
+        return (), self.denoiser.reworded(args, kwargs, changed)
 
-    def _correct(self, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        if self._inside:
-            return None
-        self._inside = True
-        try:
-            return self._corrected(args, kwargs, output)
-        finally:
-            self._inside = False
+    def _rho(self, features: Tensor, t: Tensor) -> Tensor:
+        device = self.head.center.device
+        return cast(Tensor, self.head(features.to(device), log_snr(self.denoiser, t).to(device)))
+
+    def _strength(self, rho: Tensor, t: Tensor, like: Tensor) -> Tensor:
+        k = self.strength(rho.detach()).clamp(0, self.limit)
+        corrected_share = float((k > NEGLIGIBLE).any(1).float().mean())
+        self.trace.steps.append((int(t[0]), tuple(k.mean(0).tolist()), corrected_share))
+        return k.to(like)
 
     @torch.no_grad()
-    def _corrected(self, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        x = args[0] if args else kwargs["sample"]
-        level = args[1] if len(args) > 1 else kwargs["timestep"]
-        t = torch.as_tensor(level, device=x.device).reshape(-1).expand(len(x)).round().long()
-        result = output[0] if isinstance(output, tuple) else output.sample
-        empty = self._same({name: kwargs[name] for name in self._empty}, self._empty)[:, 0]
+    def _correct(self, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        denoiser = self.denoiser
+        x, timestep, condition = denoiser.read(args, kwargs)
+        t, result = denoiser.level(timestep), _tensor_of(output)
         free, inner = result, cast(Tensor, self._caught.last)
-        if not bool(empty.all()):  # other prompts: the head and the difference need the empty prompt's word as well
-            free = self.denoiser.predict(x, t, repeat(self._empty, len(x)))
+        if not bool(self._same(condition, self._empty).all()):
+            # other prompts: the head and the difference need the empty prompt's word as well
+            free = denoiser.call(x, timestep, {**condition, **repeat(self._empty, len(x))})
             inner = cast(Tensor, self._caught.last)
-        rho = self.head(pooled(inner, free), log_snr(self.denoiser, t))
-        k = self.strength(rho).clamp(0, self.limit).to(result.dtype)
+        k = self._strength(self._rho(pooled(inner, free), t), t, result)
         corrected = result.clone()
         for index in range(k.shape[1]):
             active = (k[:, index] > NEGLIGIBLE).nonzero()[:, 0]
             if len(active):
                 concept = repeat(rows(self._concepts, slice(index, index + 1)), len(active))
-                away = free[active] - self.denoiser.predict(x[active], t[active], concept)
+                under = {**rows(condition, active), **concept}
+                away = free[active] - denoiser.call(x[active], timestep[active], under)
                 corrected[active] += k[active, index].view(-1, *(1,) * (x.ndim - 1)) * away
-        corrected_share = float((k > NEGLIGIBLE).any(1).float().mean())
-        self.trace.steps.append((int(t[0]), tuple(k.mean(0).tolist()), corrected_share))
-        return (corrected, *output[1:]) if isinstance(output, tuple) else type(output)(sample=corrected)
+        return _with_tensor(output, corrected)
+
+    def _correct_by_gradient(self, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        denoiser = self.denoiser
+        x, timestep, condition = denoiser.read(args, kwargs)
+        t, result = denoiser.level(timestep), _tensor_of(output).detach()
+        with torch.enable_grad():
+            state = x.detach().requires_grad_()
+            free = denoiser.call(state, timestep, condition)
+            rho = self._rho(pooled(cast(Tensor, self._caught.last), free), t)
+            k = self._strength(rho, t, result)
+            (gradient,) = torch.autograd.grad((rho * k.to(rho)).sum(), state)  # rows do not mix: one gradient each
+        _, noise = denoiser.schedule(t)
+        # Where nothing of the picture is left the slope has no bound, and rho no gradient.
+        slope = denoiser.slope(t).clamp(-1e3, 1e3)
+        return _with_tensor(output, result + (slope * noise).to(result) * gradient)
+
+
+def _tensor_of(output: Any) -> Tensor:
+    return cast(Tensor, output[0] if isinstance(output, tuple) else output.sample)
+
+
+def _with_tensor(output: Any, value: Tensor) -> Any:
+    return (value, *output[1:]) if isinstance(output, tuple) else type(output)(sample=value)
 
 
 def constant(strength: float) -> Strength:
