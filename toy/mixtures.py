@@ -39,13 +39,23 @@ class GaussianMixture:
     covariances: Array
 
     def __init__(self, weights: ArrayLike, means: ArrayLike, covariances: ArrayLike) -> None:
-        self.weights = _weights(weights)
-        self.means = _means(means, len(self.weights))
-        self.covariances = _covariances(covariances, *self.means.shape)
+        checked = _weights(weights)
+        centres = _means(means, len(checked))
+        self._build(checked, centres, _covariances(covariances, *centres.shape))
+
+    @classmethod
+    def _trusted(cls, weights: Array, means: Array, covariances: Array) -> GaussianMixture:
+        """From arrays that come out of a mixture and are well formed: a sampler makes thousands of these."""
+        made = cls.__new__(cls)
+        made._build(weights, means, covariances)
+        return made
+
+    def _build(self, weights: Array, means: Array, covariances: Array) -> None:
+        self.weights, self.means, self.covariances = weights, means, covariances
         # Cholesky of the correlation matrix: the result is that of the covariance, but a failure then means
         # "correlations too close to one", whatever the units of the coordinates.
-        scale = np.sqrt(np.diagonal(self.covariances, axis1=1, axis2=2))
-        correlation = self.covariances / (scale[:, :, None] * scale[:, None, :])
+        scale = np.sqrt(np.diagonal(covariances, axis1=1, axis2=2))
+        correlation = covariances / (scale[:, :, None] * scale[:, None, :])
         self._cholesky = scale[:, :, None] * _cholesky(correlation)
         self._whitening = _inverse_of_triangles(self._cholesky)
         log_det = np.log(np.diagonal(self._cholesky, axis1=1, axis2=2)).sum(axis=1)
@@ -140,13 +150,13 @@ class GaussianMixture:
         """
         level = check_alpha_bar(alpha_bar)
         noise = (1 - level) * np.eye(self.dimension)
-        return GaussianMixture(self.weights, np.sqrt(level) * self.means, level * self.covariances + noise)
+        return self._trusted(self.weights, np.sqrt(level) * self.means, level * self.covariances + noise)
 
     def component(self, k: int) -> GaussianMixture:
         """N(means_k, covariances_k), component k on its own."""
         if not -len(self) <= k < len(self):
             raise ValueError(f"k: the mixture has {len(self)} components, given {k}")
-        return GaussianMixture([1.0], self.means[k][None], self.covariances[k][None])
+        return self._trusted(np.ones(1), self.means[k][None], self.covariances[k][None])
 
     def without(self, k: int) -> GaussianMixture:
         """The mixture of the other components, weights renormalised: exact forgetting of component k."""
@@ -274,20 +284,22 @@ def _covariances(covariances: ArrayLike, k: int, d: int) -> Array:
 def _cholesky(correlation: Array) -> Array:
     """Lower Cholesky factors; an error that names the component where a pivot is lost in rounding."""
     d = correlation.shape[1]
-    out = np.empty_like(correlation)
+    # The backward error of Cholesky is (d+1) eps of the unit diagonal: a squared pivot below it is noise.
+    noise = (d + 1) * _EPS
+    try:
+        together = np.asarray(np.linalg.cholesky(correlation))
+        if np.diagonal(together, axis1=1, axis2=2).min() ** 2 > noise:
+            return together
+    except np.linalg.LinAlgError:
+        pass  # which one it is, the search below says
     for k, matrix in enumerate(correlation):
-        try:
-            out[k] = np.linalg.cholesky(matrix)
-        except np.linalg.LinAlgError:
-            out[k] = 0.0
-        # The backward error of Cholesky is (d+1) eps of the unit diagonal: a squared pivot below it is noise.
-        if np.min(np.diag(out[k])) ** 2 <= (d + 1) * _EPS:
-            least = float(np.linalg.eigvalsh(matrix)[0])
+        least = float(np.linalg.eigvalsh(matrix)[0])
+        if least <= noise:
             raise ValueError(
                 f"covariances: component {k} is not positive definite to working precision "
                 f"(least eigenvalue of its correlation matrix: {least:.3g})"
             )
-    return out
+    raise ValueError("covariances: positive definite matrices are needed; a Cholesky pivot was lost in rounding")
 
 
 def _inverse_of_triangles(lower: Array) -> Array:

@@ -145,7 +145,8 @@ def convexity(generator: np.random.Generator) -> float:
     scale = generator.uniform(0.8, 1.0, size=case.multipliers.shape)
     eased = case.problem.levels - case.problem.direction * (1 - scale) * np.abs(case.problem.levels)
     levels = (case.problem.levels, eased, 0.5 * (case.problem.levels + eased))
-    values = [du.solve(with_levels(case.problem, level), case.ratios).primal for level in levels]
+    # V is the dual value: where easing one level leaves another that no density attains, the primal is a limit's cost.
+    values = [du.solve(with_levels(case.problem, level), case.ratios).dual for level in levels]
     return max(values[2] - 0.5 * (values[0] + values[1]), 0.0) / (1 + abs(values[0]))
 
 
@@ -154,7 +155,7 @@ def monotonicity(generator: np.random.Generator) -> float:
     case = instances.instance(generator)
     ease = generator.uniform(0.0, 0.3, size=case.multipliers.shape) * np.abs(case.problem.levels)
     eased = with_levels(case.problem, case.problem.levels - case.problem.direction * ease)
-    cheaper = du.solve(eased, case.ratios).primal
+    cheaper = du.solve(eased, case.ratios).dual
     bound = case.cost - case.multipliers @ ease
     return max(cheaper - case.cost, bound - cheaper, 0.0) / (1 + abs(case.cost))
 
