@@ -55,7 +55,8 @@ class Batches:
         settings: Fit,
     ) -> None:
         self.denoiser, self.latents, self.retained_latents = denoiser, latents, retained_latents
-        wordings = [wording for concept in prompts.concepts for wording in concept.wordings]
+        # A pipeline without prompts has nothing but its anchor to be asked for.
+        wordings = [text for concept in prompts.concepts for text in concept.wordings if denoiser.worded]
         self._asking = denoiser.condition([prompts.anchor, *wordings])
         self._askings = 1 + len(wordings)
         distinct = sorted(set(retained_prompts))

@@ -18,10 +18,10 @@ prompt, on draws of that prompt.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -29,14 +29,12 @@ from torch import Tensor
 from .batches import Batches
 from .concepts import Prompts
 from .head import Bottleneck, ContrastHead, log_snr, pooled
+from .lora import ADAPTER as ADAPTER
+from .lora import add_lora, teacher
+from .lora import save_lora as save_lora
 from .models import Denoiser
 from .training import Fit as Fit
 from .training import Trainer
-
-ADAPTER = "unlearned"
-# Attention, convolution and feed-forward layers: where a concept is one shape among many in a small model, attention
-# alone has too little to say.
-TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2", "conv_shortcut", "ff.net.0.proj", "ff.net.2")
 
 LogWeight = Callable[[Tensor], Tensor]
 
@@ -49,39 +47,6 @@ class Material:
     weights: Tensor  # (n,)
     retained_latents: Tensor  # (r, ...)
     retained_prompts: tuple[str, ...]  # (r,)
-
-
-def add_lora(denoiser: Denoiser, rank: int, seed: int, targets: Sequence[str] = TARGETS) -> list[torch.nn.Parameter]:
-    """Fresh adapters on the layers whose names end in one of ``targets``; returns their parameters.
-
-    The student starts equal to the teacher (B = 0).
-    """
-    from peft import LoraConfig
-
-    network = cast(Any, denoiser.network)
-    if ADAPTER in getattr(network, "peft_config", {}):
-        network.delete_adapters(ADAPTER)
-    network.requires_grad_(False)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)  # peft's initialisation takes no generator; the global state is restored
-        network.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(targets)), ADAPTER)
-    return [parameter for parameter in network.parameters() if parameter.requires_grad]
-
-
-class teacher:
-    """The network with its adapters off, without gradient."""
-
-    def __init__(self, denoiser: Denoiser) -> None:
-        self.network = cast(Any, denoiser.network)
-
-    def __enter__(self) -> None:
-        self._no_grad = torch.no_grad()
-        self._no_grad.__enter__()
-        self.network.disable_adapters()
-
-    def __exit__(self, *error: Any) -> None:
-        self.network.enable_adapters()
-        self._no_grad.__exit__(*error)
 
 
 def tilted_loss(f: Tensor, t: Tensor, y: Tensor, w: Tensor, wbar: Tensor) -> Tensor:
@@ -124,7 +89,7 @@ def fit_lora(
             said = denoiser.predict(batch.x, batch.t, batch.anchored)
             inner = cast(Tensor, caught.last)[:n]
             rho = head(pooled(inner, said[:n]), log_snr(denoiser, batch.t[:n]))
-            wbar = noised_log_weight(rho).exp().float()
+            wbar = noised_log_weight(rho).exp().to(said)
         f = denoiser.predict(batch.x, batch.t, batch.asked)
         weights = material.weights[batch.chosen].to(f.device)
         loss = tilted_loss(f[:n], said[:n], batch.y[:n], weights, wbar) * n
@@ -135,16 +100,3 @@ def fit_lora(
     )
     trainer.run()
     return trainer.finish()
-
-
-def save_lora(denoiser: Denoiser, folder: Path) -> None:
-    """``pytorch_lora_weights.safetensors``: a stock ``pipeline.load_lora_weights(folder)`` loads it with its alpha."""
-    from peft import get_peft_model_state_dict
-
-    network = cast(Any, denoiser.network)
-    type(denoiser.pipeline).save_lora_weights(
-        folder,
-        unet_lora_layers=get_peft_model_state_dict(network, adapter_name=ADAPTER),
-        unet_lora_adapter_metadata=network.peft_config[ADAPTER].to_dict(),
-        safe_serialization=True,
-    )

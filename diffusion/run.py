@@ -18,6 +18,7 @@ from .concepts import Prompts
 from .distill import Fit, Material, fit_lora, save_lora
 from .draws import draw
 from .guidance import Guided, Strength
+from .lora import switch_lora
 from .measure import Sample, Witness, agreement, head_level, retained, take_sample, weighted_frequency
 from .models import Denoiser
 from .output import save_pictures
@@ -153,12 +154,11 @@ def measure_lora(
         some = [known.labelled_prompts[int(j)] for j in rows]
         samples[f"before, {name}"] = take_sample(f"before, {name}", pipeline, some, known.labelled[rows], witness)
     # The head reads the *teacher's* features: the ratio is a property of the picture, not of the student.
-    network: Any = denoiser.network
-    network.disable_adapters()
+    switch_lora(denoiser, False)
     try:
         levels = {name: head_level(denoiser, known, s.latents, evaluation.seed) for name, s in samples.items()}
     finally:
-        network.enable_adapters()
+        switch_lora(denoiser, True)
     measured: dict[str, Any] = {
         "mean posterior by the head (mean, standard error)": levels,
         "level asked": solution.problem.levels.tolist(),
