@@ -11,6 +11,8 @@ from sphinx.util import logging
 
 logger = logging.getLogger(__name__)
 
+ACCENTED = r"(\\(?:bar|hat|tilde)\s*(?:\\[A-Za-z]+|[A-Za-z]|\{[^{}]*\}))(?=\s*[_^])"
+BARE_FRACTION = r"\\([td]?frac)\s*([0-9A-Za-z])\s*([0-9A-Za-z]|\\[A-Za-z]+)"
 FUNCTION = r"\\(?:log|exp|inf|sup|max|min|lim)"
 
 
@@ -19,6 +21,8 @@ def prepared(text: str) -> str:
     for name in ("align*", "align", "equation*", "equation", "gather*", "gather"):
         text = text.removeprefix(rf"\begin{{{name}}}").removesuffix(rf"\end{{{name}}}").strip()
     text = text.replace(r"\dots", r"\ldots").replace(r"ess\,", "ess\N{NO-BREAK SPACE}")
+    text = re.sub(BARE_FRACTION, r"\\\1{\2}{\3}", text)  # or the digits of \tfrac12 are read as one number
+    text = re.sub(ACCENTED, r"{{}\1}", text)  # or the subscript of an accented letter lands below it
     text = re.sub(r"(\\operatorname\{[^}]*\})\s*(?=[A-Za-z\\])", r"\1\\,", text)
     text = re.sub(r"(?<!\\)\|([^|]+?)(?<!\\)\|", r"\\lvert \1\\rvert ", text)
     text = re.sub(rf"({FUNCTION})\s+(?=[A-Za-z\\])(?!\\(?:bigl|Bigl|left|frac))", r"\1\\,", text)
@@ -33,7 +37,11 @@ def convert(self: Any, node: nodes.Node, *, block: bool) -> str:
     except MathError as error:
         logger.warning("formula not converted: %s: %s", text, error, location=node)
         return str(self.encode(text))
-    return re.sub(r'<mo(?: class="mathopen")?>\|</mo>', '<mo lspace="0" rspace="0">|</mo>', made)
+    # Without a mathematics font browsers draw accents through the letter; as scripts they stand above it in every font.
+    made = made.replace('<mover accent="true">', "<mover>")
+    made = re.sub(r"<mo>:</mo>\s*<mo>=</mo>", "<mo>\N{COLON EQUALS}</mo>", made)
+    made = made.replace("<mo>'</mo>", '<mo lspace="0" rspace="0">\N{PRIME}</mo>')
+    return re.sub(r'<mo(?: class="mathopen")?>\|</mo>', '<mo lspace="0" rspace="0" stretchy="false">|</mo>', made)
 
 
 def inline(self: Any, node: nodes.Node) -> None:

@@ -1,4 +1,4 @@
-"""The table of theorems says what is there: functions, tests, rows of `unlearn verify`, and every labelled statement."""
+"""The table of theorems says what is there: functions, tests, rows of `unlearn verify`, every labelled statement."""
 
 from __future__ import annotations
 
