@@ -144,10 +144,12 @@ def convexity(generator: np.random.Generator) -> float:
     case = instances.instance(generator)
     scale = generator.uniform(0.8, 1.0, size=case.multipliers.shape)
     eased = case.problem.levels - case.problem.direction * (1 - scale) * np.abs(case.problem.levels)
-    levels = (case.problem.levels, eased, 0.5 * (case.problem.levels + eased))
     # V is the dual value: where easing one level leaves another that no density attains, the primal is a limit's cost.
-    values = [du.solve(with_levels(case.problem, level), case.ratios).dual for level in levels]
-    return max(values[2] - 0.5 * (values[0] + values[1]), 0.0) / (1 + abs(values[0]))
+    middle, end = (
+        du.solve(with_levels(case.problem, level), case.ratios).dual
+        for level in (0.5 * (case.problem.levels + eased), eased)
+    )
+    return max(middle - 0.5 * (case.cost + end), 0.0) / (1 + abs(case.cost))
 
 
 @theorem("monotone value", "asking for less never costs more, and the multipliers price it", 1e-10)
@@ -181,10 +183,14 @@ def not_attained(generator: np.random.Generator) -> float:
     made = instances.toy(generator, 1)
     end = float(np.exp(-made.ratios.values.max()))
     beyond = float(generator.uniform(40.0, 60.0))
-    one, two = (du.solve(du.ForwardKL(np.array([level])), made.ratios) for level in (beyond, beyond + 1))
-    if one.attained or two.attained or one.critical_levels is None or one.critical_levels[0] >= beyond:
+    found = du.solve(du.ForwardKL(np.array([beyond])), made.ratios)
+    if found.attained or found.critical_levels is None or found.critical_levels[0] >= beyond:
         return 1.0
-    return max(abs(one.multipliers[0] / end - 1), abs(two.dual - one.dual - end) / (1 + abs(one.dual)))
+    # V(b) = V(b_crit) + lam_max (b - b_crit): cost and level of the limit density, and the dual value, must agree.
+    value = cost_of(found.problem, made.ratios, np.asarray(found.log_weights))
+    critical = levels_of(found.problem, made.ratios, np.asarray(found.log_weights))[0]
+    line = value + end * (beyond - critical)
+    return max(abs(found.multipliers[0] / end - 1), abs(found.dual - line) / (1 + abs(line)))
 
 
 @theorem("RU is log-ratio LU", "lam/(1 - lam) is the multiplier of the log-ratio likelihood with the same target", 1e-9)

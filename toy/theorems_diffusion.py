@@ -28,12 +28,12 @@ def lifting(generator: np.random.Generator) -> float:
 def lifted_solution(generator: np.random.Generator) -> float:
     q = instances.mixture(generator, 2)
     part = q.component(0)
-    paths = sample_paths(q, part, np.array([0.3, 1.0]), 200, generator)
+    paths = sample_paths(q, part, np.array([0.3, 1.0]), 60, generator)
     pointwise = log_ratio(q, part, paths.states[-1])
     unwanted = q.weights[0] * np.exp(pointwise)
     level = unwanted.min() + generator.uniform(0.1, 0.9, size=1) * (unwanted.mean() - unwanted.min())
     # Stated on nodes: as draws each would warn of its standard error, which is not the question here.
-    equal = np.full(200, -np.log(200.0))
+    equal = np.full(60, -np.log(60.0))
     problem = du.Likelihood(level, priors=q.weights[:1])
     one, two = (du.solve(problem, du.LogRatios(rho, equal)) for rho in (paths.log_ratios[:, 0], pointwise))
     moved = 0.5 * float(np.abs(np.exp(np.asarray(one.log_weights)) - np.exp(np.asarray(two.log_weights))).sum())
