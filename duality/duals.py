@@ -72,6 +72,9 @@ class Dual(Protocol):
     def price(self, x: np.ndarray) -> np.ndarray:
         """Misses of the levels per unit of gradient, `(m,)`."""
 
+    def horizon(self, x: np.ndarray, at: Evaluation) -> np.ndarray:
+        """The part `(m,)` of the misses that a face of the domain at infinity is to answer for."""
+
     def to_natural(self, x: np.ndarray) -> np.ndarray:
         """Natural parameters of the tilt."""
 
@@ -106,7 +109,7 @@ class ExponentialDual:
     a segment proportional to the slope of the *concave* g along the same segment in lam, so that the line search,
     which compares slopes, may rely on concavity (in a itself g is only quasiconcave).
 
-    The climb is in x = theta · scale - base with standardised T, so that ratios of 1e-12 nats and of 1e4 look alike.
+    The climb is in x = theta · scale - base with T scaled to [-1, 1]: ratios of 1e-12 nats and of 1e4 look alike.
     The base is zero at first; `refined` moves it to where the climb arrived, so that targets which hang on small
     differences of large exponents (conflicting concepts, extreme nodes) are set to all digits.
     """
@@ -135,12 +138,8 @@ class ExponentialDual:
         reach = np.maximum(centred.max(axis=0), -centred.min(axis=0))
         reach[reach == 0] = 1.0
         centred /= reach
-        spread = np.sqrt(q @ (centred - q @ centred) ** 2)
-        spread[spread < 1e-150] = 1.0  # its square has underflowed (weights over hundreds of decades)
-        centred /= spread
-        self._scale = reach * spread
+        self._scale = reach
         self._table = centred
-        self._reach = np.maximum(centred.max(axis=0), -centred.min(axis=0))
         self._base = np.zeros(self.m)
         self._tilt: np.ndarray | float = 0.0  # log weight at the base
         self._beta = (levels - self._shift) / self._scale
@@ -148,9 +147,9 @@ class ExponentialDual:
         self.ceiling = np.inf if shared else float(-log_weights.min())
         self._slices = [slice(k, k + SLICE) for k in range(0, log_weights.size, SLICE)]
 
-    # Where the tilt has concentrated on its extreme nodes the curvature vanishes and steps are without bound: beyond
-    # this many standard deviations nothing changes that double precision could show.
-    REACH: ClassVar[float] = 2.0**40
+    # Where the tilt has concentrated on its extreme nodes the curvature vanishes and steps are without bound: exponents
+    # stop here, fourteen decades out, beyond which nothing changes that double precision could show.
+    REACH: ClassVar[float] = 2.0**46
 
     def rows(self) -> tuple[np.ndarray, np.ndarray]:
         return np.ones((1, self.m)), np.array([max(self.REACH - float(self._base.sum()), 0.0)])
@@ -160,7 +159,7 @@ class ExponentialDual:
 
     def refined(self, x: np.ndarray) -> Dual | None:
         # Exponents of size x are off by eps x; where that reaches the tolerance, all digits of a correction count.
-        if float((np.abs(self._base + x) * self._reach).sum()) * EPS < 1e-13:
+        if float((self._base + x).sum()) * EPS < 1e-13:
             return None
         finer = copy(self)
         finer._base, finer._tilt, finer.lower = self._base + x, self._tilt - self._table @ x, -(self._base + x)
@@ -171,6 +170,12 @@ class ExponentialDual:
 
     def price(self, x: np.ndarray) -> np.ndarray:
         return self._scale * self._share(x)
+
+    def horizon(self, x: np.ndarray, at: Evaluation) -> np.ndarray:
+        # ReverseKL's face sum lam = 1 lies at infinity in a. Its multiplier is the same miss for every active
+        # constraint, and so their mean, lam·misses. At exponents of 1e9 nats a positive miss is no accident.
+        reached = self._shared and float((self._base + x).sum()) > 1e9
+        return np.full(self.m, max(at.excess, 0.0) if reached else 0.0)
 
     def to_natural(self, x: np.ndarray) -> np.ndarray:
         return (self._base + x) / self._scale
@@ -183,15 +188,22 @@ class ExponentialDual:
 
         The divergence is summed over p, not taken from x·E_p[T] + log Z, which cancels where x is large.
         """
-        tilt = self._tilt - self._table @ x
-        exponent = self._log_q + tilt
-        mode = int(exponent.argmax())
-        exponent -= exponent[mode]
-        p = np.exp(exponent, out=exponent)
+        tilt, mode = self._centred_tilt(x)
+        p = np.exp(self._log_q + tilt - self._log_q[mode])
         total = float(p.sum())
         p /= total
-        tilt -= tilt[mode]
         return p, float(p @ tilt) - (float(np.log(total)) + float(self._log_q[mode]))
+
+    def _centred_tilt(self, x: np.ndarray) -> tuple[np.ndarray, int]:
+        """log w at the nodes `(n,)` relative to the heaviest node of the target, and which that is.
+
+        Large tilts are subtracted from each other before anything small is added to them, or their rounding would
+        enter the masses and not the divergence.
+        """
+        tilt = self._tilt - self._table @ x
+        mode = int((self._log_q + tilt).argmax())
+        tilt -= tilt[mode]
+        return tilt, mode
 
     def _share(self, x: np.ndarray) -> float:
         """1 - sum lam = 1 / (1 + sum a) for the perspective, else 1."""
@@ -235,7 +247,7 @@ class ExponentialDual:
         return np.asarray(-share * change.T @ covariance @ change)
 
     def log_masses(self, x: np.ndarray) -> np.ndarray:
-        exponent = self._log_q + (self._tilt - self._table @ x)
+        exponent = self._log_q + self._centred_tilt(x)[0]
         top = float(exponent.max())
         exponent -= top + np.log(np.exp(exponent - top).sum())
         return _spread(exponent, self._kept, self._n)
@@ -346,6 +358,9 @@ class MixtureDual:
     def price(self, x: np.ndarray) -> np.ndarray:
         return 1.0 / self._shrink
 
+    def horizon(self, x: np.ndarray, at: Evaluation) -> np.ndarray:
+        return np.zeros(self.m)
+
     def to_natural(self, x: np.ndarray) -> np.ndarray:
         return (self._base + x) * self._shrink
 
@@ -368,13 +383,14 @@ class MixtureDual:
         reached = self._self - log_u @ self._mass + self._total * log_z
         misses = self._levels - reached
         value = float(-(self._q * u) @ log_u + z * log_z + self.to_natural(x) @ (self._levels - self._self))
+        # sum_j q_j r_j r_jᵀ/u_j - (E_q[r] E_q[r]ᵀ)/Z is Z times the covariance of r/u under the target: centred, it
+        # neither cancels nor turns indefinite where q_i and q are nearly the same.
+        mass = self._q * u
+        mean = (self._q @ self._relative) / z
         curvature = np.zeros((self.m, self.m))
-        stiffness = self._q / u
         for part in self._slices:
-            ratio = self._relative[part]
-            curvature += ratio.T @ (ratio * stiffness[part, None])
-        mean = self._total * self._shrink
-        curvature -= np.outer(mean, mean) / z
+            deviation = self._relative[part] / u[part, None] - mean
+            curvature += deviation.T @ (deviation * mass[part, None])
         gradient = self._shrink * misses
         return Evaluation(value, gradient, curvature, misses, float((self._base + x) @ gradient))
 

@@ -20,7 +20,7 @@ class Climb:
         x: `(m,)`.
         at: the evaluation there.
         active: `(m,)`, which multipliers are positive.
-        pressure: `(m,)`, normals of the faces that hold x back, times their multipliers; zero at an interior optimum.
+        pressure: `(m,)`, the part of the misses that faces of the domain answer for; zero at an interior optimum.
         iterations: Newton steps taken.
         exhausted: whether the value passed the dual's ceiling, which certifies that the problem is infeasible.
     """
@@ -91,8 +91,10 @@ def maximise(dual: Dual, start: np.ndarray, units: np.ndarray) -> Climb:
         pressure = np.zeros(dual.m)
         if held.any():  # only faces that x has reached hold it back; those that the step would reach do not yet
             step, multipliers, rows, limits = _model_step(dual, x, at, rows, limits)
-            pressure = rows[: held.size].T @ np.where(held, multipliers[: held.size], 0.0)
-        residual = _residual(at, x > lower, pressure * dual.price(x), units)
+            pressure = dual.price(x) * (rows[: held.size].T @ np.where(held, multipliers[: held.size], 0.0))
+        if not pressure.any():
+            pressure = dual.horizon(x, at)
+        residual = _residual(at, x > lower, pressure, units)
         stale = 0 if residual < 0.5 * best_residual else stale + 1
         if residual < best_residual:
             best_residual, best = residual, (x, at, pressure)

@@ -6,7 +6,7 @@ import numpy as np
 
 # The curvature is rounded to a relative eps; a ridge of this size on its unit diagonal decides among the directions
 # in which it is singular (duplicated constraints) and is invisible in all others.
-RIDGE = 1e-13
+RIDGE = 1e-15
 
 
 def newton_step(
@@ -28,12 +28,14 @@ def newton_step(
     curvature has unit diagonal. It stops early, at a feasible ascent direction, should degeneracy make it cycle.
     """
     m = x.size
-    size = np.sqrt(np.maximum(np.diagonal(curvature), 0.0))
-    # In a flat direction the constraints are to limit the step. The floor lets it reach beyond 2^60, the farthest that
-    # any constraint of the callers is, without leaving double precision.
-    size = np.maximum(size, 2.0**-30 * np.sqrt(np.abs(gradient)) + 1e-150)
+    # A coordinate whose Newton step would overshoot its whole range ten-thousandfold is linear as far as doubles go.
+    # The constraints will limit it, and giving it that much curvature keeps the step within reach of rounding.
+    across = np.divide(limits[:, None], rows, out=np.full(rows.shape, np.inf), where=rows > 0).min(axis=0)
+    bend = np.diagonal(curvature)
+    bend = np.maximum(bend, np.abs(gradient) / (1e4 * np.maximum(across, 1e-100)) + 1e-300)
+    size = np.sqrt(bend)
     matrix = curvature / np.outer(size, size)
-    matrix[np.diag_indices(m)] += RIDGE
+    matrix[np.diag_indices(m)] = 1.0 + RIDGE
     slope = gradient / size
     start = x * size
 
@@ -46,14 +48,22 @@ def newton_step(
     return _active_set(matrix, slope, start, rows / size, limits, size)
 
 
+def _solve(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """matrix⁻¹ right, by least squares where constraints are duplicated to the last digit."""
+    if right.size == 1:
+        return np.asarray(right / matrix[0, 0])
+    try:
+        return np.linalg.solve(matrix, right)
+    except np.linalg.LinAlgError:
+        return np.asarray(np.linalg.lstsq(matrix, right, rcond=None)[0])
+
+
 def _unconstrained(matrix: np.ndarray, slope: np.ndarray, free: np.ndarray) -> np.ndarray:
     if free.all():
-        if slope.size == 1:
-            return slope / matrix[0, 0]
-        return np.linalg.solve(matrix, slope)
+        return _solve(matrix, slope)
     step = np.zeros_like(slope)
     if free.any():
-        step[free] = np.linalg.solve(matrix[np.ix_(free, free)], slope[free])
+        step[free] = _solve(matrix[np.ix_(free, free)], slope[free])
     return step
 
 
@@ -113,16 +123,13 @@ def _on_face(matrix: np.ndarray, residual: np.ndarray, face: np.ndarray) -> tupl
     """The maximiser on {face·d = 0}, and the multipliers of the face."""
     m, k = residual.size, len(face)
     if k == 0:
-        return np.linalg.solve(matrix, residual), np.zeros(0)
+        return _solve(matrix, residual), np.zeros(0)
     system = np.zeros((m + k, m + k))
     system[:m, :m] = matrix
     system[:m, m:] = face.T
     system[m:, :m] = face
     right = np.concatenate([residual, np.zeros(k)])
-    try:
-        solution = np.linalg.solve(system, right)
-    except np.linalg.LinAlgError:
-        solution = np.linalg.lstsq(system, right, rcond=None)[0]
+    solution = _solve(system, right)
     return solution[:m], solution[m:]
 
 

@@ -94,7 +94,9 @@ def test_reverse_at_every_scale_of_ratio(scale, excess):
     values -= logsumexp(values + log_q[:, None], axis=0)
     ratios = du.LogRatios(values, log_q)
     solution = du.solve(du.ReverseKL(own_levels(du.ReverseKL(0.0), ratios) + excess), ratios)
-    assert_optimal(solution, ratios)
+    # Two constraints compete through E_p[rho_1 - rho_2] ~ scale, and levels of one nat are known to 1e-16: what is left
+    # of that in the split between them is 1e-16 / scale, and the levels keep about its product with the tilt.
+    assert_optimal(solution, ratios, tolerance=1e-10 if scale > 1e-9 else 1e-8)
     # Far out ReverseKL is nearly free: |rho| ~ scale, so a ~ 1/scale tilts by one nat.
     assert (solution.natural > 0).any()
 
