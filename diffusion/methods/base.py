@@ -1,0 +1,100 @@
+r"""What a method is: from a pipeline, what is known of its law, and a solution, to fitted adapters.
+
+Every method minimises, by the same trainer on the same adapters, seeds and batches,
+
+    loss = ( n_tilted · method's loss + n_kept · mean |f - T|^2 ) / (n_tilted + n_kept),
+
+f the student's and T the frozen teacher's raw output (n, ...); the second term, over draws of the retained prompts
+under their prompts, is what keeps them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from torch import Tensor
+
+import duality as du
+
+from ..batches import Batches
+from ..distill import add_lora
+from ..models import Denoiser
+from ..survey import Survey
+from ..training import Fit, Objective, Progress, Stateful, Trainer
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a fit leaves besides the adapters on the network.
+
+    ``multipliers``: (k + 1, m), before each of k dual rounds and after the last; (1, m) for methods without rounds.
+    ``levels``, ``errors``: (k, m) estimates of the constrained functionals in each round and their standard errors; the
+    last row is of the weights that were delivered.
+    """
+
+    losses: list[float]
+    multipliers: np.ndarray
+    levels: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
+    errors: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
+
+
+class Method(Protocol):
+    """Fits a concept's solution into adapters named ``diffusion.distill.ADAPTER``, left active on the network."""
+
+    def fit(
+        self,
+        denoiser: Denoiser,
+        known: Survey,
+        solution: du.Solution,
+        settings: Fit,
+        *,
+        checkpoint: Path | None = None,
+        every: int = 100,
+        progress: Progress | None = None,
+    ) -> Outcome:
+        """Resumes exactly from ``checkpoint`` where it exists. ``FloatingPointError`` when a loss is not finite."""
+
+
+def batches_of(denoiser: Denoiser, known: Survey, settings: Fit) -> Batches:
+    """Draws of the anchor's law and of the retained prompts, as surveyed."""
+    latents, prompts = known.retained
+    return Batches(denoiser, known.prompts, known.anchor, latents, prompts, settings)
+
+
+def with_kept(loss: Tensor, f: Tensor, said: Tensor, tilted: int) -> Tensor:
+    """The loss above: ``loss`` a mean over the first ``tilted`` rows, the other rows of f held to ``said``."""
+    kept = len(f) - tilted
+    if kept == 0:
+        return loss
+    return (loss * tilted + (f[tilted:] - said[tilted:]).square().mean() * kept) / len(f)
+
+
+def fit_adapters(
+    denoiser: Denoiser,
+    objective: Callable[[], Objective],
+    settings: Fit,
+    *,
+    targets: Sequence[str] | None = None,
+    checkpoint: Path | None = None,
+    every: int = 100,
+    progress: Progress | None = None,
+    state: Stateful | None = None,
+) -> list[float]:
+    """Fresh adapters, the objective made on them, all steps, averaged weights in place; returns the losses."""
+    parameters = add_lora(denoiser, settings.rank, settings.seed, targets or denoiser.lora_targets)
+    trainer = Trainer(
+        denoiser.network,
+        parameters,
+        objective(),
+        settings,
+        checkpoint=checkpoint,
+        every=every,
+        progress=progress,
+        state=state,
+    )
+    trainer.run()
+    return trainer.finish()

@@ -1,0 +1,65 @@
+r"""Dual steps for networks: scaled by curvature, held back until the network follows, and stopped when all is met.
+
+    lam <- lam + gain · (b - level)_i / |d²g/dlam_i²|            (d²g/dlam² of the solved dual function)
+
+A plain rate would have to suit levels in nats and in probabilities at once; divided by the curvature the gain is a
+number without unit, 1 for a Newton step, and ascent with an exact player converges for gains below 2/m.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+import duality as du
+from duality.primal_dual import DualRule
+
+
+class Scaled:
+    """A dual rule on misses times ``scale`` (m,), which rests for the first ``warmup`` rounds.
+
+    A network needs some rounds to follow even a fixed multiplier; moved at once, multipliers would answer to the
+    training that has not happened yet.
+    """
+
+    def __init__(self, rule: DualRule, scale: np.ndarray, warmup: int = 0) -> None:
+        self.rule, self.scale, self.warmup = rule, scale, warmup
+        self.calls = 0
+
+    def update(self, multipliers: np.ndarray, misses: np.ndarray) -> np.ndarray:
+        self.calls += 1
+        if self.calls <= self.warmup:
+            return multipliers
+        return self.rule.update(multipliers, self.scale * misses)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"calls": self.calls, "rule": self.rule.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.calls = int(state["calls"])
+        self.rule.load_state_dict(state["rule"])
+
+
+def newton_scale(problem: du.Problem, ratios: du.LogRatios, multipliers: np.ndarray) -> np.ndarray:
+    """``1 / |d²g/dlam_i²|`` (m,) at multipliers (m,).
+
+    Where the curvature is infinite or zero (at the end of the dual domain) a miss of one unit of the level moves the
+    multiplier by its own size.
+    """
+    curvature = np.abs(np.diag(du.dual_function(problem, ratios, multipliers).hessian))
+    usable = np.isfinite(curvature) & (curvature > 1e-12)
+    own = np.maximum(multipliers, 1e-3) / problem.units(ratios)
+    return np.where(usable, 1 / np.where(usable, curvature, 1.0), own)
+
+
+def settled(slacks: np.ndarray, errors: np.ndarray, multipliers: np.ndarray, patience: int) -> bool:
+    """Whether the last ``patience`` rounds met all levels, and stood still.
+
+    Met: slack ≥ -2 standard errors, and slack ≤ 2 standard errors where the multiplier is positive (complementary
+    slackness: an overshot level with a price has not settled). Arguments (k, m), in the order of rounds.
+    """
+    if len(slacks) < patience:
+        return False
+    slack, error, lam = slacks[-patience:], errors[-patience:], multipliers[-patience:]
+    return bool(((slack >= -2 * error) & ((slack <= 2 * error) | (lam <= 0))).all())

@@ -1,0 +1,76 @@
+r"""Guidance distillation: the student regresses onto the teacher's guided output.
+
+    min over f of  E_{x_0 ~ q, eps, t} | f(x_t, c) - ( T(x_t) + sum_i k_i(rho_t) (T(x_t) - T(x_t | u_i)) ) |^2,
+
+x_t = signal x_0 + noise eps; T the frozen network's raw output (n, ...) under the anchor, T(·|u_i) under concept i, k =
+``solution.guidance(rho_t)`` (n, m) with rho_t (n, m) from the contrast head at the state, c the anchor or any wording
+that asks for a concept. The same network function :class:`diffusion.guidance.Guided` that samples without training is
+the teacher here, so both share every line of the formula. Retained prompts are held to the plain teacher.
+
+The optimum is the guided output itself: exact for ForwardKL always, for Likelihood where Pr(i|x_0) is 0 or 1, for
+ReverseKL for equal-covariance Gaussians. Source: theory, "Fitting a network", (b); distilling guidance as such: Meng et
+al., On Distillation of Guided Diffusion Models (CVPR 2023).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import duality as du
+
+from ..distill import teacher
+from ..guidance import Guided
+from ..models import Denoiser, rows
+from ..survey import Survey
+from ..training import Fit, Objective, Progress
+from .base import Outcome, batches_of, fit_adapters
+
+
+@dataclass(frozen=True)
+class GuidanceDistillation:
+    """``limit``: the greatest strength; a network's ratio may say that 1 - lam r is zero, where exact ones do not."""
+
+    limit: float = 20.0
+
+    def objective(self, denoiser: Denoiser, known: Survey, solution: du.Solution, settings: Fit) -> Objective:
+        """The loss of one step; the adapters must be on the network."""
+        batches = batches_of(denoiser, known, settings)
+        guided = Guided(denoiser, known.prompts, known.head, solution.guidance, self.limit)
+
+        def objective(_step: int, generator: torch.Generator) -> Tensor:
+            batch = batches(generator)
+            n = batch.tilted
+            with teacher(denoiser):
+                kept = denoiser.predict(batch.x[n:], batch.t[n:], rows(batch.anchored, slice(n, None)))
+                with guided:
+                    goal = denoiser.predict(batch.x[:n], batch.t[:n], rows(batch.anchored, slice(0, n)))
+            guided.trace.steps.clear()  # one entry a call: of use when sampling, a leak when training
+            f = denoiser.predict(batch.x, batch.t, batch.asked)
+            return (f - torch.cat([goal, kept])).square().mean()
+
+        return objective
+
+    def fit(
+        self,
+        denoiser: Denoiser,
+        known: Survey,
+        solution: du.Solution,
+        settings: Fit,
+        *,
+        checkpoint: Path | None = None,
+        every: int = 100,
+        progress: Progress | None = None,
+    ) -> Outcome:
+        losses = fit_adapters(
+            denoiser,
+            lambda: self.objective(denoiser, known, solution, settings),
+            settings,
+            checkpoint=checkpoint,
+            every=every,
+            progress=progress,
+        )
+        return Outcome(losses, solution.multipliers[None])

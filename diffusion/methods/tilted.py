@@ -1,0 +1,54 @@
+"""Tilted denoising (:mod:`diffusion.distill`) as a method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import duality as du
+
+from ..distill import Material, fit_lora
+from ..models import Denoiser
+from ..survey import Survey
+from ..training import Fit, Progress
+from .base import Outcome
+
+
+@dataclass(frozen=True)
+class Tilted:
+    """``min E_q[ w(rho(x_0)) |y - f|^2 ]``: the optimum is the exact score of the noised target, for all problems.
+
+    See :mod:`diffusion.distill` for the control variates; theory: "Fitting a network", (a).
+    """
+
+    def fit(
+        self,
+        denoiser: Denoiser,
+        known: Survey,
+        solution: du.Solution,
+        settings: Fit,
+        *,
+        checkpoint: Path | None = None,
+        every: int = 100,
+        progress: Progress | None = None,
+    ) -> Outcome:
+        def log_weight(rho: Tensor) -> Tensor:
+            return solution.problem.noised_tilt(rho, torch.tensor(solution.natural, dtype=rho.dtype, device=rho.device))
+
+        latents, prompts = known.retained
+        weights = solution.log_weight(known.values.double()).exp().float()
+        losses = fit_lora(
+            denoiser,
+            known.prompts,
+            known.head,
+            log_weight,
+            Material(known.anchor, weights, latents, prompts),
+            settings,
+            checkpoint=checkpoint,
+            every=every,
+            progress=progress,
+        )
+        return Outcome(losses, solution.multipliers[None])

@@ -1,0 +1,97 @@
+"""A survey of a random pipeline: random draws and a random head, so that every number is there and none means much."""
+
+import numpy as np
+import pytest
+import torch
+
+import duality as du
+from diffusion.concepts import Concept, Prompts
+from diffusion.digits import wordings
+from diffusion.distill import ADAPTER
+from diffusion.head import ContrastHead
+from diffusion.survey import Budget, Survey
+from diffusion.training import Fit
+
+SMALL = Fit(steps=4, batch=6, rank=2, rate=1e-2, seed=3)
+LEVELS = {
+    "forward": du.ForwardKL([1.2, 0.6]),
+    "likelihood": du.Likelihood([0.05, 0.06]),
+    "reverse": du.ReverseKL([0.9, 0.8]),
+}
+
+
+def make_survey(dtype=torch.float32):
+    """Two concepts; draws of q with log ratios that average to one, as exact ones would."""
+    prompts = Prompts(
+        (Concept(wordings(7)[:2], 0.1), Concept(wordings(4)[:2], 0.15)), tuple(wordings(k)[:2] for k in (1, 3, 8))
+    )
+    wanted, labels = prompts.labelled(6, 9)
+    generator = torch.Generator().manual_seed(0)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        head = ContrastHead(96 * 16 + 256, [0.3, 0.3, 0.4], prompts.priors, members=1).eval()
+    labelled = torch.randn(len(wanted), 4, 8, 8, generator=generator, dtype=dtype)
+    anchor = torch.randn(24, 4, 8, 8, generator=generator, dtype=dtype)
+    values = torch.randn(24, 2, generator=generator).clamp_max(1.5)
+    values = values - values.exp().mean(0).log()
+    return Survey(
+        prompts,
+        head,
+        labelled,
+        torch.tensor(labels),
+        tuple(wanted),
+        anchor,
+        values,
+        values[:5],
+        (),
+        "none",
+        Budget(10, 10, 10, sampler_steps=2),
+    )
+
+
+@pytest.fixture(scope="session")
+def known():
+    return make_survey()
+
+
+@pytest.fixture(scope="session")
+def solutions(known):
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", du.FewDrawsWarning)
+        return {name: du.solve(problem, known.ratios) for name, problem in LEVELS.items()}
+
+
+def adapters(denoiser):
+    return {name: p.detach().clone() for name, p in denoiser.network.named_parameters() if ADAPTER in name}
+
+
+def same(one, two):
+    return one.keys() == two.keys() and all(torch.equal(value, two[name]) for name, value in one.items())
+
+
+def numeric_gradient(f, at, h=1e-6):
+    """Central differences of a scalar function of a tensor."""
+    result = torch.zeros_like(at)
+    for index in np.ndindex(*at.shape):
+        step = torch.zeros_like(at)
+        step[index] = h
+        result[index] = (f(at + step) - f(at - step)) / (2 * h)
+    return result
+
+
+class Stop(Exception):
+    pass
+
+
+def stop_after(steps):
+    """A progress callback that fails after so many steps."""
+    seen = []
+
+    def progress(count):
+        seen.append(count)
+        if len(seen) == steps:
+            raise Stop
+
+    return progress

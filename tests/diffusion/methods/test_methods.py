@@ -1,0 +1,148 @@
+"""Every method by name: gradients through a network, exact resumption, and what stops a run."""
+
+import numpy as np
+import pytest
+import torch
+
+import duality as du
+from diffusion.distill import add_lora
+from diffusion.methods import METHODS, GuidanceDistillation, PrimalDual
+from diffusion.methods.primal_dual import Alternation
+from diffusion.models import StableDiffusion
+from diffusion.training import Fit
+from duality.primal_dual import NuPI
+
+from ..conftest import make_pipeline
+from .conftest import SMALL, Stop, adapters, make_survey, same, stop_after
+
+ALTERNATE = PrimalDual(inner=1, warmup=0, gain=0.2, draws=4, noise_levels=1)
+SHORT = {name: make() for name, make in METHODS.items() if name != "primal-dual"}
+SHORT |= {f"primal-dual, {name}": ALTERNATE for name in ("forward", "likelihood", "reverse")}
+SHORT["primal-dual, nuPI"] = PrimalDual(inner=1, warmup=1, gain=0.2, rule=NuPI, draws=4, noise_levels=1)
+SHORT["primal-dual, in mid-round"] = PrimalDual(inner=3, warmup=0, gain=0.2, draws=4, noise_levels=1)
+
+
+def solution_for(name, solutions):
+    return solutions.get(name.removeprefix("primal-dual, "), solutions["likelihood"])
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_resumed_run_ends_bit_equal(name, denoiser, known, solutions, tmp_path):
+    settings, path = Fit(steps=4, batch=3, rank=1, rate=1e-2, seed=1), tmp_path / "fit.safetensors"
+    method, solution = SHORT[name], solution_for(name, solutions)
+    whole = method.fit(denoiser, known, solution, settings)
+    expected = adapters(denoiser)
+    assert len(whole.losses) == 4
+    with pytest.raises(Stop):
+        method.fit(denoiser, known, solution, settings, checkpoint=path, every=2, progress=stop_after(3))
+    resumed = method.fit(denoiser, known, solution, settings, checkpoint=path, every=2)
+    assert resumed.losses == whole.losses
+    np.testing.assert_array_equal(resumed.multipliers, whole.multipliers)
+    np.testing.assert_array_equal(resumed.levels, whole.levels)
+    assert same(adapters(denoiser), expected)
+    if name.startswith("primal-dual"):
+        rounds = 2 if "mid-round" in name else 4
+        assert whole.multipliers.shape == (rounds + 1, 2)  # before each round, and after the last
+        assert whole.levels.shape == whole.errors.shape == (rounds, 2)
+        assert not np.array_equal(whole.multipliers[0], whole.multipliers[-1])
+
+
+@pytest.mark.parametrize("name", ["guidance", "primal-dual, likelihood"])
+def test_nan_stops_before_the_weights_take_it_and_the_checkpoint_stays(name, denoiser, known, solutions, tmp_path):
+    from dataclasses import replace
+
+    path = tmp_path / "fit.safetensors"
+    settings = Fit(steps=4, batch=3, rank=1, seed=1)
+    with pytest.raises(Stop):
+        SHORT[name].fit(
+            denoiser, known, solutions["likelihood"], settings, checkpoint=path, every=2, progress=stop_after(3)
+        )
+    kept = path.read_bytes()
+    broken = replace(known, anchor=known.anchor * float("nan"))
+    with pytest.raises(FloatingPointError, match="step 2"):
+        SHORT[name].fit(denoiser, broken, solutions["likelihood"], settings, checkpoint=path, every=2)
+    assert path.read_bytes() == kept
+    assert all(torch.isfinite(value).all() for value in adapters(denoiser).values())
+
+
+@pytest.mark.parametrize("name", ["guidance", "forward", "likelihood", "reverse"])
+def test_gradient_through_the_network(name, solutions):
+    """The derivative of one step's loss along a random direction in the adapters, in double precision."""
+    pipeline = make_pipeline().to(torch.float64)
+    denoiser, known = StableDiffusion(pipeline), make_survey(torch.float64)
+    settings = Fit(steps=1, batch=4, rank=1, seed=1)
+    if name == "guidance":
+        parameters = add_lora(denoiser, 1, 1)
+        objective = GuidanceDistillation().objective(denoiser, known, solutions["likelihood"], settings)
+    else:
+        run = Alternation(ALTERNATE, denoiser, known, solutions[name], settings)
+        parameters, objective = run.trainer.parameters, run.objective
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():  # away from the start, where the adapters do nothing and half of their gradients vanish
+        for parameter in parameters:
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    direction = [torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in parameters]
+
+    start = [parameter.detach().clone() for parameter in parameters]
+
+    def value(shift):
+        with torch.no_grad():
+            for parameter, p, d in zip(parameters, start, direction, strict=True):
+                parameter.copy_(p + shift * d)
+        return objective(0, torch.Generator().manual_seed(2))
+
+    gradients = torch.autograd.grad(value(0.0), parameters)
+    along = sum(float((g * d).sum()) for g, d in zip(gradients, direction, strict=True))
+    h = 1e-5
+    numeric = float((value(h) - value(-h)).detach()) / (2 * h)
+    assert along == pytest.approx(numeric, rel=1e-4)
+    assert abs(along) > 1e-6
+
+
+def test_levels_of_an_untrained_student_are_those_of_q(denoiser, known, solutions):
+    """Before the first step p = q: ForwardKL's estimate is the solver's own number, with nothing given up."""
+    run = Alternation(ALTERNATE, denoiser, known, solutions["forward"], SMALL)
+    q = run.problem.levels_of(known.ratios, known.ratios.log_weights)
+    np.testing.assert_allclose(run.meter.measure(0).levels, q, atol=1e-5)
+    run = Alternation(ALTERNATE, denoiser, known, solutions["reverse"], SMALL)
+    found = run.meter.measure(0)
+    from diffusion.ratios import head_ratios
+
+    rho = head_ratios(denoiser, known.head, found.draws, seed=4 * 100_003 + 50_000)
+    np.testing.assert_allclose(found.levels, -rho.double().mean(0), atol=1e-5)
+
+
+def test_multipliers_stay_in_the_domain_of_the_draws(denoiser, known, solutions):
+    run = Alternation(ALTERNATE, denoiser, known, solutions["forward"], SMALL)
+    projected = run._project(np.array([5.0, 5.0]))
+    assert (known.values.double().exp().numpy() @ projected).max() == pytest.approx(1.0)
+    assert np.array_equal(run._project(run.loop.multipliers), run.loop.multipliers)
+
+
+def test_a_run_that_has_settled_ends_early(denoiser, known, solutions):
+    run = Alternation(
+        PrimalDual(inner=1, warmup=0, draws=6, noise_levels=2, patience=2),
+        denoiser,
+        known,
+        solutions["likelihood"],
+        SMALL,
+    )
+    asked = run.problem.levels
+
+    class Told:
+        def measure(self, round_):
+            from diffusion.methods.levels import Measured
+
+            return Measured(asked.copy(), np.full(2, 1e-3), known.anchor)
+
+    run.meter = Told()
+    outcome = run.finish()
+    assert len(outcome.losses) == 2
+    np.testing.assert_allclose(outcome.multipliers[-1], outcome.multipliers[0])
+
+
+def test_bad_settings_are_refused_before_any_work(reader, known, solutions):
+    with pytest.raises(ValueError, match="inner must be at least 1"):
+        PrimalDual(inner=0).fit(reader, known, solutions["likelihood"], SMALL)
+    assert set(METHODS) >= {"tilted", "guidance", "primal-dual"}
+    assert isinstance(du.Likelihood(0.1), du.Problem)
