@@ -39,7 +39,7 @@ def convert(self: Any, node: nodes.Node, *, block: bool) -> str:
         return str(self.encode(text))
     # Without a mathematics font browsers draw accents through the letter; as scripts they stand above it in every font.
     made = made.replace('<mover accent="true">', "<mover>")
-    made = re.sub(r"<mo>:</mo>\s*<mo>=</mo>", "<mo>\N{COLON EQUALS}</mo>", made)
+    made = re.sub(r"<mo>[:\N{RATIO}]</mo>\s*<mo>=</mo>", "<mo>\N{COLON EQUALS}</mo>", made)
     made = made.replace("<mo>'</mo>", '<mo lspace="0" rspace="0">\N{PRIME}</mo>')
     return re.sub(r'<mo(?: class="mathopen")?>\|</mo>', '<mo lspace="0" rspace="0" stretchy="false">|</mo>', made)
 
