@@ -6,8 +6,9 @@ loaded on first use: ``pip install unlearning-duality[plot]``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec
 
 import numpy as np
 
@@ -15,6 +16,8 @@ import duality as du
 from toy.dual import domain_end, dual_value
 from toy.mixtures import Array
 from toy.solving import ToySolution
+
+P = ParamSpec("P")
 
 INK, GREY = "#222222", "#8a8a8a"
 PRETRAINED, UNWANTED, TARGET, MARK, SECOND, THIRD = "#7f7f7f", "#D55E00", "#0072B2", "#CC79A7", "#009E73", "#E69F00"
@@ -51,6 +54,17 @@ def pyplot() -> Any:
     return plt
 
 
+def styled(draw: Callable[P, Any]) -> Callable[P, Any]:
+    """The same function, drawing in the common style: legends and titles take theirs when they are made."""
+
+    @functools.wraps(draw)
+    def inside(*args: P.args, **kwargs: P.kwargs) -> Any:
+        with pyplot().rc_context(STYLE):
+            return draw(*args, **kwargs)
+
+    return inside
+
+
 def new_axes(width: float = 5.0, height: float = 3.8) -> Any:
     """One empty Axes in the common style."""
     plt = pyplot()
@@ -73,6 +87,7 @@ def level_unit(problem: du.Problem) -> str:
     return {"posterior": "probability", "density": "density"}.get(kind, "nats")
 
 
+@styled
 def plot_densities(answer: ToySolution, ax: Any = None) -> Any:
     """q, the q_i and p*: contours that enclose 50, 80 and 95 % in 2-D, curves in 1-D."""
     axes = window(answer)
@@ -114,6 +129,7 @@ def plot_densities(answer: ToySolution, ax: Any = None) -> Any:
     return ax
 
 
+@styled
 def plot_dual(answer: ToySolution, index: int = 0, ax: Any = None) -> Any:
     """g along lam_index, the other multipliers at their optimum: lam*, the value, and the end of the domain."""
     solution, ratios = answer.solution, answer.ratios
@@ -157,6 +173,7 @@ def plot_dual(answer: ToySolution, index: int = 0, ax: Any = None) -> Any:
     return ax
 
 
+@styled
 def plot_frontier(solutions: Sequence[du.Solution], index: int = 0, mark: int | None = None, ax: Any = None) -> Any:
     """Cost against level: V(b), its slope at one point (the multiplier), and where no density attains the level.
 
@@ -199,6 +216,7 @@ def plot_frontier(solutions: Sequence[du.Solution], index: int = 0, mark: int | 
     return ax
 
 
+@styled
 def solve_figure(answers: Sequence[ToySolution], title: str = "") -> Any:
     """One row for each answer: q, q_i and p* beside the dual function with lam* and its domain. Returns a Figure."""
     if not answers:
