@@ -111,9 +111,9 @@ def make_budget(draws: int, seed: int, steps: int | None = None) -> Budget:
 
 def open_model(model: str) -> Any:
     _need_diffusion()
-    from .models import StableDiffusion, load_pipeline
+    from .models import denoiser_of, load_pipeline
 
-    return StableDiffusion(load_pipeline(model))
+    return denoiser_of(load_pipeline(model))
 
 
 def _need_diffusion() -> None:

@@ -52,7 +52,8 @@ class Prompts:
             raise ValueError("the priors of all concepts together must stay below 1")
         for index, concept in enumerate(self.concepts):
             for wording in concept.wordings:
-                self._asking[normalised(wording)] = index
+                if self._asking.setdefault(normalised(wording), index) != index:
+                    raise ValueError(f"prompt {wording!r} asks for two concepts: each needs wordings of its own")
         for prompt in (*self.retained, self.anchor):
             if normalised(prompt) in self._asking:
                 raise ValueError(f"prompt {prompt!r} asks for a concept, so it can be neither contrast nor anchor")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 from torch import Tensor
 
 import duality as du
@@ -15,14 +15,15 @@ import duality as du
 from .cache import Cache, fingerprint
 from .certificate import certificate, to_json
 from .concepts import Prompts
-from .distill import Fit, Material, fit_lora, save_lora
 from .draws import draw
 from .guidance import Guided, Strength
-from .lora import switch_lora
+from .lora import save_lora, switch_lora
 from .measure import Sample, Witness, agreement, head_level, retained, take_sample, weighted_frequency
+from .methods import METHODS, Method, Outcome
 from .models import Denoiser
 from .output import save_pictures
 from .survey import Bar, Budget, Survey, progress_bar, survey
+from .training import Fit
 
 
 @dataclass(frozen=True)
@@ -44,18 +45,11 @@ class Unlearned:
     samples: dict[str, Sample]
     measured: dict[str, Any]
     certificate: dict[str, Any]
-    losses: list[float]
+    outcome: Outcome
 
-
-def noised_log_weight(solution: du.Solution, rho: Tensor) -> Tensor:
-    """``log E_q[w | x_t]`` (n,), as far as ratios (n, m) at level t determine it, scaled like :func:`weights_of`."""
-    natural = torch.as_tensor(solution.natural, dtype=rho.dtype)
-    return solution.problem.noised_tilt(rho, natural)
-
-
-def weights_of(solution: du.Solution, values: Tensor) -> Tensor:
-    """``w(rho)`` (n,) of draws of q; at most 1 for ForwardKL and Likelihood. Not normalised: the fit needs none."""
-    return solution.log_weight(values.double()).exp().float()
+    @property
+    def losses(self) -> list[float]:
+        return self.outcome.losses
 
 
 def guided_draws(
@@ -78,6 +72,7 @@ def unlearn(
     prompts: Prompts,
     problem: du.Problem,
     *,
+    method: Method | None = None,
     budget: Budget | None = None,
     fit: Fit | None = None,
     evaluation: Evaluation | None = None,
@@ -87,37 +82,51 @@ def unlearn(
 ) -> Unlearned:
     """Solve ``problem`` on the pipeline's log ratios and fit its target into a LoRA, left active on the pipeline.
 
-    Raises ``du.InfeasibleError`` before any training where the level cannot be had, ``FloatingPointError`` when a loss
-    is not finite. With ``cache_folder`` every stage is kept, and an interrupted run goes on where it stopped.
+    ``method``: tilted denoising unless another is given (:mod:`diffusion.methods`).
+
+    Raises ``ValueError`` before any work where problem, prompts and pipeline do not fit together,
+    ``du.InfeasibleError`` before any training where the level cannot be had, ``FloatingPointError`` when a loss is not
+    finite. With ``cache_folder`` every stage is kept, and an interrupted run goes on where it stopped.
     """
+    check(denoiser, prompts, problem)
+    method = method or METHODS["tilted"]()
     budget, fit, evaluation = budget or Budget(), fit or Fit(), evaluation or Evaluation()
     started = time.monotonic()
     cache = Cache(cache_folder, fingerprint(denoiser.pipeline)) if cache_folder else None
     known = survey(denoiser, prompts, budget, cache, bar)
     solution = du.solve(problem, known.ratios)
-    latents, retained_prompts = known.retained
-    material = Material(known.anchor, weights_of(solution, known.values), latents, retained_prompts)
     checkpoint = None
     if cache_folder is not None:
         import hashlib
 
-        key = hashlib.sha256(f"{known.fingerprint}{prompts}{budget}{fit}{solution.to_json()}".encode()).hexdigest()[:12]
-        checkpoint = cache_folder / f"fit-{key}.safetensors"
-    with bar("LoRA by tilted denoising", fit.steps) as shown:
-        losses = fit_lora(
-            denoiser,
-            prompts,
-            known.head,
-            lambda rho: noised_log_weight(solution, rho),
-            material,
-            fit,
-            checkpoint=checkpoint,
-            progress=shown.update,
-        )
+        asked = f"{known.fingerprint}{prompts}{budget}{fit}{method}{solution.to_json()}"
+        checkpoint = cache_folder / f"fit-{hashlib.sha256(asked.encode()).hexdigest()[:12]}.safetensors"
+    with bar("fit of the LoRA", fit.steps) as shown:
+        outcome = method.fit(denoiser, known, solution, fit, checkpoint=checkpoint, progress=shown.update)
     samples, measured = measure_lora(denoiser, known, solution, evaluation, witness, bar)
     measured["seconds"] = round(time.monotonic() - started, 1)
-    measured["fit"] = {"steps": fit.steps, "batch": fit.batch, "rank": fit.rank, "rate": fit.rate, "seed": fit.seed}
-    return Unlearned(known, solution, samples, measured, certificate(known, solution, measured), losses)
+    measured["fit"] = {"method": repr(method), **asdict(fit)}
+    if len(outcome.levels):
+        rounds = {"multipliers": outcome.multipliers, "levels": outcome.levels, "standard errors": outcome.errors}
+        measured["dual rounds"] = {name: np.asarray(value).tolist() for name, value in rounds.items()}
+    return Unlearned(known, solution, samples, measured, certificate(known, solution, measured), outcome)
+
+
+def check(denoiser: Denoiser, prompts: Prompts, problem: du.Problem) -> None:
+    """Raise ``ValueError`` for what cannot work, with the reason, before anything is drawn."""
+    if not denoiser.worded:
+        raise ValueError(
+            f"concepts are given by prompts, and {type(denoiser.pipeline).__name__} takes none: give it examples "
+            "(diffusion.head, diffusion.guidance) or forget images"
+        )
+    m, levels = len(prompts.concepts), problem.levels
+    if levels.size not in (1, m):
+        raise ValueError(f"levels must be one for all or one for each of {m} concepts, got {levels.tolist()}")
+    if isinstance(problem, du.Likelihood):
+        if problem.kind == "density":
+            raise ValueError("kind 'density' needs densities, which no pipeline has: use 'posterior' or 'log-ratio'")
+        if problem.kind == "posterior" and not ((levels > 0) & (levels < 1)).all():
+            raise ValueError(f"levels must lie strictly between 0 and 1 (probabilities), got {levels.tolist()}")
 
 
 def measure_lora(
