@@ -11,6 +11,7 @@ ORDER = (
     "plot_atoms.py",
     "plot_four_guidance_rules.py",
     "plot_solving_from_draws.py",
+    "plot_forgetting_images.py",
 )
 
 
