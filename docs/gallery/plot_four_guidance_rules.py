@@ -17,7 +17,7 @@ known, so one can tell.
 import numpy as np
 
 import toy
-from toy import plots
+from toy import plots, studies
 
 example = toy.example("unequal")
 alpha_bars = [0.999, 0.99, 0.97, 0.9, 0.75, 0.5, 0.3, 0.15, 0.05, 0.01]
@@ -27,23 +27,8 @@ answers = [
 errors = [one for answer in answers for one in toy.guidance_errors(answer, alpha_bars, 31)]
 print(toy.guidance_table([one for one in errors if one.alpha_bar in (0.99, 0.75, 0.3, 0.05)]))
 
-plt = plots.pyplot()
-with plt.rc_context(plots.STYLE):
-    figure, ax = plt.subplots(figsize=(7.2, 4.2), layout="constrained")
-    for number, rule in enumerate(dict.fromkeys(one.rule for one in errors)):
-        found = [one for one in errors if one.rule == rule]
-        relative = np.array([one.error / one.correction for one in found])
-        noise = [(1 - one.alpha_bar) / one.alpha_bar for one in found]
-        if relative.max() < 1e-10:
-            label = f"{rule}, below the frame: at most {relative.max():.0e}"
-            ax.plot([], [], color=plots.CYCLE[number], ls=plots.DASHES[number], label=label)
-        else:
-            ax.loglog(noise, relative, color=plots.CYCLE[number], ls=plots.DASHES[number], marker="o", ms=4, label=rule)
-    ax.axhline(1.0, color=plots.GREY, lw=0.9)
-    ax.set_ylim(2e-3, 3)
-    ax.set(xlabel="noise-to-signal ratio (1 − ᾱ)/ᾱ", ylabel="error / size of the correction")
-    ax.set_title("How far each rule is from the exact score")
-    ax.legend(loc="lower right")
+ax = studies.plot_guidance_errors(errors)
+ax.set_title("How far each rule is from the exact score")
 
 # %%
 # - **FU** is exact at every noise level, whatever the shapes: mixtures noise linearly. What is left is rounding.
@@ -69,6 +54,7 @@ density = np.exp(base.log_prob(plane))
 
 area = (axis[1] - axis[0]) ** 2
 seen = density >= plots.contour_levels(density, area, (0.999,))[0]
+plt = plots.pyplot()
 with plt.rc_context(plots.STYLE):
     figure, axes = plt.subplots(1, 3, figsize=(12.5, 4.3), layout="constrained", sharey=True)
     for ax, answer in zip(axes, answers, strict=True):

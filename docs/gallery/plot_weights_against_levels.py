@@ -18,7 +18,7 @@ from scipy.optimize import brentq
 
 import duality as du
 import toy
-from toy import plots
+from toy import studies
 
 example = toy.example("overlapping")
 ratios = toy.log_ratios(example.pretrained, example.unlearn, priors=example.priors)
@@ -28,12 +28,7 @@ solved = du.frontier(problem, ratios, levels)
 weights = np.array([0.5, 1.0, 2.0, 4.0, 8.0, 16.0])
 swept = du.fixed_weights(problem, ratios, weights)
 
-ax = plots.plot_frontier(solved, mark=15)
-ax.plot([reached[0] for _, reached in swept], [cost for cost, _ in swept], "s", color=plots.UNWANTED, ms=6, zorder=6)
-for weight, (cost, reached) in zip(weights, swept, strict=True):
-    ax.annotate(f"{weight:g}", (reached[0], cost), xytext=(6, 5), textcoords="offset points", fontsize=9)
-ax.plot([], [], "s", color=plots.UNWANTED, label="fixed weights")
-ax.legend()
+ax = studies.plot_weights(solved, swept, weights)
 ax.set_title("Fixed weights lie on the frontier")
 
 # %%
@@ -63,17 +58,5 @@ print(f"{'equal weights':<16}" + "".join(f"{one:>11.4g}" for one in equal_levels
 print(f"{'solved':<16}" + "".join(f"{one:>11.4g}" for one in best.levels) + f"{best.primal:>13.4f}")
 print(f"multipliers: equal {weight:.3f}, solved {np.array2string(best.multipliers, precision=3)}")
 
-plt = plots.pyplot()
-with plt.rc_context(plots.STYLE):
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained", width_ratios=(2, 1))
-    place = np.arange(3)
-    left.bar(place - 0.27, asked, 0.25, color=plots.GREY, label="asked")
-    left.bar(place, equal_levels, 0.25, color=plots.UNWANTED, label="equal weights", hatch="//", edgecolor="white")
-    left.bar(place + 0.27, best.levels, 0.25, color=plots.TARGET, label="solved")
-    left.set_yscale("log")
-    left.set_xticks(place, ["concept 1", "concept 2", "concept 3"])
-    left.set(ylabel="share of the target (log scale)", title="What is left of each concept")
-    left.legend(loc="upper left")
-    right.bar([0, 1], [equal_cost, best.primal], 0.55, color=[plots.UNWANTED, plots.TARGET])
-    right.set_xticks([0, 1], ["equal weights", "solved"])
-    right.set(ylabel="cost (nats)", title="What it costs")
+ax = studies.plot_equal_weights(best, equal_cost, equal_levels)
+ax.set_title("The same promises, kept in two ways")
