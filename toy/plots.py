@@ -99,6 +99,7 @@ def plot_densities(answer: ToySolution, ax: Any = None) -> Any:
         ax = new_axes(4.6, 4.2)
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
+    from matplotlib.transforms import ScaledTranslation
 
     if len(axes) == 1:
         ax.fill_between(axes[0], base, color=PRETRAINED, alpha=0.3, lw=0)
@@ -125,7 +126,11 @@ def plot_densities(answer: ToySolution, ax: Any = None) -> Any:
         Line2D([], [], color=UNWANTED, ls=DASHES[1], label=unwanted + (" (scaled)" if len(axes) == 1 else "")),
         Line2D([], [], color=TARGET, label="p*, target" if answer.solution.attained else "limit of p"),
     ]
-    ax.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, handlelength=1.6)
+    # 34 points below the axes, however short they are: clear of the label.
+    below = ax.transAxes + ScaledTranslation(0, -34 / 72, ax.figure.dpi_scale_trans)
+    ax.legend(
+        handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=below, ncols=3, handlelength=1.6
+    )
     return ax
 
 
