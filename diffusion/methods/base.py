@@ -21,7 +21,7 @@ from torch import Tensor
 import duality as du
 
 from ..batches import Batches
-from ..distill import add_lora
+from ..lora import add_lora
 from ..models import Denoiser
 from ..survey import Survey
 from ..training import Fit, Objective, Progress, Stateful, Trainer
@@ -85,7 +85,7 @@ def fit_adapters(
     state: Stateful | None = None,
 ) -> list[float]:
     """Fresh adapters, the objective made on them, all steps, averaged weights in place; returns the losses."""
-    parameters = add_lora(denoiser, settings.rank, settings.seed, targets or denoiser.lora_targets)
+    parameters = add_lora(denoiser, settings.rank, settings.seed, targets)
     trainer = Trainer(
         denoiser.network,
         parameters,

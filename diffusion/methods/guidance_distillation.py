@@ -22,8 +22,8 @@ from torch import Tensor
 
 import duality as du
 
-from ..distill import teacher
 from ..guidance import Guided
+from ..lora import teacher
 from ..models import Denoiser, rows
 from ..survey import Survey
 from ..training import Fit, Objective, Progress

@@ -18,8 +18,8 @@ from torch import Tensor
 
 import duality as du
 
-from ..distill import teacher
 from ..draws import draw
+from ..lora import teacher
 from ..models import Denoiser, repeat
 from ..ratios import head_ratios
 from ..survey import Survey

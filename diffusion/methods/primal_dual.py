@@ -13,11 +13,10 @@ Source: Khalafi, Ribeiro, Ding (ICML 2026, arXiv:2605.30825), their algorithm; t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -27,15 +26,16 @@ import duality as du
 from duality import primal_dual as pd
 
 from ..batches import Batch
-from ..distill import add_lora, teacher
 from ..head import Bottleneck, log_snr, pooled
+from ..lora import add_lora, teacher
 from ..models import Denoiser, repeat, rows
 from ..survey import Survey
 from ..training import Fit, Progress, Trainer
 from .base import Outcome, batches_of, with_kept
-from .dual import Scaled, newton_scale, settled
+from .dual import Scaled, newton_scale
 from .lagrangians import Seen, lagrangian_of
 from .levels import Meter
+from .rounds import Rounds
 
 
 @dataclass(frozen=True)
@@ -65,14 +65,11 @@ class PrimalDual:
         every: int = 100,
         progress: Progress | None = None,
     ) -> Outcome:
-        if self.inner < 1:
-            raise ValueError(f"inner must be at least 1 step, got {self.inner}")
-        run = Alternation(self, denoiser, known, solution, settings, checkpoint, every, progress)
-        return run.finish()
+        return Alternation(self, denoiser, known, solution, settings, checkpoint, every, progress).run()
 
 
 class Alternation:
-    """One run: the player of :class:`duality.primal_dual.PrimalDual`, and all the state that a checkpoint holds."""
+    """One run: the objective, the measurement, the multipliers' domain, and the trainer between them."""
 
     def __init__(
         self,
@@ -85,19 +82,17 @@ class Alternation:
         every: int = 100,
         progress: Progress | None = None,
     ) -> None:
-        self.method, self.denoiser, self.known, self.settings = method, denoiser, known, settings
+        self.denoiser, self.known = denoiser, known
         self.problem = solution.problem.bind(known.ratios)
         self.lagrangian = lagrangian_of(self.problem)
         self.meter = Meter(denoiser, known, self.problem, method.draws, method.noise_levels, settings.seed)
-        self._worst = known.values.double().exp().numpy()  # e^rho (n, m) at the draws of q
-        start = self._project(np.array(solution.multipliers))
+        self._masses = known.values.double().exp().numpy()  # e^rho (n, m) at the draws of q
+        start = self.project(np.array(solution.multipliers))
         scale = newton_scale(self.problem, known.ratios, start)
         rule = Scaled(method.rule(method.gain), scale, method.warmup)
-        self.loop = pd.PrimalDual(self.problem, self, rule, start, self._project)
-        self.path, self.seen = [start], list[tuple[list[float], list[float]]]()
-        parameters = add_lora(denoiser, settings.rank, settings.seed, denoiser.lora_targets)
+        self.rounds = Rounds(self.problem, rule, start, self.project, self.measure, method.inner, method.patience)
+        parameters = add_lora(denoiser, settings.rank, settings.seed)
         self.batches = batches_of(denoiser, known, settings)
-        self.rho = known.values
         self._empty = denoiser.condition([""])
         self._concepts = denoiser.condition([concept.name for concept in known.prompts.concepts])
         self.trainer = Trainer(
@@ -108,41 +103,34 @@ class Alternation:
             checkpoint=checkpoint,
             every=every,
             progress=progress,
-            state=self,
+            state=self.rounds,
         )
 
-    def finish(self) -> Outcome:
-        rounds = math.ceil(self.settings.steps / self.method.inner)
-        while self.loop.rounds < rounds and not self._settled():
-            self.loop.round()
-            self.path.append(self.loop.multipliers)
-        losses = self.trainer.finish()
-        levels, errors = (np.array([row[k] for row in self.seen]) for k in (0, 1))
-        return Outcome(losses, np.array(self.path), levels, errors)
+    def run(self) -> Outcome:
+        return self.rounds.run(self.trainer)
 
-    # -- the player -----------------------------------------------------------------------------------------------
+    def project(self, multipliers: np.ndarray) -> np.ndarray:
+        multipliers = self.problem.project(multipliers)
+        if isinstance(self.problem, du.ForwardKL):  # and sum_i lam_i e^rho_i ≤ 1 at every draw of q that is known
+            multipliers = multipliers / max(1.0, float((self._masses @ multipliers).max()))
+        return multipliers
 
-    def step(self, multipliers: np.ndarray) -> None:
-        until = (self.loop.rounds + 1) * self.method.inner
-        self.trainer.run(min(until, self.settings.steps))
-
-    def levels(self) -> np.ndarray:
-        with self.trainer.averaged():
-            found = self.meter.measure(self.loop.rounds)
-        self.seen.append((found.levels.tolist(), found.errors.tolist()))
+    def measure(self, round_: int) -> tuple[np.ndarray, np.ndarray]:
+        found = self.meter.measure(round_)
         if self.lagrangian.on_student:  # the next round's states are noised draws of this one's student
-            self.batches.latents = found.draws
-        return found.levels
+            self.rounds.pool = {"draws": found.draws}
+        return found.levels, found.errors
 
     def objective(self, _step: int, generator: torch.Generator) -> Tensor:
+        self.batches.latents = self.rounds.pool.get("draws", self.known.anchor)
         batch = self.batches(generator)
         n = batch.tilted
         with teacher(self.denoiser), Bottleneck(self.denoiser) as caught:
             said = self.denoiser.predict(batch.x, batch.t, batch.anchored)
             inner = cast(Tensor, caught.last)
         f = self.denoiser.predict(batch.x, batch.t, batch.asked)
-        # On the student's draws the clean ratios are not asked for: their terms are in scores alone.
-        rho = self.rho[batch.chosen if not self.lagrangian.on_student else slice(0, 0)].to(f.device)
+        # Of the student's draws the clean ratios are not known, nor asked for: those terms are in scores alone.
+        rho = self.known.values[batch.chosen if not self.lagrangian.on_student else slice(0, 0)].to(f.device)
         seen = Seen(
             said[:n],
             batch.y[:n],
@@ -150,7 +138,7 @@ class Alternation:
             lambda: self._noised(inner[:n], said[:n], batch.t[:n]),
             lambda: self._towards(batch, said[:n]),
         )
-        retention, constraint = self.lagrangian.terms(f[:n], seen, self.loop.multipliers)
+        retention, constraint = self.lagrangian.terms(f[:n], seen, self.rounds.multipliers)
         return with_kept(retention + constraint, f, said, n)
 
     def _noised(self, inner: Tensor, said: Tensor, t: Tensor) -> Tensor:
@@ -165,31 +153,3 @@ class Alternation:
             free = said if self.known.prompts.anchor == "" else self.denoiser.predict(x, t, repeat(self._empty, n))
             asked = [rows(self._concepts, slice(i, i + 1)) for i in range(count)]
             return [said - free + self.denoiser.predict(x, t, repeat(one, n)) for one in asked]
-
-    def _project(self, multipliers: np.ndarray) -> np.ndarray:
-        multipliers = self.problem.project(multipliers)
-        if isinstance(self.problem, du.ForwardKL):  # and sum_i lam_i e^rho_i ≤ 1 at every draw of q that is known
-            multipliers = multipliers / max(1.0, float((self._worst @ multipliers).max()))
-        return multipliers
-
-    def _settled(self) -> bool:
-        if self.method.patience is None or not self.seen:
-            return False
-        levels, errors = (np.array([row[k] for row in self.seen]) for k in (0, 1))
-        slacks = np.array([self.problem.slack(row) for row in levels])
-        return settled(slacks, errors, np.array(self.path[:-1]), self.method.patience)
-
-    # -- the state, saved and resumed with the weights ------------------------------------------------------------
-
-    def tensors(self) -> dict[str, Tensor]:
-        return {"pool": self.batches.latents} if self.lagrangian.on_student else {}
-
-    def data(self) -> Any:
-        return {"dual": self.loop.state_dict(), "path": [row.tolist() for row in self.path], "seen": self.seen}
-
-    def load(self, tensors: dict[str, Tensor], data: Any) -> None:
-        self.loop.load_state_dict(data["dual"])
-        self.path = [np.array(row) for row in data["path"]]
-        self.seen = [(row[0], row[1]) for row in data["seen"]]
-        if self.lagrangian.on_student:
-            self.batches.latents = tensors["pool"]

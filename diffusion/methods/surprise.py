@@ -17,8 +17,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..distill import teacher
 from ..head import log_snr
+from ..lora import teacher
 from ..models import Condition, Denoiser, add_noise, rows
 
 # The ends carry nothing: pure noise says nothing of x_0, and at SNR > e^8 all networks predict alike.

@@ -7,10 +7,13 @@ import torch
 import duality as du
 from diffusion.concepts import Concept, Prompts
 from diffusion.digits import wordings
-from diffusion.distill import ADAPTER
 from diffusion.head import ContrastHead
+from diffusion.lora import ADAPTER
+from diffusion.models import denoiser_of
 from diffusion.survey import Budget, Survey
 from diffusion.training import Fit
+
+from .. import families
 
 SMALL = Fit(steps=4, batch=6, rank=2, rate=1e-2, seed=3)
 LEVELS = {
@@ -29,7 +32,7 @@ def make_survey(dtype=torch.float32):
     generator = torch.Generator().manual_seed(0)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        head = ContrastHead(96 * 16 + 256, [0.3, 0.3, 0.4], prompts.priors, members=1).eval()
+        head = ContrastHead(16 * 16 + 4 * 64, [0.3, 0.3, 0.4], prompts.priors, members=1).eval()
     labelled = torch.randn(len(wanted), 4, 8, 8, generator=generator, dtype=dtype)
     anchor = torch.randn(24, 4, 8, 8, generator=generator, dtype=dtype)
     values = torch.randn(24, 2, generator=generator).clamp_max(1.5)
@@ -47,6 +50,16 @@ def make_survey(dtype=torch.float32):
         "none",
         Budget(10, 10, 10, sampler_steps=2),
     )
+
+
+def make_denoiser(family="sd"):
+    return denoiser_of(families.build(families.FAMILIES[family]))
+
+
+@pytest.fixture
+def denoiser():
+    """A fresh one, far smaller than the digits pipeline: here it is only the arithmetic that matters."""
+    return make_denoiser()
 
 
 @pytest.fixture(scope="session")

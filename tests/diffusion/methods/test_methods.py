@@ -5,15 +5,13 @@ import pytest
 import torch
 
 import duality as du
-from diffusion.distill import add_lora
+from diffusion.lora import add_lora
 from diffusion.methods import METHODS, GuidanceDistillation, PrimalDual
 from diffusion.methods.primal_dual import Alternation
-from diffusion.models import StableDiffusion
 from diffusion.training import Fit
 from duality.primal_dual import NuPI
 
-from ..conftest import make_pipeline
-from .conftest import SMALL, Stop, adapters, make_survey, same, stop_after
+from .conftest import SMALL, Stop, adapters, make_denoiser, make_survey, same, stop_after
 
 ALTERNATE = PrimalDual(inner=1, warmup=0, gain=0.2, draws=4, noise_levels=1)
 SHORT = {name: make() for name, make in METHODS.items() if name != "primal-dual"}
@@ -68,8 +66,8 @@ def test_nan_stops_before_the_weights_take_it_and_the_checkpoint_stays(name, den
 @pytest.mark.parametrize("name", ["guidance", "forward", "likelihood", "reverse"])
 def test_gradient_through_the_network(name, solutions):
     """The derivative of one step's loss along a random direction in the adapters, in double precision."""
-    pipeline = make_pipeline().to(torch.float64)
-    denoiser, known = StableDiffusion(pipeline), make_survey(torch.float64)
+    denoiser, known = make_denoiser(), make_survey(torch.float64)
+    denoiser.network.double()
     settings = Fit(steps=1, batch=4, rank=1, seed=1)
     if name == "guidance":
         parameters = add_lora(denoiser, 1, 1)
@@ -114,9 +112,9 @@ def test_levels_of_an_untrained_student_are_those_of_q(denoiser, known, solution
 
 def test_multipliers_stay_in_the_domain_of_the_draws(denoiser, known, solutions):
     run = Alternation(ALTERNATE, denoiser, known, solutions["forward"], SMALL)
-    projected = run._project(np.array([5.0, 5.0]))
+    projected = run.project(np.array([5.0, 5.0]))
     assert (known.values.double().exp().numpy() @ projected).max() == pytest.approx(1.0)
-    assert np.array_equal(run._project(run.loop.multipliers), run.loop.multipliers)
+    assert np.array_equal(run.project(run.rounds.multipliers), run.rounds.multipliers)
 
 
 def test_a_run_that_has_settled_ends_early(denoiser, known, solutions):
@@ -136,13 +134,13 @@ def test_a_run_that_has_settled_ends_early(denoiser, known, solutions):
             return Measured(asked.copy(), np.full(2, 1e-3), known.anchor)
 
     run.meter = Told()
-    outcome = run.finish()
+    outcome = run.run()
     assert len(outcome.losses) == 2
     np.testing.assert_allclose(outcome.multipliers[-1], outcome.multipliers[0])
 
 
-def test_bad_settings_are_refused_before_any_work(reader, known, solutions):
+def test_bad_settings_are_refused_before_any_work(denoiser, known, solutions):
     with pytest.raises(ValueError, match="inner must be at least 1"):
-        PrimalDual(inner=0).fit(reader, known, solutions["likelihood"], SMALL)
+        PrimalDual(inner=0).fit(denoiser, known, solutions["likelihood"], SMALL)
     assert set(METHODS) >= {"tilted", "guidance", "primal-dual"}
     assert isinstance(du.Likelihood(0.1), du.Problem)

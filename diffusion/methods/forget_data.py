@@ -1,0 +1,198 @@
+r"""Forgetting images: one constraint and one multiplier each, ForwardKL by the alternating algorithm.
+
+    min KL(q‖p)  s.t.  L_i(f) - L_i(T) ≥ level_i,    L_i = 1/2 E int |eps - eps_f(x_t^i)|^2 d log SNR    (nats)
+
+    f    <- steps on  E_m[ w_a |f - T|^2 ] - sum_i lam_i E_m[ w_i ( |f - T|^2 - 2 <f - T, y_i - T> ) ]
+    lam  <- lam + gain · (pi_i/max(level_i, 1)) · (level - estimate), kept in [0, pi_i]
+
+f the student's and T the frozen teacher's raw output, y_i the target towards image i; states from the defensive
+mixture m of a draw of q and an image (:mod:`.mixture`), so that one forward pass serves both terms. The second bracket
+is |y_i - f|^2 up to a constant. Retention is KL(q‖p) in score form: q is what the pretrained network models, and the
+noise of |y - f|^2 is left out. The start is the closed form (:mod:`.images`); generalisation couples neighbours, which
+the alternation finds out. Estimates are made under common noise. Multipliers live in the saved state.
+
+Source: the paper's experiment on CelebA-HQ (arXiv:2605.30825); theory, "Forgetting images".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import duality as du
+from duality import primal_dual as pd
+
+from ..batches import spread_levels
+from ..lora import add_lora, teacher
+from ..models import Condition, Denoiser, rows
+from ..training import Fit, Progress, Trainer
+from .base import Outcome
+from .dual import Scaled
+from .images import Images
+from .mixture import Mixed, mixed
+from .rounds import Rounds
+from .surprise import loss
+
+
+def image_terms(f: Tensor, said: Tensor, states: Mixed, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Retention and constraint, two scalars with a gradient in f (n, ...); ``weight`` (n,): sums of multipliers."""
+    shape = (-1, *(1,) * (f.ndim - 1))
+    moved = f - said
+    gain = (weight * states.forgotten_weight).view(shape)
+    retention = states.kept_weight.view(shape) * moved.square()
+    constraint = gain * (moved.square() - 2 * moved * (states.forgotten_target - said))
+    return retention.mean(), -constraint.mean()
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Which draw meets which image: (n,) rows of the data, (n,) images, (n,) sums of the multipliers of its prompt."""
+
+    data: Tensor
+    image: Tensor
+    weight: Tensor
+
+
+class Pairing:
+    """Draws rows of the data, and for each an image of its prompt with probability lam_i / sum lam.
+
+    A share of the batch is for data whose prompt has no image, where there are such: they meet none (weight 0).
+    """
+
+    def __init__(self, images: Images, settings: Fit) -> None:
+        self.images = images
+        place = {images.forget_prompts[group[0]]: index for index, group in enumerate(images.groups)}
+        self._group = torch.tensor([place.get(prompt, -1) for prompt in images.data_prompts])
+        self._near = (self._group >= 0).nonzero()[:, 0]
+        self._rest = (self._group < 0).nonzero()[:, 0]
+        self._kept = round(settings.batch * settings.retain_share) if len(self._rest) else 0
+        self._near_count = settings.batch - self._kept
+
+    def __call__(self, multipliers: np.ndarray, generator: torch.Generator) -> Pairs:
+        near = self._near[torch.randint(len(self._near), (self._near_count,), generator=generator)]
+        chance = torch.rand(self._near_count, generator=generator, dtype=torch.float64)
+        image, weight = torch.zeros(len(near), dtype=torch.long), torch.zeros(len(near), dtype=torch.float64)
+        for index, group in enumerate(self.images.groups):
+            here = self._group[near] == index
+            lam = torch.tensor(multipliers[list(group)], dtype=torch.float64)
+            cumulative = lam.cumsum(0)
+            chosen = torch.searchsorted(cumulative, chance[here] * cumulative[-1], right=True)
+            image[here] = torch.tensor(group)[chosen.clamp_max(len(group) - 1)]
+            weight[here] = cumulative[-1]
+        if not self._kept:
+            return Pairs(near, image, weight)
+        other = self._rest[torch.randint(len(self._rest), (self._kept,), generator=generator)]
+        none = torch.zeros(self._kept)
+        return Pairs(torch.cat([near, other]), torch.cat([image, none.long()]), torch.cat([weight, none.double()]))
+
+
+@dataclass(frozen=True)
+class ForgetImages:
+    """``mixture``: beta, the part of states that is drawn around images. ``repeats``: noises of a level's estimate.
+
+    The rest as for :class:`diffusion.methods.primal_dual.PrimalDual`; a gain of 1 lets a miss as large as the level
+    itself move a multiplier through its whole range.
+    """
+
+    inner: int = 50
+    warmup: int = 1
+    gain: float = 0.3
+    rule: Callable[[float], pd.DualRule] = pd.Ascent
+    mixture: float = 0.25
+    noise_levels: int = 20
+    repeats: int = 4
+    patience: int | None = None
+
+    def fit(
+        self,
+        denoiser: Denoiser,
+        images: Images,
+        levels: Any,
+        settings: Fit,
+        *,
+        checkpoint: Path | None = None,
+        every: int = 100,
+        progress: Progress | None = None,
+    ) -> Outcome:
+        """``levels``: a number or (m,), nats above the present surprise at each image; see ``images.as_unseen``."""
+        run = Forgetting(self, denoiser, images, levels, settings)
+        parameters = add_lora(denoiser, settings.rank, settings.seed)
+        trainer = Trainer(
+            denoiser.network,
+            parameters,
+            run.objective,
+            settings,
+            checkpoint=checkpoint,
+            every=every,
+            progress=progress,
+            state=run.rounds,
+        )
+        return run.rounds.run(trainer)
+
+
+class Forgetting:
+    """One run: objective, measurement and rounds."""
+
+    def __init__(self, method: ForgetImages, denoiser: Denoiser, images: Images, levels: Any, settings: Fit) -> None:
+        images.check(denoiser)
+        if not 0 < method.mixture < 1 or method.repeats < 2:
+            raise ValueError(
+                f"mixture must lie strictly between 0 and 1 and repeats be at least 2, got {method.mixture} and "
+                f"{method.repeats}"
+            )
+        given = np.asarray(levels, float)
+        if given.shape not in ((), (len(images.forget),)):
+            raise ValueError(f"levels: shape {given.shape} given for {len(images.forget)} images; one, or one for each")
+        self.method, self.denoiser, self.images, self.settings = method, denoiser, images, settings
+        self.problem = du.ForwardKL(np.broadcast_to(given, (len(images.forget),)).copy())
+        scale = images.shares / np.maximum(self.problem.levels, 1.0)
+        rule = Scaled(method.rule(method.gain), scale, method.warmup)
+        start = images.start(self.problem.levels)
+        self.rounds = Rounds(self.problem, rule, start, self.project, self.measure, method.inner, method.patience)
+        self.pairing = Pairing(images, settings)
+        distinct = sorted(set(images.data_prompts))
+        self._conditions = denoiser.condition(distinct)
+        self._row = torch.tensor([distinct.index(prompt) for prompt in images.data_prompts])
+        self._image_row = torch.tensor([distinct.index(prompt) for prompt in images.forget_prompts])
+        self._device = next(denoiser.network.parameters()).device
+
+    def project(self, multipliers: np.ndarray) -> np.ndarray:
+        return np.clip(multipliers, 0.0, self.images.shares)
+
+    def condition(self, pairs: Pairs) -> Condition:
+        return rows(self._conditions, self._row[pairs.data])
+
+    def states(self, pairs: Pairs, generator: torch.Generator) -> tuple[Mixed, Tensor, Tensor]:
+        """States, noise levels (n,), and the weight of the constraint (n,)."""
+        kept = self.images.data[pairs.data].to(self._device)
+        forgotten = self.images.forget[pairs.image].to(kept)
+        t = spread_levels(self.denoiser, len(kept), generator).to(self._device)
+        weight = pairs.weight.to(kept)
+        share = torch.where(weight > 0, self.method.mixture, 0.0).to(kept)
+        return mixed(self.denoiser, kept, forgotten, t, share, generator), t, weight
+
+    def objective(self, _step: int, generator: torch.Generator) -> Tensor:
+        pairs = self.pairing(self.rounds.multipliers, generator)
+        states, t, weight = self.states(pairs, generator)
+        condition = self.condition(pairs)
+        with teacher(self.denoiser):
+            said = self.denoiser.predict(states.x, t, condition)
+        f = self.denoiser.predict(states.x, t, condition)
+        retention, constraint = image_terms(f, said, states, weight)
+        return retention + constraint
+
+    def measure(self, _round: int) -> tuple[np.ndarray, np.ndarray]:
+        """Nats of surprise that the student has gained at each image (m,), and standard errors from the repeats."""
+        times = self.method.repeats
+        draws, row = self.images.forget.repeat_interleave(times, 0), self._image_row.repeat_interleave(times)
+        condition = rows(self._conditions, row)
+        value = loss(
+            self.denoiser, draws, condition, levels=self.method.noise_levels, seed=self.settings.seed * 1_000 + 7
+        ).view(-1, times)
+        return value.mean(1).numpy(), (value.std(1) / times**0.5).numpy()

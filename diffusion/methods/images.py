@@ -1,0 +1,146 @@
+r"""Images to be forgotten: what they are, and the multipliers that forget them where images are all there is.
+
+Data x^1 … x^n, q their law, image i present with share pi_i (repeats/n), q_i the point mass at it. ForwardKL asks for a
+surprise of at least b_i nats at image i; among densities on the data the optimum puts (pi_i - lam_i)/(1 - L), L = sum
+lam_i, on image i, hence
+
+    lam_i = [ pi_i - (1 - L) e^{-b_i} ]_+,    V = sum_i pi_i log( pi_i (1 - L)/(pi_i - lam_i) ) + (1 - Pi) log(1 - L),
+
+(Pi the sum of the pi_i with lam_i > 0): always in [0, pi_i], and the larger the more often an image was seen. In a
+network the surprise is the negative ELBO at the image; its zero is not known, its changes are, so levels are stated as
+nats above the present ones, b_i = -log pi_i + level_i. Source: theory, "Forgetting images".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..lora import teacher
+from ..models import Denoiser
+from .surprise import surprise
+
+MOST = 64
+
+
+@dataclass(frozen=True)
+class Images:
+    """What to forget, and draws that stand for the rest.
+
+    Args:
+        forget: (m, ...) images as the network sees them (latents, or pixels in [-1, 1]), at most 64.
+        shares: (m,) pi_i: the part of the data (of its prompt) that is image i. A number serves all.
+        data: (n, ...) training data or draws of q; the images may be among them, as often as their shares say.
+        forget_prompts, data_prompts: (m,), (n,); left out, empty. Each image is forgotten under its own prompt, among
+            the data of that prompt; data under other prompts are held to the teacher.
+
+    Raises:
+        ValueError: naming the argument, what was given and what is needed.
+    """
+
+    forget: Tensor
+    shares: Any
+    data: Tensor
+    forget_prompts: tuple[str, ...] = ()
+    data_prompts: tuple[str, ...] = ()
+    groups: tuple[tuple[int, ...], ...] = field(init=False, repr=False)  # images of one prompt
+
+    def __post_init__(self) -> None:
+        m, n = len(self.forget), len(self.data)
+        if not 1 <= m <= MOST or n < 1:
+            raise ValueError(f"forget must hold 1 to {MOST} images and data at least one, got {m} and {n}")
+        if self.forget.shape[1:] != self.data.shape[1:]:
+            raise ValueError(
+                f"forget and data must have images of one shape, got {tuple(self.forget.shape[1:])} and "
+                f"{tuple(self.data.shape[1:])}"
+            )
+        if not bool(torch.isfinite(self.forget).all() and torch.isfinite(self.data).all()):
+            raise ValueError("forget and data must be finite")
+        shares = np.array(np.broadcast_to(np.asarray(self.shares, float), (m,)))
+        object.__setattr__(self, "shares", shares)
+        object.__setattr__(self, "forget_prompts", tuple(self.forget_prompts) or ("",) * m)
+        object.__setattr__(self, "data_prompts", tuple(self.data_prompts) or ("",) * n)
+        if len(self.forget_prompts) != m or len(self.data_prompts) != n:
+            raise ValueError(
+                f"prompts: one for each of {m} images and {n} data is needed, got {len(self.forget_prompts)} and "
+                f"{len(self.data_prompts)}"
+            )
+        missing = set(self.forget_prompts) - set(self.data_prompts)
+        if missing:
+            raise ValueError(f"data must hold draws under every prompt of an image, got none under {sorted(missing)}")
+        names = list(dict.fromkeys(self.forget_prompts))
+        groups = tuple(tuple(i for i, p in enumerate(self.forget_prompts) if p == name) for name in names)
+        object.__setattr__(self, "groups", groups)
+        if not (shares > 0).all() or any(shares[list(group)].sum() >= 1 for group in groups):
+            raise ValueError(f"shares must be positive and add up to less than 1 under each prompt, got {shares}")
+
+    def check(self, denoiser: Denoiser) -> None:
+        """ValueError where the images are not of the size that the network takes."""
+        if tuple(self.forget.shape[1:]) != denoiser.sample_shape:
+            raise ValueError(
+                f"forget must have images of shape {denoiser.sample_shape}, got {tuple(self.forget.shape[1:])}"
+            )
+
+    def start(self, levels: np.ndarray) -> np.ndarray:
+        """The closed form for levels (m,) in nats above the present surprise, prompt by prompt."""
+        result = np.zeros(len(self.shares))
+        for group in map(list, self.groups):
+            result[group] = closed_form(self.shares[group], levels[group] - np.log(self.shares[group]))
+        return result
+
+
+def closed_form(shares: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """lam (m,) for shares pi (m,) with sum below 1 and levels b (m,), nats of surprise.
+
+    With s = 1 - L, image i is active where s < pi_i e^{b_i}; over active images s (1 - sum e^{-b_i}) = 1 - sum pi_i.
+    The left side less the right is convex in s, negative at 0 and not at 1, so one set of active images fits.
+    """
+    shares, levels = np.asarray(shares, float), np.asarray(levels, float)
+    order = np.argsort(-(np.log(shares) + levels))  # those that stay active for the largest s first
+    for count in range(len(shares) + 1):
+        active = order[:count]
+        room = 1 - np.exp(-levels[active]).sum()
+        s = (1 - shares[active].sum()) / room if room > 0 else np.inf
+        if count == len(shares) or s >= shares[order[count]] * np.exp(levels[order[count]]):
+            break
+    result = np.zeros_like(shares)
+    result[active] = np.clip(shares[active] - s * np.exp(-levels[active]), 0, shares[active])
+    return result
+
+
+def as_unseen(
+    denoiser: Denoiser,
+    images: Images,
+    held_out: Tensor,
+    prompts: Sequence[str] = (),
+    *,
+    noise_levels: int = 40,
+    seed: int = 0,
+) -> np.ndarray:
+    """Levels (m,) that ask for images to be "as surprising as images never seen".
+
+        level_i = [ mean over held-out x of L(x) - L(image i) ]_+        nats; L the network's surprise, adapters off
+
+    ``held_out`` (k, ...): images of the same kind, never trained on; ``prompts`` (k,), left out, empty.
+    """
+    prompts = tuple(prompts) or ("",) * len(held_out)
+    if len(held_out) < 1 or len(prompts) != len(held_out):
+        raise ValueError(f"held_out must hold images, with one prompt each, got {len(held_out)} and {len(prompts)}")
+    together, asked = torch.cat([images.forget, held_out]), [*images.forget_prompts, *prompts]
+    condition = denoiser.condition(asked)
+
+    def measure() -> Tensor:
+        return surprise(denoiser, together, condition, levels=noise_levels, seed=seed)
+
+    if getattr(denoiser.network, "peft_config", None):
+        with teacher(denoiser):
+            value = measure()
+    else:
+        value = measure()
+    m = len(images.forget)
+    return np.asarray((value[m:].mean() - value[:m]).clamp_min(0.0).numpy())

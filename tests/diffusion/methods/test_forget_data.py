@@ -1,0 +1,281 @@
+"""Forgetting images: closed form, defensive mixture, gradients, levels, resumption, on pixels and on latents."""
+
+import numpy as np
+import pytest
+import torch
+
+from diffusion.lora import add_lora
+from diffusion.methods.forget_data import ForgetImages, Forgetting, Pairing, image_terms
+from diffusion.methods.images import Images, as_unseen, closed_form
+from diffusion.methods.mixture import Mixed, mixed
+from diffusion.methods.surprise import divergence, loss, surprise
+from diffusion.training import Fit
+
+from .conftest import Stop, adapters, make_denoiser, numeric_gradient, same, stop_after
+
+QUICK = ForgetImages(inner=1, warmup=0, noise_levels=2, repeats=2)
+
+
+def make_images(denoiser, prompts=False):
+    generator = torch.Generator().manual_seed(0)
+    data = torch.randn(12, *denoiser.sample_shape, generator=generator)
+    names = {"forget_prompts": ("one", "two", "one"), "data_prompts": ("one", "two", "three") * 4} if prompts else {}
+    return Images(data[:3].flip(0) * 0.5, [0.2, 0.1, 0.05], data, **names)
+
+
+# -- the closed form -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_closed_form_is_the_optimum_on_a_finite_set(seed):
+    """KKT: p_i = (pi_i - lam_i)/(1 - L) reaches e^{-b_i} where lam_i > 0, and lies below it elsewhere."""
+    rng = np.random.default_rng(seed)
+    m = int(rng.integers(1, 6))
+    pi = rng.dirichlet(np.ones(m + 1))[:m]
+    b = -np.log(pi) + rng.normal(size=m) * 3 * rng.uniform()
+    lam = closed_form(pi, b)
+    p = (pi - lam) / (1 - lam.sum())
+    assert ((lam >= 0) & (lam <= pi)).all()
+    assert (p <= np.exp(-b) * (1 + 1e-12)).all()
+    np.testing.assert_allclose(p[lam > 0], np.exp(-b[lam > 0]), rtol=1e-9)
+
+
+def test_closed_form_is_the_solver_s_answer():
+    """Four images and a rest that is far more likely, as nodes: rho = log(1/pi_i) at image i, -inf elsewhere."""
+    import duality as du
+
+    pi = np.array([0.1, 0.05, 0.02, 0.02])
+    b = -np.log(pi) + np.array([1.0, 2.0, 0.5, 3.0])
+    values = np.full((5, 4), -np.inf)
+    values[np.arange(4), np.arange(4)] = -np.log(pi)
+    masses = np.append(pi, 1 - pi.sum())
+    solved = du.solve(du.ForwardKL(b), du.LogRatios(values, np.log(masses)))
+    np.testing.assert_allclose(closed_form(pi, b), solved.multipliers, atol=1e-9)
+
+
+def test_more_repeats_and_higher_levels_mean_larger_multipliers():
+    by_share = closed_form(np.array([0.1, 0.05, 0.01]), -np.log([0.1, 0.05, 0.01]) + 2.0)
+    assert (np.diff(by_share) < 0).all()
+    by_level = closed_form(np.full(3, 0.05), -np.log(0.05) + np.array([0.5, 1.0, 4.0]))
+    assert (np.diff(by_level) > 0).all()
+
+
+# -- the mixture -----------------------------------------------------------------------------------------------------
+
+
+class Line:
+    """A denoiser on the line, for its noising alone: signal and noise by level, output epsilon."""
+
+    def schedule(self, t):
+        signal = torch.tensor([0.95, 0.6, 0.05], dtype=torch.float64)[t].view(-1, 1)
+        return signal, (1 - signal**2).sqrt()
+
+    def target(self, x0, eps, t):
+        return eps
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_one_sample_serves_both_expectations(level):
+    n = 200_000
+    a, u = torch.full((n, 1), 0.7, dtype=torch.float64), torch.full((n, 1), -0.4, dtype=torch.float64)
+    t = torch.full((n,), level)
+    generator = torch.Generator().manual_seed(level)
+    states = mixed(Line(), a, u, t, torch.full((n,), 0.3), generator)
+    assert float(states.kept_weight.max()) <= 1 / 0.7 + 1e-6
+    assert float(states.forgotten_weight.max()) <= 1 / 0.3 + 1e-6
+    signal, noise = (float(v[0]) for v in Line().schedule(t[:1]))
+    for draw, weight, target in (
+        (0.7, states.kept_weight, states.kept_target),
+        (-0.4, states.forgotten_weight, states.forgotten_target),
+    ):
+        # E[x], E[x²] and E[eps] of N(signal draw, noise²), and the identity x = signal draw + noise eps
+        for seen, exact in (
+            (states.x, signal * draw),
+            (states.x**2, (signal * draw) ** 2 + noise**2),
+            (target, 0.0),
+        ):
+            value = weight[:, None] * seen
+            assert float(value.mean()) == pytest.approx(exact, abs=4 * float(value.std()) / n**0.5)
+        np.testing.assert_allclose(states.x, signal * draw + noise * target, atol=1e-12)
+
+
+def test_far_apart_is_stratified_and_nothing_to_forget_is_plain_noising():
+    far = mixed(
+        Line(), *(torch.full((50, 1), v, dtype=torch.float64) for v in (1e4, -1e4)), torch.zeros(50).long(),
+        torch.full((50,), 0.5), torch.Generator().manual_seed(0),
+    )  # fmt: skip
+    assert set(far.kept_weight.tolist()) <= {0.0, 2.0} or float((far.kept_weight * (2 - far.kept_weight)).max()) < 1e-9
+    assert torch.isfinite(far.forgotten_target * far.forgotten_weight[:, None]).all()
+    none = mixed(
+        Line(), *(torch.full((50, 1), v, dtype=torch.float64) for v in (1.0, 2.0)), torch.zeros(50).long(),
+        torch.zeros(50), torch.Generator().manual_seed(0),
+    )  # fmt: skip
+    assert (none.kept_weight == 1).all()
+    assert (none.forgotten_weight == 0).all()
+
+
+# -- the loss --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("term", [0, 1])
+def test_gradient_of_each_term(term):
+    """2 w_a (f - T) and -2 lam w_u (f - y_u), each over the number of entries; against finite differences too."""
+    generator = torch.Generator().manual_seed(0)
+    f, said, y_a, y_u = (torch.randn(4, 3, generator=generator, dtype=torch.float64) for _ in range(4))
+    w_a, w_u, lam = (torch.rand(4, generator=generator, dtype=torch.float64) for _ in range(3))
+    states = Mixed(f, y_a, y_u, w_a, w_u)
+    f = f.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(image_terms(f, said, states, lam)[term], f)
+    formula = (2 * w_a[:, None] * (f - said), -2 * (lam * w_u)[:, None] * (f - y_u))[term].detach() / f.numel()
+    np.testing.assert_allclose(gradient, formula, rtol=1e-12)
+    numeric = numeric_gradient(lambda at: image_terms(at, said, states, lam)[term], f.detach())
+    np.testing.assert_allclose(gradient, numeric, atol=1e-8)
+
+
+def test_images_are_met_as_often_as_their_multipliers_say():
+    denoiser = make_denoiser("sd")
+    images = make_images(denoiser, prompts=True)
+    pairing = Pairing(images, Fit(batch=9000, retain_share=1 / 3))
+    pairs = pairing(np.array([0.15, 0.1, 0.05]), torch.Generator().manual_seed(0))
+    names = np.array(images.data_prompts)[pairs.data.numpy()]
+    assert (names[6000:] == "three").all()
+    assert (pairs.weight[6000:] == 0).all()
+    one = names[:6000] == "one"
+    assert set(pairs.image[:6000][one].tolist()) == {0, 2}
+    assert (pairs.image[:6000][~one] == 1).all()
+    assert float((pairs.image[:6000][one] == 0).float().mean()) == pytest.approx(0.75, abs=0.03)
+    np.testing.assert_allclose(pairs.weight[:6000][one], 0.2)
+    assert (pairing(np.zeros(3), torch.Generator().manual_seed(0)).weight == 0).all()
+
+
+@pytest.mark.parametrize("family", ["ddpm", "sd"])
+def test_gradient_through_the_network(family):
+    denoiser = make_denoiser(family)
+    denoiser.network.double()
+    images = make_images(denoiser, prompts=family == "sd")
+    images = Images(
+        images.forget.double(), images.shares, images.data.double(), images.forget_prompts, images.data_prompts
+    )
+    run = Forgetting(QUICK, denoiser, images, 2.0, Fit(batch=4))
+    parameters = add_lora(denoiser, 1, 0)
+    generator = torch.Generator().manual_seed(0)
+    start = [(p + 0.05 * torch.randn(p.shape, generator=generator)).detach() for p in parameters]
+    direction = [torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in parameters]
+
+    def value(shift):
+        with torch.no_grad():
+            for parameter, p, d in zip(parameters, start, direction, strict=True):
+                parameter.copy_(p + shift * d)
+        return run.objective(0, torch.Generator().manual_seed(2))
+
+    gradients = torch.autograd.grad(value(0.0), parameters)
+    along = sum(float((g * d).sum()) for g, d in zip(gradients, direction, strict=True))
+    assert along == pytest.approx(float((value(1e-5) - value(-1e-5)).detach()) / 2e-5, rel=1e-4)
+
+
+# -- levels ----------------------------------------------------------------------------------------------------------
+
+
+def test_integrals_under_common_noise(denoiser):
+    draws, condition = make_images(denoiser).data[:3], denoiser.condition([""] * 3)
+    same_noise = {"levels": 3, "seed": 1}
+    before = surprise(denoiser, draws, condition, **same_noise)
+    parameters = add_lora(denoiser, 1, 0)
+    assert torch.equal(loss(denoiser, draws, condition, **same_noise), torch.zeros(3).double())
+    assert torch.equal(divergence(denoiser, draws, condition, **same_noise), torch.zeros(3).double())
+    with torch.no_grad():
+        for parameter in parameters:
+            parameter.add_(0.1)
+    after = surprise(denoiser, draws, condition, **same_noise)
+    np.testing.assert_allclose(loss(denoiser, draws, condition, **same_noise), after - before, rtol=1e-4, atol=1e-4)
+    assert (divergence(denoiser, draws, condition, **same_noise) > 0).all()
+
+
+def test_as_unseen_asks_for_the_mean_surprise_of_held_out_images(denoiser):
+    images = make_images(denoiser)
+    held_out = images.data[6:10] * 1.5
+    level = as_unseen(denoiser, images, held_out, noise_levels=2)
+    both = torch.cat([images.forget, held_out])
+    value = surprise(denoiser, both, denoiser.condition([""] * 7), levels=2, seed=0)
+    np.testing.assert_allclose(level, (value[3:].mean() - value[:3]).clamp_min(0))
+    add_lora(denoiser, 1, 0)
+    np.testing.assert_allclose(as_unseen(denoiser, images, held_out, noise_levels=2), level, rtol=1e-6)
+
+
+# -- runs ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", ["ddpm", "sd"])
+def test_resumed_run_ends_bit_equal(family, tmp_path):
+    denoiser = make_denoiser(family)
+    images = make_images(denoiser, prompts=family == "sd")
+    settings, path = Fit(steps=4, batch=4, rank=1, rate=1e-2), tmp_path / "fit.safetensors"
+    whole = QUICK.fit(denoiser, images, 2.0, settings)
+    expected = adapters(denoiser)
+    with pytest.raises(Stop):
+        QUICK.fit(denoiser, images, 2.0, settings, checkpoint=path, every=2, progress=stop_after(3))
+    resumed = QUICK.fit(denoiser, images, 2.0, settings, checkpoint=path, every=2)
+    assert resumed.losses == whole.losses
+    np.testing.assert_array_equal(resumed.multipliers, whole.multipliers)
+    np.testing.assert_array_equal(resumed.levels, whole.levels)
+    assert same(adapters(denoiser), expected)
+    assert whole.levels.shape == whole.errors.shape == (4, 3)
+    assert ((whole.multipliers >= 0) & (whole.multipliers <= images.shares)).all()
+    np.testing.assert_array_equal(whole.multipliers[0], images.start(np.full(3, 2.0)))
+
+
+@pytest.mark.slow
+def test_a_copied_image_is_forgotten(tmp_path):
+    """A tiny DDPM trained on one image among others: its surprise rises to the level, the others' hardly moves."""
+    denoiser = make_denoiser("ddpm")
+    generator = torch.Generator().manual_seed(1)
+    others = 0.5 * torch.randn(40, *denoiser.sample_shape, generator=generator).clamp(-2, 2)
+    image = torch.ones(1, *denoiser.sample_shape) * 0.8
+    data = torch.cat([image.expand(10, -1, -1, -1), others])
+    optimizer = torch.optim.Adam(denoiser.network.parameters(), lr=2e-3)
+    for _ in range(600):
+        x0 = data[torch.randint(len(data), (32,), generator=generator)]
+        t = torch.randint(denoiser.levels, (32,), generator=generator)
+        eps = torch.randn(x0.shape, generator=generator)
+        signal, noise = denoiser.schedule(t)
+        said = denoiser.predict(signal * x0 + noise * eps, t, denoiser.condition([""] * 32))
+        optimizer.zero_grad()
+        (said - denoiser.target(x0, eps, t)).square().mean().backward()
+        optimizer.step()
+    images = Images(image, 0.2, data)
+    method = ForgetImages(inner=20, noise_levels=10, repeats=4)
+    outcome = method.fit(denoiser, images, 20.0, Fit(steps=300, batch=32, rank=4, rate=5e-3))
+    assert float(outcome.levels[-1]) > 10
+    moved = loss(denoiser, others, denoiser.condition([""] * 40), levels=10, seed=3)
+    assert abs(float(moved.mean())) < 0.5 * float(outcome.levels[-1])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"shares": [0.5, 0.4, 0.2]}, "add up to less than 1"),
+        ({"shares": [0.5, -0.4, 0.2]}, "must be positive"),
+        ({"forget": torch.zeros(65, 4, 8, 8)}, "1 to 64 images"),
+        ({"data": torch.zeros(5, 4, 4, 4)}, "one shape"),
+        ({"data": torch.full((5, 4, 8, 8), float("nan"))}, "finite"),
+        ({"forget_prompts": ("one",) * 3}, "under every prompt"),
+        ({"data_prompts": ("one",)}, "one for each"),
+    ],
+)
+def test_images_that_cannot_work_are_refused(change, message):
+    given = {"forget": torch.zeros(3, 4, 8, 8), "shares": 0.1, "data": torch.zeros(5, 4, 8, 8)}
+    with pytest.raises(ValueError, match=message):
+        Images(**{**given, **change})
+
+
+def test_what_does_not_fit_the_network_is_refused(denoiser):
+    images = Images(torch.zeros(3, 4, 6, 6), 0.1, torch.zeros(5, 4, 6, 6))
+    with pytest.raises(ValueError, match="shape"):
+        QUICK.fit(denoiser, images, 1.0, Fit())
+    images = make_images(denoiser)
+    with pytest.raises(ValueError, match="3 images"):
+        QUICK.fit(denoiser, images, [1.0, 2.0], Fit())
+    with pytest.raises(ValueError, match="never negative"):
+        QUICK.fit(denoiser, images, -1.0, Fit())
+    with pytest.raises(ValueError, match="mixture"):
+        ForgetImages(mixture=0.0).fit(denoiser, images, 1.0, Fit())
