@@ -1,0 +1,104 @@
+"""Unlearning in diffusers pipelines, from prompts to a certified LoRA: :func:`unlearn`.
+
+Importing this package imports neither torch nor diffusers; its functions and modules do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import duality as du
+
+    from .concepts import Concept
+    from .measure import Witness
+    from .methods import Method
+    from .run import Evaluation, Unlearned
+    from .survey import Bar, Budget
+    from .training import Fit
+
+__all__ = ["need_extra", "unlearn"]
+
+
+def need_extra() -> None:
+    """Raise ``ImportError``, naming what is missing, where the extra ``diffusion`` is not installed."""
+    missing = [name for name in ("torch", "diffusers", "transformers", "peft", "sklearn") if find_spec(name) is None]
+    if missing:
+        raise ImportError(f"this needs {', '.join(missing)}: install unlearning-duality[diffusion]")
+
+
+def unlearn(
+    pipeline: Any,
+    concepts: Sequence[str | Sequence[str] | Concept],
+    problem: du.Problem,
+    *,
+    contrast: Sequence[str | Sequence[str]] = (),
+    priors: float | Sequence[float] | None = None,
+    anchor: str = "",
+    method: str | Method = "tilted",
+    output: Path | str | None = None,
+    overwrite: bool = False,
+    budget: Budget | None = None,
+    fit: Fit | None = None,
+    evaluation: Evaluation | None = None,
+    witness: Witness | None = None,
+    cache_folder: Path | str | None = None,
+    bar: Bar | None = None,
+) -> Unlearned:
+    r"""min distance(p, q) over laws p of pictures, subject to separation from the concepts, fitted into a LoRA.
+
+        rho_i(x) = log q_i(x)/q(x) from a contrast head  ->  lam* (m,) by `duality.solve`  ->  adapters on the network
+
+    The adapters are left active on the pipeline: draw from it, or ``pipeline.disable_lora()`` for the law q.
+
+    Args:
+        pipeline: any `DiffusionPipeline` of a supported family (`diffusion.models.FAMILIES`), or what
+            `diffusion.models.load_pipeline` takes: a folder, a hub name, or ``digits``.
+        concepts: m things to unlearn, each a prompt that asks for it, or several wordings of one.
+        problem: `duality.Likelihood` (levels are probabilities), `ReverseKL` or `ForwardKL` (nats); one level for all
+            concepts, or one each.
+        contrast: what stands for the rest of what the model makes, each a prompt or several wordings of one thing.
+            May be left out for ``digits``, whose other digits serve.
+        priors: the share of each concept in what the model makes unasked, one for all or one each (m,).
+        anchor: what prompts that ask for a concept fall back to.
+        method: a name in `diffusion.methods.METHODS`, or a method.
+        output: folder for LoRA, certificate, card and pictures; nothing is written where it is left out.
+        overwrite: replace an output folder that is not empty.
+        budget, fit, evaluation: how many draws, training steps and judged draws; see their classes.
+        witness: independent judges of pictures, where there are any.
+        cache_folder: where draws, ratios and checkpoints are kept, so that an interrupted run goes on from there.
+        bar: progress bars, see `diffusion.survey.Bar`.
+
+    Returns:
+        `diffusion.run.Unlearned`: what is known of the model, the solution, what was measured, the certificate.
+
+    Raises:
+        ImportError: without the extra ``diffusion``.
+        ValueError: before any work, naming what does not fit: the pipeline or a component of it, prompts, levels, a
+            method or folder; later where a cache does not belong to the model.
+        duality.InfeasibleError: before any training; says what level could be had.
+        FloatingPointError: when a loss is not finite; the last checkpoint is kept.
+    """
+    need_extra()
+    from .api import unlearn as call
+
+    return call(
+        pipeline,
+        concepts,
+        problem,
+        contrast=contrast,
+        priors=priors,
+        anchor=anchor,
+        method=method,
+        output=output,
+        overwrite=overwrite,
+        budget=budget,
+        fit=fit,
+        evaluation=evaluation,
+        witness=witness,
+        cache_folder=cache_folder,
+        bar=bar,
+    )

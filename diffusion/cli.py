@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .concepts import Prompts
     from .survey import Budget
 
+from . import need_extra
 from .cli_toy import frontier, solve, verify
 
 app = typer.Typer(
@@ -110,18 +111,10 @@ def make_budget(draws: int, seed: int, steps: int | None = None) -> Budget:
 
 
 def open_model(model: str) -> Any:
-    _need_diffusion()
+    need_extra()
     from .models import denoiser_of, load_pipeline
 
     return denoiser_of(load_pipeline(model))
-
-
-def _need_diffusion() -> None:
-    from importlib.util import find_spec
-
-    missing = [name for name in ("torch", "diffusers", "transformers", "peft", "sklearn") if find_spec(name) is None]
-    if missing:
-        raise ValueError(f"this command needs {', '.join(missing)}: install unlearning-duality[diffusion]")
 
 
 def _witness(model: str, prompts: Prompts) -> Any:
@@ -294,7 +287,7 @@ def demo(
 ) -> None:
     """The main job, end to end: three problems on densities, then a digit unlearned; leaves one page with pictures."""
     make_problem("likelihood", [level])
-    _need_diffusion()
+    need_extra()
     from .cache import default_folder
     from .cli_toy import demo_section
     from .demo import run_demo
