@@ -141,6 +141,7 @@ def distill(
     draws: DrawsOption = 1500,
     steps: Annotated[int, typer.Option(help="training steps of the LoRA")] = 450,
     rank: Annotated[int, typer.Option(help="rank of the LoRA")] = 8,
+    method: Annotated[str, typer.Option(help="how it is fitted: tilted, guidance or primal-dual")] = "tilted",
     judged: Annotated[int, typer.Option(help="draws of the anchor that are counted after the fit")] = 2000,
     seed: SeedOption = 0,
     cache: CacheOption = None,
@@ -149,17 +150,21 @@ def distill(
     """Solve for the target, fit it into a LoRA, and certify: ratios, multipliers, training, evidence."""
     target = make_problem(problem, level)
     prompts = make_prompts(model, concept, wording, contrast, prior, anchor)
+    need_extra()
+    from .api import method_of
     from .cache import default_folder
-    from .distill import Fit
     from .output import OutputFolder
     from .run import Evaluation, save, unlearn
+    from .training import Fit
 
+    chosen = method_of(method)
     place = OutputFolder(output, overwrite)
     denoiser = open_model(model)
     result = unlearn(
         denoiser,
         prompts,
         target,
+        method=chosen,
         budget=make_budget(draws, seed),
         fit=Fit(steps=steps, rank=rank, seed=seed),
         evaluation=Evaluation(anchor=judged),

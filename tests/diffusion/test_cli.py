@@ -40,6 +40,7 @@ DISTILL = ("distill", "digits", "--concept", "a handwritten seven", "--level", "
         (("distill", "digits", "--concept", "seven", "--level", "1.5"), "strictly between 0 and 1"),
         (("distill", "digits", "--concept", "seven", "--level", "0"), "strictly between 0 and 1"),
         (("distill", "digits", "--concept", "seven", "--level", "0.1", "--problem", "magic"), "got 'magic'"),
+        (("distill", "digits", "--concept", "seven", "--level", "0.1", "--method", "magic"), "one of tilted, guidance"),
         (("distill", "model", "--concept", "cat", "--level", "0.1"), "needs --contrast"),
         (("distill", "model", "--concept", "cat", "--contrast", "dog", "--level", "0.1"), "needs --prior"),
         (("distill", "digits", "--concept", "seven", "--level", "-1", "--problem", "reverse-kl"), "never negative"),
