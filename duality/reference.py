@@ -65,11 +65,26 @@ def _likelihood(q: np.ndarray, table: np.ndarray, levels: np.ndarray, kept: np.n
     w = cp.Variable(q.size, nonneg=True)
     meets = (table / size * q[:, None]).T @ w <= levels / size
     program = cp.Problem(cp.Minimize(-q @ cp.entr(w)), [meets, q @ w == 1])
-    _run(program)
+    try:
+        _run(program)
+    except ValueError:
+        return _likelihood_dual(q, table, levels)
     full = np.full(kept.size, -np.inf)
     with np.errstate(divide="ignore"):
         full[kept] = np.log(q) + np.log(np.maximum(np.asarray(w.value), 0.0))
     return ReferenceSolution(float(program.value), np.atleast_1d(meets.dual_value) / size, full, program.status)
+
+
+def _likelihood_dual(q: np.ndarray, table: np.ndarray, levels: np.ndarray) -> ReferenceSolution:
+    """max -log sum_j q_j exp(-lam·l_j) - lam·b, where Clarabel breaks down on ten thousand entropies."""
+    size = np.abs(table).max(axis=0)
+    size[size == 0] = 1.0
+    lam, t, bound = cp.Variable(levels.size, nonneg=True), cp.Variable(), cp.Variable(q.size)
+    ones = np.ones(q.size)
+    cone = cp.ExpCone(-(table / size) @ lam - t * ones + np.log(q), ones, bound)
+    program = cp.Problem(cp.Maximize(-t - (levels / size) @ lam), [cone, cp.sum(bound) <= 1])
+    _run(program)
+    return ReferenceSolution(float(program.value), np.asarray(lam.value) / size, None, program.status)
 
 
 def _reverse(q: np.ndarray, values: np.ndarray, levels: np.ndarray) -> ReferenceSolution:
