@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import doctest
 import importlib
+import inspect
 import pkgutil
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,3 +50,28 @@ def test_docstrings(name: str) -> None:
         pytest.skip(str(error))
     result = doctest.testmod(module, optionflags=OPTIONS)
     assert result.failed == 0
+
+
+def snippets() -> list[tuple[str, str]]:
+    """Python blocks that are shown without a prompt: they need a model, so they are not run."""
+    found = []
+    for page in PAGES:
+        blocks = re.findall(r"^```python\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+        found += [(page.stem, block) for block in blocks if ">>>" not in block]
+    return found
+
+
+@pytest.mark.parametrize(("page", "code"), snippets(), ids=[page for page, _ in snippets()])
+def test_what_snippets_import_exists_and_takes_what_it_is_given(page: str, code: str) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("diffusers")
+    known: dict[str, Any] = {}
+    tree = ast.parse(code)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            module = importlib.import_module(node.module or "")
+            known |= {alias.asname or alias.name: getattr(module, alias.name) for alias in node.names}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in known:
+            parameters = inspect.signature(known[node.func.id]).parameters
+            assert {word.arg for word in node.keywords} <= set(parameters), ast.unparse(node)
