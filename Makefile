@@ -6,12 +6,14 @@ READY := $(VENV)/.ready
 # One thread per test process: the processes share the cores already. No hub is asked for anything.
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test test-all lint types docs check clean
+.PHONY: help demo explore test test-all lint types docs check clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo      environment, install, then the main job; leaves out/demo/index.html"
 	@echo "make test      environment, install, tests (under 10 minutes on 2 cores)"
+	@echo "make explore   the explorer, a local web page on 2-D mixtures"
+	@echo "make docs      the documentation, into docs/_build/html"
 	@echo "make test-all  also the slow tests"
 	@echo "make check     lint, types and tests, as CI runs them"
 
@@ -28,6 +30,12 @@ test: $(READY)
 
 test-all: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "slow or not slow" --timeout 1800
+
+explore: $(READY)
+	$(BIN)/unlearn explore
+
+docs: $(READY)
+	$(BIN)/python -m sphinx -W -b html docs docs/_build/html
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .survey import Budget
 
 from . import need_extra
-from .cli_toy import frontier, solve, verify
+from .cli_toy import explore, frontier, solve, verify
 
 app = typer.Typer(
     help="Unlearning in diffusion models, solved exactly: problems, certificates, LoRAs.",
@@ -32,6 +32,7 @@ app = typer.Typer(
 app.command()(verify)
 app.command()(solve)
 app.command()(frontier)
+app.command()(explore)
 
 Model = Annotated[str, typer.Argument(help="'digits', a folder or a hub name that diffusers can load")]
 ConceptOption = Annotated[

@@ -155,6 +155,16 @@ def verify(
         raise typer.Exit(1)
 
 
+def explore(
+    port: Annotated[int, typer.Option(help="port on this machine; 0 takes a free one")] = 5006,
+    show: Annotated[bool, typer.Option(help="open a browser")] = True,
+) -> None:
+    """A local web page on 2-D mixtures: drag modes and levels, see target, dual function, trade-off and samplers."""
+    from toy.explorer import serve
+
+    serve(port, show)
+
+
 def demo_section(folder: Path) -> tuple[str, Path]:
     """The toy part of the demo: (text of the solutions, path of the figure)."""
     import toy
