@@ -58,7 +58,10 @@ def load_pipeline(model: str, dtype: torch.dtype = torch.float32) -> Any:
     elif not Path(model).exists() and (model.startswith((".", "/", "~")) or model.count("/") != 1):
         raise ValueError(f"model {model!r} is neither an existing folder, nor 'digits', nor a hub name 'owner/name'")
     try:
-        pipeline = DiffusionPipeline.from_pretrained(str(place), dtype=dtype, use_safetensors=True)
+        # A component that was saved as none (SD3's third text encoder, a safety checker) has to be said to be none.
+        index = DiffusionPipeline.load_config(str(place))
+        none: dict[str, Any] = {name: None for name, value in index.items() if value in ([None, None], (None, None))}
+        pipeline = DiffusionPipeline.from_pretrained(str(place), dtype=dtype, use_safetensors=True, **none)
     except (OSError, ValueError) as error:
         raise ValueError(f"model {model!r} could not be loaded: {error}") from error
     pipeline.set_progress_bar_config(disable=True)
