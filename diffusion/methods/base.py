@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 import duality as du
 
@@ -25,13 +25,15 @@ from ..lora import add_lora
 from ..models import Denoiser
 from ..survey import Survey
 from ..training import Fit, Objective, Progress, Stateful, Trainer
+from .images import Images
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What a fit leaves besides the adapters on the network.
 
-    ``multipliers``: (k + 1, m), before each of k dual rounds and after the last; (1, m) for methods without rounds.
+    ``multipliers``: (k + 1, m), before each of k dual rounds and after the last; (1, m) for methods without rounds, NaN
+    for those that have none.
     ``levels``, ``errors``: (k, m) estimates of the constrained functionals in each round and their standard errors; the
     last row is of the weights that were delivered.
     """
@@ -59,6 +61,23 @@ class Method(Protocol):
         """Resumes exactly from ``checkpoint`` where it exists. ``FloatingPointError`` when a loss is not finite."""
 
 
+class ImageMethod(Protocol):
+    """Forgets images into the same adapters; ``levels`` (m,), nats above the present surprise at each image."""
+
+    def fit(
+        self,
+        denoiser: Denoiser,
+        images: Images,
+        levels: Any,
+        settings: Fit,
+        *,
+        checkpoint: Path | None = None,
+        every: int = 100,
+        progress: Progress | None = None,
+    ) -> Outcome:
+        """As :meth:`Method.fit`."""
+
+
 def batches_of(denoiser: Denoiser, known: Survey, settings: Fit) -> Batches:
     """Draws of the anchor's law and of the retained prompts, as surveyed."""
     latents, prompts = known.retained
@@ -75,7 +94,7 @@ def with_kept(loss: Tensor, f: Tensor, said: Tensor, tilted: int) -> Tensor:
 
 def fit_adapters(
     denoiser: Denoiser,
-    objective: Callable[[], Objective],
+    objective: Callable[[list[nn.Parameter]], Objective],
     settings: Fit,
     *,
     targets: Sequence[str] | None = None,
@@ -84,12 +103,12 @@ def fit_adapters(
     progress: Progress | None = None,
     state: Stateful | None = None,
 ) -> list[float]:
-    """Fresh adapters, the objective made on them, all steps, averaged weights in place; returns the losses."""
+    """Fresh adapters, the objective made from their parameters, all steps, averages in place; returns the losses."""
     parameters = add_lora(denoiser, settings.rank, settings.seed, targets)
     trainer = Trainer(
         denoiser.network,
         parameters,
-        objective(),
+        objective(parameters),
         settings,
         checkpoint=checkpoint,
         every=every,

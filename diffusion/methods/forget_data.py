@@ -34,10 +34,9 @@ from ..models import Condition, Denoiser, rows
 from ..training import Fit, Progress, Trainer
 from .base import Outcome
 from .dual import Scaled
-from .images import Images
+from .images import Images, gained
 from .mixture import Mixed, mixed
 from .rounds import Rounds
-from .surprise import loss
 
 
 def image_terms(f: Tensor, said: Tensor, states: Mixed, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -159,7 +158,6 @@ class Forgetting:
         distinct = sorted(set(images.data_prompts))
         self._conditions = denoiser.condition(distinct)
         self._row = torch.tensor([distinct.index(prompt) for prompt in images.data_prompts])
-        self._image_row = torch.tensor([distinct.index(prompt) for prompt in images.forget_prompts])
         self._device = next(denoiser.network.parameters()).device
 
     def project(self, multipliers: np.ndarray) -> np.ndarray:
@@ -188,11 +186,5 @@ class Forgetting:
         return retention + constraint
 
     def measure(self, _round: int) -> tuple[np.ndarray, np.ndarray]:
-        """Nats of surprise that the student has gained at each image (m,), and standard errors from the repeats."""
-        times = self.method.repeats
-        draws, row = self.images.forget.repeat_interleave(times, 0), self._image_row.repeat_interleave(times)
-        condition = rows(self._conditions, row)
-        value = loss(
-            self.denoiser, draws, condition, levels=self.method.noise_levels, seed=self.settings.seed * 1_000 + 7
-        ).view(-1, times)
-        return value.mean(1).numpy(), (value.std(1) / times**0.5).numpy()
+        method = self.method
+        return gained(self.denoiser, self.images, method.noise_levels, method.repeats, self.settings.seed)

@@ -67,7 +67,7 @@ class GuidanceDistillation:
     ) -> Outcome:
         losses = fit_adapters(
             denoiser,
-            lambda: self.objective(denoiser, known, solution, settings),
+            lambda _parameters: self.objective(denoiser, known, solution, settings),
             settings,
             checkpoint=checkpoint,
             every=every,

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ..lora import teacher
 from ..models import Denoiser
-from .surprise import surprise
+from .surprise import loss, surprise
 
 MOST = 64
 
@@ -144,3 +144,16 @@ def as_unseen(
         value = measure()
     m = len(images.forget)
     return np.asarray((value[m:].mean() - value[:m]).clamp_min(0.0).numpy())
+
+
+def gained(
+    denoiser: Denoiser, images: Images, noise_levels: int, repeats: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Nats of surprise that the student has gained at each image over the teacher (m,), and standard errors (m,).
+
+    From ``repeats`` noises a level and image, the same ones for every network and every time (common noise).
+    """
+    draws = images.forget.repeat_interleave(repeats, 0)
+    condition = denoiser.condition([prompt for prompt in images.forget_prompts for _ in range(repeats)])
+    value = loss(denoiser, draws, condition, levels=noise_levels, seed=seed * 1_000 + 7).view(-1, repeats)
+    return value.mean(1).numpy(), (value.std(1) / repeats**0.5).numpy()

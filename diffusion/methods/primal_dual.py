@@ -69,7 +69,10 @@ class PrimalDual:
 
 
 class Alternation:
-    """One run: the objective, the measurement, the multipliers' domain, and the trainer between them."""
+    """One run: the objective, the measurement, the multipliers' domain, and the trainer between them.
+
+    ``start`` (m,): the first multipliers, those of the solution if left out.
+    """
 
     def __init__(
         self,
@@ -81,13 +84,14 @@ class Alternation:
         checkpoint: Path | None = None,
         every: int = 100,
         progress: Progress | None = None,
+        start: np.ndarray | None = None,
     ) -> None:
         self.denoiser, self.known = denoiser, known
         self.problem = solution.problem.bind(known.ratios)
         self.lagrangian = lagrangian_of(self.problem)
         self.meter = Meter(denoiser, known, self.problem, method.draws, method.noise_levels, settings.seed)
         self._masses = known.values.double().exp().numpy()  # e^rho (n, m) at the draws of q
-        start = self.project(np.array(solution.multipliers))
+        start = self.project(np.array(solution.multipliers if start is None else start))
         scale = newton_scale(self.problem, known.ratios, start)
         rule = Scaled(method.rule(method.gain), scale, method.warmup)
         self.rounds = Rounds(self.problem, rule, start, self.project, self.measure, method.inner, method.patience)

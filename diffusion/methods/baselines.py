@@ -1,0 +1,183 @@
+r"""NegGrad, SISS and EraseDiff, for comparison, from their formulas; none of them takes a level or solves for a weight.
+
+    NegGrad     beta E_r |y - f|^2 - (1 - beta) E_f |y - f|^2
+                Kurmanji et al., Towards Unbounded Machine Unlearning (NeurIPS 2023), there NegGrad+; beta = 0 is
+                plain gradient ascent (Golatkar et al., CVPR 2020).
+    SISS        E_m[ 1/(1-kappa) w_a |y_a - f|^2 - (1 + s) kappa/(1-kappa) w_u |y_u - f|^2 ],   kappa = k/n
+                Alberti et al., Data Unlearning in Diffusion Models (ICLR 2025): states from the defensive mixture m of
+                a draw a of all data and a draw u of the forget set (:mod:`.mixture`), s the superfactor.
+    EraseDiff   grad E_r |y - f|^2 + lam grad L_f,    L_f = E_f |f - (output that means eps_f)|^2,  eps_f ~ U[0, 1]^d
+                lam = max(0, eta - <grad E_r, grad L_f> / |grad L_f|^2)
+                Wu et al., EraseDiff (arXiv:2401.05779): the first-order answer to "retain, among the minimisers of
+                L_f". Their inner iterate enters L_f's gap as a constant, so it does not enter the gradient.
+
+f the student's raw output (n, ...) at noised states, y its denoising target; E_r, E_f means over retain and forget set
+under their own prompts. Adapters, budget, batches and seeds are those of the other methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import duality as du
+
+from ..batches import spread_levels
+from ..models import Denoiser
+from ..survey import Survey
+from ..training import Fit, Objective, Progress
+from .base import Outcome, fit_adapters
+from .images import Images, gained
+from .mixture import Mixed, mixed
+from .sets import Noised, SetBatches, Sets
+
+
+class Rule(Protocol):
+    """A loss on a forget and a retain set."""
+
+    def objective(self, denoiser: Denoiser, sets: Sets, settings: Fit, parameters: Sequence[nn.Parameter]) -> Objective:
+        """The loss of one step on the adapters ``parameters``, which must be on the network."""
+
+
+def _error(denoiser: Denoiser, some: Noised) -> Tensor:
+    return (denoiser.predict(some.x, some.t, some.condition) - some.y).square().mean()
+
+
+@dataclass(frozen=True)
+class NegGrad:
+    """Gradient ascent on the forget set, held back by the retain set with weight ``beta``; unbounded below."""
+
+    beta: float = 0.95
+
+    def objective(self, denoiser: Denoiser, sets: Sets, settings: Fit, parameters: Sequence[nn.Parameter]) -> Objective:
+        batches = SetBatches(denoiser, sets, settings)
+
+        def objective(_step: int, generator: torch.Generator) -> Tensor:
+            forget, retain = batches(generator)
+            return self.beta * _error(denoiser, retain) - (1 - self.beta) * _error(denoiser, forget)
+
+        return objective
+
+
+def siss_loss(f: Tensor, states: Mixed, share: float, superfactor: float) -> Tensor:
+    """The loss above at states (n, ...); ``share`` is kappa."""
+    shape = (-1, *(1,) * (f.ndim - 1))
+    kept = states.kept_weight.view(shape) * (states.kept_target - f).square()
+    forgotten = states.forgotten_weight.view(shape) * (states.forgotten_target - f).square()
+    return (kept - (1 + superfactor) * share * forgotten).mean() / (1 - share)
+
+
+@dataclass(frozen=True)
+class SISS:
+    """``superfactor``: s, how much more than its share the forget set is subtracted; ``mixture``: its part in m."""
+
+    superfactor: float = 0.0
+    mixture: float = 0.5
+
+    def objective(self, denoiser: Denoiser, sets: Sets, settings: Fit, parameters: Sequence[nn.Parameter]) -> Objective:
+        batches = SetBatches(denoiser, sets, settings)
+
+        def objective(_step: int, generator: torch.Generator) -> Tensor:
+            kept, forgotten = sets.pairs(settings.batch, generator)
+            t = spread_levels(denoiser, settings.batch, generator).to(batches.device)
+            a, u = sets.retain[kept].to(batches.device), sets.forget[forgotten].to(batches.device)
+            states = mixed(denoiser, a, u, t, torch.full((len(a),), self.mixture).to(a), generator)
+            f = denoiser.predict(states.x, t, batches.retained_condition(kept))
+            return siss_loss(f, states, sets.share, self.superfactor)
+
+        return objective
+
+
+@dataclass(frozen=True)
+class EraseDiff:
+    """Retention, and as much of the forget loss as makes it fall at ``eta`` times its steepest rate."""
+
+    eta: float = 0.1
+
+    def objective(self, denoiser: Denoiser, sets: Sets, settings: Fit, parameters: Sequence[nn.Parameter]) -> Objective:
+        batches = SetBatches(denoiser, sets, settings)
+
+        def objective(_step: int, generator: torch.Generator) -> Tensor:
+            forget, retain = batches(generator)
+            noise = torch.rand(forget.x.shape, generator=generator).to(forget.x)
+            goal = forget.y + denoiser.slope(forget.t).to(noise) * (noise - forget.eps)
+            erased = (denoiser.predict(forget.x, forget.t, forget.condition) - goal).square().mean()
+            kept = _error(denoiser, retain)
+            lam = self.multiplier(kept, erased, parameters)
+            return kept + lam * erased
+
+        return objective
+
+    def multiplier(self, kept: Tensor, erased: Tensor, parameters: Sequence[nn.Parameter]) -> float:
+        """``max(0, eta - <grad kept, grad erased> / |grad erased|^2)``, a number without gradient."""
+        one = torch.autograd.grad(kept, parameters, retain_graph=True)
+        two = torch.autograd.grad(erased, parameters, retain_graph=True)
+        inner = sum(float((a * b).sum()) for a, b in zip(one, two, strict=True))
+        square = sum(float(b.square().sum()) for b in two)
+        return max(0.0, self.eta - inner / square) if square > 0 else self.eta
+
+
+@dataclass(frozen=True)
+class OnConcepts:
+    """A rule as a method for concepts: forget set and retain set are the survey's draws. The solution plays no part."""
+
+    rule: Rule
+
+    def fit(
+        self,
+        denoiser: Denoiser,
+        known: Survey,
+        solution: du.Solution,
+        settings: Fit,
+        *,
+        checkpoint: Path | None = None,
+        every: int = 100,
+        progress: Progress | None = None,
+    ) -> Outcome:
+        losses = fit_adapters(
+            denoiser,
+            lambda parameters: self.rule.objective(denoiser, Sets.of_survey(known), settings, parameters),
+            settings,
+            checkpoint=checkpoint,
+            every=every,
+            progress=progress,
+        )
+        return Outcome(losses, solution.multipliers[None] * float("nan"))
+
+
+@dataclass(frozen=True)
+class OnImages:
+    """A rule as a method for images. ``levels`` play no part; those reached are measured once, at the end."""
+
+    rule: Rule
+    noise_levels: int = 20
+    repeats: int = 4
+
+    def fit(
+        self,
+        denoiser: Denoiser,
+        images: Images,
+        levels: Any,
+        settings: Fit,
+        *,
+        checkpoint: Path | None = None,
+        every: int = 100,
+        progress: Progress | None = None,
+    ) -> Outcome:
+        images.check(denoiser)
+        losses = fit_adapters(
+            denoiser,
+            lambda parameters: self.rule.objective(denoiser, Sets.of_images(images), settings, parameters),
+            settings,
+            checkpoint=checkpoint,
+            every=every,
+            progress=progress,
+        )
+        found, errors = gained(denoiser, images, self.noise_levels, self.repeats, settings.seed)
+        return Outcome(losses, np.full((1, len(images.forget)), np.nan), found[None], errors[None])

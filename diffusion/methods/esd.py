@@ -1,0 +1,83 @@
+r"""ESD, for comparison: erased concepts by distilled negative guidance of constant strength.
+
+    min over f of  E_{x_0 ~ q(.|c), eps, t} | f(x_t, c) - ( T(x_t) - eta (T(x_t, c) - T(x_t)) ) |^2
+
+for every wording c of every concept; f the student's, T the frozen teacher's raw output, T(x_t) under the empty prompt.
+``cross-attention`` fits the cross-attention layers alone (ESD-x), ``full`` all layers. There is no term for what is to
+be kept. Source: Gandikota et al., Erasing Concepts from Diffusion Models (ICCV 2023), eq. 7. Two differences, so that
+all methods share budget and seeds: adapters instead of full weights, and states that are noised draws of the concept's
+prompts instead of half-finished draws of the student.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import duality as du
+
+from ..batches import spread_levels
+from ..lora import teacher
+from ..models import Denoiser, add_noise, repeat, rows
+from ..survey import Survey
+from ..training import Fit, Objective, Progress
+from .base import Outcome, fit_adapters
+
+CROSS_ATTENTION = ("attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0")
+
+
+@dataclass(frozen=True)
+class ESD:
+    """``strength``: eta. ``layers``: ends of layers' names; None takes all that the other methods fit."""
+
+    strength: float = 1.0
+    layers: Sequence[str] | None = None
+
+    def objective(self, denoiser: Denoiser, known: Survey, settings: Fit) -> Objective:
+        """The loss of one step; the adapters must be on the network."""
+        asks = (known.labels < len(known.prompts.concepts)).nonzero()[:, 0]
+        draws, names = known.labelled[asks], [known.labelled_prompts[int(j)] for j in asks]
+        distinct = sorted(set(names))
+        asking, row = denoiser.condition(distinct), torch.tensor([distinct.index(name) for name in names])
+        empty = denoiser.condition([""])
+        device = next(denoiser.network.parameters()).device
+
+        def objective(_step: int, generator: torch.Generator) -> Tensor:
+            chosen = torch.randint(len(draws), (settings.batch,), generator=generator)
+            x0 = draws[chosen].to(device)
+            t = spread_levels(denoiser, len(x0), generator).to(device)
+            x = add_noise(denoiser, x0, torch.randn(x0.shape, generator=generator).to(x0), t)
+            condition = rows(asking, row[chosen])
+            with teacher(denoiser):
+                free = denoiser.predict(x, t, repeat(empty, len(x)))
+                goal = free - self.strength * (denoiser.predict(x, t, condition) - free)
+            return (denoiser.predict(x, t, condition) - goal).square().mean()
+
+        return objective
+
+    def fit(
+        self,
+        denoiser: Denoiser,
+        known: Survey,
+        solution: du.Solution,
+        settings: Fit,
+        *,
+        checkpoint: Path | None = None,
+        every: int = 100,
+        progress: Progress | None = None,
+    ) -> Outcome:
+        """The solution plays no part: a strength is what ESD has in its place."""
+        losses = fit_adapters(
+            denoiser,
+            lambda _parameters: self.objective(denoiser, known, settings),
+            settings,
+            targets=self.layers,
+            checkpoint=checkpoint,
+            every=every,
+            progress=progress,
+        )
+        return Outcome(losses, solution.multipliers[None] * float("nan"))
