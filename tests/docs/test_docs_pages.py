@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
 import sys
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -42,22 +44,22 @@ def commands() -> list[tuple[str, str]]:
     return found
 
 
+@lru_cache
+def help_of(command: str) -> str:
+    """What `unlearn COMMAND --help` prints, or why it does not."""
+    asked = [sys.executable, "-m", "diffusion.cli", *([command] if command else []), "--help"]
+    quiet = {**os.environ, "COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1", "HF_HUB_OFFLINE": "1"}
+    answer = subprocess.run(asked, capture_output=True, text=True, env=quiet)
+    return answer.stdout if answer.returncode == 0 else f"exit {answer.returncode}: {answer.stderr}"
+
+
 @pytest.mark.parametrize(("page", "command"), commands())
 def test_commands_exist_with_their_options(page: str, command: str) -> None:
     pytest.importorskip("typer")
-    words = shlex.split(command.split("|")[0], comments=True)[1:]
-    if words and not words[0].startswith("-"):
-        asked = [sys.executable, "-m", "diffusion.cli", words[0], "--help"]
-    else:
-        asked = [sys.executable, "-m", "diffusion.cli", "--help"]
-    answer = subprocess.run(asked, capture_output=True, text=True, env={**_environment(), "COLUMNS": "200"})
-    assert answer.returncode == 0, f"{command}: {answer.stderr}"
+    words = shlex.split(command, comments=True)[1:]
+    named = words[0] if words and not words[0].startswith("-") else ""
+    shown = help_of(named)
+    assert not shown.startswith("exit "), f"{command}: {shown}"
     for word in words:
         if word.startswith("--"):
-            assert re.search(rf"{re.escape(word.split('=')[0])}\b", answer.stdout), f"{command}: no {word}"
-
-
-def _environment() -> dict[str, str]:
-    import os
-
-    return {**os.environ, "TERM": "dumb", "NO_COLOR": "1", "HF_HUB_OFFLINE": "1"}
+            assert re.search(rf"{re.escape(word.split('=')[0])}\b", shown), f"{command}: no {word}"
