@@ -20,7 +20,8 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from duality._arrays import Array, beside, frozen, log1mexp, logsumexp, namespace, pick, safe_log, vector
-from duality.duals import Dual, ExponentialDual, MixtureDual
+from duality.climbable import Dual
+from duality.duals import ExponentialDual, MixtureDual
 from duality.feasibility import least_levels
 from duality.likelihoods import KINDS, Kind
 from duality.ratios import LogRatios, check_priors

@@ -1,0 +1,75 @@
+"""What the solver asks of a dual function."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The dual function at one point: all that a Newton step and a stopping rule need.
+
+    Attributes:
+        value: g, nats.
+        gradient: `(m,)`.
+        curvature: `(m, m)`, positive semidefinite; the metric of the Newton step.
+        misses: `(m,)`, by how much the tilt misses each level, in the level's unit; positive where it is not met.
+        excess: lam·misses, by which the value exceeds the cost of the tilt.
+    """
+
+    value: float
+    gradient: np.ndarray
+    curvature: np.ndarray
+    misses: np.ndarray
+    excess: float
+
+
+class Dual(Protocol):
+    """What the solver asks of a concave dual function on the set {x ≥ lower, row·x ≤ limit for all rows}."""
+
+    m: int
+    #: Lower bounds `(m,)`, where the multipliers vanish.
+    lower: np.ndarray
+    #: How close to its limit a row counts as reached.
+    touch: float
+    #: No feasible problem has a larger value: a dual value above it certifies infeasibility.
+    ceiling: float
+
+    def evaluate(self, x: np.ndarray) -> Evaluation:
+        """Value -inf where x is outside the domain."""
+
+    def rows(self) -> tuple[np.ndarray, np.ndarray]:
+        """Linear constraints `(k, m)` and limits `(k,)` to start with."""
+
+    def cut(self, x: np.ndarray) -> tuple[np.ndarray, float] | None:
+        """The most violated linear constraint at x, or None."""
+
+    def refined(self, x: np.ndarray) -> Dual | None:
+        """The same function in coordinates centred at x, if these are too coarse to tell points near x apart."""
+
+    def stride(self, x: np.ndarray, step: np.ndarray) -> float:
+        """The part in (0, 1] of a step that may be trusted to the quadratic model."""
+
+    def price(self, x: np.ndarray) -> np.ndarray:
+        """Misses of the levels per unit of gradient, `(m,)`."""
+
+    def horizon(self, x: np.ndarray, at: Evaluation) -> np.ndarray:
+        """The part `(m,)` of the misses that a face of the domain at infinity is to answer for."""
+
+    def to_natural(self, x: np.ndarray) -> np.ndarray:
+        """Natural parameters of the tilt."""
+
+    def from_natural(self, natural: np.ndarray) -> np.ndarray:
+        """The inverse."""
+
+    def hessian(self, x: np.ndarray) -> np.ndarray:
+        """d²g/dlam² `(m, m)`, negative semidefinite, in the multipliers themselves."""
+
+    def log_masses(self, x: np.ndarray) -> np.ndarray:
+        """log p on all nodes `(n,)`, normalised; -inf on nodes without weight."""
+
+    def influence(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """How much each node pulls g `(n,)` and the stationarity conditions `(n, m)`: the terms of the delta method."""
