@@ -35,7 +35,9 @@ _LEGEND = (
 def page() -> Any:
     """What a visitor gets: the view that the address asks for, or the worked example."""
     given = pn.state.session_args.get("view", [b""])[0].decode("ascii", "replace")
-    return Page(given).template()
+    visitor = Page(given)
+    pn.state.onload(visitor.tell)
+    return visitor.template()
 
 
 class Page:
@@ -69,7 +71,7 @@ class Page:
         )
         self.switch.param.watch(lambda event: self._entered("section", event.new, None), "value")
         # What the browser is told beside pictures: the address, the open section, and how many drags were answered.
-        self._told = ColumnDataSource({"link": [to_link(self.state)], "section": [self.state.section]})
+        self._told = ColumnDataSource({"link": [""], "section": [self.state.section]})
         self._acknowledged = ColumnDataSource({"count": [0]})
         self._connect()
         self.refresh()
@@ -235,8 +237,13 @@ class Page:
             self.compared.follow(view)
         link = to_link(self.state)
         self.save.follow(view, link)
-        self._told.data = {"link": [link], "section": [self.state.section]}
+        if self._told.data["link"] != [""]:
+            self.tell()
         self._acknowledged.data = {"count": [self._events]}
+
+    def tell(self) -> None:
+        """Let the browser's address follow the view: once the page is loaded, as before that nothing hears it."""
+        self._told.data = {"link": [to_link(self.state)], "section": [self.state.section]}
 
     def _draw_plane(self, view: View, dragging: str) -> None:
         if not dragging:

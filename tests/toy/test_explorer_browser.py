@@ -1,0 +1,293 @@
+"""The explorer in headless Chromium: load, drag, every problem, wrong entries, restored links, downloads, keyboard."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+pytest.importorskip("panel", reason="the page needs Panel: install unlearning-duality[explore]")
+sync_api = pytest.importorskip("playwright.sync_api", reason="the browser tests need playwright")
+# Generous: browser and server may share two cores with much else.
+PATIENCE_MS = 120_000
+sync_api.expect.set_options(timeout=PATIENCE_MS)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(not Path(CHROMIUM).exists(), reason=f"no Chromium at {CHROMIUM}; set CHROMIUM to where it is"),
+]
+
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PLANE = "Densities: drag the numbered modes"
+READY = "() => window.Bokeh && Bokeh.documents.length > 0 && Bokeh.documents[0].is_idle"
+# Where a point of the plane is on the screen.
+WHERE = """([name, x, y]) => {
+  const view = Bokeh.index.find_one(Bokeh.documents[0].get_model_by_name(name));
+  const box = view.el.getBoundingClientRect();
+  return [box.left + view.frame.x_scale.compute(x), box.top + view.frame.y_scale.compute(y)];
+}"""
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """The page, served by a process of its own on a free port."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", "toy.explorer", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as server:
+        assert server.stdout is not None
+        found = re.search(r"http://\S+", server.stdout.readline())
+        assert found is not None
+        yield found[0]
+        server.terminate()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+class Visit:
+    """One visitor: a page, what it complained about and whom it asked."""
+
+    def __init__(self, browser: Any, address: str, width: int = 1280) -> None:
+        self.address = address
+        self.context = browser.new_context(viewport={"width": width, "height": 900}, accept_downloads=True)
+        self.page = self.context.new_page()
+        self.page.set_default_timeout(PATIENCE_MS)
+        self.complaints: list[str] = []
+        self.hosts: set[str] = set()
+        self.page.on("console", lambda m: m.type == "error" and self.complaints.append(m.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        for kind in ("request", "websocket"):
+            self.page.on(kind, lambda request: self._asked(request.url))
+
+    def _asked(self, url: str) -> None:
+        address = urlsplit(url)
+        if address.scheme not in ("data", "blob", "about"):  # these stay inside the browser
+            self.hosts.add(address.hostname or url)
+
+    def open(self, query: str = "") -> Any:
+        self.page.goto(self.address + query)
+        self.page.wait_for_function(READY)
+        self.page.locator(".status").wait_for()
+        return self.page
+
+    def status(self, text: str) -> None:
+        """Wait until the status says so."""
+        sync_api.expect(self.page.locator(".status")).to_contain_text(text)
+
+    def value(self, label: str, text: str) -> None:
+        """Wait until an entry holds that text."""
+        sync_api.expect(self.page.get_by_label(label)).to_have_value(text)
+
+    def type(self, label: str | re.Pattern[str], text: str) -> None:
+        entry = self.page.get_by_label(label)
+        entry.fill(text)
+        entry.press("Enter")
+
+    def where(self, x: float, y: float) -> tuple[float, float]:
+        left, top = self.page.evaluate(WHERE, [PLANE, x, y])
+        return left, top
+
+    def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
+        (x0, y0), (x1, y1) = self.where(*start), self.where(*end)
+        self.page.mouse.move(x0, y0)
+        self.page.mouse.down()
+        self.page.mouse.move(x1, y1, steps=8)
+        self.page.mouse.up()
+
+
+@pytest.fixture
+def visit(browser: Any, address: str) -> Iterator[Visit]:
+    visit = Visit(browser, address)
+    yield visit
+    visit.context.close()
+    assert visit.complaints == []
+    assert visit.hosts == {"localhost"}
+
+
+def test_it_loads_and_asks_nobody_else(visit: Visit) -> None:
+    page = visit.open()
+    visit.status("Solved")
+    visit.status("0.31081 nats")
+    assert page.title() == "Unlearning explorer"
+    assert page.locator("h1").inner_text() == "What does it cost to unlearn?"
+    assert page.locator("meta[name=viewport]").count() == 1
+    page.wait_for_url(re.compile(r"\?view="))
+
+
+def test_drag_a_mode_a_handle_and_another_mode(visit: Visit) -> None:
+    visit.open()
+    visit.status("0.31081 nats")
+    visit.drag((-3, 0), (-1, 1.5))
+    visit.value("x₁ of the mean", "-1")
+    visit.value("x₂ of the mean", "1.5")
+    visit.drag((3, 0), (2, -1))
+    visit.value("Mode to edit", "3")
+    visit.value("x₁ of the mean", "2")
+    visit.page.wait_for_timeout(500)
+    # The handles at two standard deviations, sqrt(2) away; the upper one twice as far.
+    visit.drag((2, -1 + 2**0.5), (2, -1 + 2 * 2**0.5))
+    visit.value("variance c11", "0.5")
+    sync_api.expect(visit.page.get_by_label("variance c22")).to_have_value(re.compile(r"^(1\.9|2|2\.0)"))
+    # The first mode stayed where it was.
+    visit.page.get_by_label("Mode to edit").select_option("1")
+    visit.value("x₁ of the mean", "-1")
+
+
+def test_while_dragging_the_answer_is_already_new(visit: Visit) -> None:
+    visit.open()
+    visit.status("0.31081 nats")
+    x, y = visit.where(-3, 0)
+    end = visit.where(-2, 0.5)
+    visit.page.mouse.move(x, y)
+    visit.page.mouse.down()
+    visit.page.mouse.move(*end, steps=6)
+    visit.page.wait_for_timeout(300)
+    visit.page.mouse.move(end[0] + 2, end[1], steps=2)
+    sync_api.expect(visit.page.get_by_label("x₁ of the mean")).not_to_have_value("-3")
+    visit.page.mouse.up()
+
+
+def test_every_problem(visit: Visit) -> None:
+    page = visit.open()
+    for label, words in (
+        ("Reverse KL", "KL(p‖q1) = 30"),
+        ("Forward KL", "KL(q1‖p) = 4"),
+        ("Likelihood", "Pr(1|x) = 0.01"),
+    ):
+        page.get_by_role("button", name=label).click()
+        visit.status(words)
+    for kind, words in (("density, qᵢ(x)", "q1(x)"), ("log ratio, log qᵢ/q", "log q1/q")):
+        page.get_by_label("Likelihood", exact=True).select_option(kind)
+        visit.status(words)
+    page.get_by_role("button", name="Forward KL").click()
+    visit.type(re.compile("^b₁:"), "19.5")
+    visit.status("Not attained")
+    visit.type(re.compile("^b₁:"), "0.5")
+    visit.status("Inactive")
+    page.get_by_label("Start from").select_option("Three of six modes to go")
+    visit.status("KL(q3‖p) = 4")
+    page.get_by_label("Curves along concept").select_option("3")
+    sync_api.expect(page.get_by_text("at b3 = 4")).to_be_visible()
+
+
+def test_wrong_entries_explain_themselves_in_place(visit: Visit) -> None:
+    page = visit.open()
+    visit.type("covariance c12", "5")
+    visit.status("No answer")
+    sync_api.expect(page.locator(".wrong")).to_contain_text("5² = 25 and 0.5 · 0.5 = 0.25")
+    box, entry = page.locator(".wrong").bounding_box(), page.get_by_label("covariance c12").bounding_box()
+    assert 0 < box["y"] - entry["y"] < 100
+    visit.type("covariance c12", "0")
+    visit.status("Solved")
+    sync_api.expect(page.locator(".wrong")).to_have_count(0)
+    visit.type(re.compile("^b₁:"), "-0.5")
+    visit.status("between 0 and 1")
+    sync_api.expect(page.locator(".wrong")).to_contain_text("ask for more than 0")
+    sync_api.expect(page.get_by_role("button", name="Figure, PNG")).to_be_disabled()
+
+
+def test_the_address_restores_the_view(visit: Visit) -> None:
+    page = visit.open()
+    page.get_by_role("button", name="Reverse KL").click()
+    visit.type("x₁ of the mean", "-2.5")
+    visit.type(re.compile("^b₁:"), "21")
+    page.get_by_role("button", name="Compare").click()
+    visit.status("KL(p‖q1) = 21")
+    page.wait_for_timeout(500)
+    said, query = page.locator(".status").inner_text(), "?" + urlsplit(page.url).query
+    assert page.get_by_role("link", name="Link to this view").get_attribute("href") == query
+    visit.open(query)
+    assert page.locator(".status").inner_text() == said
+    visit.value("x₁ of the mean", "-2.5")
+    sync_api.expect(page.locator("#compare")).to_be_visible()
+    sync_api.expect(page.locator("#target")).to_be_hidden()
+    visit.open("?view=broken")
+    sync_api.expect(page.locator(".wrong")).to_contain_text("cut or changed")
+
+
+def test_noise_and_play(visit: Visit) -> None:
+    page = visit.open()
+    page.get_by_role("button", name="Noise").click()
+    sync_api.expect(page.get_by_text("LU: two-valued closure", exact=True)).to_be_visible()
+    sync_api.expect(page.get_by_text("Press play")).to_be_visible()
+    page.locator("#noise").get_by_role("button", name="Play", exact=True).click()
+    sync_api.expect(page.get_by_text("Draws that show the concept")).to_be_visible()
+
+
+def test_compare_three_problems(visit: Visit) -> None:
+    page = visit.open()
+    page.get_by_role("button", name="Compare").click()
+    for name in ("RU", "FU", "LU"):
+        sync_api.expect(page.locator("#compare").get_by_text(f"{name}: 5 % left")).to_be_visible()
+
+
+def test_downloads(visit: Visit, tmp_path: Path) -> None:
+    page = visit.open()
+    contents = {}
+    for label in ("Figure, PNG", "Figure, SVG", "Numbers, JSON", "Python"):
+        with page.expect_download() as waiting:
+            page.get_by_role("button", name=label).or_(page.get_by_role("link", name=label)).first.click()
+        waiting.value.save_as(tmp_path / label)
+        contents[label] = (tmp_path / label).read_bytes()
+    assert contents["Figure, PNG"].startswith(b"\x89PNG")
+    assert b"<svg" in contents["Figure, SVG"]
+    assert json.loads(contents["Numbers, JSON"])["solution"]["multipliers"][0] == pytest.approx(3.789455, rel=1e-6)
+    run = subprocess.run(
+        [sys.executable, "-c", contents["Python"].decode()], capture_output=True, text=True, check=True
+    )
+    assert "3.78945" in run.stdout
+
+
+def test_by_keyboard(visit: Visit) -> None:
+    page = visit.open()
+    page.get_by_label("Start from").focus()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")  # the second problem
+    visit.status("KL(q1‖p)")
+    before = page.get_by_label(re.compile("^b₁:")).input_value()
+    page.get_by_role("slider").first.focus()
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    sync_api.expect(page.get_by_label(re.compile("^b₁:"))).not_to_have_value(before)
+    page.get_by_label("x₁ of the mean").focus()
+    page.keyboard.press("ArrowUp")
+    visit.value("x₁ of the mean", "-2.9")
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_sticks_out(browser: Any, address: str, width: int) -> None:
+    visit = Visit(browser, address, width)
+    page = visit.open()
+    page.get_by_label("Start from").select_option("Three of six modes to go")
+    visit.status("Pr(3|x)")
+    for section in ("Target", "Noise", "Compare"):
+        page.get_by_role("button", name=section).click()
+        page.wait_for_timeout(1500)
+        assert page.evaluate("() => document.documentElement.scrollWidth") <= width
+        if os.environ.get("EXPLORER_SHOTS"):
+            page.screenshot(path=f"{os.environ['EXPLORER_SHOTS']}/{section}-{width}.png", full_page=True)
+    visit.context.close()
+    assert visit.complaints == []
