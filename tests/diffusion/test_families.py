@@ -30,6 +30,12 @@ def reader(family):
     return denoiser_of(build(FAMILIES[family]))
 
 
+@pytest.fixture(scope="module", params=[name for name in FAMILIES if name != "ddpm"])
+def prompted(request):
+    """The families with prompts and a VAE."""
+    return denoiser_of(build(FAMILIES[request.param]))
+
+
 def asked(denoiser, *prompts):
     return list(prompts) if denoiser.worded else [""] * len(prompts)
 
@@ -68,30 +74,26 @@ def test_pictures_there_and_back(reader):
     assert encode(reader.pipeline, torch.from_numpy(pictures)).shape == latents.shape
 
 
-def test_decoded_as_the_pipeline_does(reader):
-    if not reader.worded:
-        pytest.skip("a pixel pipeline has nothing to decode")
+def test_decoded_as_the_pipeline_does(prompted):
     chance = torch.Generator().manual_seed(5)
     more = {"num_inference_steps": 2, "guidance_scale": 1.0, "output_type": "np"}
-    stock = reader.pipeline(["one"], latents=states(reader, 1), generator=chance, **more).images
-    latents = reader.pipeline(
-        ["one"], latents=states(reader, 1), generator=chance, **{**more, "output_type": "latent"}
+    stock = prompted.pipeline(["one"], latents=states(prompted, 1), generator=chance, **more).images
+    latents = prompted.pipeline(
+        ["one"], latents=states(prompted, 1), generator=chance, **{**more, "output_type": "latent"}
     ).images
-    np.testing.assert_allclose(decode(reader.pipeline, latents), 2 * stock.transpose(0, 3, 1, 2) - 1, atol=1e-5)
+    np.testing.assert_allclose(decode(prompted.pipeline, latents), 2 * stock.transpose(0, 3, 1, 2) - 1, atol=1e-5)
 
 
-def test_encoding_is_the_inverse_affine_map(reader):
+def test_encoding_is_the_inverse_affine_map(prompted):
     """decode(encode) and encode(decode) meet in the VAE's own units, whatever its scale, shift, mean and std."""
     from diffusion.draws import _affine
 
-    vae = getattr(reader.pipeline, "vae", None)
-    if vae is None:
-        pytest.skip("a pixel pipeline has no VAE")
+    vae = prompted.pipeline.vae
     pictures = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
     scale, shift = _affine(vae, pictures)
     with torch.no_grad():
         inner = vae.encode(pictures).latent_dist.mode()
-    np.testing.assert_allclose(encode(reader.pipeline, pictures) / scale + shift, inner, atol=1e-5)
+    np.testing.assert_allclose(encode(prompted.pipeline, pictures) / scale + shift, inner, atol=1e-5)
 
 
 def test_features_are_the_bottleneck_s(reader):
@@ -177,26 +179,24 @@ def test_guided_draws(reader):
     assert not torch.allclose(changed, plain, atol=1e-4 * scale)
 
 
-def test_together_with_classifier_free_guidance(reader):
+def test_together_with_classifier_free_guidance(prompted):
     """The correction is the same on both halves of a pair, so it passes through whatever the guidance scale."""
-    if not reader.worded:
-        pytest.skip("no prompts, no classifier-free guidance")
-    head, seen = head_for(reader), []
+    head, seen = head_for(prompted), []
 
     def keep(_module, _args, output):
         seen.append(output[0])
 
     def once():
         seen.clear()
-        handle = reader.network.register_forward_hook(keep)
+        handle = prompted.network.register_forward_hook(keep)
         try:
-            draw(reader.pipeline, ["one"], seed=1, steps=1, guidance_scale=4.0)
+            draw(prompted.pipeline, ["one"], seed=1, steps=1, guidance_scale=4.0)
         finally:
             handle.remove()
         return seen[-1]  # Guided's own calls come before the sampler's has its answer
 
     plain = once()
-    with Guided(reader, PROMPTS, head, constant(0.5)):
+    with Guided(prompted, PROMPTS, head, constant(0.5)):
         guided = once()  # `keep` is registered after Guided's hook: it sees the corrected output
     moved = guided - plain
     assert len(moved) == 2
