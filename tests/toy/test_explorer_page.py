@@ -83,6 +83,12 @@ def test_dragging_moves_modes_and_turns_covariances(page: Page) -> None:
     assert np.linalg.eigvalsh(page.state.modes[2].covariance) == pytest.approx([0.5, 2.0], rel=1e-3)
     page.plane.handles.data = {"x": [mean[0], grown[1, 0]], "y": [mean[1], grown[1, 1]]}
     assert "standard deviation of 0" in page.controls.mode_wrong.object
+    # What the browser sends of a handle that nobody holds is old: it must not change anything.
+    page._settle()
+    page.plane.modes.selected.indices = [2]
+    before = page.state
+    page.plane.handles.data = {"x": [9.0, 8.0], "y": [7.0, 6.0]}
+    assert page.state == before
     # Backspace in the draw tool takes a point away.
     page._settle()
     data = {name: list(values)[:2] for name, values in page.plane.modes.data.items()}

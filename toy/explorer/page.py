@@ -57,6 +57,9 @@ class Page:
         self._uniforms = np.random.default_rng(0).random((_DRAWS, 2))
         self._quiet = self._waiting = False
         self._dragging = ""
+        # What was last taken hold of. At the end of a drag the draw tool sends the places of everything it could have
+        # dragged, and those of the others may be older than what the browser has just been sent.
+        self._held = ""
         self._handles: Array = np.zeros((2, 2))
         self._events = 0
         self.controls = Controls(self._entered)
@@ -93,7 +96,7 @@ class Page:
             "frontier_says": self.frontier_says,
             "frontier": self.frontier.figure,
             "noise_settings": self.noise.alpha_bar,
-            "play_settings": pn.FlexBox(self.noise.rule, self.noise.player, margin=0),
+            "play_settings": pn.FlexBox(self.noise.rule, self.noise.play, self.noise.player, margin=0),
             "play_says": self.noise.play_says,
             "chain_exact": self.noise.exact.figure,
             "chain_guided": self.noise.guided.figure,
@@ -132,6 +135,7 @@ class Page:
         modes.on_change("data", lambda attr, old, new: self._mode_dragged(new))
         handles.on_change("data", lambda attr, old, new: self._handle_dragged(new))
         modes.selected.on_change("indices", lambda attr, old, new: self._choose(new))
+        handles.selected.on_change("indices", lambda attr, old, new: self._hold(new))
         self.plane.figure.on_event(PanEnd, lambda event: self._settle())
         self.plane.figure.on_event(Tap, lambda event: self._deselect())
         arguments = {"modes": modes, "handles": handles, "acknowledged": self._acknowledged, "told": self._told}
@@ -139,7 +143,7 @@ class Page:
         self._told.js_on_change("data", CustomJS(args={"told": self._told}, code=layout.FOLLOW))
 
     def _mode_dragged(self, new: Any) -> None:
-        if self._quiet:
+        if self._quiet or self._held == "handle":
             return
         places = np.column_stack([new["x"], new["y"]]).astype(float)
         known = np.array([[mode.x, mode.y] for mode in self.state.modes])
@@ -159,7 +163,7 @@ class Page:
         self._later("mode")
 
     def _handle_dragged(self, new: Any) -> None:
-        if self._quiet:
+        if self._quiet or self._held == "mode":
             return
         places = np.column_stack([new["x"], new["y"]]).astype(float)
         if places.shape != (2, 2):
@@ -175,7 +179,13 @@ class Page:
             self.notice = str(error)
         self._later("handle")
 
+    def _hold(self, indices: list[int]) -> None:
+        if indices:
+            self._held = "handle"
+
     def _choose(self, indices: list[int]) -> None:
+        if indices:
+            self._held = "mode"
         if indices and indices[-1] < len(self.state.modes) and indices[-1] != self.chosen:
             self.chosen = indices[-1]
             self._later("mode")

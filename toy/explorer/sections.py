@@ -49,10 +49,14 @@ class NoiseSection:
             interval=90,
             loop_policy="once",
             show_loop_controls=False,
+            visible_buttons=["first", "previous", "pause", "next", "last"],
             max_width=420,
             sizing_mode=None,
             width=320,
         )
+        # The player's own buttons are pictures without names; this one can be read out.
+        self.play = widget(pn.widgets.Button, label="Play", sizing_mode=None, width=90, margin=(22, 4, 3, 4))
+        self.play.on_click(lambda _: self._play())
         self.fields = [FieldFigure("Score of the noised target")]
         self.fields += [FieldFigure(f"Guidance rule {k}") for k in range(1, FIELDS)]
         self.says = [pane(min_height=68) for _ in range(FIELDS)]
@@ -113,6 +117,13 @@ class NoiseSection:
         for one in (self.exact, self.guided):
             one.show_states(start)
         self.play_says.object = "<p>Pure noise. Press play.</p>"
+
+    def _play(self) -> None:
+        """From the noise to the data."""
+        self._stale()
+        self._frame(0)
+        self.player.direction = 0
+        self.player.direction = 1
 
     def _frame(self, step: int) -> None:
         if self._view is None:
