@@ -23,10 +23,11 @@ def join(one: Condition, two: Condition) -> Condition:
     return {name: torch.cat([one[name], two[name]]) for name in one}
 
 
-def spread_levels(denoiser: Denoiser, count: int, generator: torch.Generator) -> Tensor:
-    """Noise levels (count,): one stratified pass over all of them, in random order."""
-    t = (torch.rand(1, generator=generator) + torch.arange(count) / count) % 1
-    return (t[torch.randperm(count, generator=generator)] * denoiser.levels).long()
+def spread_levels(denoiser: Denoiser, count: int, generator: torch.Generator, power: float = 1.0) -> Tensor:
+    """Noise levels (count,): one stratified pass over ``levels u^power``, in random order; power < 1 favours noise."""
+    u = (torch.rand(1, generator=generator) + torch.arange(count) / count) % 1
+    t = (u[torch.randperm(count, generator=generator)] ** power * denoiser.levels).long()
+    return t.clamp_max(denoiser.levels - 1)
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,13 @@ class Batches:
         retained_latents: Tensor,
         retained_prompts: Sequence[str],
         settings: Fit,
+        *,
+        shares: Tensor | None = None,
+        power: float = 1.0,
     ) -> None:
+        """``shares`` (n,): how often each of the anchor's draws is to be chosen, all alike where left out; ``power``:
+        see :func:`spread_levels`, for these draws only."""
+        self.shares, self.power = shares, power
         self.denoiser, self.latents, self.retained_latents = denoiser, latents, retained_latents
         # A pipeline without prompts has nothing but its anchor to be asked for.
         wordings = [text for concept in prompts.concepts for text in concept.wordings if denoiser.worded]
@@ -68,10 +75,17 @@ class Batches:
 
     def __call__(self, generator: torch.Generator) -> Batch:
         denoiser, tilted = self.denoiser, self.tilted
-        chosen = torch.randint(len(self.latents), (tilted,), generator=generator)
+        if self.shares is None:
+            chosen = torch.randint(len(self.latents), (tilted,), generator=generator)
+        else:
+            chosen = torch.multinomial(self.shares, tilted, replacement=True, generator=generator)
         other = torch.randint(len(self.retained_latents), (self.retained,), generator=generator)
         x0 = torch.cat([self.latents[chosen], self.retained_latents[other]]).to(self._device)
-        t = spread_levels(denoiser, len(x0), generator).to(self._device)
+        if self.power == 1:
+            t = spread_levels(denoiser, len(x0), generator).to(self._device)
+        else:
+            parts = ((tilted, self.power), (self.retained, 1.0))
+            t = torch.cat([spread_levels(denoiser, n, generator, power) for n, power in parts]).to(self._device)
         eps = torch.randn(x0.shape, generator=generator).to(x0)
         x, y = add_noise(denoiser, x0, eps, t), denoiser.target(x0, eps, t)
         # Half of the tilted rows under the anchor itself, half under the concept's wordings in turn.

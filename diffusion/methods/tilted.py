@@ -10,7 +10,7 @@ from torch import Tensor
 
 import duality as du
 
-from ..distill import Material, fit_lora
+from ..distill import BETA, Material, fit_lora
 from ..models import Denoiser
 from ..survey import Survey
 from ..training import Fit, Progress
@@ -21,8 +21,11 @@ from .base import Outcome
 class Tilted:
     """``min E_q[ w(rho(x_0)) |y - f|^2 ]``: the optimum is the exact score of the noised target, for all problems.
 
-    See :mod:`diffusion.distill` for the control variates; theory: "Fitting a network", (a).
+    See :mod:`diffusion.distill` for the control variates; theory: "Fitting a network", (a). ``beta``: the share of the
+    correction that is taken from the solution's guidance instead of the draws.
     """
+
+    beta: float = BETA
 
     def fit(
         self,
@@ -50,5 +53,7 @@ class Tilted:
             checkpoint=checkpoint,
             every=every,
             progress=progress,
+            strength=solution.guidance,
+            beta=self.beta,
         )
         return Outcome(losses, solution.multipliers[None])

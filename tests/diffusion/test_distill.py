@@ -2,7 +2,17 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion.distill import ADAPTER, Fit, Material, add_lora, fit_lora, save_lora, teacher, tilted_loss
+from diffusion.distill import (
+    ADAPTER,
+    Fit,
+    Material,
+    add_lora,
+    blended_loss,
+    fit_lora,
+    save_lora,
+    teacher,
+    tilted_loss,
+)
 from diffusion.draws import draw
 from diffusion.head import ContrastHead
 
@@ -69,6 +79,37 @@ def test_optimum_of_the_loss(right):
     )
     total.backward()
     assert abs(float(f.grad)) < 1e-12
+
+
+def test_guided_share_of_the_loss_has_its_gradient_and_its_optimum():
+    """beta = 0 is tilted denoising; beta = 1 has the guided output T + G as its optimum; linear in between."""
+    generator = torch.Generator().manual_seed(2)
+    f, t, y, g = (torch.randn(3, 2, generator=generator, dtype=torch.float64) for _ in range(4))
+    w, wbar = (torch.rand(3, generator=generator, dtype=torch.float64) for _ in range(2))
+
+    def gradient(at, beta):
+        at = at.clone().requires_grad_()
+        blended_loss(at, t, y, w, wbar, g, beta).backward()
+        return at.grad
+
+    tilted = f.clone().requires_grad_()
+    tilted_loss(tilted, t, y, w, wbar).backward()
+    np.testing.assert_allclose(gradient(f, 0.0), tilted.grad, rtol=1e-12)
+    np.testing.assert_allclose(gradient(t + g, 1.0), 0, atol=1e-12)
+    formula = 2 * wbar[:, None] * (f - t - g) / f.numel()
+    np.testing.assert_allclose(gradient(f, 1.0), formula, rtol=1e-10)
+    np.testing.assert_allclose(gradient(f, 0.3), 0.7 * tilted.grad + 0.3 * formula, rtol=1e-10)
+
+
+def test_importance_and_noise_power_leave_the_mean_as_it_is():
+    """Rows chosen by shares at weight 1/(n share) average what equal rows average, within four standard errors."""
+    rng = np.random.default_rng(0)
+    value, unusual = rng.normal(size=50), rng.uniform(size=50) ** 4
+    shares = 0.5 / 50 + 0.5 * unusual / unusual.sum()
+    chosen = torch.multinomial(torch.tensor(shares), 40_000, True, generator=torch.Generator().manual_seed(0)).numpy()
+    seen = value[chosen] / (50 * shares[chosen])
+    assert abs(seen.mean() - value.mean()) < 4 * seen.std() / 200
+    assert (1 / (50 * shares)).max() <= 2
 
 
 def test_no_noise_where_weight_and_neighbourhood_agree():
