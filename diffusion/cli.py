@@ -140,7 +140,7 @@ def distill(
     prior: PriorOption = None,
     anchor: AnchorOption = "",
     draws: DrawsOption = 1500,
-    steps: Annotated[int, typer.Option(help="training steps of the LoRA")] = 450,
+    steps: Annotated[int, typer.Option(help="training steps of the LoRA")] = 340,
     rank: Annotated[int, typer.Option(help="rank of the LoRA")] = 8,
     method: Annotated[str, typer.Option(help="how it is fitted: tilted, guidance or primal-dual")] = "tilted",
     judged: Annotated[int, typer.Option(help="draws of the anchor that are counted after the fit")] = 2000,

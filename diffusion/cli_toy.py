@@ -42,7 +42,7 @@ def _cached_ratios(path: str) -> Any:
     return du.LogRatios(
         data[key].astype(float),
         log_weights=data.get("log_weights"),
-        priors=data.get("priors", [0.1] * data[key].shape[1]),
+        priors=data.get("priors"),
     )
 
 

@@ -42,7 +42,7 @@ def run_demo(
         du.Likelihood(level),
         budget=budget,
         fit=Fit(seed=seed),
-        evaluation=Evaluation(anchor=judged),
+        evaluation=Evaluation(anchor=judged, retained=540),
         witness=witness,
         cache_folder=cache_folder,
     )
@@ -54,7 +54,7 @@ def run_demo(
     known = result.survey
     since = time.monotonic()
     guided = _guided(denoiser, result, result.solution.guidance, judged, seed, "guided", witness)
-    fixed = _guided(denoiser, result, constant(CONSTANT), judged // 4, seed, f"constant strength {CONSTANT}", witness)
+    fixed = _guided(denoiser, result, constant(CONSTANT), judged // 6, seed, f"constant strength {CONSTANT}", witness)
     clock["guided draws"] = time.monotonic() - since
     compared = compare(denoiser, known, witness, normalised=False)
     before = result.samples["before, anchor"]

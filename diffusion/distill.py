@@ -46,7 +46,7 @@ LogWeight = Callable[[Tensor], Tensor]
 
 # What a picture shows is decided at high noise; the optimum at a level does not depend on how often it is visited.
 NOISE_POWER = 0.5
-BETA = 0.8
+BETA = 0.9
 
 
 @dataclass(frozen=True)
@@ -118,19 +118,26 @@ def fit_lora(
     def objective(_step: int, generator: torch.Generator) -> Tensor:
         batch = batches(generator)
         n = batch.tilted
-        with teacher(denoiser), Bottleneck(denoiser) as caught:
-            said = denoiser.predict(batch.x, batch.t, batch.anchored)
-            inner = cast(Tensor, caught.last)[:n]
-            rho = head(pooled(inner, said[:n]), log_snr(denoiser, batch.t[:n]))
-            wbar = noised_log_weight(rho).exp().to(said)
-            if guided is not None:
+        with teacher(denoiser):
+            g: Tensor | None = None
+            if guided is None:
+                with Bottleneck(denoiser) as caught:
+                    said = denoiser.predict(batch.x, batch.t, batch.anchored)
+                    inner = cast(Tensor, caught.last)[:n]
+                rho = head(pooled(inner, said[:n]), log_snr(denoiser, batch.t[:n]))
+            else:
                 with guided:
-                    g = denoiser.predict(batch.x[:n], batch.t[:n], rows(batch.anchored, slice(0, n))) - said[:n]
-                guided.trace.steps.clear()
+                    goal = denoiser.predict(batch.x[:n], batch.t[:n], rows(batch.anchored, slice(0, n)))
+                guided.trace.steps.clear()  # one entry a call: of use when sampling, a leak when training
+                anchored, rho = cast(Tensor, guided.plain).to(goal), cast(Tensor, guided.rho)
+                g = goal - anchored
+                kept = denoiser.predict(batch.x[n:], batch.t[n:], rows(batch.anchored, slice(n, None)))
+                said = torch.cat([anchored, kept])
+            wbar = noised_log_weight(rho).exp().to(said)
         f = denoiser.predict(batch.x, batch.t, batch.asked)
         weights, often = (value[batch.chosen].to(f.device) for value in (material.weights, importance))
         against = f[:n], said[:n], batch.y[:n], often * weights, often * wbar
-        loss = (tilted_loss(*against) if guided is None else blended_loss(*against, g, beta)) * n
+        loss = (tilted_loss(*against) if g is None else blended_loss(*against, g, beta)) * n
         return (loss + (f[n:] - said[n:]).square().mean() * (len(f) - n)) / len(f)
 
     trainer = Trainer(

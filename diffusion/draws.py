@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .models import Denoiser, denoiser_of
 
-STEPS = 20
+STEPS = 14
 BATCH = 128
 
 

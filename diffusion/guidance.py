@@ -60,6 +60,8 @@ class Guided:
     ) -> None:
         self.denoiser, self.head, self.strength, self.limit = denoiser, head, strength, limit
         self.trace = Trace()
+        self.plain: Tensor | None = None  # the last call's output before the correction, and its log ratios
+        self.rho: Tensor | None = None
         self._inside = False
         self._empty = self._words([""])
         if denoiser.worded:
@@ -144,7 +146,8 @@ class Guided:
             # other prompts: the head and the difference need the empty prompt's word as well
             free = denoiser.call(x, timestep, {**condition, **repeat(self._empty, len(x))})
             inner = cast(Tensor, self._caught.last)
-        k = self._strength(self._rho(pooled(inner, free), t), t, result)
+        self.plain, self.rho = result, self._rho(pooled(inner, free), t)
+        k = self._strength(self.rho, t, result)
         corrected = result.clone()
         for index in range(k.shape[1]):
             active = (k[:, index] > NEGLIGIBLE).nonzero()[:, 0]

@@ -31,7 +31,7 @@ Progress = Callable[[int], object]
 class Fit:
     """How a LoRA is fitted."""
 
-    steps: int = 450
+    steps: int = 340
     batch: int = 48
     rank: int = 8
     rate: float = 2e-3

@@ -82,7 +82,7 @@ def test_one_call_unlearns(family, tmp_path):
     written = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"pytorch_lora_weights.safetensors", "certificate.json", "README.md"} <= written
     proof = json.loads((tmp_path / "out" / "certificate.json").read_text(encoding="utf-8"))
-    assert proof["network"]["measured"]["fit"]["method"] == "Tilted(beta=0.8)"
+    assert proof["network"]["measured"]["fit"]["method"] == "Tilted(beta=0.9)"
     fresh = build(families.FAMILIES[family])
     fresh.load_lora_weights(tmp_path / "out")
     np.testing.assert_allclose(draw(fresh, [""], seed=0, steps=2), after, atol=1e-4 * float(after.abs().max()))

@@ -58,3 +58,17 @@ def test_energy_distance_is_unbiased_under_equal_laws_and_sees_a_shift():
     assert abs(np.mean(values)) < 4 * error
     x, y = rng.normal(size=(400, 2)), rng.normal(0.5, 1, size=(400, 2))
     assert energy_distance(x, y) > energy_noise(x, y, 20, rng)[1]
+
+
+def test_noise_floor_is_that_of_dealing_by_hand():
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=(30, 2)), rng.normal(0.3, 1, size=(20, 2))
+    pool, again = np.concatenate([x, y]), np.random.default_rng(5)
+    values = []
+    for _ in range(7):
+        order = again.permutation(50)
+        first = np.isin(np.arange(50), order[:30])
+        values.append(energy_distance(pool[first], pool[~first]))
+    mean, high = energy_noise(x, y, 7, np.random.default_rng(5))
+    assert mean == pytest.approx(np.mean(values), abs=1e-12)
+    assert high == pytest.approx(np.quantile(values, 0.95), abs=1e-12)
