@@ -35,14 +35,14 @@ def run_demo(
     denoiser = StableDiffusion(load_pipeline("digits"))
     wanted = witness.asked(concept)
     assert wanted is not None  # prompts_for has refused every other prompt
-    budget = Budget(seed=seed, anchor_draws=2000)
+    budget = Budget(seed=seed, anchor_draws=2000, elbo_draws=120, head_steps=300)
     result = unlearn(
         denoiser,
         prompts,
         du.Likelihood(level),
         budget=budget,
         fit=Fit(seed=seed),
-        evaluation=Evaluation(anchor=judged, retained=540),
+        evaluation=Evaluation(anchor=judged, retained=400),
         witness=witness,
         cache_folder=cache_folder,
     )
@@ -54,7 +54,7 @@ def run_demo(
     known = result.survey
     since = time.monotonic()
     guided = _guided(denoiser, result, result.solution.guidance, judged, seed, "guided", witness)
-    fixed = _guided(denoiser, result, constant(CONSTANT), judged // 6, seed, f"constant strength {CONSTANT}", witness)
+    fixed = _guided(denoiser, result, constant(CONSTANT), judged // 8, seed, f"constant strength {CONSTANT}", witness)
     clock["guided draws"] = time.monotonic() - since
     compared = compare(denoiser, known, witness, normalised=False)
     before = result.samples["before, anchor"]
