@@ -1,4 +1,4 @@
-"""Unlearning in diffusers pipelines, from prompts to a certified LoRA: :func:`unlearn`.
+"""Unlearning in diffusers pipelines, from prompts to a certified LoRA: :func:`unlearn`, :func:`levels`.
 
 Importing this package imports neither torch nor diffusers; its functions and modules do.
 """
@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import duality as du
 
-    from .concepts import Concept
+    from .asked import Asked
     from .measure import Witness
     from .methods import Method
     from .run import Evaluation, Unlearned
     from .survey import Bar, Budget
     from .training import Fit
 
-__all__ = ["need_extra", "unlearn"]
+__all__ = ["levels", "need_extra", "unlearn"]
 
 
 def need_extra() -> None:
@@ -30,12 +30,25 @@ def need_extra() -> None:
         raise ImportError(f"this needs {', '.join(missing)}: install unlearning-duality[diffusion]")
 
 
+def levels(kind: type[du.Problem], given: str | float | Sequence[str | float]) -> Asked:
+    """A problem whose levels are given as people say them: ``levels(du.Likelihood, "0.1x")``, ``["1%", "2x"]``.
+
+    A number in the problem's unit, a percentage, ``"4 nats"``, or a multiple ``"0.1x"`` of the level that the model has
+    already, which becomes a number once the model has been surveyed. To be given to :func:`unlearn` as ``problem``;
+    see :mod:`diffusion.asked`. Raises ``ValueError`` for what fits none of these, or not this kind of problem.
+    """
+    from .asked import levels as make
+
+    return make(kind, given)
+
+
 def unlearn(
     pipeline: Any,
-    concepts: Sequence[str | Sequence[str] | Concept],
-    problem: du.Problem,
+    concepts: Sequence[Any],
+    problem: du.Problem | Asked,
     *,
     contrast: Sequence[str | Sequence[str]] = (),
+    vocabulary: Sequence[str] = (),
     priors: float | Sequence[float] | None = None,
     anchor: str = "",
     method: str | Method = "tilted",
@@ -57,12 +70,17 @@ def unlearn(
     Args:
         pipeline: any `DiffusionPipeline` of a supported family (`diffusion.models.FAMILIES`), or what
             `diffusion.models.load_pipeline` takes: a folder, a hub name, or ``digits``.
-        concepts: m things to unlearn, each a prompt that asks for it, or several wordings of one.
+        concepts: m things to unlearn, each a prompt that asks for it, or several wordings of one, or at least ten
+            pictures that show it (paths, Pillow images, or a tensor of draws (k, ...)): for a pipeline without prompts
+            the only way. A concept known by pictures alone is fitted by the methods tilted, neggrad, siss, erasediff.
         problem: `duality.Likelihood` (levels are probabilities), `ReverseKL` or `ForwardKL` (nats); one level for all
-            concepts, or one each.
+            concepts, or one each. :func:`levels` takes levels in other units and as multiples of the present ones.
         contrast: what stands for the rest of what the model makes, each a prompt or several wordings of one thing.
-            May be left out for ``digits``, whose other digits serve.
-        priors: the share of each concept in what the model makes unasked, one for all or one each (m,).
+            Left out, the other digits serve for ``digits``; elsewhere the concepts' neighbours in ``vocabulary``
+            together with draws of the model itself, or these alone.
+        vocabulary: prompts among which neighbours are looked for, by the text encoder (:mod:`diffusion.proposals`).
+        priors: the share of each concept in what the model makes unasked, one for all or one each (m,); left out, they
+            are estimated from its draws (:mod:`diffusion.priors`).
         anchor: what prompts that ask for a concept fall back to.
         method: a name in `diffusion.methods.METHODS`, or a method.
         output: folder for LoRA, certificate, card and pictures; nothing is written where it is left out.
@@ -90,6 +108,7 @@ def unlearn(
         concepts,
         problem,
         contrast=contrast,
+        vocabulary=vocabulary,
         priors=priors,
         anchor=anchor,
         method=method,

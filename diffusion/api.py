@@ -6,15 +6,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 import duality as du
 
-from .concepts import Concept, Prompts
+from .asked import Asked
+from .concepts import Concept, Examples, Prompts
 from .digits import PIPELINE_FOLDER
 from .digits.witness import prompts_for
+from .draws import encode
 from .measure import Witness
 from .methods import METHODS, Method
-from .models import DIGITS, denoiser_of, load_pipeline
+from .models import DIGITS, Denoiser, denoiser_of, load_pipeline
 from .output import OutputFolder
+from .pictures import read_pictures
+from .proposals import propose
 from .run import Evaluation, Unlearned, check, save
 from .run import unlearn as run
 from .survey import Bar, Budget, progress_bar
@@ -25,10 +31,11 @@ Wordings = str | Sequence[str]
 
 def unlearn(
     pipeline: Any,
-    concepts: Sequence[Wordings | Concept],
-    problem: du.Problem,
+    concepts: Sequence[Any],
+    problem: du.Problem | Asked,
     *,
     contrast: Sequence[Wordings],
+    vocabulary: Sequence[str],
     priors: float | Sequence[float] | None,
     anchor: str,
     method: str | Method,
@@ -45,9 +52,9 @@ def unlearn(
     chosen = method_of(method)
     if isinstance(pipeline, str):
         pipeline = load_pipeline(pipeline)
-    prompts = prompts_of(concepts, contrast, priors, anchor, is_digits(pipeline))
     denoiser = denoiser_of(pipeline)
-    check(denoiser, prompts, problem)
+    prompts = prompts_of(denoiser, concepts, contrast, priors, anchor, vocabulary)
+    check(denoiser, prompts, problem, chosen)
     place = OutputFolder(Path(output), overwrite) if output is not None else None
     result = run(
         denoiser,
@@ -82,35 +89,56 @@ def is_digits(pipeline: Any) -> bool:
 
 
 def prompts_of(
-    concepts: Sequence[Wordings | Concept],
-    contrast: Sequence[Wordings],
-    priors: float | Sequence[float] | None,
-    anchor: str,
-    digits: bool = False,
+    denoiser: Denoiser,
+    concepts: Sequence[Any],
+    contrast: Sequence[Wordings] = (),
+    priors: float | Sequence[float] | None = None,
+    anchor: str = "",
+    vocabulary: Sequence[str] = (),
 ) -> Prompts:
-    """The prompts of a task from lists of prompts, each entry one prompt or several wordings of one thing.
+    """What a task is about, from what a caller says; see :func:`diffusion.unlearn`.
 
-    Raises ``ValueError`` where something is missing, or a number of priors does not fit the concepts.
+    For ``digits``, whose other digits are the contrast, nothing but concepts need be said. Elsewhere, where contrast
+    prompts are left out, the concepts' neighbours in the vocabulary and draws of q stand for the rest; without a
+    vocabulary, draws of q alone. Raises ``ValueError`` where something is missing, or a number of priors does not fit.
     """
-    for name, some in (("concepts", concepts), ("contrast", contrast)):
+    for name, some in (("concepts", concepts), ("contrast", contrast), ("vocabulary", vocabulary)):
         if isinstance(some, str):
             raise ValueError(f"{name} must be a list of prompts, got the string {some!r}")
-    if digits and not contrast and all(isinstance(concept, str) for concept in concepts):
-        return prompts_for([concept for concept in concepts if isinstance(concept, str)], anchor)
-    if not contrast:
-        raise ValueError("contrast must hold prompts that stand for the rest of what the model makes, got none")
-    missing = [concept for concept in concepts if not isinstance(concept, Concept)]
-    if missing and priors is None:
-        raise ValueError("priors must say how large a share of what the model makes unasked each concept is, got None")
-    shares = [priors] * len(concepts) if isinstance(priors, int | float) else list(priors or [])
-    if priors is not None and len(shares) != len(concepts):
+    plain = not contrast and not vocabulary and priors is None
+    if is_digits(denoiser.pipeline) and plain and all(isinstance(concept, str) for concept in concepts):
+        return prompts_for(list(concepts), anchor)
+    shares: list[float | None] = [None] * len(concepts)
+    if priors is not None:
+        shares = [priors] * len(concepts) if isinstance(priors, int | float) else list(priors)
+    if len(shares) != len(concepts):
         raise ValueError(f"priors must be one for all or one for each of {len(concepts)} concepts, got {len(shares)}")
     made = tuple(
-        concept if isinstance(concept, Concept) else Concept(_wordings(concept), float(shares[index]))
-        for index, concept in enumerate(concepts)
+        concept_of(denoiser.pipeline, concept, None if share is None else float(share))
+        for concept, share in zip(concepts, shares, strict=True)
     )
-    return Prompts(made, tuple(_wordings(group) for group in contrast), anchor)
+    if contrast:
+        return Prompts(made, tuple(_wordings(group) for group in contrast), anchor)
+    near = propose(denoiser, made, vocabulary) if made and vocabulary else ()
+    return Prompts(made, tuple((neighbour.prompt,) for neighbour in near), anchor, unlabelled=True)
 
 
-def _wordings(some: Wordings) -> tuple[str, ...]:
+def concept_of(pipeline: Any, given: Any, prior: float | None) -> Concept:
+    """A concept from a prompt, several wordings, a tensor of draws (k, ...), or pictures (paths or Pillow images).
+
+    Raises ``ValueError`` for pictures that the pipeline could not have drawn, or fewer than ten of them.
+    """
+    if isinstance(given, Concept):
+        return given
+    if isinstance(given, Examples):
+        return Concept((), prior, given)
+    if isinstance(given, Tensor):
+        return Concept((), prior, Examples(given))
+    some = _wordings(given)
+    if some and not any(isinstance(each, str) for each in some):
+        return Concept((), prior, Examples(encode(pipeline, read_pictures(pipeline, some))))
+    return Concept(some, prior)
+
+
+def _wordings(some: Any) -> tuple[Any, ...]:
     return (some,) if isinstance(some, str) else tuple(some)

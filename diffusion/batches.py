@@ -66,10 +66,11 @@ class Batches:
         wordings = [text for concept in prompts.concepts for text in concept.wordings if denoiser.worded]
         self._asking = denoiser.condition([prompts.anchor, *wordings])
         self._askings = 1 + len(wordings)
-        distinct = sorted(set(retained_prompts))
+        distinct = sorted(set(retained_prompts)) or [prompts.anchor]
         self._kept = denoiser.condition(distinct)
-        self._kept_row = torch.tensor([distinct.index(prompt) for prompt in retained_prompts])
-        self.retained = round(settings.batch * settings.retain_share)
+        self._kept_row = torch.tensor([distinct.index(prompt) for prompt in retained_prompts], dtype=torch.long)
+        # Where draws of q alone stand for the rest, no prompt is known that is to be kept.
+        self.retained = round(settings.batch * settings.retain_share) if len(retained_latents) else 0
         self.tilted = settings.batch - self.retained
         self._device = next(denoiser.network.parameters()).device
 
@@ -79,7 +80,7 @@ class Batches:
             chosen = torch.randint(len(self.latents), (tilted,), generator=generator)
         else:
             chosen = torch.multinomial(self.shares, tilted, replacement=True, generator=generator)
-        other = torch.randint(len(self.retained_latents), (self.retained,), generator=generator)
+        other = torch.randint(max(1, len(self.retained_latents)), (self.retained,), generator=generator)
         x0 = torch.cat([self.latents[chosen], self.retained_latents[other]]).to(self._device)
         if self.power == 1:
             t = spread_levels(denoiser, len(x0), generator).to(self._device)

@@ -66,9 +66,14 @@ def certificate(survey: Survey, solution: du.Solution, measured: dict[str, Any])
     return {
         "asked": {
             "problem": solved["problem"],
-            "concepts": [{"wordings": list(c.wordings), "prior": c.prior} for c in prompts.concepts],
+            "concepts": [
+                {"name": c.name, "wordings": list(c.wordings), "examples": len(c.examples or ()), "prior": c.prior}
+                for c in prompts.concepts
+            ],
+            "priors were estimated, standard errors": list(survey.priors_stderr) or None,
             "anchor": prompts.anchor,
             "contrast": [list(group) for group in prompts.contrast],
+            "draws of q stand for the rest": prompts.unlabelled,
         },
         "answer": {
             "status": solution.status.name,

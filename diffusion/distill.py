@@ -110,7 +110,7 @@ def fit_lora(
     )
 
     guided = None
-    if strength is not None and beta > 0 and denoiser.worded:
+    if strength is not None and beta > 0 and denoiser.worded and all(c.wordings for c in prompts.concepts):
         guided = Guided(denoiser, prompts, head, strength)
 
     def objective(_step: int, generator: torch.Generator) -> Tensor:
@@ -129,14 +129,18 @@ def fit_lora(
                 guided.trace.steps.clear()  # one entry a call: of use when sampling, a leak when training
                 anchored, rho = cast(Tensor, guided.plain).to(goal), cast(Tensor, guided.rho)
                 g = goal - anchored
-                kept = denoiser.predict(batch.x[n:], batch.t[n:], rows(batch.anchored, slice(n, None)))
-                said = torch.cat([anchored, kept])
+                said = anchored
+                if len(batch.x) > n:
+                    kept = denoiser.predict(batch.x[n:], batch.t[n:], rows(batch.anchored, slice(n, None)))
+                    said = torch.cat([anchored, kept])
             wbar = noised_log_weight(rho).exp().to(said)
         f = denoiser.predict(batch.x, batch.t, batch.asked)
         weights, often = (value[batch.chosen].to(f.device) for value in (material.weights, importance))
         against = f[:n], said[:n], batch.y[:n], often * weights, often * wbar
-        loss = (tilted_loss(*against) if g is None else blended_loss(*against, g, beta)) * n
-        return (loss + (f[n:] - said[n:]).square().mean() * (len(f) - n)) / len(f)
+        loss = tilted_loss(*against) if g is None else blended_loss(*against, g, beta)
+        if len(f) == n:
+            return loss
+        return (loss * n + (f[n:] - said[n:]).square().mean() * (len(f) - n)) / len(f)
 
     trainer = Trainer(
         denoiser.network, parameters, objective, settings, checkpoint=checkpoint, every=every, progress=progress

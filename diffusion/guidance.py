@@ -7,7 +7,8 @@ At a noised state every problem is negative guidance,
 with rho_t from a contrast head on the activations of the same forward pass. Differences are taken on the raw output,
 which is affine in the score (:mod:`diffusion.models.noising`). Prompts that ask for a concept fall back to the anchor.
 
-A network without prompts has no q(x_t | u_i); there the difference of the scores is that of the head,
+A network without prompts, or a concept that none asks for, has no q(x_t | u_i); there the difference of the scores is
+that of the head,
 
     score_q - score_i = - grad rho_i,t(x_t),        eps = eps_q + noise sum_i k_i grad rho_i,t,
 
@@ -64,12 +65,17 @@ class Guided:
         self.rho: Tensor | None = None
         self._inside = False
         self._empty = self._words([""])
+        self._named = False  # every concept has a prompt that asks for it
+        wordings: list[str] = []
         if denoiser.worded:
             if prompts is None:
                 raise ValueError("prompts must be given for a pipeline that takes prompts, got None")
-            self._asking = self._words([wording for concept in prompts.concepts for wording in concept.wordings])
+            wordings = [wording for concept in prompts.concepts for wording in concept.wordings]
+            self._named = all(concept.wordings for concept in prompts.concepts)
             self._anchor = self._words([prompts.anchor])
-            self._concepts = self._words([concept.name for concept in prompts.concepts])
+            if self._named:
+                self._concepts = self._words([concept.name for concept in prompts.concepts])
+        self._asking = self._words(wordings) if wordings else None
 
     def _words(self, prompts: list[str]) -> Condition:
         """The parts of a condition that depend on the prompt; the others stay those of the running call."""
@@ -80,9 +86,9 @@ class Guided:
         self._caught = Bottleneck(self.denoiser)
         self._caught.__enter__()
         network = self.denoiser.network
-        correct = self._correct if self.denoiser.worded else self._correct_by_gradient
+        correct = self._correct if self._named else self._correct_by_gradient
         self._handles: list[Any] = [network.register_forward_hook(self._outside(correct), with_kwargs=True)]
-        if self.denoiser.worded:
+        if self._asking is not None:
             fall_back = self._outside(self._fall_back)
             self._handles.append(network.register_forward_pre_hook(fall_back, with_kwargs=True))
         return self
@@ -117,7 +123,7 @@ class Guided:
 
     def _fall_back(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         _, _, condition = self.denoiser.read(args, kwargs)
-        asking = self._same(condition, self._asking).any(1)
+        asking = self._same(condition, cast(Condition, self._asking)).any(1)
         if not bool(asking.any()):
             return None
         changed = {}
@@ -164,7 +170,7 @@ class Guided:
         t, result = denoiser.level(timestep), _tensor_of(output).detach()
         with torch.enable_grad():
             state = x.detach().requires_grad_()
-            free = denoiser.call(state, timestep, condition)
+            free = denoiser.call(state, timestep, {**condition, **repeat(self._empty, len(x))})
             rho = self._rho(pooled(cast(Tensor, self._caught.last), free), t)
             k = self._strength(rho, t, result)
             (gradient,) = torch.autograd.grad((rho * k.to(rho)).sum(), state)  # rows do not mix: one gradient each

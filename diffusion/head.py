@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from .models import Condition, Denoiser, add_noise, repeat
+from .unlabelled import contrast_loss, label_shares
 
 
 class Bottleneck:
@@ -144,16 +145,17 @@ def train_head(
     seed: int,
     progress: Callable[[int], object] | None = None,
 ) -> ContrastHead:
-    """Minimise the log score ``-E log softmax(l)_label`` over features (N, D), log SNR (N,), labels (N,)."""
-    classes = len(priors) + 1
-    counts = torch.bincount(labels, minlength=classes)
-    if bool((counts == 0).any()):
-        raise ValueError(f"labels must show every class, got counts {counts.tolist()}")
+    """Minimise the log score ``-E log softmax(l)_label`` over features (N, D), log SNR (N,), labels (N,).
+
+    Label m + 1 marks draws of q itself, of which nobody knows what they show (:mod:`diffusion.unlabelled`).
+    """
+    shares, share_of_q = label_shares(labels, len(priors) + 1)
+    log_unlabelled = math.log(share_of_q) if share_of_q > 0 else None
     with torch.random.fork_rng():
         torch.manual_seed(
             seed
         )  # initial weights and dropout: nn layers take no generator; the global state is restored
-        head = ContrastHead(feature.shape[1], (counts / counts.sum()).tolist(), priors)
+        head = ContrastHead(feature.shape[1], shares.tolist(), priors)
         head.center.copy_(feature.mean(0))
         head.scale.copy_(feature.std(0).clamp_min(1e-6))
         optimizer = torch.optim.AdamW(head.parameters(), lr=1e-3, weight_decay=0.05)
@@ -164,7 +166,7 @@ def train_head(
             for member in head.members:  # each member sees its own batches: their errors differ, the mean has less
                 chosen = torch.randint(len(labels), (batch,), generator=generator)
                 score = head.logits(cast(nn.ModuleDict, member), feature[chosen], snr[chosen])
-                nn.functional.cross_entropy(score, labels[chosen]).backward()
+                contrast_loss(score, labels[chosen], head.log_shares, head.log_priors, log_unlabelled).backward()
             optimizer.step()
             schedule.step()
             if progress is not None:

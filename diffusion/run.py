@@ -12,6 +12,7 @@ from torch import Tensor
 
 import duality as du
 
+from .asked import Asked, settled
 from .cache import Cache, fingerprint
 from .certificate import certificate, to_json
 from .concepts import Prompts
@@ -19,7 +20,7 @@ from .draws import draw
 from .guidance import Guided, Strength
 from .lora import save_lora, switch_lora
 from .measure import Sample, Witness, agreement, head_level, retained, take_sample, weighted_frequency
-from .methods import METHODS, Method, Outcome
+from .methods import METHODS, Method, OnConcepts, Outcome, Tilted
 from .models import Denoiser
 from .output import save_pictures
 from .survey import Bar, Budget, Survey, progress_bar, survey
@@ -70,7 +71,7 @@ def guided_draws(
 def unlearn(
     denoiser: Denoiser,
     prompts: Prompts,
-    problem: du.Problem,
+    problem: du.Problem | Asked,
     *,
     method: Method | None = None,
     budget: Budget | None = None,
@@ -88,13 +89,13 @@ def unlearn(
     ``du.InfeasibleError`` before any training where the level cannot be had, ``FloatingPointError`` when a loss is not
     finite. With ``cache_folder`` every stage is kept, and an interrupted run goes on where it stopped.
     """
-    check(denoiser, prompts, problem)
     method = method or METHODS["tilted"]()
+    check(denoiser, prompts, problem, method)
     budget, fit, evaluation = budget or Budget(), fit or Fit(), evaluation or Evaluation()
     started = time.monotonic()
     cache = Cache(cache_folder, fingerprint(denoiser.pipeline)) if cache_folder else None
     known = survey(denoiser, prompts, budget, cache, bar)
-    solution = du.solve(problem, known.ratios)
+    solution = du.solve(settled(problem, known.ratios), known.ratios)
     checkpoint = None
     if cache_folder is not None:
         import hashlib
@@ -112,17 +113,33 @@ def unlearn(
     return Unlearned(known, solution, samples, measured, certificate(known, solution, measured), outcome)
 
 
-def check(denoiser: Denoiser, prompts: Prompts, problem: du.Problem) -> None:
+def check(
+    denoiser: Denoiser, prompts: Prompts, problem: du.Problem | Asked | None = None, method: Method | None = None
+) -> None:
     """Raise ``ValueError`` for what cannot work, with the reason, before anything is drawn."""
-    if not denoiser.worded:
+    wordless = [concept for concept in prompts.concepts if not concept.wordings]
+    if not denoiser.worded and (len(wordless) < len(prompts.concepts) or prompts.contrast or prompts.anchor):
         raise ValueError(
-            f"concepts are given by prompts, and {type(denoiser.pipeline).__name__} takes none: give it examples "
-            "(diffusion.head, diffusion.guidance) or forget images"
+            f"concepts are given by prompts, and {type(denoiser.pipeline).__name__} takes none: give examples "
+            "(pictures that show them), no contrast prompts and no anchor, or forget images"
         )
-    m, levels = len(prompts.concepts), problem.levels
-    if levels.size not in (1, m):
-        raise ValueError(f"levels must be one for all or one for each of {m} concepts, got {levels.tolist()}")
+    for concept in wordless:
+        shape = concept.examples.draws.shape[1:] if concept.examples else ()
+        if tuple(shape) != denoiser.sample_shape:
+            raise ValueError(f"examples must have shape (k, *{denoiser.sample_shape}), got (k, *{tuple(shape)})")
+    if wordless and not isinstance(method, Tilted | OnConcepts | None):
+        raise ValueError(
+            f"method {type(method).__name__} needs a prompt for every concept, and {wordless[0].name!r} has none: use "
+            "tilted, neggrad, siss or erasediff"
+        )
+    if problem is None:
+        return
+    m, count = len(prompts.concepts), problem.count if isinstance(problem, Asked) else problem.levels.size
+    if count not in (1, m):
+        given = str(problem) if isinstance(problem, Asked) else problem.levels.tolist()
+        raise ValueError(f"levels must be one for all or one for each of {m} concepts, got {given}")
     if isinstance(problem, du.Likelihood):
+        levels = problem.levels
         if problem.kind == "density":
             raise ValueError("kind 'density' needs densities, which no pipeline has: use 'posterior' or 'log-ratio'")
         if problem.kind == "posterior" and not ((levels > 0) & (levels < 1)).all():
@@ -141,8 +158,9 @@ def measure_lora(
     prompts, pipeline = known.prompts, denoiser.pipeline
     asking = [text for concept in prompts.concepts for text in concept.wordings for _ in range(evaluation.per_wording)]
     _, all_retained = known.retained
-    keep = [all_retained[j % len(all_retained)] for j in range(evaluation.retained)]
-    wanted_prompts = {"anchor": [prompts.anchor] * evaluation.anchor, "concept": asking, "retained": keep}
+    keep = [all_retained[j % len(all_retained)] for j in range(evaluation.retained if all_retained else 0)]
+    every = {"anchor": [prompts.anchor] * evaluation.anchor, "concept": asking, "retained": keep}
+    wanted_prompts = {name: some for name, some in every.items() if some}  # a model without prompts has the first only
     samples: dict[str, Sample] = {}
     total = sum(len(some) for some in wanted_prompts.values())
     with bar("draws after the fit", total) as shown:
@@ -158,8 +176,11 @@ def measure_lora(
     samples["before, anchor"] = take_sample(
         "before, anchor", pipeline, [prompts.anchor] * len(known.anchor), known.anchor, witness
     )
-    asks = known.labels < len(prompts.concepts)
-    for name, rows in (("concept", asks.nonzero()[:, 0]), ("retained", (~asks).nonzero()[:, 0])):
+    m = len(prompts.concepts)
+    for name, of_kind in (("concept", known.labels < m), ("retained", known.labels == m)):
+        rows = of_kind.nonzero()[:, 0]
+        if name not in wanted_prompts:
+            continue
         some = [known.labelled_prompts[int(j)] for j in rows]
         samples[f"before, {name}"] = take_sample(f"before, {name}", pipeline, some, known.labelled[rows], witness)
     # The head reads the *teacher's* features: the ratio is a property of the picture, not of the student.
@@ -174,7 +195,7 @@ def measure_lora(
     }
     if witness is not None:
         measured["witnesses"] = witnessed(known, solution, samples, witness, "LoRA, anchor", evaluation.seed)
-        for when in ("before", "LoRA"):
+        for when in ("before", "LoRA") if keep else ():
             right = agreement(samples[f"{when}, retained"], witness)
             measured["witnesses"][f"{when}: retained prompts obeyed"] = {j: str(f) for j, f in right.items()}
     return samples, measured
@@ -222,6 +243,8 @@ def panels(samples: dict[str, Sample], count: int = 60) -> list[tuple[str, Any]]
     shown = []
     for condition in ("anchor", "concept", "retained"):
         for when in ("before", "LoRA"):
+            if f"{when}, {condition}" not in samples:
+                continue
             sample = samples[f"{when}, {condition}"]
             stride = max(1, len(sample) // count)
             shown.append((f"{condition}: {when}", sample.pictures[::stride][:count]))

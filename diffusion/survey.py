@@ -6,13 +6,14 @@ Draws of the anchor are the draws of q that the problem is solved on; the head n
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
@@ -24,7 +25,9 @@ from .draws import STEPS, draw
 from .head import ContrastHead, log_snr, noised_features, train_head
 from .metrics import Calibration, calibration
 from .models import Denoiser
+from .priors import mixture_priors, unlabelled_prior
 from .ratios import elbo_differences, head_ratios, posterior
+from .unlabelled import examine as examine_unlabelled
 
 
 class Bar(Protocol):
@@ -64,14 +67,15 @@ class Survey:
     prompts: Prompts
     head: ContrastHead
     labelled: Tensor  # (N, ...) draws of concept and contrast prompts
-    labels: Tensor  # (N,) concept i, or m for the rest
+    labels: Tensor  # (N,) concept i, m for the rest, or m + 1 for draws of q that nobody labelled
     labelled_prompts: tuple[str, ...]
     anchor: Tensor  # (n, ...) draws of q
     values: Tensor  # (n, m) log ratios at them, by the head
-    elbo: Tensor  # (k, m) ELBO differences at the first k of them, the independent check
+    elbo: Tensor  # (k, m) ELBO differences at the first k of them, the independent check; NaN without prompts
     examination: tuple[Calibration, ...]  # per concept, on labelled draws that the head never saw
     fingerprint: str
     budget: Budget
+    priors_stderr: tuple[float, ...] = ()  # (m,) where the priors were estimated from draws, else empty
 
     @property
     def ratios(self) -> du.LogRatios:
@@ -89,19 +93,22 @@ class Survey:
         return self.labelled[rest], tuple(self.labelled_prompts[int(j)] for j in rest)
 
     def coverage(self, index: int = 0) -> tuple[float, float]:
-        """Mean posterior over prior and its standard error: 1 where concept prompts and prior account for q's draws."""
+        """Mean posterior over prior and its standard error: 1 where concept prompts and prior account for q's draws.
+
+        Says nothing where the prior was estimated from those very draws.
+        """
         share = self.posterior[:, index] / self.prompts.priors[index]
         return float(share.mean()), float(share.std() / len(share) ** 0.5)
 
     def agreement(self, index: int = 0) -> float:
         """AUC with which the ELBO difference, which needs no training, ranks what the head calls the concept.
 
-        NaN where none or all of the draws that were looked at are called so.
+        NaN where none or all of the draws that were looked at are called so, or where no prompt asks for the concept.
         """
         from sklearn.metrics import roc_auc_score
 
         called = (self.posterior[: len(self.elbo), index] > 0.5).numpy()
-        if called.all() or not called.any():
+        if called.all() or not called.any() or bool(self.elbo[:, index].isnan().any()):
             return float("nan")
         return float(roc_auc_score(called, self.elbo[:, index].numpy()))
 
@@ -111,10 +118,12 @@ def survey(
 ) -> Survey:
     """Draw, train the head, examine it, estimate. Every stage is kept in ``cache`` and taken from there next time."""
     store = cache or _NoCache()
-    asked = {"prompts": asdict(prompts), "steps": budget.sampler_steps, "seed": budget.seed}
+    asked = {"prompts": prompts.described(), "steps": budget.sampler_steps, "seed": budget.seed}
     pipeline, m = denoiser.pipeline, len(prompts.concepts)
     wanted, label_list = prompts.labelled(budget.concept_draws, budget.contrast_draws)
     labels = torch.tensor(label_list)
+    given = [concept.examples for concept in prompts.concepts]
+    drawn = torch.tensor([label >= m or given[label] is None for label in label_list])
 
     def sampled(title: str, some: list[str], seed: int) -> Callable[[], dict[str, Tensor]]:
         def make() -> dict[str, Tensor]:
@@ -126,7 +135,13 @@ def survey(
 
     seed = 10 * budget.seed
     counts = {"concept": budget.concept_draws, "contrast": budget.contrast_draws}
-    labelled = store.get("labelled", asked | counts, sampled("draws of known prompts", wanted, seed + 1))["latents"]
+    asking = [prompt for prompt, is_drawn in zip(wanted, drawn.tolist(), strict=True) if is_drawn]
+    made = store.get("labelled", asked | counts, sampled("draws of known prompts", asking, seed + 1))["latents"]
+    labelled = made.new_empty(len(labels), *made.shape[1:])
+    labelled[drawn] = made
+    for index, examples in enumerate(given):
+        if examples is not None:
+            labelled[labels == index] = examples.draws[: int((labels == index).sum())]
     some = [prompts.anchor] * budget.anchor_draws
     anchor = store.get("anchor", asked | {"n": len(some)}, sampled("draws of q", some, seed + 2))["latents"]
 
@@ -149,20 +164,36 @@ def survey(
                 generator,
                 progress=shown.update,
             )
-        with bar("contrast head", budget.head_steps) as shown:
-            head = train_head(
-                feature,
-                log_snr(denoiser, t),
-                label.repeat_interleave(k),
-                prompts.priors,
-                steps=budget.head_steps,
-                seed=seed + 4,
-                progress=shown.update,
-            )
-        return dict(head.state_dict())
+        label, snr = label.repeat_interleave(k), log_snr(denoiser, t)
+
+        def fitted(some: Tensor, label: Tensor, priors: Sequence[float]) -> ContrastHead:
+            with bar("contrast head", budget.head_steps) as shown:
+                return train_head(
+                    feature[some],
+                    snr[some],
+                    label[some],
+                    priors,
+                    steps=budget.head_steps,
+                    seed=seed + 4,
+                    progress=shown.update,
+                )
+
+        everything = torch.ones_like(label, dtype=torch.bool)
+        if prompts.settled:
+            return dict(fitted(everything, label, prompts.priors).state_dict())
+        priors, errors = _estimated_priors(denoiser, prompts, fitted, label, labelled, labels, training, anchor, seed)
+        state = dict(fitted(everything, label, priors.tolist()).state_dict())
+        return state | {"priors": torch.from_numpy(priors), "priors_stderr": torch.from_numpy(errors)}
 
     head_request = asked | counts | {"noises": budget.noises, "head_steps": budget.head_steps}
+    if not prompts.settled:
+        head_request |= {"n": len(anchor)}
     state = store.get("head", head_request, make_head)
+    priors_stderr: tuple[float, ...] = ()
+    if not prompts.settled:
+        state = dict(state)
+        prompts = prompts.with_priors(state.pop("priors").tolist())
+        priors_stderr = tuple(state.pop("priors_stderr").tolist())
     head = ContrastHead(state["center"].shape[0], state["log_shares"].exp().tolist(), prompts.priors)
     head.load_state_dict(state)
     head.eval()
@@ -178,6 +209,8 @@ def survey(
 
     def make_elbo() -> dict[str, Tensor]:
         looked_at = anchor[: budget.elbo_draws]
+        if any(examples is not None for examples in given):
+            return {"values": torch.full((len(looked_at), m), float("nan"))}
         with bar("ELBO check", len(looked_at) * budget.elbo_levels * (m + 1)) as shown:
             value = elbo_differences(
                 denoiser, looked_at, prompts, levels=budget.elbo_levels, seed=seed + 7, progress=shown.update
@@ -201,12 +234,51 @@ def survey(
         examination,
         cache.model if cache else fingerprint(pipeline),
         budget,
+        priors_stderr,
     )
+
+
+def _estimated_priors(
+    denoiser: Denoiser,
+    prompts: Prompts,
+    fitted: Callable[[Tensor, Tensor, Sequence[float]], ContrastHead],
+    label: Tensor,
+    labelled: Tensor,
+    labels: Tensor,
+    training: Tensor,
+    anchor: Tensor,
+    seed: int,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Priors and standard errors (m,), by a head under provisional ones, which change nothing but its constants."""
+    m = len(prompts.concepts)
+    provisional = np.full(m, 1 / (m + 2))
+    if not prompts.unlabelled:
+        head = fitted(label <= m, label, provisional.tolist())
+        of_q = head_ratios(denoiser, head, anchor, seed=seed + 8)
+        return mixture_priors(of_q.double().numpy(), provisional)
+    # Draws of q take the place of the rest; what contrast prompts there are say nothing of a concept's share in q.
+    head = fitted(label != m, torch.where(label == m + 1, m, label), provisional.tolist())
+    shares = head.log_shares.exp()
+    found, errors = np.zeros(m), np.zeros(m)
+    for index in range(m):
+        held_out = labelled[(labels == index) & ~training]
+        values = head_ratios(denoiser, head, held_out, seed=seed + 8)
+        # Relative to the draws of q themselves, which are this head's rest.
+        rest = (1 - (values.double().exp() * torch.from_numpy(provisional)).sum(1)).clamp_min(1e-12)
+        ratio = values[:, index].double() - (rest.log() - float(np.log1p(-provisional.sum())))
+        found[index], errors[index] = unlabelled_prior(ratio.numpy(), float(shares[index]), float(shares[m]))
+    if found.sum() >= 1:
+        raise ValueError(f"priors could not be estimated: together {found.sum():.3g}, which must be below 1; give them")
+    return found, errors
 
 
 def _examine(head: ContrastHead, values: Tensor, labels: Tensor, index: int) -> Calibration:
     """The head's posterior under the labels' own shares against the labels, for one concept on held-out draws."""
     m = values.shape[1]
+    if bool((labels == m + 1).any()):
+        if not bool((labels == m).any()):
+            return examine_unlabelled(values, labels, index, float(head.log_priors[index].exp()))
+        values, labels = values[labels <= m], labels[labels <= m]
     shares = torch.bincount(labels, minlength=m + 1).double() / len(labels)
     log_priors = head.log_priors.double()
     # rho gives every concept's posterior under the priors; the rest has what is left. Re-weigh to the labels' shares.

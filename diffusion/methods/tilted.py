@@ -38,11 +38,16 @@ class Tilted:
         every: int = 100,
         progress: Progress | None = None,
     ) -> Outcome:
+        log_weights = solution.log_weight(known.values.double())
+        # ReverseKL's weights have no bound of their own: the largest among the draws is their unit.
+        largest = max(0.0, float(log_weights.max()))
+
         def log_weight(rho: Tensor) -> Tensor:
-            return solution.problem.noised_tilt(rho, torch.tensor(solution.natural, dtype=rho.dtype, device=rho.device))
+            natural = torch.tensor(solution.natural, dtype=rho.dtype, device=rho.device)
+            return (solution.problem.noised_tilt(rho, natural) - largest).clamp_max(0.0)
 
         latents, prompts = known.retained
-        weights = solution.log_weight(known.values.double()).exp().float()
+        weights = (log_weights - largest).exp().float()
         losses = fit_lora(
             denoiser,
             known.prompts,

@@ -13,11 +13,12 @@ from PIL import Image
 import diffusion
 import duality as du
 from diffusion.api import is_digits, method_of, prompts_of
-from diffusion.concepts import Concept
+from diffusion.concepts import Concept, Examples
 from diffusion.draws import draw
-from diffusion.methods import METHODS, Tilted
-from diffusion.models import load_pipeline
+from diffusion.methods import ESD, METHODS, Tilted
+from diffusion.models import denoiser_of, load_pipeline
 from diffusion.pictures import read_pictures
+from diffusion.proposals import propose
 from diffusion.run import Evaluation
 from diffusion.survey import Budget
 from diffusion.training import Fit
@@ -99,8 +100,8 @@ def pipeline():
         ({"concepts": []}, "at least one concept"),
         ({"concepts": "seven"}, "concepts must be a list of prompts, got the string 'seven'"),
         ({"contrast": "one"}, "contrast must be a list"),
-        ({"contrast": []}, "contrast must hold prompts"),
-        ({"priors": None}, "priors must say"),
+        ({"vocabulary": "one"}, "vocabulary must be a list"),
+        ({"contrast": [], "vocabulary": ["Seven", " "]}, "vocabulary must hold prompts"),
         ({"priors": [0.1, 0.1]}, "one for each of 1 concepts, got 2"),
         ({"contrast": ["Seven"]}, "neither contrast nor anchor"),
         ({"concepts": ["seven", "Seven "]}, "asks for two concepts"),
@@ -131,9 +132,91 @@ def test_an_output_that_is_not_empty_is_refused_before_any_work(pipeline, monkey
         diffusion.unlearn(pipeline, ["seven"], du.Likelihood(0.01), **TASK, output=tmp_path)
 
 
+def pictures(count, seed=0):
+    """Pillow images of 16x16 pixels, bright ones."""
+    values = np.random.default_rng(seed).integers(180, 256, size=(count, 16, 16, 3), dtype=np.uint8)
+    return [Image.fromarray(value) for value in values]
+
+
 def test_concepts_by_prompt_need_a_pipeline_with_prompts():
+    pipeline = build(lambda: families.ddpm(DDPMPipeline))
     with pytest.raises(ValueError, match="DDPMPipeline takes none"):
-        diffusion.unlearn(build(lambda: families.ddpm(DDPMPipeline)), ["seven"], du.Likelihood(0.01), **TASK)
+        diffusion.unlearn(pipeline, ["seven"], du.Likelihood(0.01), **TASK)
+    with pytest.raises(ValueError, match="ESD needs a prompt for every concept"):
+        diffusion.unlearn(pipeline, [pictures(10)], du.Likelihood(0.01), priors=0.1, method=ESD())
+    with pytest.raises(ValueError, match="at least 10"):
+        diffusion.unlearn(pipeline, [pictures(9)], du.Likelihood(0.01), priors=0.1)
+    with pytest.raises(ValueError, match="examples must have shape"):
+        diffusion.unlearn(pipeline, [torch.zeros(10, 3, 8, 8)], du.Likelihood(0.01), priors=0.1)
+
+
+@pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
+def test_a_model_without_prompts_unlearns_what_pictures_show(tmp_path):
+    """Bright pictures, which a random network never makes: found by the head, and the run ends with a LoRA."""
+    pipeline = build(lambda: families.ddpm(DDPMPipeline))
+    result = diffusion.unlearn(
+        pipeline,
+        [pictures(20)],
+        diffusion.levels(du.ReverseKL, "1.2x"),
+        priors=0.1,
+        budget=Budget(20, 30, 24, sampler_steps=2, noises=4, head_steps=40, elbo_draws=4, elbo_levels=2),
+        fit=TINY["fit"],
+        evaluation=TINY["evaluation"],
+        output=tmp_path / "out",
+        bar=quiet,
+    )
+    assert result.survey.examination[0].auc > 0.9
+    assert result.solution.multipliers[0] > 0
+    assert result.survey.elbo.isnan().all()
+    assert set(result.samples) == {"LoRA, anchor", "before, anchor"}
+    proof = json.loads((tmp_path / "out" / "certificate.json").read_text(encoding="utf-8"))
+    assert proof["asked"]["concepts"][0]["examples"] == 20
+    assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
+
+
+@pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
+@pytest.mark.parametrize("vocabulary", [(), ("one", "two", "three", "the digit 8 in ink")])
+def test_contrast_and_priors_may_be_left_out(pipeline, vocabulary, monkeypatch):
+    """Draws of q stand for the rest. Random weights show nothing apart, so the estimate itself is put in by hand."""
+    from diffusion import survey
+
+    monkeypatch.setattr(survey, "unlabelled_prior", lambda *_: (0.25, 0.05))
+    result = diffusion.unlearn(
+        build(families.sd),
+        [["seven", "a handwritten seven"]],
+        du.ReverseKL(0.3),
+        vocabulary=vocabulary,
+        **TINY,
+        bar=quiet,
+    )
+    assert result.survey.prompts.priors == (0.25,)
+    assert result.survey.priors_stderr == (0.05,)
+    assert len(result.survey.prompts.contrast) == len(vocabulary)
+    assert int((result.survey.labels == 2).sum()) == (5 if vocabulary else 10)
+    assert ("LoRA, retained" in result.samples) is bool(vocabulary)
+
+
+@pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
+def test_concepts_by_pictures_of_a_pipeline_with_prompts():
+    result = diffusion.unlearn(
+        build(families.sd), [pictures(12)], du.ReverseKL(0.3), contrast=["one"], priors=0.1, **TINY, bar=quiet
+    )
+    assert result.survey.prompts.concepts[0].examples is not None
+    assert "LoRA, concept" not in result.samples
+    assert "LoRA, retained" in result.samples
+
+
+def test_neighbours_share_words_with_the_concept():
+    """A random text encoder still maps prompts that differ in one token close together."""
+    denoiser = denoiser_of(load_pipeline("digits"))
+    some = ["someone wrote the number one by hand", "the digit eight in ink", "one", "a handwritten three", "SEVEN"]
+    found = propose(denoiser, [Concept(("a handwritten seven", "seven"), 0.1)], [*some, ""], count=2)
+    assert len(found) == 2
+    assert {each.prompt for each in found} <= set(some[:-1])
+    assert found[0].closeness >= found[1].closeness
+    assert "near 'a handwritten seven'" in str(found[0])
+    with pytest.raises(ValueError, match="no use"):
+        propose(denoiser, [Concept((), 0.1, Examples(torch.zeros(10, 4, 8, 8)))], some)
 
 
 @pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
@@ -157,10 +240,11 @@ def test_methods_by_name_or_by_value():
 
 def test_the_embedded_pipeline_brings_its_own_prompts():
     assert is_digits(load_pipeline("digits"))
-    made = prompts_of(["a handwritten seven", "two"], [], None, "", digits=True)
+    digits = denoiser_of(load_pipeline("digits"))
+    made = prompts_of(digits, ["a handwritten seven", "two"])
     assert [concept.name for concept in made.concepts] == ["a handwritten seven", "two"]
     assert len(made.contrast) == 8
-    given = prompts_of([Concept(("cat", "kitten"), 0.2)], ["dog"], None, "a photo of an animal")
+    given = prompts_of(digits, [Concept(("cat", "kitten"), 0.2)], ["dog"], None, "a photo of an animal")
     assert given.concepts[0].prior == 0.2
 
 
