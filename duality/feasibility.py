@@ -33,6 +33,8 @@ def least_levels(table: np.ndarray, log_weights: np.ndarray, levels: np.ndarray)
     scale[scale == 0] = 1.0
     excess = (likelihood[:, used] - levels[used]) / scale
     direction = gaps[used] / scale
+    if used.size == 1:  # all mass on the node of least likelihood
+        return levels + gaps * min(max(float(excess.min() / direction[0]), 0.0), 1.0) if gaps.any() else levels
     n = len(excess)
     step = max(1, n // (WORKING_SET // 2))
     working = np.unique(np.concatenate([np.arange(0, n, step), excess.argmin(axis=0)]))

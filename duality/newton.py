@@ -132,7 +132,7 @@ def _residual(at: Evaluation, active: np.ndarray, pressed: np.ndarray, units: np
     pressed `(m,)` is the part of the misses that faces of the domain are to answer for.
     """
     misses = at.misses - pressed
-    wrong = float((np.where(active, np.abs(misses), np.maximum(misses, 0.0)) / units).max())
+    wrong = max(float((np.where(active, np.abs(misses), misses) / units).max()), 0.0)
     return wrong if pressed.any() else max(wrong, abs(at.excess) / (1.0 + abs(at.value)))
 
 
@@ -147,6 +147,12 @@ def _search(
     longest = None
     best: tuple[np.ndarray, Evaluation] | None = None
     t = dual.stride(x, step)
+    if t < 1.0 and float((limits - rows @ (x + step)).min()) <= dual.touch:
+        # The model ends on a face. Where g still rises there, walking towards it by careful strides would only cost.
+        point = _along(dual.lower, x, step, 1.0)
+        there = dual.evaluate(point)
+        if there.value >= at.value and float(there.gradient @ step) >= 0.0:
+            return point, there
     for trial in range(80):
         point = _along(dual.lower, x, step, t)
         there = dual.evaluate(point)

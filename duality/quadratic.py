@@ -28,24 +28,41 @@ def newton_step(
     curvature has unit diagonal. It stops early, at a feasible ascent direction, should degeneracy make it cycle.
     """
     m = x.size
+    if m == 1:
+        return _on_an_interval(float(curvature[0, 0]), float(gradient[0]), float(x[0]), rows[:, 0], limits)
     # A coordinate whose Newton step would overshoot its whole range ten-thousandfold is linear as far as doubles go.
     # The constraints will limit it, and giving it that much curvature keeps the step within reach of rounding.
     across = np.divide(limits[:, None], rows, out=np.full(rows.shape, np.inf), where=rows > 0).min(axis=0)
-    bend = np.diagonal(curvature)
-    bend = np.maximum(bend, np.abs(gradient) / (1e4 * np.maximum(across, 1e-100)) + 1e-300)
+    bend = np.maximum(curvature.diagonal(), np.abs(gradient) / (1e4 * np.maximum(across, 1e-100)) + 1e-300)
     size = np.sqrt(bend)
-    matrix = curvature / np.outer(size, size)
-    matrix[np.diag_indices(m)] = 1.0 + RIDGE
+    matrix = curvature / size / size[:, None]
+    matrix.flat[:: m + 1] = 1.0 + RIDGE
     slope = gradient / size
     start = x * size
 
     free = (x > 0) | (gradient > 0)
     step = _unconstrained(matrix, slope, free)
-    if (start + step >= 0).all() and (rows @ ((start + step) / size) <= limits).all():
-        lagrangian = slope - matrix @ step
-        if free.all() or (lagrangian[~free] <= 0).all():
-            return step / size, np.zeros(len(limits))
+    end = start + step
+    inside = end.min() >= 0 and (rows @ (end / size) <= limits).all()
+    if inside and (free.all() or ((slope - matrix @ step)[~free] <= 0).all()):
+        return step / size, np.zeros(limits.size)
     return _active_set(matrix, slope, start, rows / size, limits, size)
+
+
+def _on_an_interval(
+    curvature: float, gradient: float, x: float, rows: np.ndarray, limits: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same for m = 1, where it is a clipped division."""
+    ends = np.divide(limits, rows, out=np.full(rows.size, np.inf), where=rows > 0)
+    nearest = int(ends.argmin())
+    across = float(ends[nearest])
+    bend = max(curvature, abs(gradient) / (1e4 * max(across, 1e-100)) + 1e-300)
+    step = max(min(gradient / bend, across - x), -x)
+    multipliers = np.zeros(rows.size)
+    pull = gradient - bend * step
+    if pull > 1e-14 * abs(gradient) and step > -x:  # the row is what stops it
+        multipliers[nearest] = pull / float(rows[nearest])
+    return np.array([step]), multipliers
 
 
 def _solve(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -82,7 +99,7 @@ def _active_set(
     active = _independent(normals, active)
     locked: set[int] = set()
     for _ in range(10 * (m + k) + 20):
-        direction, multipliers = _on_face(matrix, slope - matrix @ (y - start), normals[active])
+        direction, multipliers = _on_face(matrix, slope - matrix @ (y - start), normals, active)
         speed = normals @ direction
         blocking = speed > 1e-12 * float(np.abs(direction).max())
         blocking[active] = False
@@ -110,27 +127,46 @@ def _active_set(
         if not droppable:
             break
         del active[min(droppable)[1]]
-    residual = slope - matrix @ (y - start)
-    _, multipliers = _on_face(matrix, residual, normals[active])
     on_rows = np.zeros(k)
+    if max(active, default=0) < m:
+        return (y - start) / size, on_rows
+    _, multipliers = _on_face(matrix, slope - matrix @ (y - start), normals, active)
     for index, multiplier in zip(active, multipliers, strict=True):
         if index >= m:
             on_rows[index - m] = max(float(multiplier), 0.0) / length[index]
     return (y - start) / size, on_rows
 
 
-def _on_face(matrix: np.ndarray, residual: np.ndarray, face: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The maximiser on {face·d = 0}, and the multipliers of the face."""
-    m, k = residual.size, len(face)
+def _on_face(
+    matrix: np.ndarray, residual: np.ndarray, normals: np.ndarray, active: list[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The maximiser on {active normals·d = 0}, and their multipliers.
+
+    The first m normals are the sign bounds, -1 in one coordinate: those coordinates are left out of the system, so that
+    they stay exactly where they are. A rounding error there, times a slope that presses hard against the bound, would
+    outweigh what the other coordinates still have to gain.
+    """
+    m = residual.size
+    chosen = np.array(active, dtype=int)
+    bounds, rows = chosen[chosen < m], normals[chosen[chosen >= m]]
+    free = np.ones(m, dtype=bool)
+    free[bounds] = False
+    n, k = m - bounds.size, len(rows)
+    direction, on_rows = np.zeros(m), np.zeros(k)
     if k == 0:
-        return _solve(matrix, residual), np.zeros(0)
-    system = np.zeros((m + k, m + k))
-    system[:m, :m] = matrix
-    system[:m, m:] = face.T
-    system[m:, :m] = face
-    right = np.concatenate([residual, np.zeros(k)])
-    solution = _solve(system, right)
-    return solution[:m], solution[m:]
+        if n:
+            direction[free] = _solve(matrix[np.ix_(free, free)], residual[free])
+    else:
+        system = np.zeros((n + k, n + k))
+        system[:n, :n] = matrix[np.ix_(free, free)]
+        system[:n, n:] = rows[:, free].T
+        system[n:, :n] = rows[:, free]
+        solution = _solve(system, np.concatenate([residual[free], np.zeros(k)]))
+        direction[free], on_rows = solution[:n], solution[n:]
+    multipliers = np.empty(len(active))
+    multipliers[chosen >= m] = on_rows
+    multipliers[chosen < m] = -(residual - matrix @ direction - on_rows @ rows)[bounds]
+    return direction, multipliers
 
 
 def _independent(normals: np.ndarray, active: list[int]) -> list[int]:

@@ -284,6 +284,8 @@ def _covariances(covariances: ArrayLike, k: int, d: int) -> Array:
 def _cholesky(correlation: Array) -> Array:
     """Lower Cholesky factors; an error that names the component where a pivot is lost in rounding."""
     d = correlation.shape[1]
+    if d == 1:
+        return np.ones_like(correlation)
     # The backward error of Cholesky is (d+1) eps of the unit diagonal: a squared pivot below it is noise.
     noise = (d + 1) * _EPS
     try:
@@ -305,6 +307,8 @@ def _cholesky(correlation: Array) -> Array:
 def _inverse_of_triangles(lower: Array) -> Array:
     """Inverse of each lower triangular matrix, by forward substitution on the identity."""
     k, d, _ = lower.shape
+    if d == 1:
+        return 1.0 / lower
     out = np.zeros_like(lower)
     for i in range(d):
         out[:, i, i] = 1.0

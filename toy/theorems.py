@@ -131,12 +131,11 @@ def sensitivity(generator: np.random.Generator) -> float:
     index = int(generator.choice(active))
     # Towards what q has, so that the level can be had; a relative 1e-3 makes the two tangents nearly one line.
     moved[index] -= sign * 1e-3 * abs(moved[index])
-    one = du.solve(case.problem, case.ratios)
-    two = du.solve(with_levels(case.problem, moved), case.ratios)
+    found = du.solve(with_levels(case.problem, moved), case.ratios)
     step = sign * float(moved[index] - case.problem.levels[index])
-    below = one.dual + one.multipliers[index] * step - two.dual
-    above = two.dual - two.multipliers[index] * step - one.dual
-    return max(below, above, 0.0) / (1 + abs(one.dual))
+    below = case.cost + case.multipliers[index] * step - found.dual
+    above = found.dual - found.multipliers[index] * step - case.cost
+    return max(below, above, 0.0) / (1 + abs(case.cost))
 
 
 @theorem("convex value", "V((b + b')/2) <= (V(b) + V(b'))/2", 1e-10)
