@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .concepts import Prompts
 from .models import Condition, Denoiser, add_noise, repeat, rows
+from .parallel import Part
 from .training import Fit
 
 
@@ -41,6 +42,22 @@ class Batch:
     chosen: Tensor  # (tilted,) which draws of the anchor's law
     asked: Condition  # (n,) for the student: the anchor and the concepts' wordings, then retained prompts
     anchored: Condition  # (n,) for the teacher: the anchor, then retained prompts
+
+    def part(self, part: Part) -> Batch:
+        """The rows of a part, as many tilted and as many retained ones as every other part has."""
+        if part.count == 1:
+            return self
+        row, tilted = torch.arange(len(self.x)), part.rows(self.tilted)
+        mine = torch.cat([row[tilted], row[self.tilted :][part.rows(len(self.x) - self.tilted)]])
+        return Batch(
+            self.x[mine],
+            self.t[mine],
+            self.y[mine],
+            self.tilted // part.count,
+            self.chosen[tilted],
+            rows(self.asked, mine),
+            rows(self.anchored, mine),
+        )
 
 
 class Batches:

@@ -12,6 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .output import whole
+from .parallel import same
+
 Tensors = dict[str, Tensor]
 
 
@@ -48,14 +51,17 @@ class Cache:
         self.hits: list[str] = []
 
     def get(self, name: str, request: Mapping[str, Any], make: Callable[[], Tensors]) -> Tensors:
-        """The tensors of ``name`` for this request, computed by ``make`` where they are not kept yet."""
+        """The tensors of ``name`` for this request, computed by ``make`` where they are not kept yet. Collective.
+
+        Of several processes all work, and take the main one's word. ``OSError`` where the file cannot be written.
+        """
         from safetensors import safe_open
         from safetensors.torch import load_file, save_file
 
         wanted = json.dumps({"model": self.model, **request}, sort_keys=True, default=str)
         key = hashlib.sha256(wanted.encode()).hexdigest()[:12]
         path = self.folder / f"{name}-{key}.safetensors"
-        if path.exists():
+        if same(path.exists()):
             try:
                 with safe_open(path, "pt") as file:
                     found = (file.metadata() or {}).get("request")
@@ -65,12 +71,7 @@ class Cache:
                 raise ValueError(f"cache file {path} was made for {found}, not for {wanted}: remove it")
             self.hits.append(name)
             return load_file(path)
-        tensors = {label: value.detach().cpu().contiguous() for label, value in make().items()}
-        self.folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        try:
+        tensors = same({label: value.detach().cpu().contiguous() for label, value in make().items()})
+        with whole(path) as partial:
             save_file(tensors, partial, metadata={"request": wanted})
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
         return tensors

@@ -36,9 +36,11 @@ from .concepts import Prompts
 from .guidance import Guided, Strength
 from .head import Bottleneck, ContrastHead, log_snr, pooled
 from .lora import ADAPTER as ADAPTER
-from .lora import add_lora, teacher
+from .lora import add_lora as add_lora
+from .lora import add_student, teacher
 from .lora import save_lora as save_lora
 from .models import Denoiser, rows
+from .parallel import WHOLE, Part
 from .training import Fit as Fit
 from .training import Trainer
 
@@ -92,7 +94,7 @@ def fit_lora(
     left out, or for a pipeline without prompts, all of it is taken from the draws.
     The checkpoint is written every ``every`` steps and holds all that the rest of the run depends on.
     """
-    parameters = add_lora(denoiser, settings.rank, settings.seed)
+    parameters = add_student(denoiser, settings.rank, settings.seed)
     # Importance sampling: w - wbar is large where w is unusual (the concept's draws), so those are looked at as often
     # as all others together, at a weight that leaves the loss's mean as it is.
     unusual = (material.weights - material.weights.mean()).abs().double() + 1e-12
@@ -113,8 +115,8 @@ def fit_lora(
     if strength is not None and beta > 0 and denoiser.worded and all(c.wordings for c in prompts.concepts):
         guided = Guided(denoiser, prompts, head, strength)
 
-    def objective(_step: int, generator: torch.Generator) -> Tensor:
-        batch = batches(generator)
+    def objective(_step: int, generator: torch.Generator, part: Part = WHOLE) -> Tensor:
+        batch = batches(generator).part(part)
         n = batch.tilted
         with teacher(denoiser):
             g: Tensor | None = None

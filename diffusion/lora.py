@@ -2,7 +2,8 @@ r"""Adapters ``W + (alpha/r) B A`` on a pipeline's network: put on, switched off
 
 Pipelines that load adapters themselves get ``pytorch_lora_weights.safetensors`` for ``pipeline.load_lora_weights``;
 those that do not (DDPM, DDIM) get ``adapter_model.safetensors`` with ``adapter_config.json`` for
-``peft.PeftModel.from_pretrained(pipeline.unet, folder)``. Both carry the alpha.
+``peft.PeftModel.from_pretrained(pipeline.unet, folder)``. Both carry the alpha. Where all weights are trained instead
+(:mod:`diffusion.full`) the same functions switch between student and teacher.
 """
 
 from __future__ import annotations
@@ -13,9 +14,30 @@ from typing import Any, cast
 
 import torch
 
+from .full import free_weights, is_free, put_back, save_network, switch_weights
 from .models import Denoiser
 
 ADAPTER = "unlearned"
+
+
+def add_student(
+    denoiser: Denoiser, rank: int | None, seed: int, targets: Sequence[str] | None = None
+) -> list[torch.nn.Parameter]:
+    """The parameters to be trained: fresh adapters of that rank, or (rank None) all weights of the network.
+
+    ``targets`` narrows either to the layers whose names end in one of them.
+    """
+    if rank is not None:
+        return add_lora(denoiser, rank, seed, targets)
+    remove_lora(denoiser)
+    parameters = free_weights(denoiser)
+    if targets is None:
+        return parameters
+    denoiser.network.requires_grad_(False)
+    for name, module in denoiser.network.named_modules():
+        if name.endswith(tuple(targets)):
+            module.requires_grad_(True)
+    return [parameter for parameter in parameters if parameter.requires_grad]
 
 
 def add_lora(
@@ -33,6 +55,7 @@ def add_lora(
     if others:
         raise ValueError(f"{denoiser.component} carries the adapters {others}: fuse or unload them first")
     remove_lora(denoiser)
+    put_back(denoiser)
     network.requires_grad_(False)
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(targets or denoiser.lora_targets))
     with torch.random.fork_rng():
@@ -58,7 +81,10 @@ def remove_lora(denoiser: Denoiser) -> None:
 
 
 def switch_lora(denoiser: Denoiser, on: bool) -> None:
-    """All adapters on or off; off is the teacher."""
+    """The student (on) or the teacher (off): all adapters on or off, or the one or the other set of weights."""
+    if is_free(denoiser.network):
+        switch_weights(denoiser.network, teacher=not on)
+        return
     for layer in _layers(denoiser.network):
         layer.enable_adapters(enabled=on)
 
@@ -70,7 +96,7 @@ def _layers(network: Any) -> list[Any]:
 
 
 class teacher:
-    """The network with its adapters off, without gradient."""
+    """The network as it was before the fit, without gradient: its adapters off, or its old weights in."""
 
     def __init__(self, denoiser: Denoiser) -> None:
         self.denoiser = denoiser
@@ -83,6 +109,14 @@ class teacher:
     def __exit__(self, *error: Any) -> None:
         switch_lora(self.denoiser, True)
         self._no_grad.__exit__(*error)
+
+
+def save_student(denoiser: Denoiser, folder: Path) -> None:
+    """Write what was trained into ``folder``: adapters, or the whole network where all weights were."""
+    if is_free(denoiser.network):
+        save_network(denoiser, folder)
+    else:
+        save_lora(denoiser, folder)
 
 
 def save_lora(denoiser: Denoiser, folder: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,45 @@ import numpy as np
 from numpy.typing import NDArray
 
 
+def unwritable(path: Path, error: Exception) -> OSError:
+    """An ``OSError`` that names the path, whatever the writer made of a full disk."""
+    reason = getattr(error, "strerror", None) or str(error)
+    return OSError(getattr(error, "errno", None) or errno.EIO, f"{path} could not be written ({reason})")
+
+
+def writing_errors() -> tuple[type[Exception], ...]:
+    """What writers raise when a disk is full: the system's own errors, and safetensors', which wrap them."""
+    from safetensors import SafetensorError
+
+    return OSError, SafetensorError
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """``with whole(path) as partial:`` write to ``partial``, which takes the place of ``path`` when it is complete.
+
+    Whatever happens inside, a kill included, ``path`` is what it was or what it was to be. Raises ``OSError`` naming
+    ``path`` where it cannot be written, a full disk for one.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        with partial.open("rb+") as file:  # on the disk before it is put in place, a power cut included
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except writing_errors() as error:
+        raise unwritable(path, error) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 class OutputFolder:
     """``with OutputFolder(path, overwrite) as folder:`` write into ``folder``; it becomes ``path`` when all went well.
 
     Raises ``ValueError`` before any work when ``path`` is a file, or a folder that is not empty without ``overwrite``.
-    An error or an interrupt inside the block leaves ``path`` as it was.
+    An error or an interrupt inside the block leaves ``path`` as it was; one of writing becomes an ``OSError`` that
+    names it.
     """
 
     def __init__(self, path: Path, overwrite: bool = False) -> None:
@@ -32,9 +68,11 @@ class OutputFolder:
         self._partial.mkdir(parents=True)
         return self._partial
 
-    def __exit__(self, kind: Any, *_: object) -> None:
+    def __exit__(self, kind: Any, error: Any, *_: object) -> None:
         if kind is not None:
             shutil.rmtree(self._partial, ignore_errors=True)
+            if isinstance(error, writing_errors()):
+                raise unwritable(self.path, error) from error
             return
         if self.path.exists():
             old = self.path.with_name(f".{self.path.name}.{os.getpid()}.old")

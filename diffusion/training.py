@@ -1,18 +1,18 @@
-r"""The one training loop: AdamW on adapters under a decaying rate, averaged iterates, checkpoints, exact resumption.
+r"""The one training loop: AdamW under a decaying rate, averaged iterates, checkpoints, exact resumption.
 
     theta_{k+1} = AdamW(theta_k, grad loss_k(theta_k)),    rate_k = rate · min(1, (k+1)/20) · (1 + cos(pi k/steps))/2
     mean_{k+1}  = d_k mean_k + (1 - d_k) theta_{k+1},      d_k = min(0.98, (k+1)/(k+10))
 
 ``loss_k`` gets a generator of its own, made from the seed and ``k``: a step depends on the weights, the optimiser's
 memory and ``k``, on nothing else, so a run that was killed and resumed ends bit-equal on the same CPU. What delivers is
-the mean: a level of 1 % is a matter of small steps.
+the mean: a level of 1 % is a matter of small steps. The batch of a step may be dealt to several processes, and taken in
+several parts by each (:mod:`diffusion.parallel`); the weights are those of one process up to rounding.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,21 +22,63 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-# A step's loss: its number and its own generator to a scalar with a gradient.
-Objective = Callable[[int, torch.Generator], Tensor]
+from .output import whole
+from .parallel import WHOLE, Part, agree, average, is_main, same, world
+from .precision import PRECISIONS, checkpointed, in_precision
+from .trackers import log
+
 Progress = Callable[[int], object]
+
+
+class Objective(Protocol):
+    def __call__(self, step: int, generator: torch.Generator, part: Part = WHOLE, /) -> Tensor:
+        """A step's loss on a part of its batch: its number and its own generator to a scalar with a gradient."""
+        ...
 
 
 @dataclass(frozen=True)
 class Fit:
-    """How a LoRA is fitted."""
+    """How a student is fitted.
+
+    Args:
+        steps, batch: optimiser steps, and rows in each, over all processes and parts.
+        rank: of the LoRA; None trains all weights of the network instead.
+        rate: of AdamW at its peak; left out, 2e-3 for a LoRA and 1e-4 for all weights.
+        retain_share: the part of a batch that holds retained prompts to the teacher.
+        precision: "no", or "bf16": the network runs under bfloat16 autocast, weights and losses stay float32.
+        accumulate: parts that each process takes its rows in, one after the other: less memory, the same step.
+        gradient_checkpointing: activations are computed again when needed: less memory, a third more time.
+
+    Raises ``ValueError`` naming the argument that does not fit.
+    """
 
     steps: int = 340
     batch: int = 48
-    rank: int = 8
-    rate: float = 2e-3
+    rank: int | None = 8
+    rate: float | None = None
     retain_share: float = 1 / 3
     seed: int = 0
+    precision: str = "no"
+    accumulate: int = 1
+    gradient_checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        if self.rate is None:
+            object.__setattr__(self, "rate", 1e-4 if self.rank is None else 2e-3)
+        for name in ("steps", "batch", "rank", "accumulate"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if not self.peak_rate > 0:
+            raise ValueError(f"rate must be positive, got {self.rate}")
+        if not 0 <= self.retain_share < 1:
+            raise ValueError(f"retain_share must lie in [0, 1), got {self.retain_share}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
+
+    @property
+    def peak_rate(self) -> float:
+        return float(self.rate or 0.0)
 
 
 class Stateful(Protocol):
@@ -56,8 +98,8 @@ class Trainer:
     """Minimises ``objective`` over ``parameters``; resumes from ``checkpoint`` where that file exists.
 
     Raises ``FloatingPointError`` when a loss or a gradient is not finite, before the weights take it; the last
-    checkpoint is kept. Raises ``OSError`` or the writer's own error when a checkpoint cannot be written (disk full):
-    the one before stays whole.
+    checkpoint is kept. Raises ``OSError`` naming the file when a checkpoint cannot be written (disk full): the one
+    before stays whole.
     """
 
     def __init__(
@@ -75,45 +117,71 @@ class Trainer:
         self.network, self.parameters, self.objective, self.settings = network, list(parameters), objective, settings
         self.checkpoint, self.every, self.state = checkpoint, every, state
         self._progress: Progress = progress or (lambda _count: None)
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=settings.rate, weight_decay=0.0)
+        agree([parameter.data for parameter in self.parameters])
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=settings.peak_rate, weight_decay=0.0)
         self.average = [parameter.detach().clone() for parameter in self.parameters]
         self.losses: list[float] = []
         self.done = 0
-        if checkpoint is not None and checkpoint.exists():
-            self._load(checkpoint)
-            self._progress(self.done)
+        if checkpoint is not None:
+            there = checkpoint.exists()
+            if same(there) != there:
+                raise ValueError(f"checkpoint {checkpoint} must lie in a folder that all processes share")
+            if there:
+                self._load(checkpoint)
+                self._progress(self.done)
 
     def run(self, until: int | None = None) -> None:
         """Optimiser steps until ``until`` are done in all (left out: the settings' number)."""
         self.network.train()
         settings = self.settings
-        for step in range(self.done, settings.steps if until is None else until):
-            generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
-            loss = self.objective(step, generator)
-            if not bool(torch.isfinite(loss)):
-                raise FloatingPointError(
-                    f"the loss at step {step} is {float(loss.detach())}; the last checkpoint is kept"
-                )
-            rate = settings.rate * min(1.0, (step + 1) / 20) * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
-            self.optimizer.zero_grad()
-            loss.backward()
-            norm = nn.utils.clip_grad_norm_(self.parameters, 1.0)
-            if not bool(torch.isfinite(norm)):
-                raise FloatingPointError(
-                    f"the gradient at step {step} has norm {float(norm)}; the last checkpoint is kept"
-                )
-            self.optimizer.step()
-            decay = min(0.98, (step + 1) / (step + 10))
-            with torch.no_grad():
-                torch._foreach_lerp_(self.average, [parameter.data for parameter in self.parameters], 1 - decay)
-            self.losses.append(float(loss.detach()))
-            self.done = step + 1
-            self._progress(1)
-            if self.checkpoint is not None and self.done % self.every == 0:
-                self.save(self.checkpoint)
+        with checkpointed(self.network, settings.gradient_checkpointing):
+            for step in range(self.done, settings.steps if until is None else until):
+                rate = settings.peak_rate * min(1.0, (step + 1) / 20)
+                rate *= 0.5 * (1 + math.cos(math.pi * step / settings.steps))
+                for group in self.optimizer.param_groups:
+                    group["lr"] = rate
+                loss, terms = self._gradient(step)
+                norm = nn.utils.clip_grad_norm_(self.parameters, 1.0)
+                if not bool(torch.isfinite(norm)):
+                    raise FloatingPointError(f"the gradient at step {step} has norm {float(norm)}; {self._kept()}")
+                self.optimizer.step()
+                decay = min(0.98, (step + 1) / (step + 10))
+                with torch.no_grad():
+                    torch._foreach_lerp_(self.average, [parameter.data for parameter in self.parameters], 1 - decay)
+                self.losses.append(loss)
+                self.done = step + 1
+                log(self.done, {"loss": loss, **terms, "rate": rate})
+                self._progress(1)
+                if self.checkpoint is not None and self.done % self.every == 0:
+                    self.save(self.checkpoint)
         self.network.eval()
+
+    def _gradient(self, step: int) -> tuple[float, dict[str, float]]:
+        """The step's gradient, over all parts and processes, into ``.grad``; returns the loss and its noted terms."""
+        settings, state = self.settings, world()
+        self.optimizer.zero_grad()
+        total, notes = 0.0, dict[str, float]()
+        for j in range(settings.accumulate):
+            part = Part(state.process_index * settings.accumulate + j, state.num_processes * settings.accumulate)
+            generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
+            with in_precision(self.network, settings.precision):
+                loss = self.objective(step, generator, part) / settings.accumulate
+            if bool(torch.isfinite(loss)):  # else the other processes have to hear of it first
+                loss.backward()
+            total += float(loss.detach())
+            for name, value in part.notes.items():
+                notes[name] = notes.get(name, 0.0) + value / settings.accumulate
+        scalars = torch.tensor([total, *notes.values()], dtype=torch.float64)
+        average([scalars])
+        if not bool(torch.isfinite(scalars[0])):
+            raise FloatingPointError(f"the loss at step {step} is {float(scalars[0])}; {self._kept()}")
+        average([parameter.grad for parameter in self.parameters if parameter.grad is not None])
+        return float(scalars[0]), dict(zip(notes, scalars[1:].tolist(), strict=True))
+
+    def _kept(self) -> str:
+        if self.checkpoint is None or not self.checkpoint.exists():
+            return "no checkpoint had been written yet"
+        return f"the last checkpoint is kept, {self.checkpoint}"
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -140,6 +208,8 @@ class Trainer:
         """One safetensors file: weights, averages, the optimiser's memory, losses, and what ``state`` says."""
         from safetensors.torch import save_file
 
+        if not is_main():
+            return
         tensors: dict[str, Tensor] = {}
         for index, (parameter, mean) in enumerate(zip(self.parameters, self.average, strict=True)):
             memory = self.optimizer.state[parameter]
@@ -150,13 +220,8 @@ class Trainer:
         if self.state is not None:
             tensors |= {f"state.{name}": value for name, value in self.state.tensors().items()}
             metadata["state"] = json.dumps(self.state.data())
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        try:
+        with whole(path) as partial:
             save_file({name: value.contiguous() for name, value in tensors.items()}, partial, metadata=metadata)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
 
     def _load(self, path: Path) -> None:
         from safetensors import safe_open

@@ -1,4 +1,4 @@
-r"""What a method is: from a pipeline, what is known of its law, and a solution, to fitted adapters.
+r"""What a method is: from a pipeline, what is known of its law, and a solution, to a fitted student: LoRA or all weights.
 
 Every method minimises, by the same trainer on the same adapters, seeds and batches,
 
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 import duality as du
 
 from ..batches import Batches
-from ..lora import add_lora
+from ..lora import add_student
 from ..models import Denoiser
 from ..survey import Survey
 from ..training import Fit, Objective, Progress, Stateful, Trainer
@@ -103,8 +103,8 @@ def fit_adapters(
     progress: Progress | None = None,
     state: Stateful | None = None,
 ) -> list[float]:
-    """Fresh adapters, the objective made from their parameters, all steps, averages in place; returns the losses."""
-    parameters = add_lora(denoiser, settings.rank, settings.seed, targets)
+    """A fresh student, the objective made from their parameters, all steps, averages in place; returns the losses."""
+    parameters = add_student(denoiser, settings.rank, settings.seed, targets)
     trainer = Trainer(
         denoiser.network,
         parameters,

@@ -30,6 +30,7 @@ import duality as du
 
 from ..batches import spread_levels
 from ..models import Denoiser
+from ..parallel import WHOLE, Part
 from ..survey import Survey
 from ..training import Fit, Objective, Progress
 from .base import Outcome, fit_adapters
@@ -58,8 +59,8 @@ class NegGrad:
     def objective(self, denoiser: Denoiser, sets: Sets, settings: Fit, parameters: Sequence[nn.Parameter]) -> Objective:
         batches = SetBatches(denoiser, sets, settings)
 
-        def objective(_step: int, generator: torch.Generator) -> Tensor:
-            forget, retain = batches(generator)
+        def objective(_step: int, generator: torch.Generator, part: Part = WHOLE) -> Tensor:
+            forget, retain = (some.part(part) for some in batches(generator))
             return self.beta * _error(denoiser, retain) - (1 - self.beta) * _error(denoiser, forget)
 
         return objective
@@ -83,12 +84,13 @@ class SISS:
     def objective(self, denoiser: Denoiser, sets: Sets, settings: Fit, parameters: Sequence[nn.Parameter]) -> Objective:
         batches = SetBatches(denoiser, sets, settings)
 
-        def objective(_step: int, generator: torch.Generator) -> Tensor:
+        def objective(_step: int, generator: torch.Generator, part: Part = WHOLE) -> Tensor:
             kept, forgotten = sets.pairs(settings.batch, generator)
             t = spread_levels(denoiser, settings.batch, generator).to(batches.device)
             a, u = sets.retain[kept].to(batches.device), sets.forget[forgotten].to(batches.device)
             states = mixed(denoiser, a, u, t, torch.full((len(a),), self.mixture).to(a), generator)
-            f = denoiser.predict(states.x, t, batches.retained_condition(kept))
+            mine, states = part.rows(len(t)), states.part(part)
+            f = denoiser.predict(states.x, t[mine], batches.retained_condition(kept[mine]))
             return siss_loss(f, states, sets.share, self.superfactor)
 
         return objective
@@ -103,7 +105,11 @@ class EraseDiff:
     def objective(self, denoiser: Denoiser, sets: Sets, settings: Fit, parameters: Sequence[nn.Parameter]) -> Objective:
         batches = SetBatches(denoiser, sets, settings)
 
-        def objective(_step: int, generator: torch.Generator) -> Tensor:
+        def objective(_step: int, generator: torch.Generator, part: Part = WHOLE) -> Tensor:
+            if part.count > 1:
+                raise ValueError(
+                    "EraseDiff weighs its terms by gradients of the whole batch: one process, accumulate=1"
+                )
             forget, retain = batches(generator)
             noise = torch.rand(forget.x.shape, generator=generator).to(forget.x)
             goal = forget.y + denoiser.slope(forget.t).to(noise) * (noise - forget.eps)

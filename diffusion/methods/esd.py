@@ -23,6 +23,7 @@ import duality as du
 from ..batches import spread_levels
 from ..lora import teacher
 from ..models import Denoiser, add_noise, repeat, rows
+from ..parallel import WHOLE, Part
 from ..survey import Survey
 from ..training import Fit, Objective, Progress
 from .base import Outcome, fit_adapters
@@ -46,12 +47,13 @@ class ESD:
         empty = denoiser.condition([""])
         device = next(denoiser.network.parameters()).device
 
-        def objective(_step: int, generator: torch.Generator) -> Tensor:
+        def objective(_step: int, generator: torch.Generator, part: Part = WHOLE) -> Tensor:
             chosen = torch.randint(len(draws), (settings.batch,), generator=generator)
             x0 = draws[chosen].to(device)
             t = spread_levels(denoiser, len(x0), generator).to(device)
             x = add_noise(denoiser, x0, torch.randn(x0.shape, generator=generator).to(x0), t)
-            condition = rows(asking, row[chosen])
+            mine = part.rows(len(x))
+            x, t, condition = x[mine], t[mine], rows(asking, row[chosen[mine]])
             with teacher(denoiser):
                 free = denoiser.predict(x, t, repeat(empty, len(x)))
                 goal = free - self.strength * (denoiser.predict(x, t, condition) - free)

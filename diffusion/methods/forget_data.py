@@ -29,8 +29,9 @@ import duality as du
 from duality import primal_dual as pd
 
 from ..batches import spread_levels
-from ..lora import add_lora, teacher
+from ..lora import add_student, teacher
 from ..models import Condition, Denoiser, rows
+from ..parallel import WHOLE, Part
 from ..training import Fit, Progress, Trainer
 from .base import Outcome
 from .dual import Scaled
@@ -121,7 +122,7 @@ class ForgetImages:
     ) -> Outcome:
         """``levels``: a number or (m,), nats above the present surprise at each image; see ``images.as_unseen``."""
         run = Forgetting(self, denoiser, images, levels, settings)
-        parameters = add_lora(denoiser, settings.rank, settings.seed)
+        parameters = add_student(denoiser, settings.rank, settings.seed)
         trainer = Trainer(
             denoiser.network,
             parameters,
@@ -175,14 +176,16 @@ class Forgetting:
         share = torch.where(weight > 0, self.method.mixture, 0.0).to(kept)
         return mixed(self.denoiser, kept, forgotten, t, share, generator), t, weight
 
-    def objective(self, _step: int, generator: torch.Generator) -> Tensor:
+    def objective(self, _step: int, generator: torch.Generator, part: Part = WHOLE) -> Tensor:
         pairs = self.pairing(self.rounds.multipliers, generator)
-        states, t, weight = self.states(pairs, generator)
-        condition = self.condition(pairs)
+        every, level, pull = self.states(pairs, generator)
+        mine = part.rows(len(level))
+        states, t, weight, condition = every.part(part), level[mine], pull[mine], rows(self.condition(pairs), mine)
         with teacher(self.denoiser):
             said = self.denoiser.predict(states.x, t, condition)
         f = self.denoiser.predict(states.x, t, condition)
         retention, constraint = image_terms(f, said, states, weight)
+        part.note(retention=retention, constraint=constraint)
         return retention + constraint
 
     def measure(self, _round: int) -> tuple[np.ndarray, np.ndarray]:

@@ -25,6 +25,7 @@ import duality as du
 from ..guidance import Guided
 from ..lora import teacher
 from ..models import Denoiser, rows
+from ..parallel import WHOLE, Part
 from ..survey import Survey
 from ..training import Fit, Objective, Progress
 from .base import Outcome, batches_of, fit_adapters
@@ -41,8 +42,8 @@ class GuidanceDistillation:
         batches = batches_of(denoiser, known, settings)
         guided = Guided(denoiser, known.prompts, known.head, solution.guidance, self.limit)
 
-        def objective(_step: int, generator: torch.Generator) -> Tensor:
-            batch = batches(generator)
+        def objective(_step: int, generator: torch.Generator, part: Part = WHOLE) -> Tensor:
+            batch = batches(generator).part(part)
             n = batch.tilted
             with teacher(denoiser):
                 kept = denoiser.predict(batch.x[n:], batch.t[n:], rows(batch.anchored, slice(n, None)))

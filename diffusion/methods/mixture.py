@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..models import Denoiser
+from ..parallel import Part
 
 # Log ratios beyond this are certain; e^80 still fits into single precision.
 CERTAIN = 80.0
@@ -33,6 +34,16 @@ class Mixed:
     forgotten_target: Tensor
     kept_weight: Tensor
     forgotten_weight: Tensor
+
+    def part(self, part: Part) -> Mixed:
+        mine = part.rows(len(self.x))
+        return Mixed(
+            self.x[mine],
+            self.kept_target[mine],
+            self.forgotten_target[mine],
+            self.kept_weight[mine],
+            self.forgotten_weight[mine],
+        )
 
 
 def mixed(

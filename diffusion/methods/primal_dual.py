@@ -27,8 +27,9 @@ from duality import primal_dual as pd
 
 from ..batches import Batch
 from ..head import Bottleneck, log_snr, pooled
-from ..lora import add_lora, teacher
+from ..lora import add_student, teacher
 from ..models import Denoiser, repeat, rows
+from ..parallel import WHOLE, Part
 from ..survey import Survey
 from ..training import Fit, Progress, Trainer
 from .base import Outcome, batches_of, with_kept
@@ -95,7 +96,7 @@ class Alternation:
         scale = newton_scale(self.problem, known.ratios, start)
         rule = Scaled(method.rule(method.gain), scale, method.warmup)
         self.rounds = Rounds(self.problem, rule, start, self.project, self.measure, method.inner, method.patience)
-        parameters = add_lora(denoiser, settings.rank, settings.seed)
+        parameters = add_student(denoiser, settings.rank, settings.seed)
         self.batches = batches_of(denoiser, known, settings)
         self._empty = denoiser.condition([""])
         self._concepts = denoiser.condition([concept.name for concept in known.prompts.concepts])
@@ -125,9 +126,9 @@ class Alternation:
             self.rounds.pool = {"draws": found.draws}
         return found.levels, found.errors
 
-    def objective(self, _step: int, generator: torch.Generator) -> Tensor:
+    def objective(self, _step: int, generator: torch.Generator, part: Part = WHOLE) -> Tensor:
         self.batches.latents = self.rounds.pool.get("draws", self.known.anchor)
-        batch = self.batches(generator)
+        batch = self.batches(generator).part(part)
         n = batch.tilted
         with teacher(self.denoiser), Bottleneck(self.denoiser) as caught:
             said = self.denoiser.predict(batch.x, batch.t, batch.anchored)
@@ -143,6 +144,7 @@ class Alternation:
             lambda: self._towards(batch, said[:n]),
         )
         retention, constraint = self.lagrangian.terms(f[:n], seen, self.rounds.multipliers)
+        part.note(retention=retention, constraint=constraint)
         return with_kept(retention + constraint, f, said, n)
 
     def _noised(self, inner: Tensor, said: Tensor, t: Tensor) -> Tensor:

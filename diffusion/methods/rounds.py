@@ -18,6 +18,8 @@ from torch import Tensor
 import duality as du
 from duality import primal_dual as pd
 
+from ..parallel import same
+from ..trackers import log_round
 from ..training import Trainer
 from .base import Outcome
 from .dual import settled
@@ -92,8 +94,9 @@ class Rounds:
     def levels(self) -> np.ndarray:
         assert self.trainer is not None
         with self.trainer.averaged():
-            levels, errors = self.measure(self.loop.rounds)
+            levels, errors = same(self.measure(self.loop.rounds))
         self.seen.append((levels.tolist(), errors.tolist()))
+        log_round(self.trainer.done, self.multipliers, levels, errors, self.problem.slack(levels))
         return levels
 
     # -- the state, saved and resumed with the weights ------------------------------------------------------------

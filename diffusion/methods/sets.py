@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..batches import spread_levels
 from ..models import Condition, Denoiser, add_noise, rows
+from ..parallel import Part
 from ..survey import Survey
 from ..training import Fit
 from .forget_data import Pairing
@@ -77,6 +78,10 @@ class Noised:
     eps: Tensor
     y: Tensor
     condition: Condition
+
+    def part(self, part: Part) -> Noised:
+        mine = part.rows(len(self.x))
+        return Noised(self.x[mine], self.t[mine], self.eps[mine], self.y[mine], rows(self.condition, mine))
 
 
 class SetBatches:

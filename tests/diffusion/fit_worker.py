@@ -1,0 +1,65 @@
+"""A real training process, for tests that start several of them or kill one: fits a tiny pipeline, writes its weights.
+
+python -m tests.diffusion.fit_worker METHOD OUT [--checkpoint FILE] [--every N] [--rank R] [--accumulate A] ...
+"""
+
+import argparse
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+import duality as du
+from diffusion.methods import METHODS, PrimalDual
+from diffusion.parallel import is_main
+from diffusion.training import Fit
+from tests.diffusion.methods.conftest import LEVELS, make_denoiser, make_survey
+
+# The tiny survey's ratios are random: two concepts, every method.
+ALTERNATE = PrimalDual(inner=3, warmup=0, gain=0.2, draws=6, noise_levels=2)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("method")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--checkpoint", type=Path)
+    parser.add_argument("--every", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--rank", type=int, default=2)
+    parser.add_argument("--accumulate", type=int, default=1)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore", du.FewDrawsWarning)
+    name, _, problem = given.method.partition(",")
+    method = ALTERNATE if name == "primal-dual" else METHODS[name]()
+    settings = Fit(
+        steps=given.steps,
+        batch=12,
+        rank=given.rank or None,
+        rate=1e-2 if given.rank else 1e-3,
+        seed=3,
+        accumulate=given.accumulate,
+    )
+    known, denoiser = make_survey(), make_denoiser()
+    solution = du.solve(LEVELS[problem or "likelihood"], known.ratios)
+    print("begun", flush=True)
+
+    def progress(_count: int) -> None:
+        print("step", flush=True)
+
+    outcome = method.fit(
+        denoiser, known, solution, settings, checkpoint=given.checkpoint, every=given.every, progress=progress
+    )
+    if is_main():
+        weights = {n: p.detach().contiguous() for n, p in denoiser.network.named_parameters() if p.requires_grad}
+        rounds = torch.tensor(np.asarray(outcome.multipliers))
+        losses = torch.tensor(outcome.losses, dtype=torch.float64)
+        save_file(weights | {"multipliers": rounds, "losses": losses}, given.out)
+    print("done", flush=True)
+
+
+if __name__ == "__main__":
+    main()
