@@ -52,6 +52,7 @@ def pooled(caught: Tensor, output: Tensor) -> Tensor:
 
 
 def features(denoiser: Denoiser, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
+    """:func:`pooled` (n, D) of one pass of the frozen network over noised states x (n, ...) at levels t (n,)."""
     with torch.no_grad(), Bottleneck(denoiser) as caught:
         output = denoiser.predict(x, t, condition)
     return pooled(cast(Tensor, caught.last), output)

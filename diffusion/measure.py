@@ -54,6 +54,7 @@ class Sample:
 
 
 def take_sample(name: str, pipeline: Any, prompts: Sequence[str], latents: Tensor, witness: Witness | None) -> Sample:
+    """Decode draws (n, ...) of a pipeline, one per prompt, and ask the witness, where there is one, what they show."""
     pictures = decode(pipeline, latents)
     return Sample(name, tuple(prompts), latents, pictures, witness(pictures) if witness else {})
 

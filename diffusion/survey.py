@@ -25,19 +25,23 @@ from .draws import STEPS, draw
 from .head import ContrastHead, log_snr, noised_features, train_head
 from .metrics import Calibration, calibration
 from .models import Denoiser
+from .parallel import is_main
 from .priors import mixture_priors, unlabelled_prior
 from .ratios import elbo_differences, head_ratios, posterior
 from .unlabelled import examine as examine_unlabelled
 
 
 class Bar(Protocol):
+    """Shows how far a stage has come: called with its title and the number of units, it gives a context."""
+
     def __call__(self, title: str, total: int) -> AbstractContextManager[Any]:
         """A progress bar with ``update(count)``."""
         ...
 
 
 def progress_bar(title: str, total: int) -> AbstractContextManager[Any]:
-    return tqdm(total=total, desc=title.ljust(28), leave=True, dynamic_ncols=True)
+    """A :class:`Bar` on the terminal, with the time that is left."""
+    return tqdm(total=total, desc=title.ljust(28), leave=True, dynamic_ncols=True, disable=not is_main())
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,11 @@ class Survey:
     @property
     def ratios(self) -> du.LogRatios:
         return du.LogRatios(self.values.double().numpy(), priors=list(self.prompts.priors))
+
+    @property
+    def training(self) -> Tensor:
+        """(N,) which of the labelled draws the head learned from; the others examine it."""
+        return training_rows(len(self.labels))
 
     @property
     def posterior(self) -> Tensor:
@@ -145,8 +154,7 @@ def survey(
     some = [prompts.anchor] * budget.anchor_draws
     anchor = store.get("anchor", asked | {"n": len(some)}, sampled("draws of q", some, seed + 2))["latents"]
 
-    training = torch.ones(len(labels), dtype=torch.bool)
-    training[4::5] = False  # the concept's and the contrast's prompts take turns, so every fifth draw is a fair fifth
+    training = training_rows(len(labels))
 
     def make_head() -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(seed + 3)
@@ -236,6 +244,13 @@ def survey(
         budget,
         priors_stderr,
     )
+
+
+def training_rows(count: int) -> Tensor:
+    """(count,) booleans, four fifths: the concept's and the contrast's prompts take turns, so every fifth is fair."""
+    training = torch.ones(count, dtype=torch.bool)
+    training[4::5] = False
+    return training
 
 
 def _estimated_priors(

@@ -17,6 +17,9 @@ sys.path.insert(0, str(HERE / "_ext"))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "agg")
+# Gallery pages show what their own lines print, not how the libraries load a model.
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 project = "unlearning-duality"
 author = "The unlearning-duality developers"
@@ -32,6 +35,7 @@ extensions = [
     "mathml",
     "docstrings",
     "complete",
+    "links",
 ]
 source_suffix = {".rst": "restructuredtext", ".md": "markdown"}
 exclude_patterns = ["_build", "gallery/*.rst", "gallery/*.md", "sg_execution_times.rst", "gallery_built/*.ipynb"]

@@ -41,6 +41,8 @@ STYLE: dict[str, Any] = {
     "figure.dpi": 110,
     "savefig.dpi": 150,
 }
+# A title that is set outside of this style.
+TITLE: dict[str, Any] = {"loc": STYLE["axes.titlelocation"], "fontsize": STYLE["axes.titlesize"]}
 # Mass enclosed by the contours of a density: the core, most of it, nearly all.
 ENCLOSED = (0.95, 0.8, 0.5)
 

@@ -1,11 +1,11 @@
-"""Pictures of comparisons: guidance rules over noise, fixed weights against levels, networks against their targets.
+"""Pictures of comparisons: rules over noise, weights and levels, networks and targets, posteriors and facts.
 
 Functions that take results and return Axes, in the style of ``toy.plots``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,7 +39,7 @@ def plot_guidance_errors(errors: Sequence[GuidanceError], ax: Any = None) -> Any
         noise = np.array([1 - one.alpha_bar for one in found])
         relative = np.array([one.error / max(one.correction, 1e-300) for one in found])
         exact = bool(np.all(relative < floor))
-        label = f"{rule} (exact: below {floor:.0e})" if exact else rule
+        label = f"{rule} (exact: below 10$^{{-4}}$)" if exact else rule
         style = {"color": CYCLE[number % 6], "ls": DASHES[number % 6], "marker": MARKERS[number % 6], "ms": 4.5}
         ax.plot(noise, np.maximum(relative, floor), label=label, clip_on=not exact, **style)
     ax.axhline(1.0, color=GREY, lw=0.9)
@@ -47,7 +47,7 @@ def plot_guidance_errors(errors: Sequence[GuidanceError], ax: Any = None) -> Any
     ax.set_xscale("log")
     ax.set_yscale("log")
     ax.set_ylim(floor, 4)
-    ax.set(xlabel="noise 1 - alpha_bar", ylabel="rms error / rms correction")
+    ax.set(xlabel=r"noise $1 - \bar\alpha$", ylabel="rms error / rms correction")
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2)
     return ax
 
@@ -89,6 +89,8 @@ def plot_equal_weights(solved: du.Solution, equal_cost: float, equal_levels: Arr
     solved : at the levels asked. equal_cost, equal_levels (m,) : of the smallest equal weight that keeps them all.
     Stems: how far each concept is removed beyond what was asked, reached/asked (asked/reached for LU), logarithmic.
     """
+    from matplotlib import ticker
+
     asked, reached = np.asarray(solved.problem.levels), np.asarray(equal_levels, dtype=np.float64)
     if reached.shape != asked.shape:
         raise ValueError(f"equal_levels: shape {asked.shape} is needed, given {reached.shape}")
@@ -107,6 +109,9 @@ def plot_equal_weights(solved: du.Solution, equal_cost: float, equal_levels: Arr
     ax.set_xticks(place, [f"concept {i + 1}" for i in place])
     ax.grid(axis="x", visible=False)
     ax.set_yscale("log")
+    ax.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+    ax.yaxis.set_minor_locator(ticker.NullLocator())
     ax.set_xlim(-0.5, len(asked) - 0.5)
     ax.set_ylabel("removed beyond what was asked (ratio)")
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2)
@@ -157,4 +162,65 @@ def plot_score_field(score: Array, x: Array, density: Array | None = None, label
     ax.quiver(x[kept, 0], x[kept, 1], arrows[:, 0], arrows[:, 1], color=MARK if label else PRETRAINED, width=0.004)
     ax.set_aspect("equal")
     ax.set(xlabel="x$_1$", ylabel="x$_2$", title=label)
+    return ax
+
+
+@styled
+def plot_reliability(posteriors: Mapping[str, Array], labels: ArrayLike, bins: int = 5, ax: Any = None) -> Any:
+    """Frequency against mean posterior in bins, with one standard error (Wilson): the diagonal is right.
+
+    posteriors : name -> Pr(concept|x), (n,) in [0, 1]. labels : (n,), whether x shows the concept. bins : of equal
+    width; the area of a marker grows with the number of points in its bin.
+    """
+    shown = np.asarray(labels, dtype=bool)
+    if ax is None:
+        ax = new_axes(4.6, 4.2)
+    ax.plot([0, 1], [0, 1], color=GREY, lw=1.0, label="calibrated")
+    for number, (name, given) in enumerate(posteriors.items()):
+        p = np.asarray(given, dtype=np.float64)
+        if p.shape != shown.shape:
+            raise ValueError(f"posteriors: the shape of labels, {shown.shape}, is needed for {name}, given {p.shape}")
+        place = np.minimum((p * bins).astype(int), bins - 1)
+        rows = [(p[place == b], shown[place == b]) for b in np.unique(place)]
+        x, y = np.array([one.mean() for one, _ in rows]), np.array([hit.mean() for _, hit in rows])
+        counts = np.array([len(one) for one, _ in rows])
+        # Wilson's interval at one standard error: it stays within [0, 1] and has a width where all of a bin agree.
+        middle = (y + 0.5 / counts) / (1 + 1 / counts)
+        half = np.sqrt(y * (1 - y) / counts + 0.25 / counts**2) / (1 + 1 / counts)
+        error = np.maximum([y - middle + half, middle + half - y], 0.0)
+        color = CYCLE[number % 6]
+        ax.errorbar(x, y, error, color=color, ls=DASHES[number % 6], capsize=3, lw=1.4)
+        ax.scatter(x, y, 25 + 8 * np.sqrt(counts), color=color, marker=MARKERS[number % 6], zorder=4, label=name)
+    ax.set_aspect("equal")
+    ax.set(xlim=(-0.05, 1.05), ylim=(-0.05, 1.05))
+    ax.set(xlabel="mean posterior of the bin (probability)", ylabel="frequency of the concept")
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=3, columnspacing=1.2, handletextpad=0.5)
+    return ax
+
+
+@styled
+def plot_pictures(pictures: ArrayLike, marked: ArrayLike | None = None, columns: int = 16, ax: Any = None) -> Any:
+    """A sheet of pictures (n, height, width) in [-1, 1], row by row; those that are ``marked`` (n,) get a frame."""
+    given = np.asarray(pictures, dtype=np.float64)
+    if given.ndim != 3 or not len(given):
+        raise ValueError(f"pictures: shape (n, height, width) with n >= 1 is needed, given {given.shape}")
+    frames = np.zeros(len(given), dtype=bool) if marked is None else np.asarray(marked, dtype=bool)
+    if frames.shape != given.shape[:1]:
+        raise ValueError(f"marked: shape {given.shape[:1]} is needed, given {frames.shape}")
+    from matplotlib.patches import Rectangle
+
+    height, width = given.shape[1:]
+    gap = max(1, height // 10)
+    rows = -(-len(given) // columns)
+    sheet = np.ones((rows * (height + gap) + gap, columns * (width + gap) + gap))
+    if ax is None:
+        ax = new_axes(6.4, 6.4 * sheet.shape[0] / sheet.shape[1] + 0.4)
+    for k, picture in enumerate(given):
+        top, left = gap + k // columns * (height + gap), gap + k % columns * (width + gap)
+        sheet[top : top + height, left : left + width] = picture
+        if frames[k]:
+            corner = (left - 0.5 - gap / 2, top - 0.5 - gap / 2)
+            ax.add_patch(Rectangle(corner, width + gap, height + gap, fill=False, ec=UNWANTED, lw=2.2))
+    ax.imshow(sheet, cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
+    ax.set_axis_off()
     return ax

@@ -1,16 +1,33 @@
-"""Every public name of `duality` and `toy` has a docstring and a place in the reference, or the build fails."""
+"""Every public name of `duality`, `toy`, `diffusion` has a docstring and a place in the reference, or the build fails.
+
+Public in `duality` and `toy` is what their `__all__` holds. `diffusion` is used by its modules: public are all of them
+but those in `INTERNAL`, with every function and class that they define, and the `__all__` of the packages inside.
+"""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
 import inspect
+import pkgutil
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 PACKAGES = ("duality", "toy")
+MODULES = "diffusion"
 LISTED = re.compile(r"^\.\. (?:auto(?:class|function|exception|module)|py:data):: ([\w.]+)", re.MULTILINE)
+# The command line, what writes its pages and cards, studies that are run as programs, and the parts that the listed
+# modules are put together from. A name stands for a module or a package with all that is in it.
+INTERNAL = (
+    *("api", "batches", "card", "cli", "cli_toy", "demo", "output", "page", "studies"),
+    *("digits.components", "digits.evaluate", "digits.judges", "digits.train"),
+    *("methods.base", "methods.dual", "methods.lagrangians", "methods.mixture"),
+    *("methods.rounds", "methods.sets", "methods.surprise"),
+    *("models.adapters", "models.load", "models.noising", "models.protocol"),
+)
 
 
 def listed(reference: Path) -> set[str]:
@@ -22,6 +39,30 @@ def public() -> dict[str, Any]:
     """Every name in the packages' `__all__`, with its object."""
     modules = [importlib.import_module(package) for package in PACKAGES]
     return {f"{module.__name__}.{name}": getattr(module, name) for module in modules for name in module.__all__}
+
+
+def public_modules() -> Iterator[ModuleType]:
+    """The package `diffusion` and its modules, without those that are internal."""
+    package = importlib.import_module(MODULES)
+    yield package
+    for found in pkgutil.walk_packages(package.__path__, f"{MODULES}."):
+        name = found.name.removeprefix(f"{MODULES}.")
+        inside = any(f"{name}.".startswith(f"{one}.") for one in INTERNAL)
+        if not inside and not any(part.startswith("_") for part in name.split(".")):
+            yield importlib.import_module(found.name)
+
+
+def defined(module: ModuleType) -> dict[str, Any]:
+    """What a module exports, or else every public function and class that it defines itself."""
+    if hasattr(module, "__all__"):
+        return {name: getattr(module, name) for name in module.__all__}
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        and (inspect.isclass(value) or inspect.isroutine(value))
+        and value.__module__ == module.__name__
+    }
 
 
 def documented(value: Any) -> bool:
@@ -47,6 +88,11 @@ def complaints(reference: Path) -> list[str]:
         member = name.partition(".")[0] in PACKAGES and name.count(".") == 1
         if member and name not in known and importlib.util.find_spec(name) is None:  # modules may be shown as well
             found.append(f"{name}: listed in docs/reference, but not public")
+    for module in public_modules():
+        if module.__name__ not in names:
+            found.append(f"{module.__name__}: not listed in docs/reference, nor internal in docs/_ext/complete.py")
+        inside = defined(module)
+        found += [f"{module.__name__}.{name}: no docstring" for name, value in inside.items() if not documented(value)]
     return found
 
 
@@ -59,5 +105,5 @@ def check(app: Any) -> None:
 
 
 def setup(app: Any) -> dict[str, bool]:
-    app.connect("builder-inited", check)
+    app.connect("builder-inited", check, priority=100)  # before the gallery runs
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -7,10 +7,13 @@ from typing import Any
 ORDER = (
     "plot_three_problems.py",
     "plot_weights_against_levels.py",
+    "plot_several_concepts.py",
     "plot_beyond_the_critical_level.py",
     "plot_atoms.py",
     "plot_four_guidance_rules.py",
     "plot_solving_from_draws.py",
+    "plot_calibration.py",
+    "plot_digit_unlearned.py",
     "plot_forgetting_images.py",
 )
 

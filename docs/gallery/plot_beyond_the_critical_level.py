@@ -30,10 +30,10 @@ critical = float(beyond.critical_levels[0])
 print(beyond)
 print(f"critical level on this grid {critical:.3f} nats")
 
-ax = plots.plot_frontier(curve, mark=20)
+ax = plots.plot_frontier(curve, mark=12, ax=plots.new_axes(6.4, 3.8))
 ax.axvline(critical, color=plots.GREY, lw=1.0, ls=":")
 ax.text(critical + 0.06, 0.18, f"critical level {critical:.2f}", fontsize=9)
-ax.set_title("Forward KL: cost against level")
+ax.set_title("Forward KL: cost against level", **plots.TITLE)
 
 # %%
 # Minimising sequences dig

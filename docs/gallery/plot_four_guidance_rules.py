@@ -28,7 +28,7 @@ errors = [one for answer in answers for one in toy.guidance_errors(answer, alpha
 print(toy.guidance_table([one for one in errors if one.alpha_bar in (0.99, 0.75, 0.3, 0.05)]))
 
 ax = studies.plot_guidance_errors(errors)
-ax.set_title("How far each rule is from the exact score")
+ax.set_title("How far each rule is from the exact score", **plots.TITLE)
 
 # %%
 # - **FU** is exact at every noise level, whatever the shapes: mixtures noise linearly. What is left is rounding.

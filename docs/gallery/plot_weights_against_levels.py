@@ -18,7 +18,7 @@ from scipy.optimize import brentq
 
 import duality as du
 import toy
-from toy import studies
+from toy import plots, studies
 
 example = toy.example("overlapping")
 ratios = toy.log_ratios(example.pretrained, example.unlearn, priors=example.priors)
@@ -29,7 +29,7 @@ weights = np.array([0.5, 1.0, 2.0, 4.0, 8.0, 16.0])
 swept = du.fixed_weights(problem, ratios, weights)
 
 ax = studies.plot_weights(solved, swept, weights)
-ax.set_title("Fixed weights lie on the frontier")
+ax.set_title("Fixed weights lie on the frontier", **plots.TITLE)
 
 # %%
 # Three concepts: one weight for all is off it
@@ -59,4 +59,4 @@ print(f"{'solved':<16}" + "".join(f"{one:>11.4g}" for one in best.levels) + f"{b
 print(f"multipliers: equal {weight:.3f}, solved {np.array2string(best.multipliers, precision=3)}")
 
 ax = studies.plot_equal_weights(best, equal_cost, equal_levels)
-ax.set_title("The same promises, kept in two ways")
+ax.set_title("The same promises, kept in two ways", **plots.TITLE)

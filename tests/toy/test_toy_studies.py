@@ -14,6 +14,8 @@ from toy.guidance import GuidanceError
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")
 
+from matplotlib.collections import PathCollection
+
 from toy import studies
 
 MADE = toy.example("overlapping")
@@ -108,3 +110,32 @@ def test_score_field_leaves_out_where_nothing_is() -> None:
     assert np.all(arrows.U * arrows.X + arrows.V * arrows.Y <= 1e-12)
     with pytest.raises(ValueError, match="score, x: equal shapes"):
         studies.plot_score_field(q.score(x), x[:5])
+
+
+def test_reliability_has_frequencies_against_mean_posteriors() -> None:
+    p = np.array([0.05, 0.15, 0.9, 0.8, 1.0, 0.95])
+    labels = [False, False, True, False, True, True]
+    ax = studies.plot_reliability({"head": p, "constant": np.full(6, 0.5)}, labels, bins=2)
+    head, constant = (one.get_offsets() for one in ax.collections if isinstance(one, PathCollection))
+    np.testing.assert_allclose(head, [[0.1, 0.0], [0.9125, 0.75]])
+    np.testing.assert_allclose(constant, [[0.5, 0.5]])
+    # Wilson's interval of 2 in 2 misses: from 0 to z²/(n + z²) with z = 1.
+    bars = ax.containers[0].lines[2][0].get_segments()
+    np.testing.assert_allclose(bars[0][:, 1], [0.0, 1 / 3], atol=1e-12)
+    with pytest.raises(ValueError, match="posteriors: the shape of labels"):
+        studies.plot_reliability({"head": p[:3]}, labels)
+
+
+def test_a_sheet_of_pictures_keeps_their_order_and_frames_the_marked() -> None:
+    pictures = np.linspace(-1, 1, 5)[:, None, None] * np.ones((5, 4, 3))
+    ax = studies.plot_pictures(pictures, [False, False, False, True, False], columns=2)
+    sheet = ax.images[0].get_array()
+    assert sheet.shape == (3 * 5 + 1, 2 * 4 + 1)
+    np.testing.assert_allclose(sheet[[1, 1, 6, 6, 11], [1, 5, 1, 5, 1]], np.linspace(-1, 1, 5))
+    (frame,) = ax.patches
+    assert frame.get_x() < 5 < frame.get_x() + frame.get_width()
+    assert frame.get_y() < 6 < frame.get_y() + frame.get_height()
+    with pytest.raises(ValueError, match="pictures: shape"):
+        studies.plot_pictures(pictures[0])
+    with pytest.raises(ValueError, match="marked: shape"):
+        studies.plot_pictures(pictures, [True])
