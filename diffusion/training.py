@@ -31,6 +31,8 @@ Progress = Callable[[int], object]
 
 
 class Objective(Protocol):
+    """What a fit minimises: the expectation of a step's loss over its own draws."""
+
     def __call__(self, step: int, generator: torch.Generator, part: Part = WHOLE, /) -> Tensor:
         """A step's loss on a part of its batch: its number and its own generator to a scalar with a gradient."""
         ...
