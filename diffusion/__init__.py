@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .methods import Method
     from .run import Evaluation, Unlearned
     from .survey import Bar, Budget
+    from .trackers import Tracked
     from .training import Fit
 
 __all__ = ["levels", "need_extra", "unlearn"]
@@ -60,6 +61,7 @@ def unlearn(
     witness: Witness | None = None,
     cache_folder: Path | str | None = None,
     bar: Bar | None = None,
+    tracked: Tracked | None = None,
 ) -> Unlearned:
     r"""min distance(p, q) over laws p of pictures, subject to separation from the concepts, fitted into a LoRA.
 
@@ -85,10 +87,12 @@ def unlearn(
         method: a name in `diffusion.methods.METHODS`, or a method.
         output: folder for LoRA, certificate, card and pictures; nothing is written where it is left out.
         overwrite: replace an output folder that is not empty.
-        budget, fit, evaluation: how many draws, training steps and judged draws; see their classes.
+        budget, fit, evaluation: how many draws, training steps and judged draws; see their classes. ``Fit(rank=None)``
+            trains all weights of the network instead of a LoRA.
         witness: independent judges of pictures, where there are any.
         cache_folder: where draws, ratios and checkpoints are kept, so that an interrupted run goes on from there.
         bar: progress bars, see `diffusion.survey.Bar`.
+        tracked: TensorBoard or W&B, see `diffusion.trackers.Tracked`.
 
     Returns:
         `diffusion.run.Unlearned`: what is known of the model, the solution, what was measured, the certificate.
@@ -120,4 +124,5 @@ def unlearn(
         witness=witness,
         cache_folder=cache_folder,
         bar=bar,
+        tracked=tracked,
     )

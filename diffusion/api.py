@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,16 @@ from .digits import PIPELINE_FOLDER
 from .digits.witness import prompts_for
 from .draws import encode
 from .measure import Witness
-from .methods import METHODS, Method
+from .methods import METHODS, Method, PrimalDual
 from .models import DIGITS, Denoiser, denoiser_of, load_pipeline
 from .output import OutputFolder
+from .parallel import is_main
 from .pictures import read_pictures
 from .proposals import propose
 from .run import Evaluation, Unlearned, check, save
 from .run import unlearn as run
 from .survey import Bar, Budget, progress_bar
+from .trackers import Tracked
 from .training import Fit
 
 Wordings = str | Sequence[str]
@@ -47,6 +50,7 @@ def unlearn(
     witness: Witness | None,
     cache_folder: Path | str | None,
     bar: Bar | None,
+    tracked: Tracked | None,
 ) -> Unlearned:
     """See :func:`diffusion.unlearn`, which has the defaults."""
     chosen = method_of(method)
@@ -67,8 +71,9 @@ def unlearn(
         witness=witness,
         cache_folder=Path(cache_folder) if cache_folder is not None else None,
         bar=bar or progress_bar,
+        tracked=tracked,
     )
-    if place is not None:
+    if place is not None and is_main():
         with place as folder:
             save(result, denoiser, folder)
     return result
@@ -81,6 +86,18 @@ def method_of(method: str | Method) -> Method:
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
     return METHODS[method]()
+
+
+def patient(method: Method, patience: int | None) -> Method:
+    """The method, to end early; ``ValueError`` where it has no dual rounds, or none are asked for."""
+    if patience is None:
+        return method
+    if not isinstance(method, PrimalDual) or patience < 1:
+        raise ValueError(
+            f"patience must be at least 1 round, of a method that has rounds (primal-dual), got {patience} for "
+            f"{type(method).__name__}"
+        )
+    return replace(method, patience=patience)
 
 
 def is_digits(pipeline: Any) -> bool:

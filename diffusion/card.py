@@ -11,13 +11,14 @@ if TYPE_CHECKING:
 def model_card(result: Unlearned) -> str:
     proof, solution, prompts = result.certificate, result.solution, result.survey.prompts
     concept = ", ".join(repr(c.name) for c in prompts.concepts)
+    whole = result.measured["fit"]["rank"] is None
     lines = [
         "---",
-        "tags: [diffusers, lora, unlearning]",
+        f"tags: [diffusers, {'' if whole else 'lora, '}unlearning]",
         "library_name: diffusers",
         "---",
         "",
-        f"# LoRA that unlearns {concept}",
+        f"# {'Network' if whole else 'LoRA'} that unlearns {concept}",
         "",
         f"Problem: {type(solution.problem).__name__}, level {_numbers(solution.problem.levels)}. "
         f"Multipliers {_numbers(solution.multipliers)}, predicted cost {solution.primal:.4f} nats, "
@@ -25,7 +26,16 @@ def model_card(result: Unlearned) -> str:
         + ("Certified." if proof["certified"] else "**Not certified**: " + "; ".join(proof["objections"]) + "."),
         "",
         "```python",
-        "pipeline.load_lora_weights(FOLDER)  # stock diffusers",
+        *(
+            [
+                "from diffusers import DiffusionPipeline, UNet2DConditionModel  # or the class that config.json names",
+                "",
+                'unet = UNet2DConditionModel.from_pretrained(FOLDER, subfolder="unet")  # a transformer: likewise',
+                "pipeline = DiffusionPipeline.from_pretrained(MODEL, unet=unet)",
+            ]
+            if whole
+            else ["pipeline.load_lora_weights(FOLDER)  # stock diffusers"]
+        ),
         "```",
         "",
         "Prompts that ask for the concept fall back to the anchor " + repr(prompts.anchor) + ":",
@@ -39,14 +49,14 @@ def model_card(result: Unlearned) -> str:
     ]
     for name, levels in result.measured["mean posterior by the head (mean, standard error)"].items():
         for mean, error in levels:
-            lines.append(f"| {name} | {mean:.4f} | {error:.4f} |")
+            lines.append(f"| {_shown(name, whole)} | {mean:.4f} | {error:.4f} |")
     witnesses = result.measured.get("witnesses")
     if witnesses:
         lines += ["", "## How often independent judges see the concept", ""]
         judges = list(next(iter(witnesses["shows the concept"].values())))
         lines += ["| draws | " + " | ".join(judges) + " |", "|---" * (len(judges) + 1) + "|"]
         for name, said in witnesses["shows the concept"].items():
-            lines.append(f"| {name} | " + " | ".join(said[judge] for judge in judges) + " |")
+            lines.append(f"| {_shown(name, whole)} | " + " | ".join(said[judge] for judge in judges) + " |")
     lines += [
         "",
         "Errors of three kinds, kept apart, are in `certificate.json`; the picture is `before_after.png`. "
@@ -54,6 +64,11 @@ def model_card(result: Unlearned) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _shown(name: str, whole: bool) -> str:
+    """The name of a sample, as a reader knows the fitted network."""
+    return name.replace("LoRA", "all weights") if whole else name
 
 
 def _numbers(values: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,14 @@ from .certificate import certificate, to_json
 from .concepts import Prompts
 from .draws import draw
 from .guidance import Guided, Strength
-from .lora import save_lora, switch_lora
+from .lora import save_student, switch_lora
 from .measure import Sample, Witness, agreement, head_level, retained, take_sample, weighted_frequency
 from .methods import METHODS, Method, OnConcepts, Outcome, Tilted
 from .models import Denoiser
 from .output import save_pictures
+from .parallel import Part, world
 from .survey import Bar, Budget, Survey, progress_bar, survey
+from .trackers import Tracked
 from .training import Fit
 
 
@@ -80,10 +83,11 @@ def unlearn(
     witness: Witness | None = None,
     cache_folder: Path | None = None,
     bar: Bar = progress_bar,
+    tracked: Tracked | None = None,
 ) -> Unlearned:
     """Solve ``problem`` on the pipeline's log ratios and fit its target into a LoRA, left active on the pipeline.
 
-    ``method``: tilted denoising unless another is given (:mod:`diffusion.methods`).
+    ``method``: tilted denoising unless another is given (:mod:`diffusion.methods`). ``tracked``: who hears of the fit.
 
     Raises ``ValueError`` before any work where problem, prompts and pipeline do not fit together,
     ``du.InfeasibleError`` before any training where the level cannot be had, ``FloatingPointError`` when a loss is not
@@ -92,6 +96,7 @@ def unlearn(
     method = method or METHODS["tilted"]()
     check(denoiser, prompts, problem, method)
     budget, fit, evaluation = budget or Budget(), fit or Fit(), evaluation or Evaluation()
+    check_dealt(fit, bool(prompts.contrast))
     started = time.monotonic()
     cache = Cache(cache_folder, fingerprint(denoiser.pipeline)) if cache_folder else None
     known = survey(denoiser, prompts, budget, cache, bar)
@@ -102,15 +107,24 @@ def unlearn(
 
         asked = f"{known.fingerprint}{prompts}{budget}{fit}{method}{solution.to_json()}"
         checkpoint = cache_folder / f"fit-{hashlib.sha256(asked.encode()).hexdigest()[:12]}.safetensors"
-    with bar("fit of the LoRA", fit.steps) as shown:
+    title = "fit of the LoRA" if fit.rank is not None else "fit of all weights"
+    with bar(title, fit.steps) as shown, tracked or nullcontext():
         outcome = method.fit(denoiser, known, solution, fit, checkpoint=checkpoint, progress=shown.update)
     samples, measured = measure_lora(denoiser, known, solution, evaluation, witness, bar)
     measured["seconds"] = round(time.monotonic() - started, 1)
-    measured["fit"] = {"method": repr(method), **asdict(fit)}
+    measured["fit"] = {"method": repr(method), **asdict(fit), "processes": world().num_processes}
     if len(outcome.levels):
         rounds = {"multipliers": outcome.multipliers, "levels": outcome.levels, "standard errors": outcome.errors}
         measured["dual rounds"] = {name: np.asarray(value).tolist() for name, value in rounds.items()}
     return Unlearned(known, solution, samples, measured, certificate(known, solution, measured), outcome)
+
+
+def check_dealt(fit: Fit, retains: bool) -> None:
+    """Raise ``ValueError`` where a step's rows cannot be dealt evenly to all processes and parts."""
+    parts = Part(0, world().num_processes * fit.accumulate)
+    kept = round(fit.batch * fit.retain_share) if retains else 0
+    for count in (fit.batch - kept, kept):
+        parts.rows(count)
 
 
 def check(
@@ -228,10 +242,10 @@ def witnessed(
 
 
 def save(result: Unlearned, denoiser: Denoiser, folder: Path) -> None:
-    """LoRA, certificate, solution, model card and the before/after picture, into an empty folder."""
+    """LoRA or network, certificate, solution, model card and the before/after picture, into an empty folder."""
     from .card import model_card
 
-    save_lora(denoiser, folder)
+    save_student(denoiser, folder)
     (folder / "certificate.json").write_text(to_json(result.certificate), encoding="utf-8")
     (folder / "solution.json").write_text(result.solution.to_json() + "\n", encoding="utf-8")
     (folder / "README.md").write_text(model_card(result), encoding="utf-8")
