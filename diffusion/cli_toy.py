@@ -142,13 +142,13 @@ def verify(
     output: Annotated[Path, typer.Option(help="the same table as JSON")] = Path("verify.json"),
 ) -> None:
     """Check every theorem on fresh random instances: worst error, tolerance, verdict. Exit 1 on a failure."""
-    from toy.verify import table, write_json
+    from toy.verify import left_out, table, write_json
     from toy.verify import verify as check
 
     chosen = seed if seed is not None else int(np.random.default_rng().integers(2**31))
     typer.echo(f"seed {chosen}")
     results = check(instances, chosen, jobs=jobs or os.cpu_count() or 1)
-    typer.echo(table(results))
+    typer.echo("\n".join([table(results), *left_out()]))
     write_json(results, chosen, output)
     typer.echo(f"written to {output}")
     if not all(result.passed for result in results):

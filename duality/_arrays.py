@@ -93,3 +93,19 @@ def pick(xp: Any, weights: Array, values: Array) -> Array:
     return xp.sum(
         xp.where(used, weights * xp.where(used, values, xp.zeros_like(values)), xp.zeros_like(values)), axis=-1
     )
+
+
+def expectation(masses: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """sum_j masses_j table_ji with 0 · (±inf) = 0: a point without mass says nothing."""
+    if np.isfinite(table).all():
+        return np.asarray(masses @ table)
+    return np.asarray(masses[masses > 0] @ table[masses > 0])
+
+
+def divergence(log_p: np.ndarray, log_q: np.ndarray) -> float:
+    """KL(p‖q) = sum_j p_j (log p_j - log q_j) from log masses `(n,)`."""
+    p = np.exp(log_p)
+    held = p > 0
+    if held.all():
+        return float(p @ (log_p - log_q))
+    return float(p[held] @ (log_p[held] - log_q[held]))

@@ -21,7 +21,7 @@ def frontier(problem: Problem, ratios: LogRatios, levels: Any) -> list[Solution]
 
     V is convex for all three problems (by duality it is a supremum of functions that are affine in b), so the
     solutions are a curve whose slope is read off their multipliers. Each solve starts from the multipliers of the
-    one before, which saves most of the steps where neighbouring levels are close.
+    last one that was attained, which saves most of the steps where neighbouring levels are close.
 
     Args:
         problem: its own levels are ignored; kind and priors count.
@@ -41,16 +41,19 @@ def frontier(problem: Problem, ratios: LogRatios, levels: Any) -> list[Solution]
     if table.ndim != 2 or table.shape[1] != ratios.m or table.shape[0] == 0:
         raise ValueError(f"levels: shape {table.shape} given, (k, {ratios.m}) or (k,) is needed")
     solutions: list[Solution] = []
+    last: Solution | None = None  # attained: beyond, multipliers lie on a face of the domain, or at infinity
     for row in table:
         bound = replace(problem, levels=row).bind(ratios)
-        if not solutions or not solutions[-1].attained:
+        if last is None:
             solutions.append(solve(bound, ratios))
+            last = solutions[-1] if solutions[-1].attained else None
             continue
         if bound.out_of_reach(ratios):
             raise InfeasibleError(bound.levels, bound.least_levels(ratios))
         dual = bound.dual(ratios)
-        start = dual.from_natural(solutions[-1].natural)
+        start = dual.from_natural(last.natural)
         solutions.append(finish(bound, ratios, climb(dual, start, bound.units(ratios))))
+        last = solutions[-1] if solutions[-1].attained else last
     return solutions
 
 

@@ -85,16 +85,18 @@ def maximise(dual: Dual, start: np.ndarray, units: np.ndarray) -> Climb:
     while iteration < MAX_STEPS:
         if at.value > dual.ceiling + 1.0:
             return Climb(dual, x, at, x > lower, np.zeros(dual.m), iteration, True)
-        room = limits - rows @ x
-        held = room <= dual.touch
+        held = limits - rows @ x <= dual.touch
         step: np.ndarray | None = None
         pressure = np.zeros(dual.m)
+        pressed = False
         if held.any():  # only faces that x has reached hold it back; those that the step would reach do not yet
             step, multipliers, rows, limits = _model_step(dual, x, at, rows, limits)
             pressure = dual.price(x) * (rows[: held.size].T @ np.where(held, multipliers[: held.size], 0.0))
-        if not pressure.any():
+            pressed = bool(pressure.any())
+        if not pressed:
             pressure = dual.horizon(x, at)
-        residual = _residual(at, x > lower, pressure, units)
+            pressed = bool(pressure.any())
+        residual = _residual(at, x > lower, pressure if pressed else None, units)
         stale = 0 if residual < 0.5 * best_residual else stale + 1
         if residual < best_residual:
             best_residual, best = residual, (x, at, pressure)
@@ -126,14 +128,14 @@ def _model_step(
     return step, multipliers, rows, limits
 
 
-def _residual(at: Evaluation, active: np.ndarray, pressed: np.ndarray, units: np.ndarray) -> float:
+def _residual(at: Evaluation, active: np.ndarray, pressure: np.ndarray | None, units: np.ndarray) -> float:
     """The largest relative violation of stationarity: misses in the units of the levels, their total against the value.
 
-    pressed `(m,)` is the part of the misses that faces of the domain are to answer for.
+    pressure `(m,)` is the part of the misses that faces of the domain are to answer for, None where there is none.
     """
-    misses = at.misses - pressed
+    misses = at.misses if pressure is None else at.misses - pressure
     wrong = max(float((np.where(active, np.abs(misses), misses) / units).max()), 0.0)
-    return wrong if pressed.any() else max(wrong, abs(at.excess) / (1.0 + abs(at.value)))
+    return wrong if pressure is not None else max(wrong, abs(at.excess) / (1.0 + abs(at.value)))
 
 
 def _search(

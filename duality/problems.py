@@ -19,7 +19,19 @@ from typing import Any, ClassVar
 import numpy as np
 from array_api_compat import array_namespace
 
-from duality._arrays import Array, beside, frozen, log1mexp, logsumexp, namespace, pick, safe_log, vector
+from duality._arrays import (
+    Array,
+    beside,
+    divergence,
+    expectation,
+    frozen,
+    log1mexp,
+    logsumexp,
+    namespace,
+    pick,
+    safe_log,
+    vector,
+)
 from duality.climbable import Dual
 from duality.duals import ExponentialDual, MixtureDual
 from duality.feasibility import least_levels
@@ -44,6 +56,11 @@ class Problem(ABC):
     levels: Any  # given as a number or a vector; kept as a frozen float64 vector (m,)
     #: +1 where a constraint asks for level ≥ b, -1 where it asks for level ≤ b.
     direction: ClassVar[int] = 1
+    #: What it means, in words, that no tilt attains the levels.
+    not_attained: ClassVar[str] = (
+        "not attained: no density reaches the value, which is the greatest lower bound; the target shown is the limit"
+        " of minimising sequences and stops at its own critical levels"
+    )
 
     def __post_init__(self) -> None:
         levels = vector("levels", self.levels)
@@ -92,8 +109,12 @@ class Problem(ABC):
         return np.eye(natural.size)
 
     def least_levels(self, ratios: LogRatios) -> np.ndarray:
-        """The least levels that can be had jointly, see `InfeasibleError`; the KL problems can have any."""
-        return self.levels
+        """The least levels `(m,)` that can be had jointly, see `InfeasibleError`; NaN where a kind does not say."""
+        return np.full(self.levels.size, np.nan)
+
+    def emptied(self, natural: np.ndarray) -> bool:
+        """Whether the tilt at these natural parameters leaves nothing of q, so that it is no density at all."""
+        return False
 
     def out_of_reach(self, ratios: LogRatios) -> bool:
         """Whether a single constraint already asks for what no density has; never so for the KL problems."""
@@ -178,22 +199,6 @@ def _nonnegative(problem: Problem) -> None:
         )
 
 
-def _expectation(masses: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """sum_j masses_j table_ji with 0 · (±inf) = 0: a point without mass says nothing."""
-    if np.isfinite(table).all():
-        return np.asarray(masses @ table)
-    return np.asarray(masses[masses > 0] @ table[masses > 0])
-
-
-def _divergence(log_p: np.ndarray, log_q: np.ndarray) -> float:
-    """KL(p‖q) = sum_j p_j (log p_j - log q_j) from log masses `(n,)`."""
-    p = np.exp(log_p)
-    held = p > 0
-    if held.all():
-        return float(p @ (log_p - log_q))
-    return float(p[held] @ (log_p[held] - log_q[held]))
-
-
 class ReverseKL(Problem):
     """min KL(p‖q) subject to KL(p‖q_i) ≥ b_i: concept unlearning, of which negative guidance is the naive form.
 
@@ -207,6 +212,11 @@ class ReverseKL(Problem):
 
     Source: problem RU of arXiv:2605.30825; the tilt and its dual, docs/theory.
     """
+
+    not_attained = (
+        "not attained by a tilt: the value is right, but tilts end at the critical levels, on the nodes of least log"
+        " ratio; if it is flat there, densities on that set reach the levels, and if only the nodes end, take more"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -240,10 +250,10 @@ class ReverseKL(Problem):
         return array_namespace(values).zeros_like(values) + natural
 
     def cost(self, ratios: LogRatios, log_weights: np.ndarray) -> float:
-        return _divergence(log_weights, ratios.log_weights)
+        return divergence(log_weights, ratios.log_weights)
 
     def levels_of(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
-        return self.cost(ratios, log_weights) - _expectation(np.exp(log_weights), ratios.values)
+        return self.cost(ratios, log_weights) - expectation(np.exp(log_weights), ratios.values)
 
     def dual(self, ratios: LogRatios) -> Dual:
         return ExponentialDual(ratios.values, ratios.log_weights, -self.levels, shared=True)
@@ -281,14 +291,17 @@ class ForwardKL(Problem):
         log_w = xp.maximum(self.tilt(values, natural), floor)
         return xp.exp(safe_log(xp, natural) + values - log_w[..., None])
 
+    def emptied(self, natural: np.ndarray) -> bool:
+        # u = 1 - sum lam r is resolved to RESOLUTION, so that u/(1 - L), the target, keeps no five digits below this.
+        return bool(1.0 - natural.sum() < 1e5 * MixtureDual.RESOLUTION)
+
     def cost(self, ratios: LogRatios, log_weights: np.ndarray) -> float:
-        return _divergence(ratios.log_weights, log_weights)
+        return divergence(ratios.log_weights, log_weights)
 
     def levels_of(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
-        # KL(q_i‖p) with q_i as the measure of masses exp(log_weights_j + rho_ji), whose total is 1 up to the error of
-        # the quadrature; no renormalisation, so that the levels are linear in what was given.
+        # q_i is the measure of masses exp(log_weights_j + rho_ji), not renormalised: levels are linear in it.
         log_masses = ratios.values + ratios.log_weights[:, None]
-        return np.array([_divergence(log_mass, log_weights) for log_mass in log_masses.T])
+        return np.array([divergence(log_mass, log_weights) for log_mass in log_masses.T])
 
     def dual(self, ratios: LogRatios) -> Dual:
         return MixtureDual(ratios.values, ratios.log_weights, self.levels)
@@ -367,10 +380,10 @@ class Likelihood(Problem):
         return self.rule.strengths(values, natural, self._prior(values))
 
     def cost(self, ratios: LogRatios, log_weights: np.ndarray) -> float:
-        return _divergence(log_weights, ratios.log_weights)
+        return divergence(log_weights, ratios.log_weights)
 
     def levels_of(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
-        return _expectation(np.exp(log_weights), self._table(ratios))
+        return expectation(np.exp(log_weights), self._table(ratios))
 
     def out_of_reach(self, ratios: LogRatios) -> bool:
         # E_p[l_i] > ess inf l_i for every density, unless l_i is constant on a set: the level must be above it.

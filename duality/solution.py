@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from enum import Enum
@@ -18,10 +19,7 @@ class Status(Enum):
 
     OPTIMAL = "optimal: the target meets every level at the least cost"
     INACTIVE = "inactive: q itself meets every level, so nothing is to be done"
-    NOT_ATTAINED = (
-        "not attained: the value is the greatest lower bound, but no density reaches it; the target shown is the"
-        " limit of minimising sequences and stops at its own critical levels"
-    )
+    NOT_ATTAINED = "not attained: the value is right, but no tilt of q reaches it; Solution.message says why"
     INEXACT = "inexact: rounding stopped the climb short of the tolerance; read the gap and the KKT residual"
 
 
@@ -32,16 +30,17 @@ class InfeasibleError(ValueError):
         least: `(m,)` levels that can just be had. With b the levels asked for and e_i = E_q[l_i] those of q,
             least = b + s (e - b)_+ for the smallest s in [0, 1] at which some density has E_p[l_i] ≤ least_i for all
             i at once: the same fraction of the way from what was asked to what q has, for every constraint. For one
-            constraint that is the smallest likelihood on the nodes.
+            constraint that is the smallest likelihood on the nodes. NaN for a kind of problem that does not say.
     """
 
     def __init__(self, levels: np.ndarray, least: np.ndarray) -> None:
         self.levels = levels
         self.least = least
-        super().__init__(
-            f"levels: no density meets {_row(levels)}; the least that can be had jointly is {_row(least)}"
-            " (only in the limit: ask for a little more)"
-        )
+        if np.isnan(least).any():
+            known = "what can be had is not known, because the problem does not say (`Problem.least_levels`)"
+        else:
+            known = f"the least that can be had jointly is {_row(least)} (only in the limit: ask for a little more)"
+        super().__init__(f"levels: no density meets {_row(levels)}; {known}")
 
 
 class FewDrawsWarning(UserWarning):
@@ -73,13 +72,15 @@ class Solution:
         primal: cost of the target in nats, computed from the target alone.
         dual: value of the dual function at lam*, nats: by weak duality no density that meets the levels costs less.
         levels: `(m,)` what the target reaches, computed from the target alone.
-        status: how the solve ended; `str(status.value)` is a sentence.
+        status: how the solve ended; `message` says it in words.
         log_weights: `(n,)` log masses of the target at the nodes, normalised.
         kkt_residual: largest relative violation of the optimality conditions, in units of the levels.
         effective_sample_size: 1 / sum_j p_j², how many nodes of equal mass the target amounts to.
         multipliers_stderr: `(m,)` standard errors of lam* where the nodes are draws, else NaN; 0 where lam_i = 0.
         primal_stderr: standard error of the value where the nodes are draws, else NaN.
         critical_levels: `(m,)` levels of the limit density where the levels asked for are not attained, else None.
+            Where everything of q is to be forgotten (ForwardKL with sum lam* = 1) there is no limit density: these
+            levels, `levels` and `primal` are NaN, and `log_weights` are only the last density that nodes can show.
         iterations: Newton steps taken.
     """
 
@@ -110,8 +111,20 @@ class Solution:
 
     @property
     def attained(self) -> bool:
-        """Whether some density reaches the value."""
+        """Whether a tilt of q reaches the value; where it is the only candidate, whether any density does."""
         return self.status is not Status.NOT_ATTAINED
+
+    @property
+    def message(self) -> str:
+        """How the solve ended, in a sentence."""
+        if self.status is not Status.NOT_ATTAINED:
+            return self.status.value
+        if self.problem.emptied(self.natural):
+            return (
+                "not attained: everything of q is to be forgotten (the multipliers add up to 1), and no density is"
+                " left; only the value is known"
+            )
+        return self.problem.not_attained
 
     @property
     def inactive(self) -> bool:
@@ -137,7 +150,7 @@ class Solution:
             columns.append(self.multipliers_stderr)
         rows = [head] + [[str(i + 1), *(f"{c[i]:.6g}" for c in columns)] for i in range(self.multipliers.size)]
         widths = [max(len(row[k]) for row in rows) for k in range(len(head))]
-        lines = [f"{type(self.problem).__name__}: {self.status.value}"]
+        lines = [f"{type(self.problem).__name__}: {self.message}"]
         lines += ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
         error = f" ± {self.primal_stderr:.2g}" if draws else ""
         lines.append(
@@ -147,21 +160,29 @@ class Solution:
         return "\n".join(lines)
 
     def to_json(self) -> str:
-        """Strict JSON (infinities and NaN as strings) from which `from_json` rebuilds the solution bit for bit."""
-        problem: dict[str, Any] = {"type": type(self.problem).__name__, "levels": _plain(self.problem.levels)}
-        if isinstance(self.problem, Likelihood):
-            problem["kind"] = self.problem.kind
-            problem["priors"] = _plain(self.problem.priors)
+        """Strict JSON (infinities and NaN as strings) from which `from_json` rebuilds the solution bit for bit.
+
+        Raises:
+            ValueError: where a problem of your own has a field that is no number, text, or array of numbers.
+        """
+        problem: dict[str, Any] = {"type": _name(type(self.problem))}
+        for each in dataclasses.fields(self.problem):
+            if each.init:
+                problem[each.name] = _stored(each.name, getattr(self.problem, each.name))
         fields = {name: _plain(getattr(self, name)) for name in _FIELDS}
         return json.dumps({"problem": problem, "status": self.status.name, **fields}, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> Solution:
-        """The solution that `to_json` wrote. ValueError for text that it did not write."""
+        """The solution that `to_json` wrote, of a built-in problem or of any `Problem` class that has been imported.
+
+        Raises:
+            ValueError: for text that `to_json` did not write, or whose problem is of a class not imported yet.
+        """
         try:
             data = json.loads(text)
             given = dict(data["problem"])
-            kind = _TYPES[given.pop("type")]
+            kind = _kind(given.pop("type"))
             arguments = {name: _number(value) for name, value in given.items()}
             fields = {name: _number(data[name]) for name in _FIELDS}
             return cls(problem=kind(**arguments), status=Status[data["status"]], **fields)
@@ -169,7 +190,26 @@ class Solution:
             raise ValueError(f"text: not the JSON of a Solution ({type(error).__name__}: {error})") from None
 
 
-_TYPES: dict[str, Any] = {kind.__name__: kind for kind in (ReverseKL, ForwardKL, Likelihood)}
+def _name(kind: type[Problem]) -> str:
+    """Plain for the problems of this package, with its module for one of yours: two may share a name."""
+    return kind.__name__ if kind in BUILT_IN else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _kind(name: str) -> type[Problem]:
+    known = {_name(kind): kind for kind in (*_descendants(Problem), *BUILT_IN)}
+    if name not in known:
+        raise ValueError(
+            f"text: not the JSON of a Solution of a problem known here: its problem is of class {name!r}; import the"
+            " module that defines this class before reading"
+        )
+    return known[name]
+
+
+def _descendants(kind: type[Any]) -> list[type[Problem]]:
+    return [each for child in kind.__subclasses__() for each in (child, *_descendants(child))]
+
+
+BUILT_IN: tuple[type[Problem], ...] = (ReverseKL, ForwardKL, Likelihood)
 _FIELDS = (
     "multipliers",
     "natural",
@@ -197,6 +237,18 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not np.isfinite(value):
         return str(value)
     return value
+
+
+def _stored(name: str, value: Any) -> Any:
+    plain = _plain(value)
+    try:
+        json.dumps(plain, allow_nan=False)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"problem: its field {name!r} is a {type(value).__name__}, which JSON cannot hold; numbers, text and arrays"
+            " of numbers are needed (or store the parts of the solution yourself)"
+        ) from None
+    return plain
 
 
 def _number(value: Any) -> Any:

@@ -106,6 +106,9 @@ def finish(problem: Problem, ratios: LogRatios, found: Climb) -> Solution:
     else:
         status = Status.OPTIMAL
     natural = dual.to_natural(x)
+    residual = float((wrong / units).max())
+    if status is Status.NOT_ATTAINED and problem.emptied(natural):
+        primal, levels = float("nan"), np.full(x.size, np.nan)
     masses = np.exp(log_weights)
     sample_size = 1.0 / float(masses @ masses)
     multipliers_stderr, primal_stderr = np.full(x.size, np.nan), float("nan")
@@ -125,7 +128,7 @@ def finish(problem: Problem, ratios: LogRatios, found: Climb) -> Solution:
         levels=frozen(levels),
         status=status,
         log_weights=frozen(log_weights),
-        kkt_residual=float((wrong / units).max()),
+        kkt_residual=residual,
         effective_sample_size=sample_size,
         multipliers_stderr=frozen(multipliers_stderr),
         primal_stderr=primal_stderr,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,11 +58,16 @@ class GaussianMixture:
         scale = np.sqrt(np.diagonal(covariances, axis1=1, axis2=2))
         correlation = covariances / (scale[:, :, None] * scale[:, None, :])
         self._cholesky = scale[:, :, None] * _cholesky(correlation)
-        self._whitening = _inverse_of_triangles(self._cholesky)
         log_det = np.log(np.diagonal(self._cholesky, axis1=1, axis2=2)).sum(axis=1)
         self._log_normaliser = -0.5 * self.dimension * _LOG_2PI - log_det
-        for array in (self.weights, self.means, self.covariances, self._cholesky, self._whitening):
+        for array in (self.weights, self.means, self.covariances, self._cholesky):
             array.flags.writeable = False
+
+    @cached_property
+    def _whitening(self) -> Array:
+        inverse = _inverse_of_triangles(self._cholesky)
+        inverse.flags.writeable = False
+        return inverse
 
     @property
     def dimension(self) -> int:
@@ -149,6 +155,8 @@ class GaussianMixture:
         covariances alpha_bar C_k + (1 - alpha_bar) I. alpha_bar in [0, 1], as in diffusers schedulers.
         """
         level = check_alpha_bar(alpha_bar)
+        if level == 1:
+            return self
         noise = (1 - level) * np.eye(self.dimension)
         return self._trusted(self.weights, np.sqrt(level) * self.means, level * self.covariances + noise)
 

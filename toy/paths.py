@@ -49,9 +49,8 @@ class ReverseKernel:
         # Joseph's form: symmetric and positive definite whatever the rounding.
         left = identity - self._root * self._gains
         gained = (1 - self._root**2) * self._gains @ np.swapaxes(self._gains, 1, 2)
-        self._spread = GaussianMixture(
-            mixture.weights, np.zeros_like(mixture.means), left @ covariances @ np.swapaxes(left, 1, 2) + gained
-        )
+        spread = left @ covariances @ np.swapaxes(left, 1, 2) + gained
+        self._spread = GaussianMixture._trusted(mixture.weights, np.zeros_like(mixture.means), spread)
 
     def log_prob(self, x_s: Array, x_t: Array) -> Array:
         """log q(x_s | x_t), (n, d) and (n, d) -> (n,), nats."""
@@ -96,8 +95,9 @@ def sample_paths(
     if given.ndim != 1 or given.size < 2:
         raise ValueError(f"levels: at least two increasing levels are needed, given shape {given.shape}")
     first = float(given[0])
-    x = pretrained.noised(first).sample(n, generator)
-    start = pretrained.noised(first).log_prob(x)
+    noisiest = pretrained.noised(first)
+    x = noisiest.sample(n, generator)
+    start = noisiest.log_prob(x)
     log_ratios = np.stack([part.noised(first).log_prob(x) - start for part in parts], axis=1)
     states = [x]
     for now, after in itertools.pairwise(given.tolist()):

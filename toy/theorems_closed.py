@@ -66,7 +66,7 @@ def likelihood_disjoint(generator: np.random.Generator) -> float:
 
 @theorem("forgetting images", "images apart: lam_i = pi_i - (1 - L) e^-b_i, inside [0, pi_i], larger for repeats", 1e-9)
 def images(generator: np.random.Generator) -> float:
-    n = int(generator.integers(3, 9))
+    n = int(generator.integers(3, 7))
     m = int(generator.integers(1, n))
     repeats = generator.integers(1, 6, size=n)
     pi = repeats / repeats.sum()

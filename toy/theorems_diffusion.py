@@ -86,10 +86,11 @@ def reverse_guidance(generator: np.random.Generator) -> float:
     # q^(1+a)/q_1^a of equal covariances: the mean moves by -a (away - mean).
     exact = GaussianMixture([1.0], single.means - tilt * (away - single.means), single.covariances)
     alpha_bar = float(generator.uniform(0.01, 1.0))
-    x = exact.noised(alpha_bar).sample(8, generator)
+    noised = exact.noised(alpha_bar)
+    x = noised.sample(8, generator)
     problem = du.ReverseKL(np.array([1.0]))
     guided = guided_score(single, [part], lambda rho: np.asarray(problem.guidance(rho, lam)), x, alpha_bar)
-    return _relative(guided, exact.noised(alpha_bar).score(x))
+    return _relative(guided, noised.score(x))
 
 
 @theorem("LU guidance", "the two-valued closure is exact where Pr(i|x_0) is 0 or 1, at every noise level", 1e-9)
@@ -102,10 +103,11 @@ def likelihood_guidance(generator: np.random.Generator) -> float:
     exact = GaussianMixture(np.array([left, 1 - pi]) / (left + 1 - pi), q.means, q.covariances)
     # Noise that lets the modes overlap: there the posterior is far from 0 and 1, and the rule is put to the test.
     alpha_bar = 10 ** float(generator.uniform(-4.0, -1.0))
-    x = exact.noised(alpha_bar).sample(8, generator)
+    noised = exact.noised(alpha_bar)
+    x = noised.sample(8, generator)
     problem = du.Likelihood(np.array([0.01]), priors=np.array([pi]))
     guided = guided_score(q, [q.component(0)], lambda rho: np.asarray(problem.guidance(rho, lam)), x, alpha_bar)
-    return _relative(guided, exact.noised(alpha_bar).score(x))
+    return _relative(guided, noised.score(x))
 
 
 def _relative(given: Array, exact: Array) -> float:

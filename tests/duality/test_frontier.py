@@ -48,6 +48,16 @@ def test_warm_start_saves_steps():
     assert warm < 0.8 * cold
 
 
+def test_back_from_beyond_the_critical_level_the_start_is_warm():
+    ratios = worked_mixture(61)
+    levels = np.array([16.0, 25.0, 30.0, 16.1])
+    curve = du.frontier(du.ForwardKL(0.0), ratios, levels)
+    assert [s.attained for s in curve] == [True, False, False, True]
+    cold = du.solve(du.ForwardKL(16.1), ratios)
+    assert curve[-1].iterations < 0.7 * cold.iterations
+    np.testing.assert_allclose(curve[-1].dual, cold.dual, rtol=1e-10)
+
+
 def test_past_the_critical_level_the_curve_is_a_straight_line():
     ratios = worked_mixture(61)
     curve = du.frontier(du.ForwardKL(0.0), ratios, np.array([10.0, 25.0, 30.0, 35.0, 12.0]))

@@ -80,3 +80,13 @@ def test_it_is_a_value_error_that_says_everything():
     assert isinstance(error, ValueError)
     assert "0.1, 0.2" in str(error)
     assert "0.3, 0.4" in str(error)
+
+
+def test_a_kind_that_does_not_say_what_can_be_had():
+    class Silent(du.Likelihood):
+        def least_levels(self, ratios):
+            return du.Problem.least_levels(self, ratios)
+
+    with pytest.raises(du.InfeasibleError, match=r"what can be had is not known.*Problem.least_levels") as caught:
+        du.solve(Silent(1e-9, priors=0.5), finite_space(np.random.default_rng(0), 50, 1))
+    assert np.isnan(caught.value.least).all()

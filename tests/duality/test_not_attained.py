@@ -158,3 +158,24 @@ def test_reverse_on_atoms_has_a_last_level():
     np.testing.assert_allclose(outside.primal, -log_q[extreme], rtol=1e-9)
     # The dual function at lam = 1 is b + min rho.
     np.testing.assert_allclose(outside.dual, last + 1.0 + (log_1 - log_q)[extreme], rtol=1e-9)
+
+
+@pytest.mark.parametrize("levels", [2.0, 10.0, [2.0, 40.0]])
+def test_everything_forgotten_leaves_a_value_and_no_density(levels):
+    # q = .3 q_1 + .4 q_2 + .3 q_3, all three to be forgotten: lam* are the weights, u = 0, and what is left of the
+    # nodes is rounding. The value is that of the cheapest combination that the multipliers price.
+    ratios = worked_mixture(81, concepts=(0, 1, 2))
+    levels = np.resize(levels, 3)
+    solution = du.solve(du.ForwardKL(levels), ratios)
+    assert solution.status is du.Status.NOT_ATTAINED
+    np.testing.assert_allclose(solution.multipliers, [0.3, 0.4, 0.3], atol=1e-10)
+    assert np.isnan(solution.critical_levels).all()
+    assert np.isnan(solution.levels).all()
+    assert np.isnan(solution.primal)
+    # g at u = 0: lam·(b - E_{q_i}[rho_i]), straight from the table of dual functions.
+    own = np.exp(ratios.values + ratios.log_weights[:, None])
+    exact = solution.multipliers @ (levels - (own * ratios.values).sum(axis=0))
+    np.testing.assert_allclose(solution.dual, exact, rtol=1e-9)
+    assert "everything of q is to be forgotten" in str(solution)
+    again = du.Solution.from_json(solution.to_json())
+    assert str(again) == str(solution)

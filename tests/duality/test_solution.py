@@ -37,6 +37,30 @@ def test_json_round_trip_is_exact_and_strict():
         assert str(again) == str(solution)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Scaled(du.ReverseKL):
+    """A problem of one's own, with fields of its own."""
+
+    unit: str = "nats"
+    scale: object = 1.0
+
+
+def test_json_of_a_problem_of_ones_own():
+    ratios = worked_mixture(41)
+    solution = du.solve(Scaled(30.0, unit="bits", scale=np.array([0.5, np.inf])), ratios)
+    text = solution.to_json()
+    again = du.Solution.from_json(text)
+    assert type(again.problem) is Scaled
+    assert again.problem.unit == "bits"
+    np.testing.assert_array_equal(again.problem.scale, [0.5, np.inf])
+    assert again.to_json() == text
+    with pytest.raises(ValueError, match=r"class 'elsewhere.Scaled'; import the module"):
+        du.Solution.from_json(text.replace(f"{__name__}.Scaled", "elsewhere.Scaled"))
+    stubborn = dataclasses.replace(solution, problem=Scaled(30.0, scale=np.exp))
+    with pytest.raises(ValueError, match="problem: its field 'scale' is a ufunc, which JSON cannot hold"):
+        stubborn.to_json()
+
+
 def test_json_of_something_else():
     for text in ("[]", "{}", "not json", '{"problem": {"type": "Other"}}'):
         with pytest.raises(ValueError, match="text: not the JSON of a Solution"):
@@ -59,6 +83,21 @@ def test_table():
         assert word in text
     assert "std. error" not in str(du.solve(du.ReverseKL(30.0), worked_mixture(41)))
     assert "not attained" in str(du.solve(du.ForwardKL(25.0), worked_mixture(41)))
+
+
+def test_the_message_says_what_is_not_attained():
+    # Two nodes of four share the least log ratio: beyond -log q_1(both) no tilt reaches the level, but densities on
+    # one of the two do.
+    flat = du.LogRatios(np.log([0.5, 0.5, 1.5, 1.5]), np.log([0.25] * 4))
+    solution = du.solve(du.ReverseKL(2.0), flat)
+    assert not solution.attained
+    assert solution.message.startswith("not attained by a tilt")
+    assert solution.message in str(solution)
+    np.testing.assert_allclose(solution.critical_levels, np.log(4.0), rtol=1e-9)
+    np.testing.assert_allclose(solution.dual, 2.0 + np.log(0.5), rtol=1e-9)
+    beyond = du.solve(du.ForwardKL(25.0), worked_mixture(41))
+    assert "no density reaches the value" in beyond.message
+    assert du.solve(du.ForwardKL(4.0), worked_mixture(41)).message == du.Status.OPTIMAL.value
 
 
 def test_slack_has_one_sign_for_all_problems():

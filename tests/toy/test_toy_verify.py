@@ -27,6 +27,9 @@ SOLVER = [
     "splitting",
     "duplicates",
     "infeasible",
+    "many constraints",
+    "least levels",
+    "CVXPY",
     "RU of Gaussians",
     "FU, disjoint",
     "LU, disjoint",
@@ -37,9 +40,22 @@ SOLVER = [
 
 @pytest.mark.parametrize("name", list(THEOREMS))
 def test_every_theorem_holds(name: str) -> None:
-    (result,) = verify.verify(12, seed=2, only=[name])
+    (result,) = verify.verify(12 * THEOREMS[name].every, seed=2, only=[name])
     assert result.passed, result
     assert result.instances == 12
+
+
+def test_a_theorem_that_takes_long_gets_its_share() -> None:
+    (result,) = verify.verify(11, seed=2, only=["many constraints"])
+    assert THEOREMS["many constraints"].every == 5
+    assert result.instances == 3
+
+
+def test_what_cannot_be_checked_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert verify.left_out() == []
+    monkeypatch.delitem(THEOREMS, "CVXPY")
+    (said,) = verify.left_out()
+    assert "unlearning-duality[reference]" in said
 
 
 @pytest.mark.slow
@@ -113,7 +129,7 @@ def test_a_solver_that_does_nothing_is_caught_by_all(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(du, "solve", nothing)
     # "convex value" holds for a value that is zero everywhere: a broken solver is caught by the others.
-    for name in set(SOLVER) - {"convex value", "sensitivity", "infeasible", "monotone value"}:
+    for name in set(SOLVER) - {"least levels", "convex value", "sensitivity", "infeasible", "monotone value"}:
         assert not verify.verify(12, seed=2, only=[name])[0].passed, name
     assert not verify.verify(40, seed=2, only=["monotone value"])[0].passed
 
