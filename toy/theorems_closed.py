@@ -127,6 +127,29 @@ def draws(generator: np.random.Generator) -> float:
     return float(abs(found.dual - exact) > 1.959964 * found.primal_stderr)
 
 
+def too_low(deviations: Array) -> float:
+    """By how much their mean lies below zero, beyond four of its standard errors."""
+    return max(-float(deviations.mean()) - 4 * float(deviations.std()) / math.sqrt(len(deviations)), 0.0)
+
+
+@theorem("draws overstate", "the value from draws is at least the exact one on average", 1e-12, too_low, every=5)
+def overstated(generator: np.random.Generator) -> float:
+    pi = float(generator.uniform(0.2, 0.6))
+    ratios = _disjoint(generator, pi)
+    chosen = generator.choice(ratios.n, size=150, p=np.exp(ratios.log_weights))
+    drawn = du.LogRatios(ratios.values[chosen], np.full(150, -np.log(150.0)))
+    share = float(generator.uniform(0.1, 0.6))
+    if generator.random() < 0.5:
+        level = np.array([pi * share])
+        problem: du.Problem = du.Likelihood(level, priors=np.array([pi]))
+        exact = float(level[0] * np.log(share) + (1 - level[0]) * (np.log1p(-level[0]) - np.log1p(-pi)))
+    else:
+        problem = du.ForwardKL(np.array([-np.log(pi * share)]))
+        left = pi * share
+        exact = float(pi * np.log(pi / left) + (1 - pi) * np.log((1 - pi) / (1 - left)))
+    return du.solve(problem, drawn).dual - exact
+
+
 def _disjoint(generator: np.random.Generator, pi: float) -> du.LogRatios:
     """q_1 on a few nodes of total mass pi, nothing of it elsewhere."""
     inside, outside = generator.dirichlet(np.ones(4)), generator.dirichlet(np.ones(5))

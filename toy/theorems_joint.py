@@ -7,6 +7,7 @@ from importlib.util import find_spec
 import numpy as np
 
 import duality as du
+from duality.primal_dual import Ascent, ExactPlayer, PrimalDual
 from toy import instances
 from toy.dual import dual_value
 from toy.mixtures import Array
@@ -114,6 +115,23 @@ def gradient(generator: np.random.Generator) -> float:
         error = max(error, abs(rise / 2 - step * there.gradient[i]) / scale)
     bent = float(np.linalg.eigvalsh(there.hessian).max()) / float(np.abs(there.hessian).max())
     return max(error, bent)
+
+
+# Below the solution the dual slope falls, so the rate 1/h with h the larger curvature of the two ends never overshoots,
+# and where h varies by a factor of c between them the miss shrinks by 1 - 1/c or better a round.
+@theorem(
+    "alternation", "lam <- [lam + rate miss]_+ with an exact player ends at the multipliers of the dual", 1e-6, every=10
+)
+def alternation(generator: np.random.Generator) -> float:
+    made = instances.toy(generator, 1)
+    case = instances.KINDS[int(generator.integers(5))](generator, made.ratios)
+    start = float(generator.uniform(0.9, 0.99)) * case.multipliers
+    bends = [
+        -float(du.dual_function(case.problem, case.ratios, lam).hessian[0, 0]) for lam in (start, case.multipliers)
+    ]
+    player = ExactPlayer(case.problem, case.ratios)
+    path = PrimalDual(case.problem, player, Ascent(1 / max(bends)), start).run(60)
+    return float(abs(path.multipliers[-1, 0] / case.multipliers[0] - 1))
 
 
 if find_spec("cvxpy") is not None:
