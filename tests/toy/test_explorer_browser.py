@@ -217,7 +217,7 @@ def test_the_address_restores_the_view(visit: Visit) -> None:
     visit.type(re.compile("^b₁:"), "21")
     page.get_by_role("button", name="Compare").click()
     visit.status("KL(p‖q1) = 21")
-    page.wait_for_timeout(500)
+    sync_api.expect(page.locator("#compare")).to_be_visible()  # it opens when the address is written
     said, query = page.locator(".status").inner_text(), "?" + urlsplit(page.url).query
     assert page.get_by_role("link", name="Link to this view").get_attribute("href") == query
     visit.open(query)
@@ -279,6 +279,39 @@ def test_by_keyboard(visit: Visit) -> None:
     visit.value("x₁ of the mean", "-2.9")
 
 
+# Everything that can be operated and is seen, with the name that a screen reader has for it.
+NAMES = """() => {
+  const found = [];
+  const visit = (root) => {
+    for (const one of root.querySelectorAll('*')) {
+      if (one.matches('.noUi-handle, input, select, button') && one.checkVisibility()) {
+        const label = one.labels?.length > 0 ? one.labels[0].textContent : '';
+        found.push([one.tagName, one.getAttribute('aria-label') || label || one.textContent.trim() || one.title]);
+      }
+      if (one.shadowRoot) visit(one.shadowRoot);
+    }
+  };
+  visit(document);
+  return found;
+}"""
+
+
+def test_everything_has_a_name_of_its_own(visit: Visit) -> None:
+    page = visit.open()
+    page.get_by_role("button", name="Forward KL").click()
+    visit.status("KL(q1‖p)")
+    sync_api.expect(page.get_by_role("slider", name="b₁ from little to much")).to_be_visible()
+    sync_api.expect(page.get_by_role("slider", name="Weight in q")).to_be_visible()
+    sync_api.expect(page.get_by_role("checkbox", name="Show draws")).to_be_visible()
+    for section in ("Noise", "Compare"):
+        page.get_by_role("button", name=section).click()
+        sync_api.expect(page.locator(f"#{section.lower()}")).to_be_visible()
+        found = [(tag, name) for tag, name in page.evaluate(NAMES) if name not in ("more", "less")]
+        assert len(found) > 25
+        assert all(name for _, name in found), found
+        assert len(set(found)) == len(found), found
+
+
 @pytest.mark.parametrize("width", [1280, 390])
 def test_nothing_sticks_out(browser: Any, address: str, width: int) -> None:
     visit = Visit(browser, address, width)
@@ -287,6 +320,7 @@ def test_nothing_sticks_out(browser: Any, address: str, width: int) -> None:
     visit.status("Pr(3|x)")
     for section in ("Target", "Noise", "Compare"):
         page.get_by_role("button", name=section).click()
+        sync_api.expect(page.locator(f"#{section.lower()}")).to_be_visible()
         page.wait_for_timeout(1500)
         assert page.evaluate("() => document.documentElement.scrollWidth") <= width
         if os.environ.get("EXPLORER_SHOTS"):

@@ -155,4 +155,42 @@ FOLLOW = """
 const main = document.querySelector('main');
 if (main) main.dataset.section = told.data.section[0];
 window.history.replaceState(null, '', '?view=' + told.data.link[0]);
+setTimeout(window.name_entries, 60);
 """
+
+# Sliders, the boxes beside them and buttons with a picture have no name that a screen reader could read: they get that
+# of the text above them. Widgets live in shadow trees, so it is looked for in their own and in the two around it.
+_NAMES = """
+<script>
+window.name_entries = () => {
+  const words = (root) => {
+    for (const one of root.querySelectorAll('*')) {
+      const text = one.matches('.bk-slider-title, .bk-clearfix, .pn-player-title, label') ? one.textContent.trim() : '';
+      const found = text || (one.shadowRoot ? words(one.shadowRoot) : '');
+      if (found) return found.replace(/:$/, '');
+    }
+    return '';
+  };
+  const named = (one) => one.labels?.length > 0 && one.labels[0].textContent || one.textContent.trim() || one.title;
+  const visit = (root) => {
+    for (const one of root.querySelectorAll('*')) {
+      if (one.shadowRoot) visit(one.shadowRoot);
+      if (one.matches('button') && !named(one)) {
+        const spin = one.className.match(/bk-spin-btn-(up|down)/);
+        one.setAttribute('aria-label', spin ? (spin[1] === 'up' ? 'more' : 'less') : one.className.split(' ')[0]);
+      } else if (one.matches('.noUi-handle, input') && !(one.matches('input') && named(one))) {
+        let name = one.type === 'checkbox' ? one.nextElementSibling?.textContent ?? '' : '';
+        for (let k = 0, at = root; k < 3 && at && !name; k++) {
+          name = words(at);
+          at = at.host?.getRootNode();
+        }
+        if (name) one.setAttribute('aria-label', name);
+      }
+    }
+  };
+  visit(document);
+};
+window.addEventListener('load', () => setTimeout(window.name_entries, 1500));
+</script>
+"""
+TEMPLATE = TEMPLATE.replace("{% block contents %}", "{% block contents %}" + _NAMES)
