@@ -128,6 +128,9 @@ class Trainer:
             there = checkpoint.exists()
             if same(there) != there:
                 raise ValueError(f"checkpoint {checkpoint} must lie in a folder that all processes share")
+            if is_main():
+                for torn in checkpoint.parent.glob(f".{checkpoint.name}.*.partial"):  # of a run that was killed
+                    torn.unlink(missing_ok=True)
             if there:
                 self._load(checkpoint)
                 self._progress(self.done)

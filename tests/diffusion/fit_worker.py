@@ -44,7 +44,7 @@ def main() -> None:
         accumulate=given.accumulate,
     )
     known, denoiser = make_survey(), make_denoiser()
-    solution = du.solve(LEVELS[problem or "likelihood"], known.ratios)
+    solution = du.solve(LEVELS.get(problem, LEVELS["likelihood"]), known.ratios)
     print("begun", flush=True)
 
     def progress(_count: int) -> None:
