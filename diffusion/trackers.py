@@ -47,7 +47,8 @@ class Tracked:
             if tracker not in PACKAGES:
                 raise ValueError(f"tracker must be one of {', '.join(PACKAGES)}, got {tracker!r}")
             if find_spec(PACKAGES[tracker]) is None:
-                raise ImportError(f"tracker {tracker!r} needs the package {PACKAGES[tracker]}: pip install {PACKAGES[tracker]}")
+                package = PACKAGES[tracker]
+                raise ImportError(f"tracker {tracker!r} needs the package {package}: pip install {package}")
         self.trackers, self.folder, self.project = list(trackers), Path(folder), project
         self.config = {name: _plain(value) for name, value in (config or {}).items()}
 
