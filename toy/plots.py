@@ -250,8 +250,10 @@ def solve_figure(answers: Sequence[ToySolution], title: str = "") -> Any:
 
 def status_words(solution: du.Solution) -> str:
     """The status in a few words, with the number that belongs to it."""
-    words = str(solution.status.value).split(":")[0]
+    words = solution.message.split(":")[0]
     if solution.critical_levels is not None:
+        if np.isnan(solution.critical_levels).any():
+            return f"{words}: nothing of q is left"
         return f"{words}: the limit reaches {', '.join(f'{level:.4g}' for level in solution.critical_levels)} nats"
     return f"{words}, relative gap {solution.gap:.0e}"
 

@@ -147,3 +147,14 @@ def test_a_missing_matplotlib_says_what_to_install(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ImportError, match=r"unlearning-duality\[plot\]"):
         plots.new_axes()
+
+
+def test_the_status_says_which_kind_of_unattained() -> None:
+    q = toy.GaussianMixture([0.3, 0.7], [-2.0, 2.0], 1.0)
+    beyond = toy.solve(du.ForwardKL(12.0), q, q.component(0)).solution
+    # q_r is the other component, 4 deviations away: KL(q_1 || q_r) = 8.
+    assert plots.status_words(beyond) == "not attained: the limit reaches 8 nats"
+    nodes = toy.grid(q)
+    ratios = toy.log_ratios(q, [q.component(0), q.component(1)], nodes)
+    emptied = du.solve(du.ForwardKL([5.0, 5.0]), ratios)
+    assert plots.status_words(emptied) == "not attained: nothing of q is left"
