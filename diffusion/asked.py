@@ -91,13 +91,19 @@ class Asked:
     def problem(self, ratios: du.LogRatios) -> du.Problem:
         """The problem in numbers, one level for each constraint of ``ratios``.
 
-        Raises ``ValueError`` for a number of levels that does not fit, and where a multiple of a likelihood is no
-        probability any more.
+        Raises ``ValueError`` for a number of levels that does not fit, and for multiples of what is no level: a
+        likelihood that is no probability any more, a divergence that is negative because the ratios are of no law.
         """
         given = self.levels * ratios.m if self.count == 1 else self.levels
         if len(given) != ratios.m:
             raise ValueError(f"level: {self.count} given for {ratios.m} concepts; give one, or one for each")
         now = present(self.kind, ratios)
+        for level, at in zip(given, now, strict=True):
+            if level.relative and at < 0:
+                raise ValueError(
+                    f"level {level} cannot be had: by these ratios q's own is {at:.3g} nats, and no divergence is "
+                    "negative; mend the ratios, or give nats"
+                )
         numbers = [level.value * at if level.relative else level.value for level, at in zip(given, now, strict=True)]
         for level, number, at in zip(given, numbers, now, strict=True):
             if self.kind is du.Likelihood and not 0 < number < 1:

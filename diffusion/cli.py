@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
@@ -14,13 +14,31 @@ try:
 except ImportError:  # pragma: no cover - exercised by a subprocess without typer
     sys.exit("unlearn: the command line needs typer: install unlearning-duality[cli]")
 
-if TYPE_CHECKING:
-    import duality as du
-
-    from .concepts import Prompts
-    from .survey import Budget
-
 from . import need_extra
+from .cli_audit import audit, bench
+from .cli_options import (
+    LEVEL_HELP,
+    AnchorOption,
+    CacheOption,
+    ConceptOption,
+    ContrastOption,
+    DrawsOption,
+    ExamplesOption,
+    LabelledOption,
+    LevelOption,
+    Model,
+    OverwriteOption,
+    PriorOption,
+    ProblemOption,
+    SeedOption,
+    VocabularyOption,
+    WordingOption,
+    make_budget,
+    make_problem,
+    make_task,
+    open_model,
+    witness_of,
+)
 from .cli_toy import explore, frontier, solve, verify
 
 app = typer.Typer(
@@ -33,145 +51,95 @@ app.command()(verify)
 app.command()(solve)
 app.command()(frontier)
 app.command()(explore)
+app.command()(audit)
+app.command()(bench)
 
-Model = Annotated[str, typer.Argument(help="'digits', a folder or a hub name that diffusers can load")]
-ConceptOption = Annotated[
-    list[str], typer.Option("--concept", help="prompt that asks for what must go; once per concept")
-]
-WordingOption = Annotated[
-    list[str] | None, typer.Option("--wording", help="another prompt that asks for the same concept")
-]
-ContrastOption = Annotated[
-    list[str] | None, typer.Option("--contrast", help="prompt that stands for the rest; needed unless MODEL is digits")
-]
-PriorOption = Annotated[
-    float | None,
-    typer.Option(help="share of the concept in what the model makes unasked; needed unless MODEL is digits"),
-]
-AnchorOption = Annotated[str, typer.Option(help="what prompts that ask for the concept fall back to")]
-ProblemOption = Annotated[str, typer.Option("--problem", help="likelihood, reverse-kl or forward-kl")]
-LevelOption = Annotated[
-    list[float], typer.Option("--level", help="likelihood: a probability; reverse-kl and forward-kl: nats")
-]
-DrawsOption = Annotated[int, typer.Option(help="draws of q that the problem is solved on")]
-SeedOption = Annotated[int, typer.Option(help="seed of every draw and of training")]
-CacheOption = Annotated[Path | None, typer.Option("--cache", help="where draws and ratios are kept between runs")]
-
-
-def make_problem(name: str, levels: list[float]) -> du.Problem:
-    import numpy as np
-
-    import duality as du
-
-    values = np.array(levels, dtype=float)
-    if name == "likelihood":
-        if not np.all((values > 0) & (values < 1)):
-            raise ValueError(f"level must lie strictly between 0 and 1 for a likelihood (a probability), got {levels}")
-        return du.Likelihood(values)
-    kinds: dict[str, Any] = {"reverse-kl": du.ReverseKL, "forward-kl": du.ForwardKL}
-    if name not in kinds:
-        raise ValueError(f"problem must be likelihood, reverse-kl or forward-kl, got {name!r}")
-    return kinds[name](values)
-
-
-def make_prompts(
-    model: str,
-    concept: list[str],
-    wording: list[str] | None,
-    contrast: list[str] | None,
-    prior: float | None,
-    anchor: str,
-) -> Prompts:
-    from .concepts import Concept, Prompts
-    from .models import DIGITS
-
-    for prompt in concept:
-        if not prompt.strip():
-            raise ValueError("concept must be a prompt, got an empty string")
-    if model == DIGITS and not contrast:
-        from .digits.witness import prompts_for
-
-        return prompts_for(concept, anchor)
-    if len(concept) != 1:
-        raise ValueError(
-            f"one --concept with its --wording prompts is taken for this model, got {len(concept)} concepts"
-        )
-    if not contrast:
-        raise ValueError(f"model {model!r} needs --contrast prompts that stand for the rest of what it makes")
-    if prior is None:
-        raise ValueError(f"model {model!r} needs --prior, the share of the concept in what it makes unasked")
-    wordings = (concept[0], *(wording or []))
-    return Prompts((Concept(wordings, prior),), tuple((prompt,) for prompt in contrast), anchor)
-
-
-def make_budget(draws: int, seed: int, steps: int | None = None) -> Budget:
-    from .draws import STEPS
-    from .survey import Budget
-
-    return Budget(anchor_draws=draws, seed=seed, sampler_steps=steps or STEPS)
-
-
-def open_model(model: str) -> Any:
-    need_extra()
-    from .models import denoiser_of, load_pipeline
-
-    return denoiser_of(load_pipeline(model))
-
-
-def _witness(model: str, prompts: Prompts) -> Any:
-    from .models import DIGITS
-
-    if model != DIGITS:
-        return None
-    from .digits.witness import DigitsWitness
-
-    return DigitsWitness()
+METHOD_HELP = (
+    "how it is fitted: tilted, guidance, primal-dual; for comparison esd, esd-x, neggrad, siss, erasediff, "
+    "equal-weights"
+)
 
 
 @app.command()
 def distill(
     model: Model,
-    concept: ConceptOption,
     output: Annotated[Path, typer.Option(help="folder for the LoRA, the certificate, the card and the pictures")],
     level: LevelOption,
+    concept: ConceptOption = None,
     problem: ProblemOption = "likelihood",
     wording: WordingOption = None,
+    examples: ExamplesOption = None,
     contrast: ContrastOption = None,
+    vocabulary: VocabularyOption = None,
     prior: PriorOption = None,
     anchor: AnchorOption = "",
     draws: DrawsOption = 1500,
-    steps: Annotated[int, typer.Option(help="training steps of the LoRA")] = 340,
+    labelled: LabelledOption = 600,
+    steps: Annotated[int, typer.Option(help="training steps")] = 340,
+    batch: Annotated[int, typer.Option(help="rows of a step, over all processes")] = 48,
     rank: Annotated[int, typer.Option(help="rank of the LoRA")] = 8,
-    method: Annotated[str, typer.Option(help="how it is fitted: tilted, guidance or primal-dual")] = "tilted",
+    full: Annotated[bool, typer.Option("--full", help="train all weights of the network instead of a LoRA")] = False,
+    rate: Annotated[float | None, typer.Option(help="peak rate of AdamW; left out, 2e-3, with --full 1e-4")] = None,
+    precision: Annotated[str, typer.Option(help="no, or bf16: the network runs under bfloat16 autocast")] = "no",
+    accumulate: Annotated[int, typer.Option(help="parts that a process takes its rows of a step in")] = 1,
+    gradient_checkpointing: Annotated[
+        bool, typer.Option("--gradient-checkpointing", help="compute activations again instead of keeping them")
+    ] = False,
+    method: Annotated[str, typer.Option(help=METHOD_HELP)] = "tilted",
+    patience: Annotated[
+        int | None, typer.Option(help="primal-dual: stop after so many rounds with all levels met and still")
+    ] = None,
+    track: Annotated[list[str] | None, typer.Option(help="tensorboard or wandb; off where left out")] = None,
+    track_folder: Annotated[Path, typer.Option(help="where trackers put their files")] = Path("runs"),
     judged: Annotated[int, typer.Option(help="draws of the anchor that are counted after the fit")] = 2000,
     seed: SeedOption = 0,
     cache: CacheOption = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace a folder that is not empty")] = False,
+    overwrite: OverwriteOption = False,
 ) -> None:
-    """Solve for the target, fit it into a LoRA, and certify: ratios, multipliers, training, evidence."""
+    """Solve for the target, fit it into a LoRA or all weights, and certify: ratios, multipliers, training, evidence."""
     target = make_problem(problem, level)
-    prompts = make_prompts(model, concept, wording, contrast, prior, anchor)
+    task = make_task(model, concept, wording, examples, contrast, vocabulary, prior, anchor)
     need_extra()
-    from .api import method_of
+    from dataclasses import asdict
+
+    from .api import method_of, patient
     from .cache import default_folder
     from .output import OutputFolder
-    from .run import Evaluation, save, unlearn
+    from .parallel import is_main
+    from .run import Evaluation, check, save, unlearn
+    from .trackers import Tracked
     from .training import Fit
 
-    chosen = method_of(method)
+    chosen = patient(method_of(method), patience)
+    fit = Fit(
+        steps=steps,
+        batch=batch,
+        rank=None if full else rank,
+        rate=rate,
+        seed=seed,
+        precision=precision,
+        accumulate=accumulate,
+        gradient_checkpointing=gradient_checkpointing,
+    )
+    tracked = Tracked(track, track_folder, {"method": method, **asdict(fit)}) if track else None
     place = OutputFolder(output, overwrite)
     denoiser = open_model(model)
+    prompts = task(denoiser)
+    check(denoiser, prompts, target, chosen)
     result = unlearn(
         denoiser,
         prompts,
         target,
         method=chosen,
-        budget=make_budget(draws, seed),
-        fit=Fit(steps=steps, rank=rank, seed=seed),
+        budget=make_budget(draws, seed, labelled),
+        fit=fit,
         evaluation=Evaluation(anchor=judged),
-        witness=_witness(model, prompts),
+        witness=witness_of(model, prompts),
         cache_folder=cache or default_folder(),
+        tracked=tracked,
     )
+    if not is_main():
+        return
     with place as folder:
         save(result, denoiser, folder)
     typer.echo(str(result.solution))
@@ -185,27 +153,30 @@ def distill(
 @app.command()
 def sample(
     model: Model,
-    concept: ConceptOption,
     output: Annotated[Path, typer.Option(help="folder for the pictures")],
     level: LevelOption,
+    concept: ConceptOption = None,
     problem: ProblemOption = "likelihood",
     prompt: Annotated[str, typer.Option(help="what to sample; a concept's wording falls back to the anchor")] = "",
     count: Annotated[int, typer.Option(help="how many draws")] = 64,
     lora: Annotated[Path | None, typer.Option(help="sample with this LoRA instead of guidance")] = None,
     wording: WordingOption = None,
+    examples: ExamplesOption = None,
     contrast: ContrastOption = None,
+    vocabulary: VocabularyOption = None,
     prior: PriorOption = None,
     anchor: AnchorOption = "",
     draws: DrawsOption = 1500,
+    labelled: LabelledOption = 600,
     seed: SeedOption = 0,
     cache: CacheOption = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace a folder that is not empty")] = False,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Sample the optimal target by guidance, without training (or through a LoRA that was distilled before)."""
     if count < 1:
         raise ValueError(f"count must be at least 1, got {count}")
     target = make_problem(problem, level)
-    prompts = make_prompts(model, concept, wording, contrast, prior, anchor)
+    task = make_task(model, concept, wording, examples, contrast, vocabulary, prior, anchor)
     import duality as du
 
     from .cache import Cache, default_folder, fingerprint
@@ -218,6 +189,7 @@ def sample(
         raise ValueError(f"lora folder {str(lora)!r} holds no pytorch_lora_weights.safetensors")
     place = OutputFolder(output, overwrite)
     denoiser = open_model(model)
+    prompts = task(denoiser)
     wanted = [prompt] * count
     if lora is not None:
         denoiser.pipeline.load_lora_weights(lora)
@@ -226,10 +198,10 @@ def sample(
         known = survey(
             denoiser,
             prompts,
-            make_budget(draws, seed),
+            make_budget(draws, seed, labelled),
             Cache(cache or default_folder(), fingerprint(denoiser.pipeline)),
         )
-        solution = du.solve(target, known.ratios)
+        solution = du.solve(target.problem(known.ratios), known.ratios)
         typer.echo(str(solution))
         latents = guided_draws(denoiser, known, solution.guidance, wanted, seed=seed + 77)
     pictures = decode(denoiser.pipeline, latents)
@@ -246,37 +218,43 @@ def sample(
 @app.command()
 def ratios(
     model: Model,
-    concept: ConceptOption,
+    concept: ConceptOption = None,
     wording: WordingOption = None,
+    examples: ExamplesOption = None,
     contrast: ContrastOption = None,
+    vocabulary: VocabularyOption = None,
     prior: PriorOption = None,
     anchor: AnchorOption = "",
     draws: DrawsOption = 2000,
+    labelled: LabelledOption = 600,
     elbo_draws: Annotated[int, typer.Option(help="draws at which the ELBO estimators are computed as well")] = 200,
     elbo_levels: Annotated[int, typer.Option(help="noise levels of the ELBO estimators")] = 40,
+    path_steps: Annotated[int, typer.Option(help="steps of the trajectories of the path estimator")] = 20,
+    problem: ProblemOption = "likelihood",
+    level: Annotated[list[str] | None, typer.Option("--level", help="solve here as well; " + LEVEL_HELP)] = None,
     output: Annotated[Path | None, typer.Option(help="write the table as JSON as well")] = None,
     seed: SeedOption = 0,
     cache: CacheOption = None,
 ) -> None:
     """Estimate and keep log ratios, examine every estimator, and say what levels mean for this model."""
-    prompts = make_prompts(model, concept, wording, contrast, prior, anchor)
+    target = make_problem(problem, level) if level else None
+    task = make_task(model, concept, wording, examples, contrast, vocabulary, prior, anchor)
     from dataclasses import replace
 
     from .cache import Cache, default_folder, fingerprint
     from .certificate import to_json
-    from .estimators import compare, level_table
+    from .estimators import compare
+    from .meanings import level_table
     from .survey import survey
 
     denoiser = open_model(model)
-    budget = replace(make_budget(draws, seed), elbo_draws=min(elbo_draws, draws), elbo_levels=elbo_levels)
+    prompts = task(denoiser)
+    budget = replace(make_budget(draws, seed, labelled), elbo_draws=min(elbo_draws, draws), elbo_levels=elbo_levels)
     store = Cache(cache or default_folder(), fingerprint(denoiser.pipeline))
     known = survey(denoiser, prompts, budget, store)
-    compared = compare(denoiser, known, _witness(model, prompts), store)
-    for line in compared.lines():
-        typer.echo(line)
-    table = level_table(known)
-    for line in table.lines():
-        typer.echo(line)
+    compared = compare(denoiser, known, witness_of(model, prompts), store, path_steps=path_steps)
+    table = level_table(known, target)
+    typer.echo("\n".join([*compared.lines(), *table.lines()]))
     if output is not None:
         output.write_text(to_json({"estimators": compared.data(), "levels": table.data()}), encoding="utf-8")
 
@@ -289,10 +267,10 @@ def demo(
     judged: Annotated[int, typer.Option(help="draws that are judged, guided and after the LoRA")] = 2000,
     seed: SeedOption = 0,
     cache: CacheOption = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace a folder that is not empty")] = False,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """The main job, end to end: three problems on densities, then a digit unlearned; leaves one page with pictures."""
-    make_problem("likelihood", [level])
+    make_problem("likelihood", [str(level)])
     need_extra()
     from .cache import default_folder
     from .cli_toy import demo_section

@@ -56,7 +56,7 @@ def run_demo(
     guided = _guided(denoiser, result, result.solution.guidance, judged, seed, "guided", witness)
     fixed = _guided(denoiser, result, constant(CONSTANT), judged // 8, seed, f"constant strength {CONSTANT}", witness)
     clock["guided draws"] = time.monotonic() - since
-    compared = compare(denoiser, known, witness, normalised=False)
+    compared = compare(denoiser, known, witness, thorough=False)
     before = result.samples["before, anchor"]
     moved = {
         sample.name: retained(before, sample, [wanted], witness, seed)

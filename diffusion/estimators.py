@@ -1,40 +1,106 @@
-"""Every estimator of the log ratio against every judge, and what levels mean for a model before anything is decided."""
+"""Every estimator of the log ratio against the others, against every judge, and against what the labels say."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-import duality as du
-
+from .against_q import against_q
 from .cache import Cache
 from .measure import Witness, take_sample
 from .metrics import Calibration, calibration
 from .models import Denoiser
-from .ratios import elbo_posterior_ratios, posterior
+from .path import path_ratios
+from .ratios import CLEAN_LEVELS, elbo_posterior_ratios, head_ratios, posterior
 from .survey import Bar, Survey, progress_bar
+
+HEAD = "contrast head"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Log ratios (n, m) by one estimator, and by the contrast head at the very same draws (n, ...)."""
+
+    name: str
+    values: Tensor
+    head: Tensor
+    draws: Tensor
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How an estimator stands to the contrast head at the same draws, for one concept.
+
+    ``coverage``: mean posterior over prior and its standard error, 1 where concept prompts and prior account for what q
+    makes; ``mass``: E_q[e^rho] and its standard error, 1 for exact ratios; ``rank``: Spearman's correlation; ``auc``:
+    how well it ranks what the head calls the concept, NaN where that is all or none.
+    """
+
+    concept: str
+    estimator: str
+    draws: int
+    coverage: tuple[float, float]
+    mass: tuple[float, float]
+    rank: float
+    auc: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.estimator:<32}{self.draws:>7}{self.coverage[0]:>12.3f} ± {self.coverage[1]:<7.3f}"
+            f"{self.mass[0]:>8.2f} ± {self.mass[1]:<6.2f}{self.rank:>10.3f}{self.auc:>12.4f}"
+        )
+
+
+AGREEMENT_HEAD = (
+    f"{'estimator':<32}{'draws':>7}{'posterior / prior':>22}{'E_q[e^rho]':>17}{'rank':>10}{'AUC, head':>12}"
+)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Calibration of each estimator on draws of q, by each judge; by the head itself where there is no judge."""
+    """What :func:`compare` found."""
 
     rows: tuple[tuple[str, str, str, int, Calibration], ...]  # concept, estimator, judge, draws, calibration
+    agreements: tuple[Agreement, ...]
+    priors: tuple[tuple[str, float, float | None], ...]  # concept, prior, its standard error where it was estimated
 
     def lines(self) -> list[str]:
-        return [
-            f"{concept}: {estimator:<34} {count:>5} draws, judge {judge}: {seen}"
-            for concept, estimator, judge, count, seen in self.rows
-        ]
+        out = []
+        for concept, prior, error in self.priors:
+            known = "as given" if error is None else f"± {error:.2g}, estimated from draws: coverage says nothing"
+            out += [f"{concept!r}: prior {prior:.4g} ({known})", "", AGREEMENT_HEAD]
+            out += [str(row) for row in self.agreements if row.concept == concept]
+            seen = [row for row in self.rows if row[0] == concept]
+            out += ["", "calibration, on draws that the contrast head never saw"]
+            out += [f"{name:<32}{count:>7} draws, judge {judge}: {how}" for _, name, judge, count, how in seen]
+            for _, name, judge, _count, how in seen:
+                if name.startswith(HEAD):
+                    out += ["", f"reliability of the {name}, judge {judge}", *reliability(how)]
+            out.append("")
+        return out
 
-    def data(self) -> list[dict[str, Any]]:
-        return [
-            {"concept": concept, "estimator": estimator, "judge": judge, "draws": count, **asdict(seen)}
-            for concept, estimator, judge, count, seen in self.rows
-        ]
+    def data(self) -> dict[str, Any]:
+        return {
+            "priors": [{"concept": c, "prior": p, "standard error": e} for c, p, e in self.priors],
+            "agreement": [asdict(row) for row in self.agreements],
+            "calibration": [
+                {"concept": concept, "estimator": estimator, "judge": judge, "draws": count, **asdict(seen)}
+                for concept, estimator, judge, count, seen in self.rows
+            ],
+        }
+
+
+def reliability(seen: Calibration) -> list[str]:
+    """One line a bin: mean posterior, frequency with its standard error, draws."""
+    lines = []
+    for mean, share, count in seen.bins:
+        error = (share * (1 - share) / count) ** 0.5
+        lines.append(f"  posterior {mean:6.3f}   frequency {share:6.3f} ± {error:.3f}   {count:>6} draws")
+    return lines
 
 
 def compare(
@@ -42,100 +108,125 @@ def compare(
     known: Survey,
     witness: Witness | None,
     cache: Cache | None = None,
-    normalised: bool = True,
     bar: Bar = progress_bar,
+    path_steps: int = 20,
+    thorough: bool = True,
 ) -> Comparison:
-    """Head, ELBO difference and normalised ELBO on the survey's draws of q.
+    """The contrast head, the head against q, both ELBO estimators and the path ratio, on draws of q.
 
-    The ELBO estimators are computed at the first ``budget.elbo_draws`` of them; ``normalised`` costs as many network
-    calls again for each contrast group. Without a witness the head's examination on held-out labelled draws is given.
+    The ELBO estimators are computed at the first ``budget.elbo_draws`` of the survey's draws, the path ratio at as many
+    of its own, in ``path_steps`` steps; each is compared with the head at the same draws. Estimators that need prompts
+    are left out where a concept has none, the normalised ELBO where there are no contrast prompts. Calibration is on
+    held-out labelled draws (of q_i and of what stands for the rest) and, where a witness judges pictures, on draws of
+    q, for every estimator. Not ``thorough``: only the estimators that the survey brings, which cost nothing more.
     """
-    prompts, budget = known.prompts, known.budget
-    estimates: list[tuple[str, Tensor]] = [
-        ("contrast head", known.values),
-        ("ELBO against the empty prompt", known.elbo),
-    ]
-    if normalised:
-        count = len(known.elbo)
-        calls = count * budget.elbo_levels * (len(prompts.concepts) + len(prompts.contrast))
-
-        def make() -> dict[str, Tensor]:
-            with bar("normalised ELBO", calls) as shown:
-                return {
-                    "values": elbo_posterior_ratios(
-                        denoiser,
-                        known.anchor[:count],
-                        prompts,
-                        levels=budget.elbo_levels,
-                        seed=10 * budget.seed + 8,
-                        progress=shown.update,
-                    )
-                }
-
-        request = {"prompts": asdict(prompts), "budget": asdict(budget)}
-        made = cache.get("elbo-normalised", request, make) if cache else make()
-        estimates.append(("ELBO over contrast prompts", made["values"]))
-    rows = []
+    prompts, m = known.prompts, len(known.prompts.concepts)
+    estimates = _of_survey(known)
+    if thorough:
+        estimates += _further(denoiser, known, cache, bar, path_steps)
+    agreements = [_agreement(known, each, index) for index in range(m) for each in estimates]
     names = [concept.name for concept in prompts.concepts]
-    if witness is None:
-        for name, seen in zip(names, known.examination, strict=True):
-            rows.append((name, "contrast head, labelled draws", "prompts", int(len(known.labels) / 5), seen))
-        return Comparison(tuple(rows))
-    said = take_sample("q", denoiser.pipeline, [prompts.anchor] * len(known.anchor), known.anchor, witness).said
-    for index, name in enumerate(names):
-        wanted = witness.asked(name)
-        for estimator, values in estimates:
-            p = posterior(values, prompts.priors)[:, index].numpy()
-            for judge, labels in said.items():
-                rows.append((name, estimator, judge, len(p), calibration(p, labels[: len(p)] == wanted)))
-    return Comparison(tuple(rows))
+    rows = [
+        (name, f"{HEAD}, labelled draws", "the prompts", int((~known.training).sum()), seen)
+        for name, seen in zip(names, known.examination, strict=True)
+    ]
+    if witness is not None:
+        pipeline = denoiser.pipeline
+        for each in estimates:
+            asked = [prompts.anchor] * len(each.draws)
+            said = take_sample("q", pipeline, asked, each.draws, witness).said
+            for index, name in enumerate(names):
+                p = posterior(each.values, prompts.priors)[:, index].numpy()
+                for judge, labels in said.items():
+                    shows = labels == witness.asked(name)
+                    if shows.any() and not shows.all():  # else there is nothing to tell apart
+                        rows.append((name, each.name, judge, len(p), calibration(p, shows)))
+    errors: tuple[float | None, ...] = known.priors_stderr or (None,) * m
+    return Comparison(tuple(rows), tuple(agreements), tuple(zip(names, prompts.priors, errors, strict=True)))
 
 
-@dataclass(frozen=True)
-class LevelTable:
-    """For each problem: where q stands, and price and cost at several levels."""
-
-    rows: tuple[tuple[str, tuple[float, ...], du.Solution], ...]  # problem, present levels, solution
-
-    def lines(self) -> list[str]:
-        head = f"{'problem':<12}{'now':>12}{'level':>12}{'multiplier':>22}{'cost (nats)':>22}{'draws it rests on':>20}"
-        out = [head]
-        for name, now, s in self.rows:
-            lam = f"{s.multipliers[0]:.4g} ± {s.multipliers_stderr[0]:.2g}"
-            cost = f"{s.dual:.4g} ± {s.primal_stderr:.2g}"
-            rest = f"{s.effective_sample_size:.0f} of {len(s.log_weights)}"
-            out.append(f"{name:<12}{now[0]:>12.4g}{s.problem.levels[0]:>12.4g}{lam:>22}{cost:>22}{rest:>20}")
-        return out
-
-    def data(self) -> list[dict[str, Any]]:
-        return [
-            {
-                "problem": name,
-                "now": list(now),
-                "levels": s.problem.levels.tolist(),
-                "multipliers": s.multipliers.tolist(),
-                "cost": s.dual,
-                "effective sample size": s.effective_sample_size,
-                "status": s.status.name,
-            }
-            for name, now, s in self.rows
-        ]
+def _beside(known: Survey, name: str, values: Tensor) -> Estimate:
+    n = len(values)
+    return Estimate(name, values, known.values[:n], known.anchor[:n])
 
 
-def level_table(known: Survey) -> LevelTable:
-    """Solve a few levels of each problem on the survey's ratios (one line per solve; milliseconds each)."""
-    import warnings
+def _of_survey(known: Survey) -> list[Estimate]:
+    found = [_beside(known, HEAD, known.values)]
+    if not bool(known.elbo.isnan().any()):
+        found.append(_beside(known, "ELBO against the empty prompt", known.elbo))
+    return found
 
-    ratios, rows = known.ratios, []
-    plans: tuple[tuple[str, du.Problem, tuple[float, ...]], ...] = (
-        ("likelihood", du.Likelihood(0.01), (0.5, 0.2, 0.1, 0.05)),
-        ("reverse-kl", du.ReverseKL(1.0), (1.25, 1.5, 2.0)),
-        ("forward-kl", du.ForwardKL(1.0), (1.25, 1.5, 2.0)),
+
+def _further(denoiser: Denoiser, known: Survey, cache: Cache | None, bar: Bar, path_steps: int) -> list[Estimate]:
+    prompts, budget, m = known.prompts, known.budget, len(known.prompts.concepts)
+    seed, first = 10 * budget.seed, len(known.elbo)
+    request = {"prompts": prompts.described(), "budget": asdict(budget)}
+
+    def kept(name: str, more: dict[str, Any], title: str, calls: int, make: Callable[[Any], Any]) -> dict[str, Tensor]:
+        def made() -> dict[str, Tensor]:
+            with bar(title, calls) as shown:
+                result: dict[str, Tensor] = make(shown.update)
+            return result
+
+        return cache.get(name, request | more, made) if cache else made()
+
+    asks = int((known.labels < m).sum())
+    steps = {"steps": budget.head_steps, "levels": list(CLEAN_LEVELS)}
+    values = kept(
+        "against-q",
+        steps,
+        "head against q",
+        (len(known.anchor) + asks) * len(CLEAN_LEVELS),
+        lambda update: {"values": against_q(denoiser, known, steps=budget.head_steps, seed=seed + 9, progress=update)},
+    )["values"]
+    found = [_beside(known, "head against q, cross-fitted", values)]
+    if not denoiser.worded or not all(concept.wordings for concept in prompts.concepts):
+        return found
+    if prompts.contrast:
+        values = kept(
+            "elbo-normalised",
+            {},
+            "normalised ELBO",
+            first * budget.elbo_levels * (m + len(prompts.contrast)),
+            lambda update: {
+                "values": elbo_posterior_ratios(
+                    denoiser,
+                    known.anchor[:first],
+                    prompts,
+                    levels=budget.elbo_levels,
+                    seed=seed + 8,
+                    progress=update,
+                )
+            },
+        )["values"]
+        found.append(_beside(known, "ELBO over contrast prompts", values))
+
+    def walk(update: Callable[[int], object]) -> dict[str, Tensor]:
+        paths = path_ratios(denoiser, prompts, first, steps=path_steps, seed=seed + 10, progress=update)
+        head = head_ratios(denoiser, known.head, paths.latents, seed=seed + 11)
+        return {"values": paths.values, "latents": paths.latents, "head": head}
+
+    paths = kept("path", {"path steps": path_steps}, "paths", first, walk)
+    found.append(Estimate("path, at its own draws", paths["values"], paths["head"], paths["latents"]))
+    return found
+
+
+def _agreement(known: Survey, estimate: Estimate, index: int) -> Agreement:
+    from scipy.stats import spearmanr
+    from sklearn.metrics import roc_auc_score
+
+    prior, values = known.prompts.priors[index], estimate.values[:, index].double().numpy()
+    share = posterior(estimate.values, known.prompts.priors)[:, index].numpy() / prior
+    mass, root = np.exp(values), len(values) ** 0.5
+    called = (posterior(estimate.head, known.prompts.priors)[:, index] > 0.5).numpy()
+    auc = float(roc_auc_score(called, values)) if called.any() and not called.all() else float("nan")
+    rank = float(spearmanr(values, estimate.head[:, index].numpy()).statistic)
+    return Agreement(
+        known.prompts.concepts[index].name,
+        estimate.name,
+        len(values),
+        (float(share.mean()), float(share.std(ddof=1) / root)),
+        (float(mass.mean()), float(mass.std(ddof=1) / root)),
+        rank,
+        auc,
     )
-    for name, problem, factors in plans:
-        now = problem.bind(ratios).levels_of(ratios, ratios.log_weights)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", du.FewDrawsWarning)  # the table's last column says the same
-            for solution in du.frontier(problem, ratios, np.outer(factors, now)):
-                rows.append((name, tuple(float(level) for level in now), solution))
-    return LevelTable(tuple(rows))

@@ -1,0 +1,172 @@
+"""Options that the pipeline commands share, and what becomes of them. Checks that need no model come first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from .asked import Asked
+    from .concepts import Prompts
+    from .models import Denoiser
+    from .survey import Budget
+
+from . import need_extra
+
+SEPARATOR = "|"
+
+Model = Annotated[str, typer.Argument(help="'digits', a folder or a hub name that diffusers can load")]
+ConceptOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--concept",
+        help="prompt that asks for what must go; once per concept; wordings of one: 'a tench | a photo of a tench'",
+    ),
+]
+WordingOption = Annotated[
+    list[str] | None, typer.Option("--wording", help="another prompt that asks for the one concept given")
+]
+ExamplesOption = Annotated[
+    list[Path] | None,
+    typer.Option("--examples", help="folder of at least ten pictures that show a concept, where no prompt asks for it"),
+]
+ContrastOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--contrast",
+        help="prompt that stands for the rest; wordings separated by |. Left out: the other digits for digits, else "
+        "neighbours from --vocabulary and draws of the model itself",
+    ),
+]
+VocabularyOption = Annotated[
+    Path | None,
+    typer.Option("--vocabulary", help="text file of prompts, one a line, to find the concept's neighbours in"),
+]
+PriorOption = Annotated[
+    list[float] | None,
+    typer.Option(
+        "--prior",
+        help="share of the concept in what the model makes unasked, one for all or one each; left out, estimated",
+    ),
+]
+AnchorOption = Annotated[str, typer.Option(help="what prompts that ask for the concept fall back to")]
+ProblemOption = Annotated[str, typer.Option("--problem", help="likelihood, reverse-kl or forward-kl")]
+LEVEL_HELP = (
+    "one for all concepts or one each. likelihood: a probability, 0.01 or '1%'; reverse-kl, forward-kl: nats, 4 or "
+    "'4 nats' (forward-kl also a share, '1%'); all: a multiple of what the model has, '0.1x'"
+)
+LevelOption = Annotated[list[str], typer.Option("--level", help=LEVEL_HELP)]
+DrawsOption = Annotated[int, typer.Option(help="draws of q that the problem is solved on")]
+SeedOption = Annotated[int, typer.Option(help="seed of every draw and of training")]
+CacheOption = Annotated[Path | None, typer.Option("--cache", help="where draws and ratios are kept between runs")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="replace a folder that is not empty")]
+LabelledOption = Annotated[
+    int,
+    typer.Option(
+        "--labelled", help="draws of each concept's prompts that the head learns from; 5/3 as many of the rest"
+    ),
+]
+
+
+def make_problem(name: str, given: list[str]) -> Asked:
+    """The problem of that name at these levels. ``ValueError`` where they do not fit."""
+    from .asked import kind_of, levels
+
+    return levels(kind_of(name), list(given))
+
+
+def make_task(
+    model: str,
+    concept: list[str] | None,
+    wording: list[str] | None,
+    examples: list[Path] | None,
+    contrast: list[str] | None,
+    vocabulary: Path | None,
+    prior: list[float] | None,
+    anchor: str,
+) -> Callable[[Denoiser], Prompts]:
+    """What the options say, checked as far as it goes without a model; called with the model, the task itself.
+
+    Raises ``ValueError`` for options that do not fit together, empty prompts, and files that are not there.
+    """
+    need_extra()
+    from .models import DIGITS
+
+    given: list[Any] = [_wordings("concept", text) for text in concept or []]
+    if wording:
+        if len(given) != 1:
+            raise ValueError(
+                f"one --concept goes with --wording prompts, got {len(given)}: give each concept's wordings as "
+                "'--concept \"one wording | another\"'"
+            )
+        given = [[*given[0], *wording]]
+    for folder in examples or []:
+        if not folder.is_dir():
+            raise ValueError(f"examples {str(folder)!r} is no folder")
+        given.append(sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")))
+    if not given:
+        raise ValueError("concept must be given: --concept with a prompt, or --examples with a folder of pictures")
+    words: list[str] = []
+    if vocabulary is not None:
+        if not vocabulary.is_file():
+            raise ValueError(f"vocabulary {str(vocabulary)!r} is no file")
+        words = [line.strip() for line in vocabulary.read_text(encoding="utf-8").splitlines() if line.strip()]
+    groups = [_wordings("contrast", text) for text in contrast or []]
+    shares = None if not prior else prior[0] if len(prior) == 1 else prior
+    if model == DIGITS and not groups and not words and not examples:
+        from .digits.witness import prompts_for
+
+        digits = prompts_for([each[0] for each in given], anchor)
+        if prior:
+            digits = digits.with_priors(prior * len(given) if len(prior) == 1 else prior)
+        return lambda _denoiser: digits
+
+    def task(denoiser: Denoiser) -> Prompts:
+        from .api import prompts_of
+        from .run import check
+
+        prompts = prompts_of(denoiser, given, groups, shares, anchor, words)
+        check(denoiser, prompts)
+        if words:
+            typer.echo("contrast prompts proposed: " + "; ".join(prompts.retained))
+        if not groups:
+            typer.echo("draws of the model itself stand for the rest")
+        return prompts
+
+    return task
+
+
+def _wordings(option: str, text: str) -> list[str]:
+    some = [part.strip() for part in text.split(SEPARATOR)]
+    if not all(some):
+        raise ValueError(f"{option} must be a prompt, got an empty string" + (f" in {text!r}" if text.strip() else ""))
+    return some
+
+
+def make_budget(draws: int, seed: int, labelled: int = 600) -> Budget:
+    from .survey import Budget
+
+    return Budget(concept_draws=labelled, contrast_draws=labelled * 5 // 3, anchor_draws=draws, seed=seed)
+
+
+def open_model(model: str) -> Any:
+    need_extra()
+    from .models import denoiser_of, load_pipeline
+    from .parallel import world
+
+    return denoiser_of(load_pipeline(model).to(world().device))
+
+
+def witness_of(model: str, prompts: Prompts) -> Any:
+    """Independent judges, for ``digits`` and concepts that are digits; None elsewhere."""
+    from .models import DIGITS
+
+    if model != DIGITS:
+        return None
+    from .digits.witness import DigitsWitness
+
+    witness = DigitsWitness()
+    return witness if all(witness.asked(concept.name) is not None for concept in prompts.concepts) else None

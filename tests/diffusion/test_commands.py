@@ -1,0 +1,180 @@
+"""The pipeline commands end to end, on a tiny pipeline in a folder: what they print, write and keep."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("typer")
+
+from diffusers import DDPMPipeline
+
+from diffusion import cli, cli_audit
+from diffusion.survey import Budget
+
+from . import families
+from .families import build
+
+pytestmark = pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
+
+TASK = ("--concept", "seven | a handwritten seven", "--concept", "eight", "--contrast", "one | the digit 1 in ink")
+SMALL = ("--draws", "24", "--labelled", "12")
+
+
+def small_budget(draws, seed, labelled):
+    return Budget(
+        labelled, labelled, draws, sampler_steps=2, noises=2, head_steps=10, elbo_draws=6, elbo_levels=2, seed=seed
+    )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    """A head of a few steps, and a sampler of two: the commands have no options for what only tests want."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (cli, cli_audit):
+            patch.setattr(module, "make_budget", small_budget)
+        yield
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("commands")
+    build(families.sd).save_pretrained(folder / "sd")
+    build(lambda: families.ddpm(DDPMPipeline)).save_pretrained(folder / "ddpm")
+    (folder / "pictures").mkdir()
+    rng = np.random.default_rng(0)
+    for j in range(12):
+        values = rng.integers(180, 256, size=(16, 16, 3), dtype=np.uint8)
+        Image.fromarray(values).save(folder / "pictures" / f"{j}.png")
+    (folder / "words.txt").write_text("one\ntwo\n\nthe digit 3 in ink\n", encoding="utf-8")
+    return folder
+
+
+def run(monkeypatch, capsys, *words):
+    """stdout of `unlearn WORDS`, which must end well."""
+    monkeypatch.setattr(sys, "argv", ["unlearn", *map(str, words)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    out = capsys.readouterr()
+    assert not ended.value.code, out.err
+    return out.out
+
+
+def error(monkeypatch, capsys, *words):
+    """stderr of `unlearn WORDS`, which must end with code 2."""
+    monkeypatch.setattr(sys, "argv", ["unlearn", *map(str, words)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_ratios_of_two_concepts_under_one_head(monkeypatch, capsys, place, tmp_path):
+    out = run(
+        monkeypatch,
+        capsys,
+        *("ratios", place / "sd", *TASK, "--prior", "0.1", "--prior", "0.2", *SMALL),
+        *("--elbo-draws", "6", "--elbo-levels", "2", "--path-steps", "2", "--cache", place / "cache"),
+        *("--level", "0.99x", "--output", tmp_path / "r.json"),
+    )
+    for words in ("'seven': prior 0.1", "'eight': prior 0.2", "where each constraint stands", "path, at its own draws"):
+        assert words in out
+    data = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
+    assert {row["concept"] for row in data["estimators"]["agreement"]} == {"seven", "eight"}
+    asked = [row for row in data["levels"]["rows"] if row["problem"] == "likelihood"][-1]
+    now = [each["now"] for each in data["levels"]["ranges"] if each["problem"] == "likelihood"]
+    np.testing.assert_allclose(asked["levels"], 0.99 * np.array(now))
+
+
+def test_a_cache_of_another_model_is_not_used(monkeypatch, capsys, place, tmp_path):
+    words = ("ratios", place / "sd", *TASK, "--prior", "0.1", *SMALL, "--elbo-draws", "4", "--elbo-levels", "2")
+    run(monkeypatch, capsys, *words, "--path-steps", "2", "--cache", tmp_path)
+    (file,) = tmp_path.glob("labelled-*")
+    other = tmp_path / "other"
+    build(families.sd, seed=1).save_pretrained(other)
+    run(monkeypatch, capsys, words[0], other, *words[2:], "--path-steps", "2", "--cache", tmp_path)
+    (mine,) = set(tmp_path.glob("labelled-*")) - {file}
+    # The other model's file under this one's name: refused, not used.
+    mine.write_bytes(file.read_bytes())
+    assert "was made for" in error(monkeypatch, capsys, words[0], other, *words[2:], "--cache", tmp_path)
+
+
+@pytest.fixture(scope="module")
+def lora(place):
+    """What `unlearn distill` leaves, with neighbours from a vocabulary and draws of the model as the rest."""
+    with pytest.MonkeyPatch.context() as patch:
+        words = (
+            *("distill", place / "sd", "--concept", "seven", "--wording", "a handwritten seven", "--prior", "0.1"),
+            *("--vocabulary", place / "words.txt", "--level", "0.99x", "--steps", "2"),
+            *("--rank", "1", "--judged", "4", *SMALL, "--cache", place / "cache", "--output", place / "lora"),
+        )
+        patch.setattr(sys, "argv", ["unlearn", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert not ended.value.code
+    return place / "lora"
+
+
+def test_distill_leaves_lora_and_certificate(lora):
+    proof = json.loads((lora / "certificate.json").read_text(encoding="utf-8"))
+    assert proof["asked"]["draws of q stand for the rest"] is True
+    assert sorted(group[0] for group in proof["asked"]["contrast"]) == ["one", "the digit 3 in ink", "two"]
+    assert (lora / "pytorch_lora_weights.safetensors").is_file()
+
+
+def test_sample_with_guidance_and_with_the_lora(monkeypatch, capsys, place, lora, tmp_path):
+    words = ("sample", place / "sd", *TASK, "--prior", "0.1", "--level", "0.99x", *SMALL)
+    out = run(monkeypatch, capsys, *words, "--count", "2", "--cache", place / "cache", "--output", tmp_path / "guided")
+    assert "2 pictures written" in out
+    run(monkeypatch, capsys, *words, "--count", "2", "--lora", lora, "--output", tmp_path / "fitted")
+    assert len(list((tmp_path / "fitted").glob("0*.png"))) == 2
+
+
+def test_audit_looks_everywhere(monkeypatch, capsys, place, lora, tmp_path):
+    out = run(
+        monkeypatch,
+        capsys,
+        *("audit", place / "sd", "--lora", lora, "--concept", "seven | a handwritten seven", "--contrast", "one"),
+        *("--prior", "0.1", *SMALL, "--looks", "4", "--scale", "3", "--taught", "2", "--pictures", "3", "--seeds", "1"),
+        *("--cache", place / "cache", "--output", tmp_path / "out"),
+    )
+    for words in ("nothing", "its wordings", "near it", "guidance 3", "4 steps", "DPM-Solver++", "unlearned, 'seven'"):
+        assert words in out
+    data = json.loads((tmp_path / "out" / "audit.json").read_text(encoding="utf-8"))
+    assert len(data["cells"]) == 3 + 4 + 4
+    assert [arm["steps"] for arm in data["taught again"]["seven"]["arms"]] == [[0, 1, 2]] * 3
+    assert "recall" in (tmp_path / "out" / "audit.txt").read_text(encoding="utf-8")
+
+
+def test_bench_goes_on_where_it_stopped(monkeypatch, capsys, place, tmp_path):
+    words = (
+        *("bench", place / "sd", *TASK, "--prior", "0.1", "--level", "0.99x", *SMALL),
+        *("--seeds", "1", "--steps", "2", "--rank", "1", "--judged", "4", "--cache", place / "cache"),
+        *("--output", tmp_path / "out", "--method", "no training", "--method", "tilted"),
+    )
+    run(monkeypatch, capsys, *words)
+    kept = (tmp_path / "out" / "tilted-0.json").read_text(encoding="utf-8")
+    table = json.loads((tmp_path / "out" / "bench.json").read_text(encoding="utf-8"))["rows"]
+    assert set(table) == {"no training", "tilted"}
+    assert "cost" in table["tilted"]
+    out = run(monkeypatch, capsys, *words, "--method", "neggrad")
+    assert (tmp_path / "out" / "tilted-0.json").read_text(encoding="utf-8") == kept
+    assert "neggrad" in out
+    assert "level, seven" in out
+    assert "belongs to another task" in error(monkeypatch, capsys, *words, "--steps", "3")
+
+
+def test_a_model_without_prompts(monkeypatch, capsys, place, tmp_path):
+    out = run(
+        monkeypatch,
+        capsys,
+        *("ratios", place / "ddpm", "--examples", place / "pictures", "--prior", "0.1", *SMALL),
+        *("--cache", place / "cache", "--output", tmp_path / "r.json"),
+    )
+    assert "draws of the model itself stand for the rest" in out
+    assert "head against q, cross-fitted" in out
+    assert "path" not in out
+    message = error(monkeypatch, capsys, "ratios", place / "ddpm", "--concept", "seven", "--prior", "0.1")
+    assert "takes none" in message
