@@ -23,6 +23,7 @@ LISTED = re.compile(r"^\.\. (?:auto(?:class|function|exception|module)|py:data):
 # modules are put together from. A name stands for a module or a package with all that is in it.
 INTERNAL = (
     *("api", "batches", "card", "cli", "cli_toy", "demo", "output", "page", "studies"),
+    *("cli_audit", "cli_options"),
     *("digits.components", "digits.evaluate", "digits.judges", "digits.train"),
     *("methods.base", "methods.dual", "methods.lagrangians", "methods.mixture"),
     *("methods.rounds", "methods.sets", "methods.surprise"),
