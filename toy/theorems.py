@@ -281,8 +281,7 @@ def affine(generator: np.random.Generator) -> float:
     return float(np.max(np.abs(after - before) / (1 + np.abs(before))))
 
 
-# 1e-7: the least levels come from a linear program, whose solver stops at that feasibility tolerance.
-@theorem("infeasible", "LU below the least likelihood is refused with that level; just above, it is met", 1e-7)
+@theorem("infeasible", "LU below the least likelihood is refused with that level; just above, it is met", 1e-10)
 def infeasible(generator: np.random.Generator) -> float:
     made = instances.toy(generator, 1, nodes=31)
     least = float((made.priors * np.exp(made.ratios.values)).min())
