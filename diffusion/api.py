@@ -122,14 +122,15 @@ def prompts_of(
     for name, some in (("concepts", concepts), ("contrast", contrast), ("vocabulary", vocabulary)):
         if isinstance(some, str):
             raise ValueError(f"{name} must be a list of prompts, got the string {some!r}")
-    plain = not contrast and not vocabulary and priors is None
-    if is_digits(denoiser.pipeline) and plain and all(isinstance(concept, str) for concept in concepts):
-        return prompts_for(list(concepts), anchor)
     shares: list[float | None] = [None] * len(concepts)
     if priors is not None:
         shares = [priors] * len(concepts) if isinstance(priors, int | float) else list(priors)
     if len(shares) != len(concepts):
         raise ValueError(f"priors must be one for all or one for each of {len(concepts)} concepts, got {len(shares)}")
+    plain = not contrast and not vocabulary and all(isinstance(concept, str) for concept in concepts)
+    if is_digits(denoiser.pipeline) and plain:
+        digits, known = prompts_for(list(concepts), anchor), [share for share in shares if share is not None]
+        return digits.with_priors(known) if known else digits
     made = tuple(
         concept_of(denoiser.pipeline, concept, None if share is None else float(share))
         for concept, share in zip(concepts, shares, strict=True)

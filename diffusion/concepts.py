@@ -131,7 +131,9 @@ class Prompts:
         return found
 
     def with_priors(self, priors: Sequence[float]) -> Prompts:
-        """The same prompts with these priors (m,)."""
+        """The same prompts with these priors (m,). ``ValueError`` for another number of them, or none in (0, 1)."""
+        if len(priors) != len(self.concepts):
+            raise ValueError(f"priors must be one for each of {len(self.concepts)} concepts, got {len(priors)}")
         made = [replace(concept, prior=float(p)) for concept, p in zip(self.concepts, priors, strict=True)]
         return Prompts(tuple(made), self.contrast, self.anchor, self.unlabelled)
 

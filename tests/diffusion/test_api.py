@@ -19,7 +19,7 @@ from diffusion.methods import ESD, METHODS, Tilted
 from diffusion.models import denoiser_of, load_pipeline
 from diffusion.pictures import read_pictures
 from diffusion.proposals import propose
-from diffusion.run import Evaluation
+from diffusion.run import Evaluation, guided_draws
 from diffusion.survey import Budget
 from diffusion.training import Fit
 
@@ -204,6 +204,11 @@ def test_concepts_by_pictures_of_a_pipeline_with_prompts():
     assert result.survey.prompts.concepts[0].examples is not None
     assert "LoRA, concept" not in result.samples
     assert "LoRA, retained" in result.samples
+    denoiser = denoiser_of(build(families.sd))
+    plain = draw(denoiser.pipeline, ["one"] * 2, seed=0, steps=2)
+    guided = guided_draws(denoiser, result.survey, result.solution.guidance, ["one"] * 2, seed=0, bar=quiet)
+    assert not torch.equal(plain, guided)
+    assert bool(torch.isfinite(guided).all())
 
 
 def test_neighbours_share_words_with_the_concept():
@@ -244,6 +249,7 @@ def test_the_embedded_pipeline_brings_its_own_prompts():
     made = prompts_of(digits, ["a handwritten seven", "two"])
     assert [concept.name for concept in made.concepts] == ["a handwritten seven", "two"]
     assert len(made.contrast) == 8
+    assert prompts_of(digits, ["a handwritten seven", "two"], priors=[0.2, 0.3]).priors == (0.2, 0.3)
     given = prompts_of(digits, [Concept(("cat", "kitten"), 0.2)], ["dog"], None, "a photo of an animal")
     assert given.concepts[0].prior == 0.2
 
