@@ -38,7 +38,7 @@ def test_pages_are_free_of_machine_paths(page: Path) -> None:
 
 def commands() -> list[tuple[str, str]]:
     found = []
-    for page in PAGES:
+    for page in (DOCS.parent / "README.md", *PAGES):
         for block in re.findall(r"^```(?:console|bash|sh)\n(.*?)^```$", page.read_text("utf-8"), re.M | re.S):
             found += [(page.stem, re.sub(r"\\\n", " ", one)) for one in COMMAND.findall(block)]
     return found
