@@ -2,14 +2,19 @@ r"""Forgetting images: one constraint and one multiplier each, ForwardKL by the 
 
     min KL(q‖p)  s.t.  L_i(f) - L_i(T) ≥ level_i,    L_i = 1/2 E int |eps - eps_f(x_t^i)|^2 d log SNR    (nats)
 
-    f    <- steps on  E_m[ w_a |f - T|^2 ] - sum_i lam_i E_m[ w_i ( |f - T|^2 - 2 <f - T, y_i - T> ) ]
+    f    <- steps on  (1 - Pi) E_m[ w_a |f - T|^2 ]
+                      + sum_i E_m[ w_i ( (pi_i - lam_i) |f - T|^2 + 2 lam_i <f - T, y_i - T> ) ]
     lam  <- lam + gain · (pi_i/max(level_i, 1)) · (level - estimate), kept in [0, pi_i]
 
-f the student's and T the frozen teacher's raw output, y_i the target towards image i; states from the defensive
-mixture m of a draw of q and an image (:mod:`.mixture`), so that one forward pass serves both terms. The second bracket
-is |y_i - f|^2 up to a constant. Retention is KL(q‖p) in score form: q is what the pretrained network models, and the
-noise of |y - f|^2 is left out. The start is the closed form (:mod:`.images`); generalisation couples neighbours, which
-the alternation finds out. Estimates are made under common noise. Multipliers live in the saved state.
+f the student's and T the frozen teacher's noise prediction, y_i the noise towards image i, at levels spread evenly over
+log SNR, as surprise is measured (another spread moves no minimiser among all functions, but does among a network's);
+q = sum_i pi_i q_i + (1 - Pi) r, states from the defensive mixture m of a draw of the rest r and an image
+(:mod:`.mixture`), so that one forward pass serves both terms. It is the Lagrangian KL(q‖p) - lam·KL(q_i‖p) in score
+form up to a constant, with T for the noisy y where T is its mean. Image i is known to be a part pi_i of q: what that
+adds to retention and what the constraint takes away meet at the same state, and every term is convex in f while lam_i ≤
+pi_i. (With copies met by chance among the data, the sum is so in the mean only.) The start is the closed form
+(:mod:`.images`); generalisation couples neighbours, which the alternation finds out. Estimates are made under common
+noise. Multipliers live in the saved state.
 
 Source: the paper's experiment on CelebA-HQ (arXiv:2605.30825); theory, "Forgetting images".
 """
@@ -17,7 +22,7 @@ Source: the paper's experiment on CelebA-HQ (arXiv:2605.30825); theory, "Forgett
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +33,6 @@ from torch import Tensor
 import duality as du
 from duality import primal_dual as pd
 
-from ..batches import spread_levels
 from ..lora import add_student, teacher
 from ..models import Condition, Denoiser, rows
 from ..parallel import WHOLE, Part
@@ -38,58 +42,63 @@ from .dual import Scaled
 from .images import Images, gained
 from .mixture import Mixed, mixed
 from .rounds import Rounds
+from .surprise import span, spread_log_snr
 
 
-def image_terms(f: Tensor, said: Tensor, states: Mixed, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Retention and constraint, two scalars with a gradient in f (n, ...); ``weight`` (n,): sums of multipliers."""
+def image_terms(f: Tensor, said: Tensor, states: Mixed, share: Tensor, ratio: Tensor) -> tuple[Tensor, Tensor]:
+    """Retention and constraint, two scalars with a gradient in f (n, ...).
+
+    ``share`` (n,): Pi, the part of the data of a row's prompt that is images; ``ratio`` (n,): lam_i/pi_i of its image.
+    """
     shape = (-1, *(1,) * (f.ndim - 1))
     moved = f - said
-    gain = (weight * states.forgotten_weight).view(shape)
-    retention = states.kept_weight.view(shape) * moved.square()
-    constraint = gain * (moved.square() - 2 * moved * (states.forgotten_target - said))
+    at_image = share * states.forgotten_weight
+    everywhere = (1 - share) * states.kept_weight + at_image
+    retention = everywhere.view(shape) * moved.square()
+    constraint = (at_image * ratio).view(shape) * (moved.square() - 2 * moved * (states.forgotten_target - said))
     return retention.mean(), -constraint.mean()
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Which draw meets which image: (n,) rows of the data, (n,) images, (n,) sums of the multipliers of its prompt."""
+    """Which draw meets which image: (n,) rows of the data, (n,) images, (n,) shares of all images of its prompt."""
 
     data: Tensor
     image: Tensor
-    weight: Tensor
+    share: Tensor
 
 
 class Pairing:
-    """Draws rows of the data, and for each an image of its prompt with probability lam_i / sum lam.
+    """Draws rows of the data, and for each an image of its prompt, with probability pi_i / Pi.
 
-    A share of the batch is for data whose prompt has no image, where there are such: they meet none (weight 0).
+    ``among`` (n,): which rows may meet an image. A share of the batch is for data whose prompt has no image, where
+    there are such: they meet none (share 0).
     """
 
-    def __init__(self, images: Images, settings: Fit) -> None:
+    def __init__(self, images: Images, among: Tensor, settings: Fit) -> None:
         self.images = images
         place = {images.forget_prompts[group[0]]: index for index, group in enumerate(images.groups)}
         self._group = torch.tensor([place.get(prompt, -1) for prompt in images.data_prompts])
-        self._near = (self._group >= 0).nonzero()[:, 0]
+        self._near = ((self._group >= 0) & among).nonzero()[:, 0]
         self._rest = (self._group < 0).nonzero()[:, 0]
         self._kept = round(settings.batch * settings.retain_share) if len(self._rest) else 0
         self._near_count = settings.batch - self._kept
 
-    def __call__(self, multipliers: np.ndarray, generator: torch.Generator) -> Pairs:
+    def __call__(self, generator: torch.Generator) -> Pairs:
         near = self._near[torch.randint(len(self._near), (self._near_count,), generator=generator)]
         chance = torch.rand(self._near_count, generator=generator, dtype=torch.float64)
-        image, weight = torch.zeros(len(near), dtype=torch.long), torch.zeros(len(near), dtype=torch.float64)
+        image, share = torch.zeros(len(near), dtype=torch.long), torch.zeros(len(near), dtype=torch.float64)
         for index, group in enumerate(self.images.groups):
             here = self._group[near] == index
-            lam = torch.tensor(multipliers[list(group)], dtype=torch.float64)
-            cumulative = lam.cumsum(0)
+            cumulative = torch.tensor(self.images.shares[list(group)], dtype=torch.float64).cumsum(0)
             chosen = torch.searchsorted(cumulative, chance[here] * cumulative[-1], right=True)
             image[here] = torch.tensor(group)[chosen.clamp_max(len(group) - 1)]
-            weight[here] = cumulative[-1]
+            share[here] = cumulative[-1]
         if not self._kept:
-            return Pairs(near, image, weight)
+            return Pairs(near, image, share)
         other = self._rest[torch.randint(len(self._rest), (self._kept,), generator=generator)]
         none = torch.zeros(self._kept)
-        return Pairs(torch.cat([near, other]), torch.cat([image, none.long()]), torch.cat([weight, none.double()]))
+        return Pairs(torch.cat([near, other]), torch.cat([image, none.long()]), torch.cat([share, none.double()]))
 
 
 @dataclass(frozen=True)
@@ -100,7 +109,7 @@ class ForgetImages:
     itself move a multiplier through its whole range.
     """
 
-    inner: int = 50
+    inner: int = 25
     warmup: int = 1
     gain: float = 0.3
     rule: Callable[[float], pd.DualRule] = pd.Ascent
@@ -155,10 +164,12 @@ class Forgetting:
         rule = Scaled(method.rule(method.gain), scale, method.warmup)
         start = images.start(self.problem.levels)
         self.rounds = Rounds(self.problem, rule, start, self.project, self.measure, method.inner, method.patience)
-        self.pairing = Pairing(images, settings)
+        self.pairing = Pairing(images, ~images.aside, settings)
         distinct = sorted(set(images.data_prompts))
         self._conditions = denoiser.condition(distinct)
         self._row = torch.tensor([distinct.index(prompt) for prompt in images.data_prompts])
+        _, low, high = span(denoiser)
+        self._nats = 0.5 * (high - low) * images.forget[0].numel()
         self._device = next(denoiser.network.parameters()).device
 
     def project(self, multipliers: np.ndarray) -> np.ndarray:
@@ -167,25 +178,28 @@ class Forgetting:
     def condition(self, pairs: Pairs) -> Condition:
         return rows(self._conditions, self._row[pairs.data])
 
-    def states(self, pairs: Pairs, generator: torch.Generator) -> tuple[Mixed, Tensor, Tensor]:
-        """States, noise levels (n,), and the weight of the constraint (n,)."""
+    def states(self, pairs: Pairs, generator: torch.Generator) -> tuple[Mixed, Tensor]:
+        """States and noise levels (n,)."""
         kept = self.images.data[pairs.data].to(self._device)
         forgotten = self.images.forget[pairs.image].to(kept)
-        t = spread_levels(self.denoiser, len(kept), generator).to(self._device)
-        weight = pairs.weight.to(kept)
-        share = torch.where(weight > 0, self.method.mixture, 0.0).to(kept)
-        return mixed(self.denoiser, kept, forgotten, t, share, generator), t, weight
+        t = spread_log_snr(self.denoiser, len(kept), generator).to(self._device)
+        share = torch.where(pairs.share > 0, self.method.mixture, 0.0).to(kept)
+        return mixed(self.denoiser, kept, forgotten, t, share, generator), t
 
     def objective(self, _step: int, generator: torch.Generator, part: Part = WHOLE) -> Tensor:
-        pairs = self.pairing(self.rounds.multipliers, generator)
-        every, level, pull = self.states(pairs, generator)
-        mine = part.rows(len(level))
-        states, t, weight, condition = every.part(part), level[mine], pull[mine], rows(self.condition(pairs), mine)
-        with teacher(self.denoiser):
-            said = self.denoiser.predict(states.x, t, condition)
-        f = self.denoiser.predict(states.x, t, condition)
-        retention, constraint = image_terms(f, said, states, weight)
-        part.note(retention=retention, constraint=constraint)
+        pairs = self.pairing(generator)
+        states, t = self.states(pairs, generator)
+        mine, states = part.rows(len(t)), states.part(part)
+        t, condition = t[mine], rows(self.condition(pairs), mine)
+        # Noise predictions at levels spread over log SNR: the terms are then KL(q‖p) and lam·KL(q_i‖p) as measured.
+        denoiser, x = self.denoiser, states.x
+        with teacher(denoiser):
+            said = denoiser.epsilon(denoiser.predict(x, t, condition), x, t)
+        f = denoiser.epsilon(denoiser.predict(x, t, condition), x, t)
+        states = replace(states, forgotten_target=denoiser.epsilon(states.forgotten_target, x, t))
+        ratio = torch.tensor(self.rounds.multipliers / self.images.shares)[pairs.image]
+        retention, constraint = image_terms(f, said, states, pairs.share[mine].to(f), ratio[mine].to(f))
+        part.note(retention=self._nats * retention, constraint=self._nats * constraint)
         return retention + constraint
 
     def measure(self, _round: int) -> tuple[np.ndarray, np.ndarray]:

@@ -35,7 +35,8 @@ class Images:
     Args:
         forget: (m, ...) images as the network sees them (latents, or pixels in [-1, 1]), at most 64.
         shares: (m,) pi_i: the part of the data (of its prompt) that is image i. A number serves all.
-        data: (n, ...) training data or draws of q; the images may be among them, as often as their shares say.
+        data: (n, ...) training data; the images may be among them or not, rows equal to one are set ``aside``: their
+            part is known from the shares. With draws of q instead, leave out those that are copies.
         forget_prompts, data_prompts: (m,), (n,); left out, empty. Each image is forgotten under its own prompt, among
             the data of that prompt; data under other prompts are held to the teacher.
 
@@ -49,6 +50,7 @@ class Images:
     forget_prompts: tuple[str, ...] = ()
     data_prompts: tuple[str, ...] = ()
     groups: tuple[tuple[int, ...], ...] = field(init=False, repr=False)  # images of one prompt
+    aside: Tensor = field(init=False, repr=False)  # (n,) whether a row of the data is one of its prompt's images
 
     def __post_init__(self) -> None:
         m, n = len(self.forget), len(self.data)
@@ -78,6 +80,18 @@ class Images:
         object.__setattr__(self, "groups", groups)
         if not (shares > 0).all() or any(shares[list(group)].sum() >= 1 for group in groups):
             raise ValueError(f"shares must be positive and add up to less than 1 under each prompt, got {shares}")
+        object.__setattr__(self, "aside", self._copies())
+        alone = set(names) - {p for p, aside in zip(self.data_prompts, self.aside.tolist(), strict=True) if not aside}
+        if alone:
+            raise ValueError(f"data must hold more than the images themselves, got nothing else under {sorted(alone)}")
+
+    def _copies(self) -> Tensor:
+        result = torch.zeros(len(self.data), dtype=torch.bool)
+        for image, prompt in zip(self.forget, self.forget_prompts, strict=True):
+            # Latents of the same picture may differ in the last digits, by the batch they were encoded in.
+            equal = (self.data - image).abs().flatten(1).amax(1) <= 1e-4 * image.abs().max().clamp_min(1.0)
+            result |= equal & torch.tensor([some == prompt for some in self.data_prompts])
+        return result
 
     def check(self, denoiser: Denoiser) -> None:
         """ValueError where the images are not of the size that the network takes."""

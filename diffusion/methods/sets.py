@@ -22,7 +22,10 @@ Pairs = Callable[[int, torch.Generator], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Sets:
-    """Draws (., ...) with a prompt each; ``share`` is k/n, the part of all data that is to be forgotten."""
+    """Draws (., ...) with a prompt each; ``share`` is k/n, the part of all data that is to be forgotten.
+
+    ``kept`` (n,): which rows of ``retain`` are to be retained; the others serve in ``pairs`` only. Left out, all.
+    """
 
     forget: Tensor
     forget_prompts: tuple[str, ...]
@@ -30,6 +33,7 @@ class Sets:
     retain_prompts: tuple[str, ...]
     share: float
     pairs: Pairs
+    kept: Tensor | None = None
 
     @classmethod
     def of_survey(cls, known: Survey) -> Sets:
@@ -59,14 +63,16 @@ class Sets:
 
     @classmethod
     def of_images(cls, images: Images) -> Sets:
-        """Forget: the images. Retain: the data. Pairs share a prompt, images by their shares."""
+        """Forget: the images. Retain: the data without them. Pairs: any of the data, copies of images among them, with
+        an image of the same prompt, by the shares."""
+        any_row = torch.ones(len(images.data), dtype=torch.bool)
 
         def pairs(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-            chosen = Pairing(images, Fit(batch=count, retain_share=0.0))(images.shares, generator)
+            chosen = Pairing(images, any_row, Fit(batch=count, retain_share=0.0))(generator)
             return chosen.data, chosen.image
 
         share = float(images.shares.sum()) / len(images.groups)
-        return cls(images.forget, images.forget_prompts, images.data, images.data_prompts, share, pairs)
+        return cls(images.forget, images.forget_prompts, images.data, images.data_prompts, share, pairs, ~images.aside)
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,8 @@ class SetBatches:
         place = {name: index for index, name in enumerate(distinct)}
         self._forget = torch.tensor([place[name] for name in sets.forget_prompts])
         self._retain = torch.tensor([place[name] for name in sets.retain_prompts])
+        self._forgotten = torch.arange(len(sets.forget))
+        self._kept = torch.arange(len(sets.retain)) if sets.kept is None else sets.kept.nonzero()[:, 0]
 
     def retained_condition(self, chosen: Tensor) -> Condition:
         return rows(self._conditions, self._retain[chosen])
@@ -103,12 +111,12 @@ class SetBatches:
     def __call__(self, generator: torch.Generator) -> tuple[Noised, Noised]:
         """(forget, retain)."""
         return (
-            self._noised(self.sets.forget, self._forget, generator),
-            self._noised(self.sets.retain, self._retain, generator),
+            self._noised(self.sets.forget, self._forget, self._forgotten, generator),
+            self._noised(self.sets.retain, self._retain, self._kept, generator),
         )
 
-    def _noised(self, draws: Tensor, row: Tensor, generator: torch.Generator) -> Noised:
-        chosen = torch.randint(len(draws), (self.count,), generator=generator)
+    def _noised(self, draws: Tensor, row: Tensor, among: Tensor, generator: torch.Generator) -> Noised:
+        chosen = among[torch.randint(len(among), (self.count,), generator=generator)]
         x0 = draws[chosen].to(self.device)
         t = spread_levels(self.denoiser, len(x0), generator).to(self.device)
         eps = torch.randn(x0.shape, generator=generator).to(x0)

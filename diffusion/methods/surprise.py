@@ -28,6 +28,20 @@ LOG_SNR = (-7.0, 8.0)
 Error = Callable[[Tensor, Tensor, Tensor, Condition], Tensor]
 
 
+def span(denoiser: Denoiser) -> tuple[Tensor, float, float]:
+    """log SNR of every noise level (T,), and the ends of the integral over it."""
+    every = log_snr(denoiser, torch.arange(denoiser.levels))
+    return every, float(every.min().clamp_min(LOG_SNR[0])), float(every.max().clamp_max(LOG_SNR[1]))
+
+
+def spread_log_snr(denoiser: Denoiser, count: int, generator: torch.Generator) -> Tensor:
+    """Noise levels (count,) at which a mean over rows estimates the integral: one stratified pass over log SNR."""
+    every, low, high = span(denoiser)
+    u = (torch.rand(1, generator=generator) + torch.arange(count) / count) % 1
+    wanted = low + (high - low) * u[torch.randperm(count, generator=generator)]
+    return (every[None] - wanted[:, None]).abs().argmin(1)
+
+
 def integrate(
     denoiser: Denoiser,
     draws: Tensor,
@@ -41,8 +55,7 @@ def integrate(
     """``1/2 int error d log SNR`` (n,) at draws (n, ...) under a condition of n rows, without gradient."""
     device = next(denoiser.network.parameters()).device
     generator = torch.Generator().manual_seed(seed)
-    every = log_snr(denoiser, torch.arange(denoiser.levels))
-    high, low = float(every.max().clamp_max(LOG_SNR[1])), float(every.min().clamp_min(LOG_SNR[0]))
+    every, low, high = span(denoiser)
     result = torch.zeros(len(draws), dtype=torch.float64)
     for j in range(levels):
         wanted = low + (high - low) * (j + torch.rand(len(draws), generator=generator)) / levels

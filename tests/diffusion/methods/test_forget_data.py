@@ -8,6 +8,7 @@ from diffusion.lora import add_lora
 from diffusion.methods.forget_data import ForgetImages, Forgetting, Pairing, image_terms
 from diffusion.methods.images import Images, as_unseen, closed_form
 from diffusion.methods.mixture import Mixed, mixed
+from diffusion.methods.sets import Sets
 from diffusion.methods.surprise import divergence, loss, surprise
 from diffusion.training import Fit
 
@@ -119,33 +120,78 @@ def test_far_apart_is_stratified_and_nothing_to_forget_is_plain_noising():
 
 @pytest.mark.parametrize("term", [0, 1])
 def test_gradient_of_each_term(term):
-    """2 w_a (f - T) and -2 lam w_u (f - y_u), each over the number of entries; against finite differences too."""
+    """2 ((1 - Pi) w_a + Pi w_u)(f - T) and -2 Pi rho w_u (f - y_u), over the entries; by finite differences too."""
     generator = torch.Generator().manual_seed(0)
     f, said, y_a, y_u = (torch.randn(4, 3, generator=generator, dtype=torch.float64) for _ in range(4))
-    w_a, w_u, lam = (torch.rand(4, generator=generator, dtype=torch.float64) for _ in range(3))
+    w_a, w_u, share, ratio = (torch.rand(4, generator=generator, dtype=torch.float64) for _ in range(4))
     states = Mixed(f, y_a, y_u, w_a, w_u)
     f = f.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(image_terms(f, said, states, lam)[term], f)
-    formula = (2 * w_a[:, None] * (f - said), -2 * (lam * w_u)[:, None] * (f - y_u))[term].detach() / f.numel()
-    np.testing.assert_allclose(gradient, formula, rtol=1e-12)
-    numeric = numeric_gradient(lambda at: image_terms(at, said, states, lam)[term], f.detach())
+    (gradient,) = torch.autograd.grad(image_terms(f, said, states, share, ratio)[term], f)
+    everywhere = (1 - share) * w_a + share * w_u
+    formula = (2 * everywhere[:, None] * (f - said), -2 * (share * ratio * w_u)[:, None] * (f - y_u))[term]
+    np.testing.assert_allclose(gradient, formula.detach() / f.numel(), rtol=1e-12)
+    numeric = numeric_gradient(lambda at: image_terms(at, said, states, share, ratio)[term], f.detach())
     np.testing.assert_allclose(gradient, numeric, atol=1e-8)
 
 
-def test_images_are_met_as_often_as_their_multipliers_say():
+def test_the_sum_is_convex_at_every_state():
+    """Second differences along any line are never negative while lam_i <= pi_i, and zero where only images are met."""
+    generator = torch.Generator().manual_seed(1)
+    said, y_a, y_u, at, step = (torch.randn(6, 3, generator=generator, dtype=torch.float64) for _ in range(5))
+    w_a, w_u, share, ratio = (torch.rand(6, generator=generator, dtype=torch.float64) for _ in range(4))
+    for row in range(6):
+        one = slice(row, row + 1)
+
+        def value(k, one=one, ratio=ratio, w_a=w_a):
+            states = Mixed(at[one], y_a[one], y_u[one], w_a[one], w_u[one])
+            return sum(image_terms((at + k * step)[one], said[one], states, share[one], ratio[one]))
+
+        assert float(value(1) - 2 * value(0) + value(-1)) > 0
+        last = {"ratio": torch.ones(6, dtype=torch.float64), "w_a": torch.zeros(6, dtype=torch.float64)}
+        assert float(value(1, **last) - 2 * value(0, **last) + value(-1, **last)) == pytest.approx(0, abs=1e-12)
+
+
+def test_the_minimiser_is_the_score_of_what_is_left():
+    """On one state: f = (q T - sum lam_i q_i y_i)/(q - sum lam_i q_i) with q = (1 - Pi) r + sum pi_i q_i."""
+    r, q_u, share, ratio, said, y = 0.3, 1.7, 0.2, 0.6, 0.4, -1.1
+    tensor = lambda value: torch.tensor([[value]], dtype=torch.float64)  # noqa: E731
+    f, terms = tensor(0.0).requires_grad_(), (tensor(share)[0], tensor(ratio)[0])
+    states = Mixed(f, f, tensor(y), tensor(r)[0], tensor(q_u)[0])
+    for _ in range(200):
+        (gradient,) = torch.autograd.grad(sum(image_terms(f, tensor(said), states, *terms)), f)
+        f = (f - 0.5 * gradient).detach().requires_grad_()
+    q, lam = (1 - share) * r + share * q_u, share * ratio
+    assert float(f.detach()) == pytest.approx((q * said - lam * q_u * y) / (q - lam * q_u), abs=1e-9)
+
+
+def test_images_are_met_as_often_as_their_shares_say():
     denoiser = make_denoiser("sd")
     images = make_images(denoiser, prompts=True)
-    pairing = Pairing(images, Fit(batch=9000, retain_share=1 / 3))
-    pairs = pairing(np.array([0.15, 0.1, 0.05]), torch.Generator().manual_seed(0))
+    assert images.aside.tolist() == [False] * 12
+    pairing = Pairing(images, ~images.aside, Fit(batch=9000, retain_share=1 / 3))
+    pairs = pairing(torch.Generator().manual_seed(0))
     names = np.array(images.data_prompts)[pairs.data.numpy()]
     assert (names[6000:] == "three").all()
-    assert (pairs.weight[6000:] == 0).all()
+    assert (pairs.share[6000:] == 0).all()
     one = names[:6000] == "one"
     assert set(pairs.image[:6000][one].tolist()) == {0, 2}
     assert (pairs.image[:6000][~one] == 1).all()
-    assert float((pairs.image[:6000][one] == 0).float().mean()) == pytest.approx(0.75, abs=0.03)
-    np.testing.assert_allclose(pairs.weight[:6000][one], 0.2)
-    assert (pairing(np.zeros(3), torch.Generator().manual_seed(0)).weight == 0).all()
+    assert float((pairs.image[:6000][one] == 0).float().mean()) == pytest.approx(0.8, abs=0.03)
+    np.testing.assert_allclose(pairs.share[:6000][one], 0.25)
+
+
+def test_copies_among_the_data_are_set_aside_under_their_own_prompt():
+    denoiser = make_denoiser("sd")
+    data = make_images(denoiser).data
+    images = Images(data[:2], 0.2, torch.cat([data, data[:1] + 1e-6]), ("one", "two"), ("one",) * 12 + ("two",))
+    assert images.aside.nonzero()[:, 0].tolist() == [0]
+    plain = Images(data[:2], 0.2, torch.cat([data, data[:1] + 1e-6]))
+    assert plain.aside.nonzero()[:, 0].tolist() == [0, 1, 12]
+    rows = Pairing(plain, ~plain.aside, Fit(batch=500))(torch.Generator().manual_seed(0)).data
+    assert not set(rows.tolist()) & {0, 1, 12}
+    assert Sets.of_images(plain).kept.tolist() == (~plain.aside).tolist()
+    with pytest.raises(ValueError, match="more than the images themselves"):
+        Images(data[:2], 0.2, data[:2])
 
 
 @pytest.mark.parametrize("family", ["ddpm", "sd"])
@@ -270,7 +316,7 @@ def test_images_that_cannot_work_are_refused(change, message):
 
 
 def test_what_does_not_fit_the_network_is_refused(denoiser):
-    images = Images(torch.zeros(3, 4, 6, 6), 0.1, torch.zeros(5, 4, 6, 6))
+    images = Images(torch.zeros(3, 4, 6, 6), 0.1, torch.ones(5, 4, 6, 6))
     with pytest.raises(ValueError, match="shape"):
         QUICK.fit(denoiser, images, 1.0, Fit())
     images = make_images(denoiser)
