@@ -35,13 +35,13 @@ def run_demo(
     denoiser = StableDiffusion(load_pipeline("digits"))
     wanted = witness.asked(concept)
     assert wanted is not None  # prompts_for has refused every other prompt
-    budget = Budget(seed=seed, anchor_draws=2000, elbo_draws=120, head_steps=300)
+    budget = Budget(seed=seed, anchor_draws=2000, elbo_draws=120)
     result = unlearn(
         denoiser,
         prompts,
         du.Likelihood(level),
         budget=budget,
-        fit=Fit(seed=seed),
+        fit=Fit(steps=300, seed=seed),
         evaluation=Evaluation(anchor=judged, retained=400),
         witness=witness,
         cache_folder=cache_folder,
@@ -53,8 +53,8 @@ def run_demo(
     network.disable_adapters()
     known = result.survey
     since = time.monotonic()
-    guided = _guided(denoiser, result, result.solution.guidance, judged, seed, "guided", witness)
-    fixed = _guided(denoiser, result, constant(CONSTANT), judged // 8, seed, f"constant strength {CONSTANT}", witness)
+    guided = _guided(denoiser, result, result.solution.guidance, judged, "guided", witness)
+    fixed = _guided(denoiser, result, constant(CONSTANT), judged // 8, f"constant strength {CONSTANT}", witness)
     clock["guided draws"] = time.monotonic() - since
     compared = compare(denoiser, known, witness, thorough=False)
     before = result.samples["before, anchor"]
@@ -87,12 +87,12 @@ def _guided(
     result: Unlearned,
     strength: Any,
     count: int,
-    seed: int,
     name: str,
     witness: DigitsWitness,
 ) -> Sample:
     wanted = [result.survey.prompts.anchor] * count
-    latents = guided_draws(denoiser, result.survey, strength, wanted, seed=7000 + seed, title=f"{name} draws")
+    noise = result.survey.budget.anchor_seed
+    latents = guided_draws(denoiser, result.survey, strength, wanted, seed=noise, title=f"{name} draws")
     return take_sample(name, denoiser.pipeline, wanted, latents, witness)
 
 
@@ -191,7 +191,8 @@ def _page(
                 ["after", "energy distance", "noise floor, 95 %", *(f"largest class shift, {j}" for j in judges)],
                 change,
             )
-            + "<p>Energy distance between draws that do not show the concept, before and after, in 8x8 pixels.</p>"
+            + "<p>Energy distance between draws that do not show the concept, before and after, in 8x8 pixels. Both "
+            "start from the same noise.</p>"
             + table(["other digits: prompts obeyed", *judges], obeyed)
             + bars(
                 {

@@ -22,6 +22,10 @@ from torch import Tensor, nn
 from .models import Condition, Denoiser, add_noise, repeat
 from .unlabelled import contrast_loss, label_shares
 
+# A network's features are redundant, and its prompted draws now and then show something else: a head that sees half of
+# them at a time does not learn those draws by heart. At least about 64 stay in any case.
+DROPPED = 0.5
+
 
 class Bottleneck:
     """Catches the bottleneck's activations of the running forward pass: ``with Bottleneck(denoiser) as caught``.
@@ -76,9 +80,7 @@ class ContrastHead(nn.Module):
         frequencies = torch.exp(torch.linspace(math.log(0.1), math.log(1.5), 8))
         self.register_buffer("frequencies", frequencies)
         classes = len(shares)
-        # A network's features are redundant, and its prompted draws now and then show something else: a head that sees
-        # a fifth of them at a time cannot learn those draws by heart. About 64 stay in any case.
-        self.dropped = max(0.0, min(0.8, 1 - 64 / width))
+        self.dropped = max(0.0, min(DROPPED, 1 - 64 / width))
         self.members = nn.ModuleList(
             nn.ModuleDict(
                 {

@@ -32,7 +32,10 @@ from .training import Fit
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How many draws are judged after the fit."""
+    """How many draws are judged after the fit.
+
+    Draws of the anchor start from the noise of the draws of q before, all others from ``seed``.
+    """
 
     anchor: int = 2000
     per_wording: int = 40
@@ -182,7 +185,7 @@ def measure_lora(
             latents = draw(
                 pipeline,
                 some,
-                seed=evaluation.seed + index,
+                seed=known.budget.anchor_seed if name == "anchor" else evaluation.seed + index,
                 steps=known.budget.sampler_steps,
                 progress=shown.update,
             )
