@@ -155,7 +155,7 @@ FOLLOW = """
 const main = document.querySelector('main');
 if (main) main.dataset.section = told.data.section[0];
 window.history.replaceState(null, '', '?view=' + told.data.link[0]);
-setTimeout(window.name_entries, 60);
+for (const wait of [60, 600]) setTimeout(window.name_entries, wait);  // new widgets may take a moment to be drawn
 """
 
 # Sliders, the boxes beside them and buttons with a picture have no name that a screen reader could read: they get that
@@ -180,11 +180,13 @@ window.name_entries = () => {
         one.setAttribute('aria-label', spin ? (spin[1] === 'up' ? 'more' : 'less') : one.className.split(' ')[0]);
       } else if (one.matches('.noUi-handle, input') && !(one.matches('input') && named(one))) {
         let name = one.type === 'checkbox' ? one.nextElementSibling?.textContent ?? '' : '';
-        for (let k = 0, at = root; k < 3 && at && !name; k++) {
+        // What is not shown has no text of its own, and would take that of something else.
+        for (let k = 0, at = root; k < 3 && at && !name && one.checkVisibility(); k++) {
           name = words(at);
           at = at.host?.getRootNode();
         }
         if (name) one.setAttribute('aria-label', name);
+        else one.removeAttribute('aria-label');
       }
     }
   };
