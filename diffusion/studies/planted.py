@@ -1,0 +1,136 @@
+"""Forget eight planted images of real digits: ``python -m diffusion.studies.planted --output runs/planted``.
+
+1. Two models (:mod:`.planted_model`): one that was never shown the planted images, and one that copies them.
+2. Levels: as surprising as an image never seen. :class:`diffusion.methods.ForgetImages`, and NegGrad, SISS and
+   EraseDiff on the same adapters, budget, batches and seed.
+3. Draws of every model, compared (:mod:`.planted_measures`): copies, quality, and the multipliers beside repeats.
+
+Everything is a function of ``--seed``; what was finished or checkpointed is not done again. Leaves ``study.json``, a
+table and a picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from ..draws import draw
+from ..lora import remove_lora
+from ..methods import IMAGE_METHODS, Images, as_unseen
+from ..methods.base import Outcome
+from ..methods.surprise import surprise
+from ..models import denoiser_of
+from ..output import whole
+from ..training import Fit
+from .planted_model import Models, make_models, make_stage
+from .planted_picture import picture
+from .planted_report import as_json, table, thresholds
+
+SAMPLER_STEPS = 25
+BATCH = 32
+NOISE_LEVELS = 30  # of a level that is asked for; of the gap to the never-shown model, four times as many
+
+
+def cached_draws(path: Path, pipeline: Any, count: int, seed: int) -> Tensor:
+    """Draws (n, 1, 8, 8) of a pipeline, made where they are not there yet."""
+    if path.exists():
+        return load_file(path)["draws"]
+    with tqdm(total=count, desc=f"draws: {path.stem}") as bar:
+        draws = draw(pipeline, [""] * count, seed=seed, steps=SAMPLER_STEPS, batch=250, progress=bar.update)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as partial:
+        save_file({"draws": draws.contiguous()}, partial)
+    return draws
+
+
+def forget(name: str, pipeline: Any, images: Images, levels: np.ndarray, settings: Fit, folder: Path) -> Outcome:
+    """One method's fit into adapters on the pipeline's network, resumed from its checkpoint in the folder."""
+    remove_lora(denoiser_of(pipeline))
+    with tqdm(total=settings.steps, desc=f"forget: {name}") as bar:
+        return IMAGE_METHODS[name]().fit(
+            denoiser_of(pipeline),
+            images,
+            levels,
+            settings,
+            checkpoint=folder / f"{name}.safetensors",
+            every=100,
+            progress=bar.update,
+        )
+
+
+def gap_to_never_shown(models: Models, planted: Tensor) -> np.ndarray:
+    """Nats by which the never-shown model is more surprised at each image (8,): what forgetting would have to undo."""
+    value = []
+    for pipeline in (models.base, models.copy):
+        denoiser = denoiser_of(pipeline)
+        value.append(
+            surprise(
+                denoiser, planted, denoiser.condition([""] * len(planted)), levels=4 * NOISE_LEVELS, seed=5
+            ).numpy()
+        )
+    return np.asarray(value[0] - value[1])
+
+
+def run(output: Path, *, seed: int, steps: int, further: int, fit_steps: int, draws: int) -> dict[str, Any]:
+    """The study; returns what ``study.json`` holds."""
+    from matplotlib.figure import Figure
+
+    started = time.process_time()
+    stage = make_stage(seed)
+    models = make_models(stage, output / "models", steps=steps, further=further, seed=seed)
+    images = Images(stage.planted, stage.shares, stage.data)
+    levels = as_unseen(denoiser_of(models.copy), images, stage.held_out, noise_levels=NOISE_LEVELS, seed=11)
+    gap = gap_to_never_shown(models, stage.planted)
+
+    def drawn(name: str, pipeline: Any, offset: int = 0) -> Tensor:
+        return cached_draws(output / "draws" / f"{name}.safetensors", pipeline, draws, 100 * seed + 7 + offset)
+
+    outcomes: dict[str, Outcome] = {}
+    after: dict[str, Tensor] = {}
+    for name in IMAGE_METHODS:
+        settings = Fit(steps=fit_steps, batch=BATCH, seed=seed)
+        outcomes[name] = forget(name, models.copy, images, levels, settings, output / "fits")
+        after[name] = drawn(name, models.copy)
+    remove_lora(denoiser_of(models.copy))
+    threshold = thresholds(drawn("threshold", models.base, 1), stage.planted)
+    shown = {"never shown": drawn("never shown", models.base), "before": drawn("before", models.copy), **after}
+    result = as_json(stage, levels, gap, threshold, shown, outcomes)
+    result["settings"] = {
+        "seed": seed, "steps": steps, "further": further, "fit_steps": fit_steps, "draws": draws,
+        "sampler_steps": SAMPLER_STEPS, "processor_seconds_this_time": round(time.process_time() - started),
+    }  # fmt: skip
+    with whole(output / "study.json") as partial:
+        partial.write_text(json.dumps(result, indent=1) + "\n")
+    figure = Figure(figsize=(9.2, 8.2), layout="constrained")
+    picture(result, figure)
+    with whole(output / "study.png") as partial:
+        figure.savefig(partial, dpi=130, format="png")
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--output", type=Path, required=True, help="folder for models, draws, fits and results")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=4000, help="of the base model")
+    parser.add_argument("--further", type=int, default=1200, help="of the model that copies")
+    parser.add_argument("--fit-steps", type=int, default=600, help="of each method")
+    parser.add_argument("--draws", type=int, default=1000, help="of each model")
+    given = parser.parse_args()
+    result = run(
+        given.output, seed=given.seed, steps=given.steps, further=given.further, fit_steps=given.fit_steps,
+        draws=given.draws,
+    )  # fmt: skip
+    print(table(result))
+
+
+if __name__ == "__main__":
+    main()

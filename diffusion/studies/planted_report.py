@@ -1,0 +1,134 @@
+"""What the study found: copies and quality of one model's draws, all of it as JSON, and as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ..methods.base import Outcome
+from ..metrics import Frequency, frequency
+from .planted_measures import Array, Distance, features, kid, kid_change, similarity
+from .planted_model import Stage
+
+NEVER = 0.999  # a copy is more similar to its image than this part of what the never-shown model draws
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Of n draws: ``largest`` (8,) similarity to each image and ``nearest`` (8,), the draw that has it; ``each`` (8,)
+    share of draws above each image's threshold, ``copies`` above any; KID to held-out real digits."""
+
+    largest: Array
+    nearest: np.ndarray
+    each: Array
+    copies: Frequency
+    quality: Distance
+
+
+def thresholds(reference: Tensor, planted: Tensor) -> Array:
+    """(8,): above these a draw counts as a copy; from draws of the never-shown model that are used for nothing else."""
+    return np.asarray(np.quantile(similarity(features(reference), features(planted)), NEVER, axis=0))
+
+
+def reading(drawn: Tensor, planted: Tensor, real: Tensor, threshold: Array) -> Reading:
+    """Of draws (n, 1, 8, 8); ``real`` are held-out digits."""
+    near = similarity(features(drawn), features(planted))
+    above = near > threshold
+    quality = kid(features(drawn), features(real))
+    return Reading(near.max(0), near.argmax(0), above.mean(0), frequency(above.any(1)), quality)
+
+
+def _shades(pictures: Tensor) -> list[list[list[int]]]:
+    """Grey levels 0..16, as the digits were scanned."""
+    shades: list[list[list[int]]] = (8 * (pictures[:, 0].clamp(-1, 1) + 1)).round().int().tolist()
+    return shades
+
+
+def as_json(
+    stage: Stage,
+    levels: np.ndarray,
+    gap: np.ndarray,
+    threshold: Array,
+    shown: Mapping[str, Tensor],
+    outcomes: Mapping[str, Outcome],
+) -> dict[str, Any]:
+    """Plain data: everything that the table, the picture and the docs show. ``shown``: draws of each model."""
+    before = features(shown["before"])
+    models = {}
+    for name, draws in shown.items():
+        found = reading(draws, stage.planted, stage.held_out, threshold)
+        models[name] = {
+            "largest": found.largest.tolist(),
+            "share of each": found.each.tolist(),
+            "copies": {**asdict(found.copies), "value": found.copies.value, "stderr": found.copies.stderr},
+            "KID": asdict(found.quality),
+            "change of KID": asdict(kid_change(before, features(draws), features(stage.held_out))),
+            "pictures": _shades(draws[found.nearest]),
+        }
+    return {
+        "images": {
+            "repeats": stage.repeats.tolist(),
+            "shares": stage.shares.tolist(),
+            "levels": levels.tolist(),
+            "gap to never shown": gap.tolist(),
+            "threshold": threshold.tolist(),
+            "pictures": _shades(stage.planted),
+        },
+        "models": models,
+        "fits": {
+            name: {
+                "multipliers": None if np.isnan(outcome.multipliers).any() else outcome.multipliers.tolist(),
+                "gained": outcome.levels.tolist(),
+                "stderr": outcome.errors.tolist(),
+            }
+            for name, outcome in outcomes.items()
+        },
+    }
+
+
+def rank_correlation(one: Any, two: Any) -> float:
+    """Spearman's, of two lists of numbers."""
+    from scipy.stats import spearmanr
+
+    return float(spearmanr(one, two).statistic)
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """Text for a terminal: a line for each model, then a line for each image."""
+    images, models, fits = result["images"], result["models"], result["fits"]
+    levels, shares = np.array(images["levels"]), np.array(images["shares"])
+    lines = [f"{'model':12s} {'copies':>15s} {'largest similarity':>20s} {'KID':>17s} {'change':>18s} levels met"]
+    for name, some in models.items():
+        largest, copies = np.array(some["largest"]), Frequency(some["copies"]["hits"], some["copies"]["draws"])
+        met = ""
+        if name in fits:
+            gained, error = np.array(fits[name]["gained"][-1]), np.array(fits[name]["stderr"][-1])
+            met = f"{int((gained >= levels - 2 * error).sum())} of {len(levels)}"
+        quality, change = Distance(**some["KID"]), Distance(**some["change of KID"])
+        lines.append(
+            f"{name:12s} {copies!s:>15s} {largest.mean():.3f} ({largest.min():.3f}-{largest.max():.3f}) "
+            f"{quality!s:>17s} {change!s:>18s} {met}"
+        )
+    fit = fits["primal-dual"]
+    start, last = np.array(fit["multipliers"])[[0, -1]]
+    lines += [
+        "",
+        "repeats  share  level         gained   start     lam lam/share  largest before / after / never shown",
+    ]
+    for i in np.argsort(images["repeats"]):
+        near = " / ".join(f"{models[name]['largest'][i]:.3f}" for name in ("before", "primal-dual", "never shown"))
+        lines.append(
+            f"{images['repeats'][i]:7d} {shares[i]:6.4f} {levels[i]:6.1f} {fit['gained'][-1][i]:7.1f} ± "
+            f"{fit['stderr'][-1][i]:4.1f} {start[i]:7.4f} {last[i]:7.4f} {last[i] / shares[i]:9.2f}  {near}"
+        )
+    gap = images["gap to never shown"]
+    lines += [
+        "",
+        f"rank correlation of multipliers with repeats {rank_correlation(last, images['repeats']):.2f}, with levels "
+        f"{rank_correlation(last, levels):.2f}, with the gap to the never shown {rank_correlation(last, gap):.2f}",
+    ]
+    return "\n".join(lines)
