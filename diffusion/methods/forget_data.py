@@ -3,18 +3,21 @@ r"""Forgetting images: one constraint and one multiplier each, ForwardKL by the 
     min KL(q‖p)  s.t.  L_i(f) - L_i(T) ≥ level_i,    L_i = 1/2 E int |eps - eps_f(x_t^i)|^2 d log SNR    (nats)
 
     f    <- steps on  (1 - Pi) E_m[ w_a |f - T|^2 ]
-                      + sum_i E_m[ w_i ( (pi_i - lam_i) |f - T|^2 + 2 lam_i <f - T, y_i - T> ) ]
-    lam  <- lam + gain · (pi_i/max(level_i, 1)) · (level - estimate), kept in [0, pi_i]
+                      + sum_i E_m[ w_i ( (pi_i - lam_i)_+ |f - T|^2 + 2 lam_i <f - T, y_i - T> ) ]
+    lam  <- lam + gain · (pi_i/max(level_i, 1)) · (level - estimate), kept in [0, reach · pi_i]
 
 f the student's and T the frozen teacher's noise prediction, y_i the noise towards image i, at levels spread evenly over
 log SNR, as surprise is measured (another spread moves no minimiser among all functions, but does among a network's);
 q = sum_i pi_i q_i + (1 - Pi) r, states from the defensive mixture m of a draw of the rest r and an image
 (:mod:`.mixture`), so that one forward pass serves both terms. It is the Lagrangian KL(q‖p) - lam·KL(q_i‖p) in score
 form up to a constant, with T for the noisy y where T is its mean. Image i is known to be a part pi_i of q: what that
-adds to retention and what the constraint takes away meet at the same state, and every term is convex in f while lam_i ≤
-pi_i. (With copies met by chance among the data, the sum is so in the mean only.) The start is the closed form
-(:mod:`.images`); generalisation couples neighbours, which the alternation finds out. Estimates are made under common
-noise. Multipliers live in the saved state.
+adds to retention and what the constraint takes away meet at the same state, and every term is convex in f. (With copies
+met by chance among the data, the sum is so in the mean only.)
+
+Among all densities lam_i ≤ pi_i. A network that has to move its neighbours along pays more than that for a nat, and its
+multipliers may rise further; what would be concave then, -(lam_i - pi_i)|f - T|^2, is replaced by its tangent at the
+teacher, zero: an upper bound of the Lagrangian, as in the convex-concave procedure. The start is the closed form
+(:mod:`.images`). Estimates are made under common noise. Multipliers live in the saved state.
 
 Source: the paper's experiment on CelebA-HQ (arXiv:2605.30825); theory, "Forgetting images".
 """
@@ -55,7 +58,8 @@ def image_terms(f: Tensor, said: Tensor, states: Mixed, share: Tensor, ratio: Te
     at_image = share * states.forgotten_weight
     everywhere = (1 - share) * states.kept_weight + at_image
     retention = everywhere.view(shape) * moved.square()
-    constraint = (at_image * ratio).view(shape) * (moved.square() - 2 * moved * (states.forgotten_target - said))
+    curved, pushed = (at_image * ratio.clamp_max(1.0)).view(shape), (at_image * ratio).view(shape)
+    constraint = curved * moved.square() - 2 * pushed * moved * (states.forgotten_target - said)
     return retention.mean(), -constraint.mean()
 
 
@@ -104,16 +108,18 @@ class Pairing:
 @dataclass(frozen=True)
 class ForgetImages:
     """``mixture``: beta, the part of states that is drawn around images. ``repeats``: noises of a level's estimate.
+    ``reach``: how far above its share a multiplier may rise, at least 1.
 
     The rest as for :class:`diffusion.methods.primal_dual.PrimalDual`; a gain of 1 lets a miss as large as the level
     itself move a multiplier through its whole range.
     """
 
-    inner: int = 25
+    inner: int = 20
     warmup: int = 1
-    gain: float = 0.3
+    gain: float = 0.4
     rule: Callable[[float], pd.DualRule] = pd.Ascent
     mixture: float = 0.25
+    reach: float = 10.0
     noise_levels: int = 20
     repeats: int = 4
     patience: int | None = None
@@ -155,6 +161,8 @@ class Forgetting:
                 f"mixture must lie strictly between 0 and 1 and repeats be at least 2, got {method.mixture} and "
                 f"{method.repeats}"
             )
+        if not method.reach >= 1:
+            raise ValueError(f"reach must be at least 1, got {method.reach}")
         given = np.asarray(levels, float)
         if given.shape not in ((), (len(images.forget),)):
             raise ValueError(f"levels: shape {given.shape} given for {len(images.forget)} images; one, or one for each")
@@ -173,7 +181,7 @@ class Forgetting:
         self._device = next(denoiser.network.parameters()).device
 
     def project(self, multipliers: np.ndarray) -> np.ndarray:
-        return np.clip(multipliers, 0.0, self.images.shares)
+        return np.clip(multipliers, 0.0, self.method.reach * self.images.shares)
 
     def condition(self, pairs: Pairs) -> Condition:
         return rows(self._conditions, self._row[pairs.data])

@@ -93,7 +93,7 @@ def test_the_study_runs_and_runs_again_from_what_it_left(tmp_path, monkeypatch):
     quick = {"noise_levels": 1, "repeats": 2}
     methods = {"primal-dual": lambda: ForgetImages(inner=1, **quick), "siss": lambda: OnImages(SISS(), **quick)}
     monkeypatch.setattr(planted, "IMAGE_METHODS", methods)
-    size = {"seed": 0, "steps": 2, "further": 1, "fit_steps": 2, "draws": 12}
+    size = {"seed": 0, "steps": 2, "further": 1, "fit_steps": 2, "draws": 12, "methods": list(methods)}
     result = planted.run(tmp_path, **size)
     assert json.loads((tmp_path / "study.json").read_text()) == result
     assert (tmp_path / "study.png").stat().st_size > 10_000

@@ -120,22 +120,31 @@ def test_far_apart_is_stratified_and_nothing_to_forget_is_plain_noising():
 
 @pytest.mark.parametrize("term", [0, 1])
 def test_gradient_of_each_term(term):
-    """2 ((1 - Pi) w_a + Pi w_u)(f - T) and -2 Pi rho w_u (f - y_u), over the entries; by finite differences too."""
+    """2 ((1 - Pi) w_a + Pi w_u)(f - T) and -2 Pi rho w_u (f - y_u), over the entries; by finite differences too.
+
+    Above rho = 1 the second is that at rho = 1, less 2 Pi (rho - 1) w_u (T - y_u): the rest of it at f = T.
+    """
     generator = torch.Generator().manual_seed(0)
     f, said, y_a, y_u = (torch.randn(4, 3, generator=generator, dtype=torch.float64) for _ in range(4))
     w_a, w_u, share, ratio = (torch.rand(4, generator=generator, dtype=torch.float64) for _ in range(4))
+    ratio[2:] += 1
     states = Mixed(f, y_a, y_u, w_a, w_u)
     f = f.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(image_terms(f, said, states, share, ratio)[term], f)
     everywhere = (1 - share) * w_a + share * w_u
-    formula = (2 * everywhere[:, None] * (f - said), -2 * (share * ratio * w_u)[:, None] * (f - y_u))[term]
+    to_image = (
+        -2
+        * (share * w_u)[:, None]
+        * torch.where(ratio[:, None] <= 1, ratio[:, None] * (f - y_u), (f - y_u) + (ratio[:, None] - 1) * (said - y_u))
+    )
+    formula = (2 * everywhere[:, None] * (f - said), to_image)[term]
     np.testing.assert_allclose(gradient, formula.detach() / f.numel(), rtol=1e-12)
     numeric = numeric_gradient(lambda at: image_terms(at, said, states, share, ratio)[term], f.detach())
     np.testing.assert_allclose(gradient, numeric, atol=1e-8)
 
 
 def test_the_sum_is_convex_at_every_state():
-    """Second differences along any line are never negative while lam_i <= pi_i, and zero where only images are met."""
+    """Second differences along any line are never negative, and zero where only images with lam_i >= pi_i are met."""
     generator = torch.Generator().manual_seed(1)
     said, y_a, y_u, at, step = (torch.randn(6, 3, generator=generator, dtype=torch.float64) for _ in range(5))
     w_a, w_u, share, ratio = (torch.rand(6, generator=generator, dtype=torch.float64) for _ in range(4))
@@ -147,8 +156,9 @@ def test_the_sum_is_convex_at_every_state():
             return sum(image_terms((at + k * step)[one], said[one], states, share[one], ratio[one]))
 
         assert float(value(1) - 2 * value(0) + value(-1)) > 0
-        last = {"ratio": torch.ones(6, dtype=torch.float64), "w_a": torch.zeros(6, dtype=torch.float64)}
-        assert float(value(1, **last) - 2 * value(0, **last) + value(-1, **last)) == pytest.approx(0, abs=1e-12)
+        for above in (1.0, 3.0):
+            last = {"ratio": torch.full((6,), above).double(), "w_a": torch.zeros(6, dtype=torch.float64)}
+            assert float(value(1, **last) - 2 * value(0, **last) + value(-1, **last)) == pytest.approx(0, abs=1e-12)
 
 
 def test_the_minimiser_is_the_score_of_what_is_left():
@@ -266,7 +276,7 @@ def test_resumed_run_ends_bit_equal(family, tmp_path):
     np.testing.assert_array_equal(resumed.levels, whole.levels)
     assert same(adapters(denoiser), expected)
     assert whole.levels.shape == whole.errors.shape == (4, 3)
-    assert ((whole.multipliers >= 0) & (whole.multipliers <= images.shares)).all()
+    assert ((whole.multipliers >= 0) & (whole.multipliers <= QUICK.reach * images.shares)).all()
     np.testing.assert_array_equal(whole.multipliers[0], images.start(np.full(3, 2.0)))
 
 
@@ -324,5 +334,7 @@ def test_what_does_not_fit_the_network_is_refused(denoiser):
         QUICK.fit(denoiser, images, [1.0, 2.0], Fit())
     with pytest.raises(ValueError, match="never negative"):
         QUICK.fit(denoiser, images, -1.0, Fit())
+    with pytest.raises(ValueError, match="reach"):
+        ForgetImages(reach=0.5).fit(denoiser, images, 1.0, Fit())
     with pytest.raises(ValueError, match="mixture"):
         ForgetImages(mixture=0.0).fit(denoiser, images, 1.0, Fit())
