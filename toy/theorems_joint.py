@@ -135,9 +135,11 @@ def alternation(generator: np.random.Generator) -> float:
 
 
 if find_spec("cvxpy") is not None:
-    # 1e-6: the interior point method gives about eight digits of the value. Ratios of some nats on nodes that all have
-    # mass, and not the lattices above: where q is 1e-40, the cone programs lose more digits than there are to compare.
-    @theorem("CVXPY", "the value is that of the independent CVXPY form, on finite spaces", 1e-6, every=50)
+    # 1e-5: the interior point method gives about eight digits, but where it gives up the reference accepts constraints
+    # met to 1e-7, which multipliers of up to a hundred turn into 1e-5 of the value (seen: 4e-7). Ratios of some nats on
+    # nodes that all have mass, and not the lattices above: where q is 1e-40, the cone programs lose more digits than
+    # there are to compare.
+    @theorem("CVXPY", "the value is that of the independent CVXPY form, on finite spaces", 1e-5, every=50)
     def reference(generator: np.random.Generator) -> float:
         m = int(generator.integers(1, 5))
         log_q = _normalised(generator.normal(size=60))
