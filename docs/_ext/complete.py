@@ -22,7 +22,7 @@ LISTED = re.compile(r"^\.\. (?:auto(?:class|function|exception|module)|py:data):
 # The command line, what writes its pages and cards, studies that are run as programs, and the parts that the listed
 # modules are put together from. A name stands for a module or a package with all that is in it.
 INTERNAL = (
-    *("api", "batches", "card", "cli", "cli_toy", "demo", "output", "page", "studies"),
+    *("api", "batches", "card", "cli", "cli_toy", "costs", "demo", "output", "page", "studies"),
     *("cli_audit", "cli_options"),
     *("digits.components", "digits.evaluate", "digits.judges", "digits.train"),
     *("methods.base", "methods.dual", "methods.lagrangians", "methods.mixture"),
@@ -84,6 +84,8 @@ def complaints(reference: Path) -> list[str]:
             found.append(f"{name}: not listed in docs/reference")
         if not documented(value):
             found.append(f"{name}: no docstring")
+    entries = [name for page in sorted(reference.glob("*.md")) for name in LISTED.findall(page.read_text("utf-8"))]
+    found += [f"{name}: listed twice in docs/reference" for name in sorted(names) if entries.count(name) > 1]
     known = public()
     for name in sorted(names):
         member = name.partition(".")[0] in PACKAGES and name.count(".") == 1
