@@ -86,8 +86,6 @@ def complaints(reference: Path) -> list[str]:
             found.append(f"{name}: no docstring")
     entries = [name for page in sorted(reference.glob("*.md")) for name in LISTED.findall(page.read_text("utf-8"))]
     found += [f"{name}: listed twice in docs/reference" for name in sorted(names) if entries.count(name) > 1]
-    entries = [name for page in sorted(reference.glob("*.md")) for name in LISTED.findall(page.read_text("utf-8"))]
-    found += [f"{name}: listed twice in docs/reference" for name in sorted(names) if entries.count(name) > 1]
     known = public()
     for name in sorted(names):
         member = name.partition(".")[0] in PACKAGES and name.count(".") == 1
