@@ -45,12 +45,12 @@ class Lesson:
     """How the concept is taught again: the same for every arm. ``steps``: when the frequency is measured."""
 
     pictures: int = 16
-    steps: tuple[int, ...] = (0, 5, 10, 20, 40)
+    steps: tuple[int, ...] = (0, 20, 40, 80, 160)
     draws: int = 100
     seeds: int = 2
-    batch: int = 8
-    rank: int = 4
-    rate: float = 2e-3
+    batch: int = 16
+    rank: int = 8
+    rate: float = 4e-3
 
     def __post_init__(self) -> None:
         steps = self.steps
