@@ -15,6 +15,7 @@ ORDER = (
     "plot_calibration.py",
     "plot_digit_unlearned.py",
     "plot_forgetting_images.py",
+    "plot_planted_images.py",
 )
 
 
