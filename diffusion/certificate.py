@@ -49,7 +49,7 @@ def objections(survey: Survey, solution: du.Solution, standards: Standards | Non
     if solution.attained and solution.gap > limit.gap:
         found.append(f"the duality gap is {solution.gap:.1e}, over {limit.gap:.0e}")
     if not solution.attained:
-        found.append("no density attains the levels asked for (see critical_levels)")
+        found.append(solution.message + " (see critical_levels)")
     if solution.effective_sample_size < limit.effective:
         found.append(
             f"the target rests on {solution.effective_sample_size:.0f} draws, fewer than {limit.effective:.0f}"

@@ -182,7 +182,7 @@ def plot_dual(answer: ToySolution, index: int = 0, ax: Any = None) -> Any:
 
 @styled
 def plot_frontier(solutions: Sequence[du.Solution], index: int = 0, mark: int | None = None, ax: Any = None) -> Any:
-    """Cost against level: V(b), its slope at one point (the multiplier), and where no density attains the level.
+    """Cost against level: V(b), its slope at one point (the multiplier), and where the level is not attained.
 
     solutions : along a frontier, sorted by level. index : whose level is on the axis. mark : position in the list.
     """
@@ -196,7 +196,7 @@ def plot_frontier(solutions: Sequence[du.Solution], index: int = 0, mark: int | 
         ax = new_axes()
     ax.plot(levels, values, color=TARGET, label="least cost V(b)")
     if not attained.all():
-        ax.plot(levels[~attained], values[~attained], color=UNWANTED, ls="--", label="not attained by any density")
+        ax.plot(levels[~attained], values[~attained], color=UNWANTED, ls="--", label="not attained")
     mark = len(solutions) // 2 if mark is None else mark
     point = solutions[mark]
     sign = -1.0 if isinstance(problem, du.Likelihood) else 1.0
@@ -208,7 +208,7 @@ def plot_frontier(solutions: Sequence[du.Solution], index: int = 0, mark: int | 
     symbol = "−λ*" if sign < 0 else "λ*"
     # A convex curve leaves the side below a rising and above a falling tangent free, to the right.
     ax.annotate(
-        f"b = {levels[mark]:.4g}, V = {values[mark]:.4g} nats\nslope {symbol} = {slope:.4g}",
+        f"b = {levels[mark]:.4g}, V = {values[mark]:.4g} nats\nslope {symbol} = {slope:.4g}".replace("= -", "= −"),
         (levels[mark], values[mark]),
         xytext=(12, 12 if slope < 0 else -12),
         textcoords="offset points",

@@ -159,9 +159,10 @@ def check_truncation(solution: du.Solution, nodes: Nodes, tolerance: float = 1e-
 
     The layer is a twentieth of the lattice's width. Mass beyond it is less than mass on it as soon as the density
     falls by half across the layer, which a Gaussian does by a factor of 40 at 8 standard deviations. 1e-9: a log
-    ratio of 100 nats on the mass left out then changes costs and levels by 1e-7. Draws have no edge: 0 is returned.
+    ratio of 100 nats on the mass left out then changes costs and levels by 1e-7. Draws have no edge, and where nothing
+    of q is left (a NaN cost) there is no target: 0 is returned.
     """
-    if nodes.edge is None:
+    if nodes.edge is None or np.isnan(solution.primal):
         return 0.0
     mass = float(np.exp(np.asarray(solution.log_weights))[nodes.edge].sum())
     if not mass <= tolerance:
@@ -196,9 +197,9 @@ def check_resolution(solution: du.Solution, nodes: Nodes, tolerance: float = 1e-
     The sub-lattice of twice the spacing integrates the target's mass, 1, and its cost; let e be the larger relative
     error. The trapezoid rule for an analytic function errs by exp(-c/h) (exp(-c/h^2) for a Gaussian), so at the full
     lattice the error is at most e^2, which is returned. Where log w is -inf on nodes (the limit of FU) cost is left
-    out: it has a logarithmic singularity there. Draws: 0 is returned.
+    out: it has a logarithmic singularity there. Draws, and no target (a NaN cost): 0 is returned.
     """
-    if nodes.coarse is None or nodes.log_weights is None:
+    if nodes.coarse is None or nodes.log_weights is None or np.isnan(solution.primal):
         return 0.0
     target, base = np.asarray(solution.log_weights), nodes.log_weights
     factor = 2.0**nodes.dimension

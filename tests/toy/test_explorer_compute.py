@@ -99,6 +99,29 @@ def test_status_says_what_and_why() -> None:
     assert "limit" in certificate_html(beyond)
 
 
+def test_status_tells_what_does_not_attain_apart() -> None:
+    """Beyond the critical level of FU no density attains; beyond the tilts of RU others may; with every mode to be
+    forgotten, nothing is left, and no NaN is shown."""
+    beyond = Engine().view(replace(WORKED, problem="FU").with_levels((19.5,)))
+    assert status_line(beyond)[1] == "Not attained by any density"
+    emptied = viewed(replace(from_example("worked").with_concepts(3), problem="FU").with_levels((19.5,) * 3))
+    assert status_line(emptied)[1] == "Not attained: nothing of q would be left"
+    assert emptied.answer is not None
+    np.testing.assert_allclose(emptied.answer.solution.multipliers, [0.3, 0.4, 0.3], rtol=1e-9)
+    value = 19.5 + 0.6 * np.log(0.3) + 0.4 * np.log(0.4)  # sum pi_i (b_i + log pi_i), on modes that stand apart
+    assert emptied.answer.solution.dual == pytest.approx(value, rel=2e-3)
+    for text in (status_html(emptied), certificate_html(emptied), trade_off_html(emptied)):
+        assert "nan" not in re.sub("<.*?>", "", text)
+    data = json.loads(numbers(emptied), parse_constant=lambda word: pytest.fail(word))
+    assert data["solution"]["gap"] == "nan"
+    # Three equal nodes of q under which q_1 sees two: tilts end on the flat set of least log ratio, others go on.
+    ratios = du.LogRatios(np.log([[0.5], [0.5], [2.0]]), log_weights=np.log([1 / 3] * 3))
+    flat = replace(emptied.answer, solution=du.solve(du.ReverseKL(1.5), ratios))
+    tilted = replace(emptied, state=replace(WORKED, problem="RU"), levels=(1.5,), answer=flat)
+    assert status_line(tilted)[1] == "Not attained by any tilt of q"
+    assert "densities on them do reach the levels" in status_html(tilted)
+
+
 @pytest.mark.parametrize(
     ("state", "place", "message"),
     [

@@ -59,7 +59,7 @@ class Board:
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """y against x; ``attained`` says of each point whether some density reaches it."""
+    """y against x; ``attained`` says of each point whether a tilt of q reaches it."""
 
     x: Array
     y: Array

@@ -51,7 +51,8 @@ def numbers(view: View) -> str:
         solution = json.loads(view.answer.solution.to_json())
         # The target's masses are on a grid of thousands of nodes, which the lines of Python give back.
         solution.pop("log_weights", None)
-        data["solution"] = {**solution, "gap": view.answer.solution.gap}
+        gap = view.answer.solution.gap
+        data["solution"] = {**solution, "gap": gap if np.isfinite(gap) else str(gap)}
         data["domain_end"] = view.end if np.isfinite(view.end) else "inf"
         data["grid"] = {"truncation": view.truncation, "resolution": view.resolution, "nodes": len(view.answer.nodes)}
     for name, curve in (("dual", view.dual), ("frontier", view.frontier)):
@@ -146,7 +147,7 @@ def _frontier(view: View, ax: Any) -> None:
             np.where(curve.attained, np.nan, curve.y),
             color=plots.UNWANTED,
             ls="--",
-            label="not attained by any density",
+            label="not attained",
         )
     slope = float(solution.problem.direction * solution.multipliers[index])
     near = curve.x[np.abs(curve.x - level) <= 0.25 * np.ptp(curve.x)]

@@ -27,10 +27,16 @@ def status_line(view: View) -> tuple[str, str]:
     if view.answer is None:
         return "bad", "No answer"
     solution = view.answer.solution
+    if _emptied(solution):
+        short = "Not attained: nothing of q would be left"
+    elif isinstance(solution.problem, du.ReverseKL):  # beyond the tilts, other densities may do (`Solution.message`)
+        short = "Not attained by any tilt of q"
+    else:
+        short = "Not attained by any density"
     return {
         du.Status.OPTIMAL: ("good", "Solved"),
         du.Status.INACTIVE: ("idle", "Inactive: nothing is to be done"),
-        du.Status.NOT_ATTAINED: ("bound", "Not attained by any density"),
+        du.Status.NOT_ATTAINED: ("bound", short),
         du.Status.INEXACT: ("bound", "Solved, but short of the tolerance"),
     }[solution.status]
 
@@ -68,8 +74,8 @@ def certificate_html(view: View) -> str:
     for i in range(len(solution.multipliers)):
         cells = [
             f"{relation(key)} {number(view.levels[i])}",
-            number(float(solution.levels[i]), 5),
-            _near_zero(float(solution.slack[i]), abs(view.levels[i])),
+            _known(float(solution.levels[i]), number(float(solution.levels[i]), 5)),
+            _known(float(solution.slack[i]), _near_zero(float(solution.slack[i]), abs(view.levels[i]))),
             number(float(solution.multipliers[i]), 6),
         ]
         rows += (
@@ -80,9 +86,9 @@ def certificate_html(view: View) -> str:
         cost = cost.replace("p*", "limit")
     per_axis = len(view.answer.nodes.axes[0]) if view.answer.nodes.axes else 0
     facts = [
-        ("Cost of the target, " + cost, number(solution.primal, 7) + " nats"),
+        ("Cost of the target, " + cost, _known(solution.primal, number(solution.primal, 7) + " nats")),
         ("Dual value, a lower bound for every density", number(solution.dual, 7) + " nats"),
-        ("Relative gap", number(solution.gap, 2)),
+        ("Relative gap", _known(solution.gap, number(solution.gap, 2))),
         ("KKT residual", number(solution.kkt_residual, 2)),
         (f"Error of the {per_axis} × {per_axis} grid", number(max(view.truncation, view.resolution), 2)),
     ]
@@ -118,20 +124,39 @@ def _optimal(view: View, solution: du.Solution) -> str:
 
 
 def _not_attained(view: View, solution: du.Solution) -> str:
-    if view.state.problem == "FU":
-        why = (
-            f"The multipliers have reached the end of the dual domain, λ = {_row(solution.multipliers)}: one step "
-            "further and q − Σ λ<sub>i</sub> q<sub>i</sub> would be negative somewhere. There the target is as far "
-            "from the q<sub>i</sub> as a density of this form can be"
+    """Why, and what the value then is: the three cases of `Solution.message`, with their numbers."""
+    at, value = _row(solution.multipliers), f"{number(solution.dual, 5)} nats"
+    if _emptied(solution):
+        return (
+            f"<p>The multipliers have reached the end of the dual domain, λ = {at}, and add up to 1: q − Σ "
+            "λ<sub>i</sub> q<sub>i</sub> is 0 everywhere, so no density is left to be the target.</p>"
+            f"<p>The least cost is {value} as a limit of densities that never reaches one; the picture shows the last "
+            "that the grid can. Ask for less, or leave a part of q out of the concepts.</p>"
         )
-    else:
-        why = f"The multipliers have reached the end of the dual domain, λ = {_row(solution.multipliers)}"
     reached = solution.critical_levels if solution.critical_levels is not None else solution.levels
+    short = f"reaches {_reached(view, np.asarray(reached))}, short of what was asked"
+    if isinstance(solution.problem, du.ReverseKL):
+        return (
+            f"<p>The tilts of q end at λ = {at}, on the points where log q<sub>i</sub>/q is least: the limit shown "
+            f"{short}.</p><p>The least cost, {value}, is right. Where the log ratio is flat on those points, densities "
+            "on them do reach the levels, though they are no tilts; where only the grid ends, a wider one goes on.</p>"
+        )
+    why = f"The multipliers have reached the end of the dual domain, λ = {at}"
+    if isinstance(solution.problem, du.ForwardKL):
+        why += (
+            ": one step further and q − Σ λ<sub>i</sub> q<sub>i</sub> would be negative somewhere. There the target is "
+            "as far from the q<sub>i</sub> as a density of this form can be"
+        )
     return (
-        f"<p>{why}: the limit density shown reaches {_reached(view, np.asarray(reached))}, short of what was asked."
-        f"</p><p>Densities that meet the levels exist, and the least cost is {number(solution.dual, 5)} nats, but only "
-        "as a limit: ever less mass on an ever smaller set. Ask for less than the critical level to have a target.</p>"
+        f"<p>{why}: the limit density shown {short}.</p><p>Densities that meet the levels exist, and the least cost is "
+        f"{value}, but only as a limit: ever less mass on an ever smaller set. Ask for less than the critical level to "
+        "have a target.</p>"
     )
+
+
+def _emptied(solution: du.Solution) -> bool:
+    """Whether no density is left: the cost and the levels are then NaN, and only the value is known."""
+    return not solution.attained and bool(np.isnan(solution.primal))
 
 
 def _reached(view: View, levels: np.ndarray) -> str:
@@ -141,6 +166,10 @@ def _reached(view: View, levels: np.ndarray) -> str:
 
 def _row(values: np.ndarray) -> str:
     return ", ".join(number(float(value), 5) for value in values)
+
+
+def _known(value: float, text: str) -> str:
+    return "none" if np.isnan(value) else text
 
 
 def _near_zero(value: float, scale: float) -> str:
