@@ -17,6 +17,7 @@ except ImportError:  # pragma: no cover - exercised by a subprocess without type
 from . import need_extra
 from .cli_audit import audit, bench
 from .cli_options import (
+    DRAWS,
     LEVEL_HELP,
     AnchorOption,
     CacheOption,
@@ -73,7 +74,7 @@ def distill(
     vocabulary: VocabularyOption = None,
     prior: PriorOption = None,
     anchor: AnchorOption = "",
-    draws: DrawsOption = 1500,
+    draws: DrawsOption = DRAWS,
     labelled: LabelledOption = 600,
     steps: Annotated[int, typer.Option(help="training steps")] = 340,
     batch: Annotated[int, typer.Option(help="rows of a step, over all processes")] = 48,
@@ -166,7 +167,7 @@ def sample(
     vocabulary: VocabularyOption = None,
     prior: PriorOption = None,
     anchor: AnchorOption = "",
-    draws: DrawsOption = 1500,
+    draws: DrawsOption = DRAWS,
     labelled: LabelledOption = 600,
     seed: SeedOption = 0,
     cache: CacheOption = None,
@@ -225,7 +226,7 @@ def ratios(
     vocabulary: VocabularyOption = None,
     prior: PriorOption = None,
     anchor: AnchorOption = "",
-    draws: DrawsOption = 2000,
+    draws: DrawsOption = DRAWS,
     labelled: LabelledOption = 600,
     elbo_draws: Annotated[int, typer.Option(help="draws at which the ELBO estimators are computed as well")] = 200,
     elbo_levels: Annotated[int, typer.Option(help="noise levels of the ELBO estimators")] = 40,

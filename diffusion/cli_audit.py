@@ -8,11 +8,13 @@ from typing import Annotated
 import typer
 
 from .cli_options import (
+    DRAWS,
     LEVEL_HELP,
     AnchorOption,
     CacheOption,
     ConceptOption,
     ContrastOption,
+    DrawsOption,
     ExamplesOption,
     LabelledOption,
     Model,
@@ -48,7 +50,7 @@ def audit(
     taught: Annotated[int, typer.Option(help="most steps of teaching it again; 0: not at all")] = 160,
     pictures: Annotated[int, typer.Option(help="pictures that it is taught again from")] = 16,
     seeds: Annotated[int, typer.Option(help="seeds of teaching it again")] = 2,
-    draws: Annotated[int, typer.Option(help="draws of q, for the survey")] = 1500,
+    draws: DrawsOption = DRAWS,
     labelled: LabelledOption = 600,
     seed: SeedOption = 0,
     cache: CacheOption = None,
@@ -106,7 +108,7 @@ def bench(
     steps: Annotated[int, typer.Option(help="training steps of each fit")] = 340,
     rank: Annotated[int, typer.Option(help="rank of the LoRA")] = 8,
     judged: Annotated[int, typer.Option(help="draws of the anchor that are counted")] = 1000,
-    draws: Annotated[int, typer.Option(help="draws of q that the problem is solved on")] = 1500,
+    draws: DrawsOption = DRAWS,
     labelled: LabelledOption = 600,
     seed: SeedOption = 0,
     cache: CacheOption = None,

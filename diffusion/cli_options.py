@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 from . import need_extra
 
 SEPARATOR = "|"
+DRAWS = 2000  # of q, in every command: what one has drawn the next finds in the cache
 
 Model = Annotated[str, typer.Argument(help="'digits', a folder or a hub name that diffusers can load")]
 ConceptOption = Annotated[

@@ -50,7 +50,7 @@ class Budget:
 
     concept_draws: int = 600
     contrast_draws: int = 1000
-    anchor_draws: int = 1500
+    anchor_draws: int = 2000
     sampler_steps: int = STEPS
     noises: int = 12  # noised copies of each labelled draw that the head learns from
     head_steps: int = 400
