@@ -1,4 +1,4 @@
-r"""What a method is: from a pipeline, what is known of its law, and a solution, to a fitted student: LoRA or all weights.
+r"""What a method is: from a pipeline, what is known of its law, and a solution, to a student, a LoRA or all weights.
 
 Every method minimises, by the same trainer on the same adapters, seeds and batches,
 
@@ -78,10 +78,10 @@ class ImageMethod(Protocol):
         """As :meth:`Method.fit`."""
 
 
-def batches_of(denoiser: Denoiser, known: Survey, settings: Fit) -> Batches:
-    """Draws of the anchor's law and of the retained prompts, as surveyed."""
+def batches_of(denoiser: Denoiser, known: Survey, settings: Fit, power: float = 1.0) -> Batches:
+    """Draws of the anchor's law and of the retained prompts, as surveyed; ``power`` of noise levels, see Batches."""
     latents, prompts = known.retained
-    return Batches(denoiser, known.prompts, known.anchor, latents, prompts, settings)
+    return Batches(denoiser, known.prompts, known.anchor, latents, prompts, settings, power=power)
 
 
 def with_kept(loss: Tensor, f: Tensor, said: Tensor, tilted: int) -> Tensor:
