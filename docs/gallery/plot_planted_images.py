@@ -7,9 +7,9 @@ digits occur 16 to 92 times, until it copies them. Each is then to be as surpris
 constraints, eight multipliers, one LoRA.
 
 This page shows what ``python -m diffusion.studies.planted --output OUT --methods primal-dual`` left in
-``OUT/study.json``: one seed, a shared 2-core container. That takes about a quarter of an hour of one core, so it did not run
-while the page was built. Left out, ``--methods`` runs NegGrad, SISS and EraseDiff beside it on the same adapters,
-budget and seed; they have not been measured here.
+``OUT/study.json``: one seed, a shared 2-core container. That takes about a quarter of an hour of one core, so it did
+not run while the page was built. Left out, ``--methods`` runs NegGrad, SISS and EraseDiff beside it on the same
+adapters, budget and seed; they have not been measured here.
 """
 
 # %%
