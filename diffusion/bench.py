@@ -63,15 +63,15 @@ class Table:
 
     def lines(self) -> list[str]:
         names = list(dict.fromkeys(name for row in self.rows.values() for name in row))
-        width = [max(16, len(name) + 2) for name in names]
+        said = {
+            method: [f"{row[name][0]:.4g} ± {row[name][1]:.2g}" if name in row else "" for name in names]
+            for method, row in self.rows.items()
+        }
+        width = [2 + max(map(len, column)) for column in zip(names, *said.values(), strict=True)]
         out = [f"asked: {json.dumps(self.asked, ensure_ascii=False)}"]
         out.append(f"{'method':<16}" + "".join(name.rjust(w) for name, w in zip(names, width, strict=True)))
-        for method, row in self.rows.items():
-            shown = []
-            for name, w in zip(names, width, strict=True):
-                text = "" if name not in row else f"{row[name][0]:.4g} ± {row[name][1]:.2g}"
-                shown.append(text.rjust(w))
-            out.append(f"{method:<16}" + "".join(shown))
+        for method, texts in said.items():
+            out.append(f"{method:<16}" + "".join(text.rjust(w) for text, w in zip(texts, width, strict=True)))
         return out + [f"{name}: {why}" for name, why in self.failed.items()]
 
     def data(self) -> dict[str, Any]:

@@ -35,6 +35,9 @@ Strength = Callable[[Tensor], Tensor]
 # unit of guidance, far under the network's own error.
 NEGLIGIBLE = 1e-3
 
+# Strengths are cut here: a head's error far outside its training would otherwise decide the whole prediction.
+LIMIT = 20.0
+
 
 @dataclass
 class Trace:
@@ -57,7 +60,7 @@ class Guided:
         prompts: Prompts | None,
         head: ContrastHead,
         strength: Strength,
-        limit: float = 20.0,
+        limit: float = LIMIT,
     ) -> None:
         self.denoiser, self.head, self.strength, self.limit = denoiser, head, strength, limit
         self.trace = Trace()

@@ -5,7 +5,12 @@ r"""The alternating primal-dual algorithm on a LoRA, for ReverseKL, ForwardKL an
 
 started at the solved multipliers lam* (m,) instead of zero, so that what is left to the alternation is what the network
 makes of its target: a last correction on measured levels. Levels are those of the averaged weights (:mod:`.levels`),
-nats or probabilities as the problem has them. Multipliers reach the loss as plain numbers, live in the saved state,
+nats or probabilities as the problem has them. Where states are noised draws of q, a share beta of the step is
+
+    |f - T - G|^2,    G = sum_i k_i (T - T_i),    k = guidance strengths at the present multipliers,
+
+whose minimiser is that of the Lagrangian (under the closure of guidance) without the noise of a draw: the Lagrangian
+alone stayed at 2.8 % on ``digits`` after 340 steps where 1 % was asked. Multipliers reach the loss as plain numbers, live in the saved state,
 and are resumed with the weights.
 
 Source: Khalafi, Ribeiro, Ding (ICML 2026, arXiv:2605.30825), their algorithm; the start, theory, "Dual first".
@@ -26,6 +31,8 @@ import duality as du
 from duality import primal_dual as pd
 
 from ..batches import Batch
+from ..distill import BETA, NOISE_POWER
+from ..guidance import LIMIT
 from ..head import Bottleneck, log_snr, pooled
 from ..lora import add_student, teacher
 from ..models import Denoiser, repeat, rows
@@ -43,6 +50,7 @@ from .rounds import Rounds
 class PrimalDual:
     """``inner`` steps a round; multipliers rest for ``warmup`` rounds, then move by ``rule(gain)``.
 
+    ``share``: beta in [0, 1], the part of a step that is taken from guidance; 0 is the paper's algorithm.
     ``draws``, ``noise_levels``: of the estimate of the levels in each round. ``patience``: rounds with all levels met
     and still after which the run ends early; left out, all steps are taken.
     """
@@ -50,6 +58,7 @@ class PrimalDual:
     inner: int = 50
     warmup: int = 2
     gain: float = 0.3
+    share: float = BETA
     rule: Callable[[float], pd.DualRule] = pd.Ascent
     draws: int = 256
     noise_levels: int = 20
@@ -87,7 +96,9 @@ class Alternation:
         progress: Progress | None = None,
         start: np.ndarray | None = None,
     ) -> None:
-        self.denoiser, self.known = denoiser, known
+        if not 0 <= method.share <= 1:
+            raise ValueError(f"share must lie in [0, 1], got {method.share}")
+        self.denoiser, self.known, self.share = denoiser, known, method.share
         self.problem = solution.problem.bind(known.ratios)
         self.lagrangian = lagrangian_of(self.problem)
         self.meter = Meter(denoiser, known, self.problem, method.draws, method.noise_levels, settings.seed)
@@ -97,7 +108,9 @@ class Alternation:
         rule = Scaled(method.rule(method.gain), scale, method.warmup)
         self.rounds = Rounds(self.problem, rule, start, self.project, self.measure, method.inner, method.patience)
         parameters = add_student(denoiser, settings.rank, settings.seed)
-        self.batches = batches_of(denoiser, known, settings)
+        # A pipeline without prompts has no concept's prediction to be guided away from.
+        self.blends = not self.lagrangian.on_student and denoiser.worded
+        self.batches = batches_of(denoiser, known, settings, 1.0 if self.lagrangian.on_student else NOISE_POWER)
         self._empty = denoiser.condition([""])
         self._concepts = denoiser.condition([concept.name for concept in known.prompts.concepts])
         self.trainer = Trainer(
@@ -145,7 +158,21 @@ class Alternation:
         )
         retention, constraint = self.lagrangian.terms(f[:n], seen, self.rounds.multipliers)
         part.note(retention=retention, constraint=constraint)
-        return with_kept(retention + constraint, f, said, n)
+        loss = retention + constraint
+        if self.share > 0 and self.blends:
+            goal = said[:n] + self._correction(seen)
+            loss = (1 - self.share) * loss + self.share * (f[:n] - goal).square().mean()
+        return with_kept(loss, f, said, n)
+
+    def _correction(self, seen: Seen) -> Tensor:
+        """G (n, ...) at the present multipliers; strengths at most :data:`diffusion.guidance.LIMIT`."""
+        lam = torch.tensor(self.rounds.multipliers, dtype=torch.float64)
+        k = self.problem.guidance(seen.rho_t().double().cpu(), lam).clamp(0, LIMIT).to(seen.said)
+        shape = (-1, *(1,) * (seen.said.ndim - 1))
+        return sum(
+            (k[:, i].view(shape) * (seen.said - goal) for i, goal in enumerate(seen.towards())),
+            start=torch.zeros_like(seen.said),
+        )
 
     def _noised(self, inner: Tensor, said: Tensor, t: Tensor) -> Tensor:
         with torch.no_grad():
