@@ -10,8 +10,8 @@ nats or probabilities as the problem has them. Where states are noised draws of 
     |f - T - G|^2,    G = sum_i k_i (T - T_i),    k = guidance strengths at the present multipliers,
 
 whose minimiser is that of the Lagrangian (under the closure of guidance) without the noise of a draw: the Lagrangian
-alone stayed at 2.8 % on ``digits`` after 340 steps where 1 % was asked. Multipliers reach the loss as plain numbers, live in the saved state,
-and are resumed with the weights.
+alone stayed at 2.8 % on ``digits`` after 340 steps where 1 % was asked. Multipliers reach the loss as plain numbers,
+live in the saved state, and are resumed with the weights.
 
 Source: Khalafi, Ribeiro, Ding (ICML 2026, arXiv:2605.30825), their algorithm; the start, theory, "Dual first".
 """
