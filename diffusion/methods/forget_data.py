@@ -6,13 +6,15 @@ r"""Forgetting images: one constraint and one multiplier each, ForwardKL by the 
                       + sum_i E_m[ w_i ( (pi_i - lam_i)_+ |f - T|^2 + 2 lam_i <f - T, y_i - T> ) ]
     lam  <- lam + gain · (pi_i/max(level_i, 1)) · (level - estimate), kept in [0, reach · pi_i]
 
-f the student's and T the frozen teacher's noise prediction, y_i the noise towards image i, at levels spread evenly over
-log SNR, as surprise is measured (another spread moves no minimiser among all functions, but does among a network's);
-q = sum_i pi_i q_i + (1 - Pi) r, states from the defensive mixture m of a draw of the rest r and an image
-(:mod:`.mixture`), so that one forward pass serves both terms. It is the Lagrangian KL(q‖p) - lam·KL(q_i‖p) in score
-form up to a constant, with T for the noisy y where T is its mean. Image i is known to be a part pi_i of q: what that
-adds to retention and what the constraint takes away meet at the same state, and every term is convex in f. (With copies
-met by chance among the data, the sum is so in the mean only.)
+f the student's and T the frozen teacher's noise prediction, y_i the noise towards image i. Half of the levels are
+spread evenly over log SNR, as surprise is measured, half evenly over the schedule, whose middle decides which image a
+draw becomes: nats are to be had most cheaply in the last details, and a network that pays there alone still draws the
+image, a little off. (No spread moves the minimiser among all functions; it does among a network's.) q = sum_i pi_i q_i
++ (1 - Pi) r, states from the defensive mixture m of a draw of the rest r and an image (:mod:`.mixture`), so that one
+forward pass serves both terms. It is the Lagrangian KL(q‖p) - lam·KL(q_i‖p) in score form up to a constant, with T for
+the noisy y where T is its mean. Image i is known to be a part pi_i of q: what that adds to retention and what the
+constraint takes away meet at the same state, and every term is convex in f. (With copies met by chance among the data,
+the sum is so in the mean only.)
 
 Among all densities lam_i ≤ pi_i. A network that has to move its neighbours along pays more than that for a nat, and its
 multipliers may rise further; what would be concave then, -(lam_i - pi_i)|f - T|^2, is replaced by its tangent at the
@@ -36,6 +38,7 @@ from torch import Tensor
 import duality as du
 from duality import primal_dual as pd
 
+from ..batches import spread_levels
 from ..lora import add_student, teacher
 from ..models import Condition, Denoiser, rows
 from ..parallel import WHOLE, Part
@@ -190,7 +193,9 @@ class Forgetting:
         """States and noise levels (n,)."""
         kept = self.images.data[pairs.data].to(self._device)
         forgotten = self.images.forget[pairs.image].to(kept)
-        t = spread_log_snr(self.denoiser, len(kept), generator).to(self._device)
+        half = len(kept) // 2
+        some = spread_levels(self.denoiser, half, generator)
+        t = torch.cat([some, spread_log_snr(self.denoiser, len(kept) - half, generator)]).to(self._device)
         share = torch.where(pairs.share > 0, self.method.mixture, 0.0).to(kept)
         return mixed(self.denoiser, kept, forgotten, t, share, generator), t
 
@@ -199,7 +204,7 @@ class Forgetting:
         states, t = self.states(pairs, generator)
         mine, states = part.rows(len(t)), states.part(part)
         t, condition = t[mine], rows(self.condition(pairs), mine)
-        # Noise predictions at levels spread over log SNR: the terms are then KL(q‖p) and lam·KL(q_i‖p) as measured.
+        # Noise predictions: at levels spread over log SNR the terms are KL(q‖p) and lam·KL(q_i‖p) as measured.
         denoiser, x = self.denoiser, states.x
         with teacher(denoiser):
             said = denoiser.epsilon(denoiser.predict(x, t, condition), x, t)

@@ -34,7 +34,10 @@ def picture(result: Mapping[str, Any], figure: Any) -> None:
     ratio = np.array(fit["multipliers"]) / np.array(images["shares"])
     for column, i in enumerate(order):
         path.plot(ratio[:, i], color=TARGET, alpha=0.25 + 0.75 * column / (len(order) - 1), lw=1.4)
-        path.annotate(names[column], (len(ratio) - 1, ratio[-1, i]), xytext=(3, -3), textcoords="offset points", size=7)
+    last, gap = -np.inf, 0.05 * float(ratio.max() - ratio.min())
+    for column in np.argsort(ratio[-1, order]):  # names from below, none nearer to the last than a line of text
+        last = max(last + gap, float(ratio[-1, order[column]]))
+        path.annotate(names[column], (len(ratio) - 1, last), xytext=(3, -3), textcoords="offset points", size=7)
     path.set(xlabel="dual round", ylabel="multiplier / share of the data", title="Multipliers")
     place, error = np.arange(len(order)), np.array(fit["stderr"])[-1, order]
     levels.bar(place, np.array(fit["gained"])[-1, order], yerr=2 * error, color=TARGET, alpha=0.8, width=0.6)
