@@ -15,6 +15,7 @@ out: they are draws, and cost what draws cost.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import subprocess
 import sys
@@ -71,6 +72,7 @@ def _status(key: str) -> float:
 
 def measured(name: str, run: Callable[[_Clock], Any], steps: int) -> Cost:
     """Run until the clock has counted ``steps`` steps."""
+    getattr(ctypes.CDLL(None), "malloc_trim", int)(0)  # memory that was freed but kept would count as held (glibc)
     held = _status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark falls to what is held now
     clock = _Clock(steps)

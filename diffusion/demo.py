@@ -35,7 +35,7 @@ def run_demo(
     denoiser = StableDiffusion(load_pipeline("digits"))
     wanted = witness.asked(concept)
     assert wanted is not None  # prompts_for has refused every other prompt
-    budget = Budget(seed=seed, anchor_draws=2000, elbo_draws=120)
+    budget = Budget(seed=seed, concept_draws=480, contrast_draws=800, anchor_draws=2000, elbo_draws=120)
     result = unlearn(
         denoiser,
         prompts,
