@@ -10,10 +10,9 @@ import panel as pn
 
 from toy.explorer.compute import View
 from toy.explorer.layout import PANES, WIDGETS
-from toy.explorer.levels import relation, unit
+from toy.explorer.levels import SUBSCRIPTS, relation, unit
 from toy.explorer.state import KINDS, MOST_CONCEPTS, MOST_MODES, State, names
 
-SUBSCRIPTS = "₁₂₃₄"
 PROBLEM_LABELS = {"Reverse KL": "RU", "Forward KL": "FU", "Likelihood": "LU"}
 KIND_LABELS = {"posterior, Pr(i|x)": "posterior", "density, qᵢ(x)": "density", "log ratio, log qᵢ/q": "log-ratio"}
 ENTRIES = {

@@ -19,6 +19,7 @@ from bokeh.plotting import figure
 
 from toy.explorer.compute import Curve, View
 from toy.explorer.export import arrow_lengths
+from toy.explorer.levels import SUBSCRIPTS
 from toy.explorer.noise import EVERY, LATTICE
 from toy.explorer.shapes import Lines, Window, contour_lines, ellipse, handles, shade
 from toy.explorer.state import MOST_CONCEPTS, Mode
@@ -165,7 +166,7 @@ class DualFigure:
         if inside:
             self._end.location = self._beyond.left = view.end
             self._beyond.right = 1.2 * right
-        self.figure.xaxis.axis_label = f"multiplier λ{index + 1}" if view.state.m > 1 else "multiplier λ"
+        self.figure.xaxis.axis_label = f"multiplier λ{SUBSCRIPTS[index]}" if view.state.m > 1 else "multiplier λ"
 
     def clear(self) -> None:
         """Show nothing, where there is no answer."""
@@ -227,7 +228,9 @@ class FieldFigure:
         self._error = _source(image=[], x=[], y=[], side=[])
         self.figure.image("image", "x", "y", "side", "side", source=self._error, color_mapper=mapper)
         self._density = ColumnDataSource(dict(_EMPTY_LINES))
-        self.figure.multi_line("xs", "ys", source=self._density, color=TARGET, line_width=1.6)
+        # White beneath, so that the lines are seen where the error is darkest.
+        self.figure.multi_line("xs", "ys", source=self._density, color="white", line_width=4.5, line_alpha=0.8)
+        self.figure.multi_line("xs", "ys", source=self._density, color=TARGET, line_width=1.8)
         self._arrows = _source(x0=[], y0=[], x1=[], y1=[], angle=[])
         self.figure.segment("x0", "y0", "x1", "y1", source=self._arrows, color=INK, line_width=1.1)
         self.figure.scatter("x1", "y1", angle="angle", marker="triangle", size=5, color=INK, source=self._arrows)

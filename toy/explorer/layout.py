@@ -38,8 +38,8 @@ dd {{ margin: 0; white-space: nowrap; font-variant-numeric: tabular-nums; }}
 pre {{ background: #f4f4f4; padding: 10px; overflow-x: auto; font-size: 12px; margin: 6px 0; }}
 a {{ color: #005a8f; }}
 .key {{ display: inline-block; width: 26px; height: 0; border-top: 3px solid; vertical-align: middle;
-  margin: 0 5px 0 12px; }}
-.key:first-child {{ margin-left: 0; }}
+  margin: 0 5px 0 0; }}
+.entry {{ display: inline-block; white-space: nowrap; margin-right: 9px; }}
 .key.q {{ height: 12px; background: #d0d0d0; border: 0; }}
 .key.unwanted {{ border-color: #D55E00; border-top-style: dashed; }}
 .key.target {{ border-color: #0072B2; }}
@@ -63,6 +63,8 @@ TEMPLATE = """
   .many { display: grid; grid-template-columns: repeat(auto-fill, minmax(250px, 1fr)); gap: 12px 20px; }
   .pair { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 12px 20px; max-width: 760px; }
   .row > *, .many > *, .pair > * { min-width: 0; }
+  /* Panels of a row stand on one line, however much is said above each. */
+  .many > * { display: flex; flex-direction: column; justify-content: flex-end; }
   section { display: none; }
   main[data-section="target"] #target, main[data-section="noise"] #noise, main[data-section="compare"] #compare,
   section.always { display: block; }

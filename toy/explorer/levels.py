@@ -10,6 +10,8 @@ import numpy as np
 import duality as du
 from toy.mixtures import Array
 
+SUBSCRIPTS = "₁₂₃₄"  # of the concepts, where there is no markup
+
 _FLOOR = 1e-15  # a slack 1 - lam e^rho below this is rounding
 
 

@@ -26,9 +26,11 @@ _WAIT_MS = 12  # entries that arrive within this time are answered together
 _SETTLE_MS = 80
 SECTION_LABELS = {"Target": "target", "Noise": "noise", "Compare": "compare"}
 _LEGEND = (
-    "<span><span class='key q'></span>q, pretrained<span class='key unwanted'></span>q<sub>i</sub>, to be unlearned"
-    "<span class='key target'></span>{target}</span><br><span class='note'>Lines enclose 50, 80 and 95 %. Grey dots: "
-    "draws of q; blue: the same draws, carried to the target.</span>"
+    "<span class='entry'><span class='key q'></span>q, pretrained</span> "
+    "<span class='entry'><span class='key unwanted'></span>q<sub>i</sub>, to be unlearned</span> "
+    "<span class='entry'><span class='key target'></span>{target}</span><br>"
+    "<span class='note'>Lines enclose 50, 80 and 95 %. Grey dots: draws of q; blue: the same draws, carried to the "
+    "target.</span>"
 )
 
 
