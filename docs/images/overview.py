@@ -22,7 +22,7 @@ from diffusion.models import denoiser_of, load_pipeline
 from diffusion.survey import Budget, survey
 from toy import plots, studies
 
-LEVEL, DRAWS, SHOWN = 0.01, 800, 96
+LEVEL, DRAWS, SHOWN, COLUMNS = 0.01, 800, 98, 14
 BUDGET = Budget(concept_draws=300, contrast_draws=600, anchor_draws=DRAWS, noises=8, head_steps=300, elbo_draws=10)
 
 
@@ -64,7 +64,7 @@ def main() -> None:
         plots.plot_frontier(curve, mark=int(np.flatnonzero(levels == LEVEL)[0]), ax=third)
         third.set_title("3  What every level costs")
         for ax, (name, (shown, sevens)) in zip(below.subplots(1, 2), found.items(), strict=True):
-            studies.plot_pictures(shown[:SHOWN], sevens[:SHOWN], columns=16, ax=ax)
+            studies.plot_pictures(shown[:SHOWN], sevens[:SHOWN], columns=COLUMNS, ax=ax)
             print(f"{name}: {sevens.sum()} of {DRAWS}")
             ax.set_title(f"{name}: {sevens.sum()} of {DRAWS} draws show a seven")
         below.suptitle(
