@@ -1,9 +1,10 @@
 """Forget eight planted images of real digits: ``python -m diffusion.studies.planted --output runs/planted``.
 
 1. Two models (:mod:`.planted_model`): one that was never shown the planted images, and one that copies them.
-2. Levels: as surprising as an image never seen. :class:`diffusion.methods.ForgetImages`, and NegGrad, SISS and
-   EraseDiff on the same adapters, budget, batches and seed.
+2. Levels: as surprising as an image never seen. :class:`diffusion.methods.ForgetImages`, and three baselines.
 3. Draws of every model, compared (:mod:`.planted_measures`): copies, quality, and the multipliers beside repeats.
+
+The baselines, NegGrad, SISS and EraseDiff, have the same adapters, budget, batches and seed.
 
 Everything is a function of ``--seed``; what was finished or checkpointed is not done again. Leaves ``study.json``, a
 table and a picture.
