@@ -83,9 +83,16 @@ class Retained:
 
 
 def retained(before: Sample, after: Sample, wanted: Sequence[int], witness: Witness, seed: int) -> Retained:
-    """Compare the draws in which the last judge sees none of the wanted classes."""
+    """Compare the draws in which the last judge sees none of the wanted classes.
+
+    Both samples may start from common noise, which makes shares comparable but draw j of one no stranger to draw j of
+    the other. For the energy distance, which needs independent draws, one gives its even rows, the other its odd ones.
+    """
     judge = list(after.said)[-1]
-    keep = [~np.isin(sample.said[judge], wanted) for sample in (before, after)]
+    keep = [
+        ~np.isin(sample.said[judge], wanted) & (np.arange(len(sample)) % 2 == parity)
+        for parity, sample in enumerate((before, after))
+    ]
     old, new = (witness.view(sample.pictures[k]) for sample, k in zip((before, after), keep, strict=True))
     _, floor = energy_noise(old, new, 20, np.random.default_rng(seed))
     shift = {}
