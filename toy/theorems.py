@@ -105,8 +105,8 @@ def certificate(case: instances.Instance) -> float:
     return max(abs(cost - value) / scale, abs(cost - case.cost) / scale, float(missed.max()), wasted, found.gap)
 
 
-# Tolerance 1e-7: a density is known less well than its cost. By Pinsker total variation is at most sqrt(excess/2), and a
-# cost that sums over a hundred nodes have rounded to 2e-14 leaves sqrt(2e-14/2).
+# Tolerance 1e-7: a density is known less well than its cost. By Pinsker total variation is at most sqrt(excess/2), and
+# a cost that sums over a hundred nodes have rounded to 2e-14 leaves sqrt(2e-14/2).
 @theorem("tilt", "the optimal density is q exp(log w(rho; lam*))/Z: total variation to the known one", 1e-7)
 def optimal_tilt(generator: np.random.Generator) -> float:
     case = instances.instance(generator)
