@@ -1,6 +1,7 @@
 """A pipeline of the real classes with random weights: everything but the quality of what it draws."""
 
 import os
+import warnings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -9,9 +10,12 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
+import duality as du
 from diffusion.concepts import Concept, Prompts
 from diffusion.digits import components, wordings
 from diffusion.models import StableDiffusion
+
+from .methods.conftest import LEVELS, make_survey
 
 
 def make_pipeline(seed: int = 0):
@@ -45,3 +49,21 @@ def reader(shared_pipeline):
 @pytest.fixture(scope="session")
 def prompts():
     return Prompts((Concept(wordings(7)[:3], 0.1),), tuple(wordings(k)[:2] for k in (1, 3, 8)))
+
+
+@pytest.fixture(scope="session")
+def known():
+    """A survey of a random pipeline, for what fits read of one."""
+    return make_survey()
+
+
+@pytest.fixture(scope="session")
+def solutions(known):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", du.FewDrawsWarning)
+        return {name: du.solve(problem, known.ratios) for name, problem in LEVELS.items()}
+
+
+@pytest.fixture(scope="session")
+def solution(solutions):
+    return solutions["likelihood"]

@@ -10,28 +10,13 @@ import sys
 import pytest
 from safetensors import safe_open
 
-import duality as du
 from diffusion.methods import METHODS
 from diffusion.output import OutputFolder, whole
 from diffusion.training import Fit
 
-from .methods.conftest import make_denoiser, make_survey
+from .methods.conftest import make_denoiser
 
 SMALL = Fit(steps=3, batch=12, rank=2, rate=1e-2, seed=3)
-
-
-@pytest.fixture(scope="module")
-def known():
-    return make_survey()
-
-
-@pytest.fixture(scope="module")
-def solution(known):
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", du.FewDrawsWarning)
-        return du.solve(du.Likelihood([0.05, 0.06]), known.ratios)
 
 
 def test_a_full_disk_leaves_the_earlier_checkpoint_whole(known, solution, tmp_path, monkeypatch):

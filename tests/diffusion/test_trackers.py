@@ -7,12 +7,11 @@ import pytest
 import torch
 from accelerate.tracking import GeneralTracker
 
-import duality as du
 from diffusion.methods import METHODS, PrimalDual
 from diffusion.trackers import Tracked, log
 from diffusion.training import Fit
 
-from .methods.conftest import make_denoiser, make_survey
+from .methods.conftest import make_denoiser
 
 SMALL = Fit(steps=3, batch=12, rank=2, rate=1e-2, seed=3)
 ALTERNATE = PrimalDual(inner=2, warmup=0, gain=0.2, draws=4, noise_levels=1)
@@ -21,20 +20,6 @@ ALTERNATE = PrimalDual(inner=2, warmup=0, gain=0.2, draws=4, noise_levels=1)
 @pytest.fixture
 def denoiser():
     return make_denoiser()
-
-
-@pytest.fixture(scope="module")
-def known():
-    return make_survey()
-
-
-@pytest.fixture(scope="module")
-def solution(known):
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", du.FewDrawsWarning)
-        return du.solve(du.Likelihood([0.05, 0.06]), known.ratios)
 
 
 class Recorder(GeneralTracker):

@@ -21,7 +21,7 @@ from diffusion.parallel import Part, dealt, same, world
 from diffusion.training import Fit, Trainer
 
 from .families import FAMILIES, build
-from .methods.conftest import make_denoiser, make_survey
+from .methods.conftest import make_denoiser
 from .methods.conftest import same as alike
 
 SMALL = Fit(steps=3, batch=12, rank=2, rate=1e-2, seed=3)
@@ -31,20 +31,6 @@ ALTERNATE = PrimalDual(inner=2, warmup=0, gain=0.2, draws=4, noise_levels=1)
 @pytest.fixture
 def denoiser():
     return make_denoiser()
-
-
-@pytest.fixture(scope="module")
-def known():
-    return make_survey()
-
-
-@pytest.fixture(scope="module")
-def solution(known):
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", du.FewDrawsWarning)
-        return du.solve(du.Likelihood([0.05, 0.06]), known.ratios)
 
 
 def trained(denoiser):

@@ -62,20 +62,6 @@ def denoiser():
     return make_denoiser()
 
 
-@pytest.fixture(scope="session")
-def known():
-    return make_survey()
-
-
-@pytest.fixture(scope="session")
-def solutions(known):
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", du.FewDrawsWarning)
-        return {name: du.solve(problem, known.ratios) for name, problem in LEVELS.items()}
-
-
 def adapters(denoiser):
     return {name: p.detach().clone() for name, p in denoiser.network.named_parameters() if ADAPTER in name}
 
