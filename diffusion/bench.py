@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -34,6 +33,7 @@ from .measure import Witness, agreement, head_level, retained, take_sample
 from .methods import METHODS, Method
 from .methods.surprise import divergence
 from .models import Denoiser, repeat
+from .output import whole
 from .run import Evaluation, guided_draws
 from .survey import Bar, Survey, progress_bar
 from .training import Fit
@@ -165,26 +165,23 @@ def _one(
     took = {"seconds": (time.monotonic() - wall, 0.0), "CPU seconds": (time.process_time() - processor, 0.0)}
 
     def made(some: list[str], offset: int) -> Tensor:
+        # Noise of its own for every seed, not that of the draws before: the errors of seeds have to be independent.
         at = evaluation.seed + 100 * seed + offset
         if name == GUIDED:
             return guided_draws(denoiser, known, solution.guidance, some, seed=at, bar=bar)
         with bar("draws after the fit", len(some)) as shown:
             return draw(pipeline, some, seed=at, steps=known.budget.sampler_steps, progress=shown.update)
 
-    asking = [text for c in prompts.concepts for text in c.wordings for _ in range(evaluation.per_wording)]
-    free = [prompts.anchor] * evaluation.anchor
-    every = known.retained[1]
-    other = [every[j % len(every)] for j in range(evaluation.retained if every else 0)]
-    wanted = {"free": free, "asked": asking, "other": other}
-    latents = {what: made(some, k) for k, (what, some) in enumerate(wanted.items()) if some}
+    wanted = evaluation.prompts(known)
+    latents = {what: made(some, k) for k, (what, some) in enumerate(wanted.items())}
     values: dict[str, Value] = {}
     if name != GUIDED:  # a guided network is no network of its own: its cost is that of the target
-        some = latents["free"][: min(256, len(free))]
+        some = latents["anchor"][:256]
         condition = repeat(denoiser.condition([prompts.anchor]), len(some))
         values["cost"] = _mean(divergence(denoiser, some, condition, levels=NOISE_LEVELS, seed=evaluation.seed).numpy())
     remove_lora(denoiser)  # the head and the witnesses look at the draws with the teacher's eyes
     names = [""] if len(prompts.concepts) == 1 else [f", {concept.name}" for concept in prompts.concepts]
-    for what, title in (("free", "level"), ("asked", "level, asked")):
+    for what, title in (("anchor", "level"), ("concept", "level, asked")):
         if what in latents:
             levels = head_level(denoiser, known, latents[what], evaluation.seed)
             values |= {f"{title}{which}": level for which, level in zip(names, levels, strict=True)}
@@ -206,15 +203,15 @@ def _witnessed(
     classes = [label for c in known.prompts.concepts if (label := witness.asked(c.name)) is not None]
     samples = {what: take_sample(what, pipeline, asked[what], some, witness) for what, some in latents.items()}
     values: dict[str, Value] = {}
-    for what, title in (("free", ""), ("asked", ", asked")):
+    for what, title in (("anchor", ""), ("concept", ", asked")):
         if what in samples:
             values |= {f"{judge}{title}": (f.value, f.stderr) for judge, f in samples[what].shows(classes).items()}
     old = take_sample("before", pipeline, [known.prompts.anchor] * len(known.anchor), known.anchor, witness)
-    moved = retained(old, samples["free"], classes, witness, evaluation.seed)
+    moved = retained(old, samples["anchor"], classes, witness, evaluation.seed)
     values["energy of the rest"] = (moved.energy, moved.floor / 1.645)  # the floor is a 95 % quantile of noise
     values["largest class shift"] = (max(moved.class_shift.values()), float("nan"))
-    if "other" in samples:
-        judge, right = list(agreement(samples["other"], witness).items())[-1]
+    if "retained" in samples:
+        judge, right = list(agreement(samples["retained"], witness).items())[-1]
         values[f"others obeyed, {judge}"] = (right.value, right.stderr)
     return values
 
@@ -248,6 +245,5 @@ def _read(path: Path, digest: str) -> dict[str, Any] | None:
 
 
 def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    with whole(path) as partial:
+        partial.write_text(text, encoding="utf-8")

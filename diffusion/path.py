@@ -24,11 +24,9 @@ import torch
 from torch import Tensor
 
 from .concepts import Prompts
-from .head import log_snr
+from .methods.surprise import span
 from .models import Condition, Denoiser, repeat, rows
 
-# Above and below nothing is decided, as for ELBOs; and at the top x0hat is a small difference of large numbers.
-LOG_SNR = (-7.0, 8.0)
 BATCH = 128
 
 
@@ -58,12 +56,11 @@ def step_between(denoiser: Denoiser, t: int, u: int) -> Step:
 
 
 def path_levels(denoiser: Denoiser, steps: int) -> list[int]:
-    """``steps + 1`` levels, from most noise to least, even in log SNR.
+    """``steps + 1`` levels, from most noise to least, even in log SNR over the span of the ELBO's integral.
 
     Raises ``ValueError`` for less than one step, or more than there are levels to stand on.
     """
-    every = log_snr(denoiser, torch.arange(denoiser.levels))
-    low, high = max(LOG_SNR[0], float(every.min())), min(LOG_SNR[1], float(every.max()))
+    every, low, high = span(denoiser)  # above, x0hat is a small difference of large numbers
     wanted = torch.linspace(low, high, max(steps, 1) + 1)
     found = torch.unique((every[None] - wanted[:, None]).abs().argmin(1)).flip(0).tolist()
     if steps < 1 or len(found) != steps + 1:

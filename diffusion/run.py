@@ -42,6 +42,14 @@ class Evaluation:
     retained: int = 720
     seed: int = 9000
 
+    def prompts(self, known: Survey) -> dict[str, list[str]]:
+        """What is asked for: the anchor, the concepts in all wordings, the retained prompts; without empty lists."""
+        asking = [text for concept in known.prompts.concepts for text in concept.wordings] * self.per_wording
+        every = known.retained[1]
+        kept = [every[j % len(every)] for j in range(self.retained)] if every else []
+        wanted = {"anchor": [known.prompts.anchor] * self.anchor, "concept": asking, "retained": kept}
+        return {name: some for name, some in wanted.items() if some}
+
 
 @dataclass(frozen=True)
 class Unlearned:
@@ -173,11 +181,7 @@ def measure_lora(
 ) -> tuple[dict[str, Sample], dict[str, Any]]:
     """Draw from the adapted pipeline under the anchor, the concepts' wordings and the retained prompts, and count."""
     prompts, pipeline = known.prompts, denoiser.pipeline
-    asking = [text for concept in prompts.concepts for text in concept.wordings for _ in range(evaluation.per_wording)]
-    _, all_retained = known.retained
-    keep = [all_retained[j % len(all_retained)] for j in range(evaluation.retained if all_retained else 0)]
-    every = {"anchor": [prompts.anchor] * evaluation.anchor, "concept": asking, "retained": keep}
-    wanted_prompts = {name: some for name, some in every.items() if some}  # a model without prompts has the first only
+    wanted_prompts = evaluation.prompts(known)
     samples: dict[str, Sample] = {}
     total = sum(len(some) for some in wanted_prompts.values())
     with bar("draws after the fit", total) as shown:
@@ -212,7 +216,7 @@ def measure_lora(
     }
     if witness is not None:
         measured["witnesses"] = witnessed(known, solution, samples, witness, "LoRA, anchor", evaluation.seed)
-        for when in ("before", "LoRA") if keep else ():
+        for when in ("before", "LoRA") if "retained" in wanted_prompts else ():
             right = agreement(samples[f"{when}, retained"], witness)
             measured["witnesses"][f"{when}: retained prompts obeyed"] = {j: str(f) for j, f in right.items()}
     return samples, measured
