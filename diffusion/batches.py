@@ -31,6 +31,14 @@ def spread_levels(denoiser: Denoiser, count: int, generator: torch.Generator, po
     return t.clamp_max(denoiser.levels - 1)
 
 
+def with_kept(loss: Tensor, f: Tensor, said: Tensor, tilted: int) -> Tensor:
+    """``loss``, a mean over the first ``tilted`` rows, with the other rows of f held to ``said``: a mean over all."""
+    kept = len(f) - tilted
+    if kept == 0:
+        return loss
+    return (loss * tilted + (f[tilted:] - said[tilted:]).square().mean() * kept) / len(f)
+
+
 @dataclass(frozen=True)
 class Batch:
     """Noised states (n, ...): the first ``tilted`` come from the anchor's law, the rest from retained prompts."""

@@ -8,9 +8,9 @@ and wbar as control variates, is that of
     E_q[ w |f - T|^2 - 2 (w - wbar) <f - T, y - T> ].
 
 The mean of (w - wbar)(y - T) given x_t is wbar G, with G the guidance correction of the same solution: its expectation
-under the closure, without the noise of a draw. ``blended_loss`` is (1 - beta) times the above and beta |f - T - G|^2,
-which has the same optimum. beta = 0 is tilted denoising, beta = 1 guidance distillation. On ``digits``, where both
-were measured, the first stays short of the level in a few hundred steps and the second overshoots it.
+under the closure, without the noise of a draw. ``blended`` takes (1 - beta) of the above and beta |f - T - G|^2, which
+has the same optimum. beta = 0 is tilted denoising, which is exact and slow: its gradient is mostly noise. beta = 1 is
+guidance distillation.
 
 If T is q's own denoiser, E[y | x_t] = T, the optimum is that of tilted denoising, E[w y]/E[w], whatever wbar is: it
 only decides how much noise the gradient has. If T is off but wbar is right, the optimum is E[w y]/E[w] + (T - E[y]):
@@ -31,7 +31,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from .batches import Batches
+from .batches import Batches, with_kept
 from .concepts import Prompts
 from .guidance import Guided, Strength
 from .head import Bottleneck, ContrastHead, log_snr, pooled
@@ -68,10 +68,9 @@ def tilted_loss(f: Tensor, t: Tensor, y: Tensor, w: Tensor, wbar: Tensor) -> Ten
     return (w.view(shape) * moved.square() - 2 * (w - wbar).view(shape) * moved * (y - t)).mean()
 
 
-def blended_loss(f: Tensor, t: Tensor, y: Tensor, w: Tensor, wbar: Tensor, g: Tensor, beta: float) -> Tensor:
-    """``(1 - beta) tilted_loss + beta mean |f - T - G|^2`` over states (n, ...)."""
-    toward = (f - t - g).square().mean()
-    return (1 - beta) * tilted_loss(f, t, y, w, wbar) + beta * toward
+def blended(loss: Tensor, f: Tensor, goal: Tensor, beta: float) -> Tensor:
+    """``(1 - beta) loss + beta mean |f - goal|^2`` over states (n, ...); goal is T + G."""
+    return (1 - beta) * loss + beta * (f - goal).square().mean()
 
 
 def fit_lora(
@@ -119,7 +118,7 @@ def fit_lora(
         batch = batches(generator).part(part)
         n = batch.tilted
         with teacher(denoiser):
-            g: Tensor | None = None
+            goal: Tensor | None = None
             if guided is None:
                 with Bottleneck(denoiser) as caught:
                     said = denoiser.predict(batch.x, batch.t, batch.anchored)
@@ -130,7 +129,6 @@ def fit_lora(
                     goal = denoiser.predict(batch.x[:n], batch.t[:n], rows(batch.anchored, slice(0, n)))
                 guided.trace.steps.clear()  # one entry a call: of use when sampling, a leak when training
                 anchored, rho = cast(Tensor, guided.plain).to(goal), cast(Tensor, guided.rho)
-                g = goal - anchored
                 said = anchored
                 if len(batch.x) > n:
                     kept = denoiser.predict(batch.x[n:], batch.t[n:], rows(batch.anchored, slice(n, None)))
@@ -139,10 +137,10 @@ def fit_lora(
         f = denoiser.predict(batch.x, batch.t, batch.asked)
         weights, often = (value[batch.chosen].to(f.device) for value in (material.weights, importance))
         against = f[:n], said[:n], batch.y[:n], often * weights, often * wbar
-        loss = tilted_loss(*against) if g is None else blended_loss(*against, g, beta)
-        if len(f) == n:
-            return loss
-        return (loss * n + (f[n:] - said[n:]).square().mean() * (len(f) - n)) / len(f)
+        loss = tilted_loss(*against)
+        if goal is not None:
+            loss = blended(loss, f[:n], goal, beta)
+        return with_kept(loss, f, said, n)
 
     trainer = Trainer(
         denoiser.network, parameters, objective, settings, checkpoint=checkpoint, every=every, progress=progress

@@ -60,11 +60,7 @@ class Budget:
 
     @property
     def anchor_seed(self) -> int:
-        """Of the starting noise of the draws of q. Draws after a change start from it too: what differs is the change.
-
-        On ``digits`` a class's share among 2,000 draws moves by up to 2 points from seed to seed, and by about 1
-        from teacher to student under common noise.
-        """
+        """Of the starting noise of q's draws. Draws after a change start from it too: what differs is the change."""
         return 10 * self.seed + 2
 
     def __post_init__(self) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
 import duality as du
 
@@ -82,14 +82,6 @@ def batches_of(denoiser: Denoiser, known: Survey, settings: Fit, power: float = 
     """Draws of the anchor's law and of the retained prompts, as surveyed; ``power`` of noise levels, see Batches."""
     latents, prompts = known.retained
     return Batches(denoiser, known.prompts, known.anchor, latents, prompts, settings, power=power)
-
-
-def with_kept(loss: Tensor, f: Tensor, said: Tensor, tilted: int) -> Tensor:
-    """The loss above: ``loss`` a mean over the first ``tilted`` rows, the other rows of f held to ``said``."""
-    kept = len(f) - tilted
-    if kept == 0:
-        return loss
-    return (loss * tilted + (f[tilted:] - said[tilted:]).square().mean() * kept) / len(f)
 
 
 def fit_adapters(

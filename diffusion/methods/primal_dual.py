@@ -9,9 +9,9 @@ nats or probabilities as the problem has them. Where states are noised draws of 
 
     |f - T - G|^2,    G = sum_i k_i (T - T_i),    k = guidance strengths at the present multipliers,
 
-whose minimiser is that of the Lagrangian (under the closure of guidance) without the noise of a draw: the Lagrangian
-alone stayed at 2.8 % on ``digits`` after 340 steps where 1 % was asked. Multipliers reach the loss as plain numbers,
-live in the saved state, and are resumed with the weights.
+whose minimiser is that of the Lagrangian (under the closure of guidance) without the noise of a draw: with few steps
+the Lagrangian alone stays short of its levels. Multipliers reach the loss as plain numbers, live in the saved state,
+and are resumed with the weights.
 
 Source: Khalafi, Ribeiro, Ding (ICML 2026, arXiv:2605.30825), their algorithm; the start, theory, "Dual first".
 """
@@ -30,8 +30,8 @@ from torch import Tensor
 import duality as du
 from duality import primal_dual as pd
 
-from ..batches import Batch
-from ..distill import BETA, NOISE_POWER
+from ..batches import Batch, with_kept
+from ..distill import BETA, NOISE_POWER, blended
 from ..guidance import LIMIT
 from ..head import Bottleneck, log_snr, pooled
 from ..lora import add_student, teacher
@@ -39,7 +39,7 @@ from ..models import Denoiser, repeat, rows
 from ..parallel import WHOLE, Part
 from ..survey import Survey
 from ..training import Fit, Progress, Trainer
-from .base import Outcome, batches_of, with_kept
+from .base import Outcome, batches_of
 from .dual import Scaled, newton_scale
 from .lagrangians import Seen, lagrangian_of
 from .levels import Meter
@@ -161,7 +161,7 @@ class Alternation:
         loss = retention + constraint
         if self.share > 0 and self.blends:
             goal = said[:n] + self._correction(seen)
-            loss = (1 - self.share) * loss + self.share * (f[:n] - goal).square().mean()
+            loss = blended(loss, f[:n], goal, self.share)
         return with_kept(loss, f, said, n)
 
     def _correction(self, seen: Seen) -> Tensor:

@@ -7,7 +7,7 @@ from diffusion.distill import (
     Fit,
     Material,
     add_lora,
-    blended_loss,
+    blended,
     fit_lora,
     save_lora,
     teacher,
@@ -89,7 +89,7 @@ def test_guided_share_of_the_loss_has_its_gradient_and_its_optimum():
 
     def gradient(at, beta):
         at = at.clone().requires_grad_()
-        blended_loss(at, t, y, w, wbar, g, beta).backward()
+        blended(tilted_loss(at, t, y, w, wbar), at, t + g, beta).backward()
         return at.grad
 
     tilted = f.clone().requires_grad_()
