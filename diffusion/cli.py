@@ -14,32 +14,9 @@ try:
 except ImportError:  # pragma: no cover - exercised by a subprocess without typer
     sys.exit("unlearn: the command line needs typer: install unlearning-duality[cli]")
 
+from . import cli_options as shared
 from . import need_extra
 from .cli_audit import audit, bench
-from .cli_options import (
-    DRAWS,
-    LEVEL_HELP,
-    AnchorOption,
-    CacheOption,
-    ConceptOption,
-    ContrastOption,
-    DrawsOption,
-    ExamplesOption,
-    LabelledOption,
-    LevelOption,
-    Model,
-    OverwriteOption,
-    PriorOption,
-    ProblemOption,
-    SeedOption,
-    VocabularyOption,
-    WordingOption,
-    make_budget,
-    make_problem,
-    make_task,
-    open_model,
-    witness_of,
-)
 from .cli_toy import explore, frontier, solve, verify
 
 app = typer.Typer(
@@ -63,19 +40,19 @@ METHOD_HELP = (
 
 @app.command()
 def distill(
-    model: Model,
+    model: shared.Model,
     output: Annotated[Path, typer.Option(help="folder for the LoRA, the certificate, the card and the pictures")],
-    level: LevelOption,
-    concept: ConceptOption = None,
-    problem: ProblemOption = "likelihood",
-    wording: WordingOption = None,
-    examples: ExamplesOption = None,
-    contrast: ContrastOption = None,
-    vocabulary: VocabularyOption = None,
-    prior: PriorOption = None,
-    anchor: AnchorOption = "",
-    draws: DrawsOption = DRAWS,
-    labelled: LabelledOption = 600,
+    level: shared.LevelOption,
+    concept: shared.ConceptOption = None,
+    problem: shared.ProblemOption = "likelihood",
+    wording: shared.WordingOption = None,
+    examples: shared.ExamplesOption = None,
+    contrast: shared.ContrastOption = None,
+    vocabulary: shared.VocabularyOption = None,
+    prior: shared.PriorOption = None,
+    anchor: shared.AnchorOption = "",
+    draws: shared.DrawsOption = shared.DRAWS,
+    labelled: shared.LabelledOption = 600,
     steps: Annotated[int, typer.Option(help="training steps")] = 340,
     batch: Annotated[int, typer.Option(help="rows of a step, over all processes")] = 48,
     rank: Annotated[int, typer.Option(help="rank of the LoRA")] = 8,
@@ -93,13 +70,13 @@ def distill(
     track: Annotated[list[str] | None, typer.Option(help="tensorboard or wandb; off where left out")] = None,
     track_folder: Annotated[Path, typer.Option(help="where trackers put their files")] = Path("runs"),
     judged: Annotated[int, typer.Option(help="draws of the anchor that are counted after the fit")] = 2000,
-    seed: SeedOption = 0,
-    cache: CacheOption = None,
-    overwrite: OverwriteOption = False,
+    seed: shared.SeedOption = 0,
+    cache: shared.CacheOption = None,
+    overwrite: shared.OverwriteOption = False,
 ) -> None:
     """Solve for the target, fit it into a LoRA or all weights, and certify: ratios, multipliers, training, evidence."""
-    target = make_problem(problem, level)
-    task = make_task(model, concept, wording, examples, contrast, vocabulary, prior, anchor)
+    target = shared.make_problem(problem, level)
+    task = shared.make_task(model, concept, wording, examples, contrast, vocabulary, prior, anchor)
     need_extra()
     from dataclasses import asdict
 
@@ -124,7 +101,7 @@ def distill(
     )
     tracked = Tracked(track, track_folder, {"method": method, **asdict(fit)}) if track else None
     place = OutputFolder(output, overwrite)
-    denoiser = open_model(model)
+    denoiser = shared.open_model(model)
     prompts = task(denoiser)
     check(denoiser, prompts, target, chosen)
     result = unlearn(
@@ -132,10 +109,10 @@ def distill(
         prompts,
         target,
         method=chosen,
-        budget=make_budget(draws, seed, labelled),
+        budget=shared.make_budget(draws, seed, labelled),
         fit=fit,
         evaluation=Evaluation(anchor=judged),
-        witness=witness_of(model, prompts),
+        witness=shared.witness_of(model, prompts),
         cache_folder=cache or default_folder(),
         tracked=tracked,
     )
@@ -153,34 +130,33 @@ def distill(
 
 @app.command()
 def sample(
-    model: Model,
+    model: shared.Model,
     output: Annotated[Path, typer.Option(help="folder for the pictures")],
-    level: LevelOption,
-    concept: ConceptOption = None,
-    problem: ProblemOption = "likelihood",
+    level: shared.LevelOption,
+    concept: shared.ConceptOption = None,
+    problem: shared.ProblemOption = "likelihood",
     prompt: Annotated[str, typer.Option(help="what to sample; a concept's wording falls back to the anchor")] = "",
     count: Annotated[int, typer.Option(help="how many draws")] = 64,
     lora: Annotated[Path | None, typer.Option(help="sample with this LoRA instead of guidance")] = None,
-    wording: WordingOption = None,
-    examples: ExamplesOption = None,
-    contrast: ContrastOption = None,
-    vocabulary: VocabularyOption = None,
-    prior: PriorOption = None,
-    anchor: AnchorOption = "",
-    draws: DrawsOption = DRAWS,
-    labelled: LabelledOption = 600,
-    seed: SeedOption = 0,
-    cache: CacheOption = None,
-    overwrite: OverwriteOption = False,
+    wording: shared.WordingOption = None,
+    examples: shared.ExamplesOption = None,
+    contrast: shared.ContrastOption = None,
+    vocabulary: shared.VocabularyOption = None,
+    prior: shared.PriorOption = None,
+    anchor: shared.AnchorOption = "",
+    draws: shared.DrawsOption = shared.DRAWS,
+    labelled: shared.LabelledOption = 600,
+    seed: shared.SeedOption = 0,
+    cache: shared.CacheOption = None,
+    overwrite: shared.OverwriteOption = False,
 ) -> None:
     """Sample the optimal target by guidance, without training (or through a LoRA that was distilled before)."""
     if count < 1:
         raise ValueError(f"count must be at least 1, got {count}")
-    target = make_problem(problem, level)
-    task = make_task(model, concept, wording, examples, contrast, vocabulary, prior, anchor)
+    target = shared.make_problem(problem, level)
+    task = shared.make_task(model, concept, wording, examples, contrast, vocabulary, prior, anchor)
     import duality as du
 
-    from .cache import Cache, default_folder, fingerprint
     from .draws import decode, draw
     from .output import OutputFolder, save_pictures
     from .run import guided_draws
@@ -189,7 +165,7 @@ def sample(
     if lora is not None and not (lora / "pytorch_lora_weights.safetensors").is_file():
         raise ValueError(f"lora folder {str(lora)!r} holds no pytorch_lora_weights.safetensors")
     place = OutputFolder(output, overwrite)
-    denoiser = open_model(model)
+    denoiser = shared.open_model(model)
     prompts = task(denoiser)
     wanted = [prompt] * count
     if lora is not None:
@@ -199,8 +175,8 @@ def sample(
         known = survey(
             denoiser,
             prompts,
-            make_budget(draws, seed, labelled),
-            Cache(cache or default_folder(), fingerprint(denoiser.pipeline)),
+            shared.make_budget(draws, seed, labelled),
+            shared.store_of(denoiser, cache),
         )
         solution = du.solve(target.problem(known.ratios), known.ratios)
         typer.echo(str(solution))
@@ -218,42 +194,43 @@ def sample(
 
 @app.command()
 def ratios(
-    model: Model,
-    concept: ConceptOption = None,
-    wording: WordingOption = None,
-    examples: ExamplesOption = None,
-    contrast: ContrastOption = None,
-    vocabulary: VocabularyOption = None,
-    prior: PriorOption = None,
-    anchor: AnchorOption = "",
-    draws: DrawsOption = DRAWS,
-    labelled: LabelledOption = 600,
+    model: shared.Model,
+    concept: shared.ConceptOption = None,
+    wording: shared.WordingOption = None,
+    examples: shared.ExamplesOption = None,
+    contrast: shared.ContrastOption = None,
+    vocabulary: shared.VocabularyOption = None,
+    prior: shared.PriorOption = None,
+    anchor: shared.AnchorOption = "",
+    draws: shared.DrawsOption = shared.DRAWS,
+    labelled: shared.LabelledOption = 600,
     elbo_draws: Annotated[int, typer.Option(help="draws at which the ELBO estimators are computed as well")] = 200,
     elbo_levels: Annotated[int, typer.Option(help="noise levels of the ELBO estimators")] = 40,
     path_steps: Annotated[int, typer.Option(help="steps of the trajectories of the path estimator")] = 20,
-    problem: ProblemOption = "likelihood",
-    level: Annotated[list[str] | None, typer.Option("--level", help="solve here as well; " + LEVEL_HELP)] = None,
+    problem: shared.ProblemOption = "likelihood",
+    level: Annotated[list[str] | None, typer.Option("--level", help="solve here as well; " + shared.LEVEL_HELP)] = None,
     output: Annotated[Path | None, typer.Option(help="write the table as JSON as well")] = None,
-    seed: SeedOption = 0,
-    cache: CacheOption = None,
+    seed: shared.SeedOption = 0,
+    cache: shared.CacheOption = None,
 ) -> None:
     """Estimate and keep log ratios, examine every estimator, and say what levels mean for this model."""
-    target = make_problem(problem, level) if level else None
-    task = make_task(model, concept, wording, examples, contrast, vocabulary, prior, anchor)
+    target = shared.make_problem(problem, level) if level else None
+    task = shared.make_task(model, concept, wording, examples, contrast, vocabulary, prior, anchor)
     from dataclasses import replace
 
-    from .cache import Cache, default_folder, fingerprint
     from .certificate import to_json
     from .estimators import compare
     from .meanings import level_table
     from .survey import survey
 
-    denoiser = open_model(model)
+    denoiser = shared.open_model(model)
     prompts = task(denoiser)
-    budget = replace(make_budget(draws, seed, labelled), elbo_draws=min(elbo_draws, draws), elbo_levels=elbo_levels)
-    store = Cache(cache or default_folder(), fingerprint(denoiser.pipeline))
+    budget = replace(
+        shared.make_budget(draws, seed, labelled), elbo_draws=min(elbo_draws, draws), elbo_levels=elbo_levels
+    )
+    store = shared.store_of(denoiser, cache)
     known = survey(denoiser, prompts, budget, store)
-    compared = compare(denoiser, known, witness_of(model, prompts), store, path_steps=path_steps)
+    compared = compare(denoiser, known, shared.witness_of(model, prompts), store, path_steps=path_steps)
     table = level_table(known, target)
     typer.echo("\n".join([*compared.lines(), *table.lines()]))
     if output is not None:
@@ -266,12 +243,12 @@ def demo(
     concept: Annotated[str, typer.Option(help="which digit goes")] = "a handwritten seven",
     level: Annotated[float, typer.Option(help="at most this share of draws may show it")] = 0.01,
     judged: Annotated[int, typer.Option(help="draws that are judged, guided and after the LoRA")] = 2000,
-    seed: SeedOption = 0,
-    cache: CacheOption = None,
-    overwrite: OverwriteOption = False,
+    seed: shared.SeedOption = 0,
+    cache: shared.CacheOption = None,
+    overwrite: shared.OverwriteOption = False,
 ) -> None:
     """The main job, end to end: three problems on densities, then a digit unlearned; leaves one page with pictures."""
-    make_problem("likelihood", [str(level)])
+    shared.make_problem("likelihood", [str(level)])
     need_extra()
     from .cache import default_folder
     from .cli_toy import demo_section

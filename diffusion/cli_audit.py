@@ -7,64 +7,41 @@ from typing import Annotated
 
 import typer
 
-from .cli_options import (
-    DRAWS,
-    LEVEL_HELP,
-    AnchorOption,
-    CacheOption,
-    ConceptOption,
-    ContrastOption,
-    DrawsOption,
-    ExamplesOption,
-    LabelledOption,
-    Model,
-    OverwriteOption,
-    PriorOption,
-    ProblemOption,
-    SeedOption,
-    VocabularyOption,
-    WordingOption,
-    make_budget,
-    make_problem,
-    make_task,
-    open_model,
-    witness_of,
-)
+from . import cli_options as shared
 
 BENCH = Path("out/bench")
 
 
 def audit(
-    model: Model,
+    model: shared.Model,
     lora: Annotated[Path, typer.Option(help="folder of the LoRA, as `unlearn distill` leaves it")],
-    concept: ConceptOption = None,
+    concept: shared.ConceptOption = None,
     output: Annotated[Path | None, typer.Option(help="folder for audit.json and audit.txt")] = None,
-    wording: WordingOption = None,
-    examples: ExamplesOption = None,
-    contrast: ContrastOption = None,
-    vocabulary: VocabularyOption = None,
-    prior: PriorOption = None,
-    anchor: AnchorOption = "",
+    wording: shared.WordingOption = None,
+    examples: shared.ExamplesOption = None,
+    contrast: shared.ContrastOption = None,
+    vocabulary: shared.VocabularyOption = None,
+    prior: shared.PriorOption = None,
+    anchor: shared.AnchorOption = "",
     looks: Annotated[int, typer.Option(help="draws of each row of the table")] = 100,
     scale: Annotated[list[float] | None, typer.Option(help="guidance scales besides 1; default 3 and 7.5")] = None,
     taught: Annotated[int, typer.Option(help="most steps of teaching it again; 0: not at all")] = 160,
     pictures: Annotated[int, typer.Option(help="pictures that it is taught again from")] = 16,
     seeds: Annotated[int, typer.Option(help="seeds of teaching it again")] = 2,
-    draws: DrawsOption = DRAWS,
-    labelled: LabelledOption = 600,
-    seed: SeedOption = 0,
-    cache: CacheOption = None,
-    overwrite: OverwriteOption = False,
+    draws: shared.DrawsOption = shared.DRAWS,
+    labelled: shared.LabelledOption = 600,
+    seed: shared.SeedOption = 0,
+    cache: shared.CacheOption = None,
+    overwrite: shared.OverwriteOption = False,
 ) -> None:
     """Is it gone, or hidden? Every wording, prompts near it, guidance scales, samplers, and how fast it comes back."""
-    task = make_task(model, concept, wording, examples, contrast, vocabulary, prior, anchor)
+    task = shared.make_task(model, concept, wording, examples, contrast, vocabulary, prior, anchor)
     if not lora.is_dir():
         raise ValueError(f"lora {str(lora)!r} is no folder")
     if taught < 0:
         raise ValueError(f"taught must be at least 0, got {taught}")
     from .audit import SCALES, Look, merged
     from .audit import audit as look_for
-    from .cache import Cache, default_folder, fingerprint
     from .certificate import to_json
     from .output import OutputFolder
     from .relearn import Lesson
@@ -76,13 +53,13 @@ def audit(
         steps = tuple(sorted({0, *(max(1, round(taught * share)) for share in (0.125, 0.25, 0.5, 1))}))
         lesson = Lesson(pictures=pictures, steps=steps, draws=max(2, looks // 2), seeds=seeds)
     look = Look(draws=looks, scales=tuple(scale or SCALES), lesson=lesson, seed=70_000 + seed)
-    after = open_model(model)
+    after = shared.open_model(model)
     merged(after, lora)
-    before = open_model(model)
+    before = shared.open_model(model)
     prompts = task(before)
-    store = Cache(cache or default_folder(), fingerprint(before.pipeline))
-    known = survey(before, prompts, make_budget(draws, seed, labelled), store)
-    found = look_for(before, after, known, witness=witness_of(model, prompts), look=look)
+    store = shared.store_of(before, cache)
+    known = survey(before, prompts, shared.make_budget(draws, seed, labelled), store)
+    found = look_for(before, after, known, witness=shared.witness_of(model, prompts), look=look)
     text = "\n".join(found.lines())
     typer.echo(text)
     if place is not None:
@@ -95,35 +72,34 @@ def audit(
 def bench(
     model: Annotated[str, typer.Argument(help="'digits', a folder or a hub name that diffusers can load")] = "digits",
     output: Annotated[Path, typer.Option(help="folder for one JSON a run and the table; goes on from there")] = BENCH,
-    concept: ConceptOption = None,
-    problem: ProblemOption = "likelihood",
-    level: Annotated[list[str] | None, typer.Option("--level", help=LEVEL_HELP + "; default 0.01")] = None,
+    concept: shared.ConceptOption = None,
+    problem: shared.ProblemOption = "likelihood",
+    level: Annotated[list[str] | None, typer.Option("--level", help=shared.LEVEL_HELP + "; default 0.01")] = None,
     method: Annotated[list[str] | None, typer.Option(help="only these; default all, and guidance alone")] = None,
-    wording: WordingOption = None,
-    contrast: ContrastOption = None,
-    vocabulary: VocabularyOption = None,
-    prior: PriorOption = None,
-    anchor: AnchorOption = "",
+    wording: shared.WordingOption = None,
+    contrast: shared.ContrastOption = None,
+    vocabulary: shared.VocabularyOption = None,
+    prior: shared.PriorOption = None,
+    anchor: shared.AnchorOption = "",
     seeds: Annotated[int, typer.Option(help="training seeds of each method")] = 2,
     steps: Annotated[int, typer.Option(help="training steps of each fit")] = 340,
     rank: Annotated[int, typer.Option(help="rank of the LoRA")] = 8,
     judged: Annotated[int, typer.Option(help="draws of the anchor that are counted")] = 1000,
-    draws: DrawsOption = DRAWS,
-    labelled: LabelledOption = 600,
-    seed: SeedOption = 0,
-    cache: CacheOption = None,
+    draws: shared.DrawsOption = shared.DRAWS,
+    labelled: shared.LabelledOption = 600,
+    seed: shared.SeedOption = 0,
+    cache: shared.CacheOption = None,
 ) -> None:
     """Every method, baselines too, on one task: same ratios, adapters, budget and seeds; a table and JSON; resumes."""
     from .models import DIGITS
 
     if model == DIGITS and not concept:
         concept = ["a handwritten seven"]
-    task = make_task(model, concept, wording, None, contrast, vocabulary, prior, anchor)
-    target = make_problem(problem, level or ["0.01"])
+    task = shared.make_task(model, concept, wording, None, contrast, vocabulary, prior, anchor)
+    target = shared.make_problem(problem, level or ["0.01"])
     if seeds < 1:
         raise ValueError(f"seeds must be at least 1, got {seeds}")
     from .bench import Bench, chosen_methods, run_bench
-    from .cache import Cache, default_folder, fingerprint
     from .run import Evaluation
     from .survey import survey
     from .training import Fit
@@ -131,16 +107,16 @@ def bench(
     methods = chosen_methods(method)
     if output.exists() and not output.is_dir():
         raise ValueError(f"output {str(output)!r} is a file; a folder is needed")
-    denoiser = open_model(model)
+    denoiser = shared.open_model(model)
     prompts = task(denoiser)
-    store = Cache(cache or default_folder(), fingerprint(denoiser.pipeline))
-    known = survey(denoiser, prompts, make_budget(draws, seed, labelled), store)
+    store = shared.store_of(denoiser, cache)
+    known = survey(denoiser, prompts, shared.make_budget(draws, seed, labelled), store)
     plan = Bench(
         methods,
         tuple(range(seed, seed + seeds)),
         Fit(steps=steps, rank=rank),
         Evaluation(anchor=judged, per_wording=max(1, judged // 50), retained=max(1, judged // 3)),
     )
-    found = run_bench(denoiser, known, target.problem(known.ratios), plan, witness_of(model, prompts), output)
+    found = run_bench(denoiser, known, target.problem(known.ratios), plan, shared.witness_of(model, prompts), output)
     typer.echo("\n".join(found.lines()))
     typer.echo(f"written to {output}")

@@ -10,6 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from .asked import Asked
+    from .cache import Cache
     from .concepts import Prompts
     from .models import Denoiser
     from .survey import Budget
@@ -159,6 +160,13 @@ def open_model(model: str) -> Any:
     from .parallel import world
 
     return denoiser_of(load_pipeline(model).to(world().device))
+
+
+def store_of(denoiser: Denoiser, folder: Path | None) -> Cache:
+    """What is kept of this model between runs, in ``folder`` or the user's own."""
+    from .cache import Cache, default_folder, fingerprint
+
+    return Cache(folder or default_folder(), fingerprint(denoiser.pipeline))
 
 
 def witness_of(model: str, prompts: Prompts) -> Any:

@@ -87,24 +87,22 @@ def _measured(name: str, make: Callable[[], Callable[[_Clock], Any]], steps: int
     return measured(name, make(), steps)
 
 
-def rows(model: str, batch: int | None, steps: int, cache_folder: Path) -> dict[str, Callable[[], Cost]]:
+def rows(batch: int | None, steps: int, cache_folder: Path) -> dict[str, Callable[[], Cost]]:
     """Every row of the table by name, each ready to be measured in this process."""
     import torch
 
     import duality as du
 
-    from .api import is_digits, prompts_of
+    from .api import prompts_of
     from .cache import Cache, fingerprint
     from .lora import add_lora
-    from .methods import METHODS, FixedWeights, ForgetImages, Images, PrimalDual
-    from .models import add_noise, denoiser_of, load_pipeline
+    from .methods import METHODS, ForgetImages, Images, PrimalDual
+    from .models import DIGITS, add_noise, denoiser_of, load_pipeline
     from .survey import Budget, survey
     from .training import Fit
 
     torch.set_num_threads(1)
-    denoiser = denoiser_of(load_pipeline(model))
-    if not is_digits(denoiser.pipeline):
-        raise ValueError(f"model must be digits, whose concepts are known, got {model!r}")
+    denoiser = denoiser_of(load_pipeline(DIGITS))
     settings = Fit(steps=steps + UNCOUNTED + 1)
     settings = settings if batch is None else replace(settings, batch=batch)
     budget = Budget(40, 90, 160, sampler_steps=8, noises=4, head_steps=150, elbo_draws=10, elbo_levels=2)
@@ -143,18 +141,19 @@ def rows(model: str, batch: int | None, steps: int, cache_folder: Path) -> dict[
         images = Images(known.labelled[:8], 0.01, known.anchor)
         return lambda clock: method.fit(denoiser, images, 1.0, settings, progress=clock)
 
-    long = {"primal-dual": PrimalDual(inner=settings.steps), "equal-weights": FixedWeights()}
+    methods = {name: make() for name, make in METHODS.items()}
+    methods["primal-dual"] = PrimalDual(inner=settings.steps)  # one round: no draws between steps
     made: dict[str, Callable[[], Callable[[_Clock], Any]]] = {
         "bare pass, all weights": lambda: bare(False),
         "bare pass, LoRA": lambda: bare(True),
-        **{name: partial(fitted, long.get(name) or METHODS[name](), settings) for name in METHODS},
+        **{name: partial(fitted, method, settings) for name, method in methods.items()},
         "images, primal-dual": lambda: forgotten(ForgetImages(inner=settings.steps)),
-        "tilted, bf16": lambda: fitted(METHODS["tilted"](), replace(settings, precision="bf16")),
-        "tilted, accumulate 4": lambda: fitted(METHODS["tilted"](), replace(settings, accumulate=4)),
+        "tilted, bf16": lambda: fitted(methods["tilted"], replace(settings, precision="bf16")),
+        "tilted, accumulate 4": lambda: fitted(methods["tilted"], replace(settings, accumulate=4)),
         "tilted, gradient checkpointing": lambda: fitted(
-            METHODS["tilted"](), replace(settings, gradient_checkpointing=True)
+            methods["tilted"], replace(settings, gradient_checkpointing=True)
         ),
-        "tilted, all weights": lambda: fitted(METHODS["tilted"](), replace(settings, rank=None, rate=1e-4)),
+        "tilted, all weights": lambda: fitted(methods["tilted"], replace(settings, rank=None, rate=1e-4)),
     }
     return {name: partial(_measured, name, make, steps) for name, make in made.items()}
 
@@ -174,7 +173,6 @@ def table(costs: Sequence[Cost]) -> str:
 def main() -> None:
     need_extra()
     parser = argparse.ArgumentParser(prog="python -m diffusion.costs", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", default="digits")
     parser.add_argument("--batch", type=int, help="rows of a step; the fit's default where left out")
     parser.add_argument("--steps", type=int, default=6, help="steps that are counted")
     parser.add_argument("--only", action="append", help="a row of the table; once per row, beside the bare pass")
@@ -185,18 +183,18 @@ def main() -> None:
     if given.steps < 1:
         parser.error(f"steps must be at least 1, got {given.steps}")
     if given.one is not None:
-        cost = rows(given.model, given.batch, given.steps, given.cache)[given.one]()
+        cost = rows(given.batch, given.steps, given.cache)[given.one]()
         print(json.dumps({"name": cost.name, "seconds": cost.seconds, "megabytes": cost.megabytes}))
         return
     with tempfile.TemporaryDirectory() as passing:
         folder = str(given.cache or passing)
-        every = list(rows(given.model, given.batch, given.steps, Path(folder)))
+        every = list(rows(given.batch, given.steps, Path(folder)))
         unknown = set(given.only or []) - set(every)
         if unknown:
             parser.error(f"only must name rows among {', '.join(every)}, got {sorted(unknown)}")
         costs = []
         for name in [every[0], *(given.only or every[1:])]:
-            words = [sys.executable, "-m", "diffusion.costs", "--model", given.model, "--steps", str(given.steps)]
+            words = [sys.executable, "-m", "diffusion.costs", "--steps", str(given.steps)]
             words += ["--one", name, "--cache", folder] + (["--batch", str(given.batch)] if given.batch else [])
             run = subprocess.run(words, capture_output=True, text=True)
             if run.returncode:

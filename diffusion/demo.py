@@ -68,7 +68,6 @@ def run_demo(
         [(f"empty prompt: {s.name}", s.pictures[:96]) for s in (before, guided, result.samples["LoRA, anchor"], fixed)],
         columns=16,
     )
-    _overview(opening[1], folder / "guided.png", folder / "overview.png")
     clock["in all"] = time.monotonic() - started
     html = _page(result, opening, all_samples, moved, compared, wanted, witness, clock)
     (folder / "index.html").write_text(html, encoding="utf-8")
@@ -214,19 +213,6 @@ def _page(
         ),
     ]
     return page(f"Unlearning {concept.name}", body)
-
-
-def _overview(top: Path, bottom: Path, path: Path) -> None:
-    """The README's picture: the toy's figure above the pipeline's draws, at one width."""
-    from PIL import Image
-
-    pictures = [Image.open(place).convert("RGB") for place in (top, bottom)]
-    width = 1200
-    scaled = [p.resize((width, round(p.height * width / p.width)), Image.Resampling.LANCZOS) for p in pictures]
-    page = Image.new("RGB", (width, sum(p.height for p in scaled)), "white")
-    page.paste(scaled[0], (0, 0))
-    page.paste(scaled[1], (0, scaled[0].height))
-    page.save(path, optimize=True)
 
 
 def _refused(objections: list[str]) -> str:

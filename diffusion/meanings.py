@@ -153,7 +153,7 @@ def _stderr(kind: type[du.Problem], ratios: du.LogRatios) -> np.ndarray:
     """Standard errors (m,) of the levels that q has, from its draws."""
     values = ratios.values
     if kind is du.Likelihood:
-        terms = np.minimum(np.exp(values) * np.asarray(ratios.priors), 1.0)
+        terms = np.asarray(du.Likelihood(0.5).bind(ratios).likelihoods(values))  # any level will do
     elif kind is du.ReverseKL:
         terms = -values  # KL(q||q_i) = -E_q[rho_i]
     else:

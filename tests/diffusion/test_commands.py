@@ -11,7 +11,7 @@ pytest.importorskip("typer")
 
 from diffusers import DDPMPipeline
 
-from diffusion import cli, cli_audit
+from diffusion import cli, cli_options
 from diffusion.survey import Budget
 
 from . import families
@@ -33,8 +33,7 @@ def small_budget(draws, seed, labelled):
 def quick():
     """A head of a few steps, and a sampler of two: the commands have no options for what only tests want."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (cli, cli_audit):
-            patch.setattr(module, "make_budget", small_budget)
+        patch.setattr(cli_options, "make_budget", small_budget)
         yield
 
 
