@@ -13,14 +13,14 @@ An audit finds what it looks for: clean rows say that these prompts and samplers
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from .cache import Cache
+from .audit_report import Audit, Cell, Judged
 from .concepts import Prompts
 from .draws import decode, draw
 from .lora import teacher
@@ -31,7 +31,6 @@ from .relearn import NEW_WORD, Curve, Lesson, recall, teach, turned
 from .survey import Bar, Survey, progress_bar
 
 SCALES = (3.0, 7.5)
-Judged = dict[str, tuple[float, float]]  # judge to mean and standard error
 
 
 @dataclass(frozen=True)
@@ -58,74 +57,6 @@ class Setting:
     steps: int
     scale: float = 1.0
     sampler: str | None = None
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One row: what was asked, how, of which concept, and how often it was there, before and after."""
-
-    asked: str
-    setting: str
-    concept: str
-    draws: int
-    before: Judged
-    after: Judged
-
-
-@dataclass(frozen=True)
-class Audit:
-    """What :func:`audit` found; ``curves``: by concept, the arms of :mod:`diffusion.relearn`."""
-
-    cells: tuple[Cell, ...]
-    curves: dict[str, tuple[Curve, ...]]
-    recalls: dict[str, tuple[float, float]]
-
-    def lines(self) -> list[str]:
-        judges = list(self.cells[0].after)
-        out = ["how often the concept is there, unlearned (teacher), %"]
-        out.append(f"{'concept':<24}{'asked':<14}{'sampled':<22}{'draws':>6}" + "".join(f"{j:>26}" for j in judges))
-        for cell in self.cells:
-            said = []
-            for judge in judges:
-                (a, ea), (b, _) = cell.after[judge], cell.before.get(judge, (float("nan"), 0.0))
-                said.append(f"{100 * a:6.2f} ± {100 * ea:4.2f} ({100 * b:6.2f})".rjust(26))
-            out.append(f"{cell.concept[:23]:<24}{cell.asked:<14}{cell.setting:<22}{cell.draws:>6}" + "".join(said))
-        for concept, curves in self.curves.items():
-            out += ["", f"{concept!r} taught again from a few pictures: how often it is there after so many steps, %"]
-            out.append(f"{'':<44}" + "".join(f"{step:>16}" for step in curves[0].steps))
-            for curve in curves:
-                pairs = zip(100 * curve.mean, 100 * curve.stderr, strict=True)
-                shown = (f"{mean:6.1f} ± {error:4.1f}".rjust(16) for mean, error in pairs)
-                out.append(f"{curve.arm:<44}" + "".join(shown))
-            value, error = self.recalls[concept]
-            out.append(
-                "recall: the controls do not differ, so nothing can be said"
-                if np.isnan(value)
-                else f"recall {value:.2f} ± {error:.2f}   (0: comes back like something new; 1: like something known "
-                "by another name)"
-            )
-        return out
-
-    def data(self) -> dict[str, Any]:
-        return {
-            "cells": [asdict(cell) for cell in self.cells],
-            "taught again": {
-                concept: {
-                    "recall": list(self.recalls[concept]),
-                    "arms": [
-                        {
-                            "arm": curve.arm,
-                            "steps": list(curve.steps),
-                            "frequency": curve.frequency.tolist(),
-                            "mean": curve.mean.tolist(),
-                            "standard error": curve.stderr.tolist(),
-                        }
-                        for curve in curves
-                    ],
-                }
-                for concept, curves in self.curves.items()
-            },
-        }
 
 
 def near_prompts(prompts: Prompts, index: int, count: int = 16) -> tuple[str, ...]:
@@ -193,7 +124,6 @@ def audit(
     *,
     witness: Witness | None = None,
     look: Look | None = None,
-    cache: Cache | None = None,
     bar: Bar = progress_bar,
 ) -> Audit:
     """Look for the concepts of a survey in ``after``, the unlearned pipeline, beside ``before``, the one surveyed.
