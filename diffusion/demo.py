@@ -41,8 +41,8 @@ def run_demo(
         prompts,
         du.Likelihood(level),
         budget=budget,
-        fit=Fit(steps=240, seed=seed),
-        evaluation=Evaluation(anchor=judged, retained=400),
+        fit=Fit(steps=210, seed=seed),
+        evaluation=Evaluation(anchor=judged, per_wording=32, retained=400),
         witness=witness,
         cache_folder=cache_folder,
     )
@@ -54,7 +54,7 @@ def run_demo(
     known = result.survey
     since = time.monotonic()
     guided = _guided(denoiser, result, result.solution.guidance, judged, "guided", witness)
-    fixed = _guided(denoiser, result, constant(CONSTANT), judged // 8, f"constant strength {CONSTANT}", witness)
+    fixed = _guided(denoiser, result, constant(CONSTANT), judged // 10, f"constant strength {CONSTANT}", witness)
     clock["guided draws"] = time.monotonic() - since
     compared = compare(denoiser, known, witness, thorough=False)
     before = result.samples["before, anchor"]
