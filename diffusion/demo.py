@@ -35,7 +35,7 @@ def run_demo(
     denoiser = StableDiffusion(load_pipeline("digits"))
     wanted = witness.asked(concept)
     assert wanted is not None  # prompts_for has refused every other prompt
-    budget = Budget(seed=seed, concept_draws=480, contrast_draws=800, anchor_draws=2000, elbo_draws=120, head_steps=350)
+    budget = Budget(seed=seed, concept_draws=480, contrast_draws=800, anchor_draws=2000, elbo_draws=120)
     result = unlearn(
         denoiser,
         prompts,
@@ -56,8 +56,8 @@ def run_demo(
     guided = _guided(denoiser, result, result.solution.guidance, judged, "guided", witness)
     fixed = _guided(denoiser, result, constant(CONSTANT), judged // 10, f"constant strength {CONSTANT}", witness)
     clock["guided draws"] = time.monotonic() - since
-    compared = compare(denoiser, known, witness, thorough=False)
     before = result.samples["before, anchor"]
+    compared = compare(denoiser, known, witness, thorough=False, seen=before)
     moved = {
         sample.name: retained(before, sample, [wanted], witness, seed)
         for sample in (guided, result.samples["LoRA, anchor"], fixed)

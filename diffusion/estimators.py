@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .against_q import against_q
 from .cache import Cache
-from .measure import Witness, take_sample
+from .measure import Sample, Witness, take_sample
 from .metrics import Calibration, calibration
 from .models import Denoiser
 from .path import path_ratios
@@ -23,12 +23,15 @@ HEAD = "contrast head"
 
 @dataclass(frozen=True)
 class Estimate:
-    """Log ratios (n, m) by one estimator, and by the contrast head at the very same draws (n, ...)."""
+    """Log ratios (n, m) by one estimator, and by the contrast head at the very same draws.
+
+    ``own``: those draws (n, ...), None where they are the first n of the survey's.
+    """
 
     name: str
     values: Tensor
     head: Tensor
-    draws: Tensor
+    own: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,7 @@ def compare(
     bar: Bar = progress_bar,
     path_steps: int = 20,
     thorough: bool = True,
+    seen: Sample | None = None,
 ) -> Comparison:
     """The contrast head, the head against q, both ELBO estimators and the path ratio, on draws of q.
 
@@ -119,6 +123,7 @@ def compare(
     are left out where a concept has none, the normalised ELBO where there are no contrast prompts. Calibration is on
     held-out labelled draws (of q_i and of what stands for the rest) and, where a witness judges pictures, on draws of
     q, for every estimator. Not ``thorough``: only the estimators that the survey brings, which cost nothing more.
+    ``seen``: the survey's draws of q with what the witness says of them, where that has been asked before.
     """
     prompts, m = known.prompts, len(known.prompts.concepts)
     estimates = _of_survey(known)
@@ -132,13 +137,17 @@ def compare(
     ]
     if witness is not None:
         pipeline = denoiser.pipeline
+
+        def judged(draws: Tensor) -> Sample:
+            return take_sample("q", pipeline, [prompts.anchor] * len(draws), draws, witness)
+
+        of_survey = seen or judged(known.anchor)
         for each in estimates:
-            asked = [prompts.anchor] * len(each.draws)
-            said = take_sample("q", pipeline, asked, each.draws, witness).said
+            said = (of_survey if each.own is None else judged(each.own)).said
             for index, name in enumerate(names):
                 p = posterior(each.values, prompts.priors)[:, index].numpy()
                 for judge, labels in said.items():
-                    shows = labels == witness.asked(name)
+                    shows = labels[: len(p)] == witness.asked(name)
                     if shows.any() and not shows.all():  # else there is nothing to tell apart
                         rows.append((name, each.name, judge, len(p), calibration(p, shows)))
     errors: tuple[float | None, ...] = known.priors_stderr or (None,) * m
@@ -147,7 +156,7 @@ def compare(
 
 def _beside(known: Survey, name: str, values: Tensor) -> Estimate:
     n = len(values)
-    return Estimate(name, values, known.values[:n], known.anchor[:n])
+    return Estimate(name, values, known.values[:n])
 
 
 def _of_survey(known: Survey) -> list[Estimate]:

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from .models import Condition, Denoiser, add_noise, repeat
 from .unlabelled import contrast_loss, label_shares
 
-# A network's features are redundant, and its prompted draws now and then show something else: a head that sees half of
-# them at a time does not learn those draws by heart. At least about 64 stay in any case.
-DROPPED = 0.5
+# A network's features are redundant, and its prompted draws now and then show something else: a head that sees a
+# fifth of them at a time does not learn those draws by heart. At least about 64 stay in any case.
+DROPPED = 0.8
 
 
 class Bottleneck:

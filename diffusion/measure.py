@@ -61,7 +61,11 @@ def take_sample(name: str, pipeline: Any, prompts: Sequence[str], latents: Tenso
 
 def head_level(denoiser: Denoiser, survey: Survey, latents: Tensor, seed: int) -> list[tuple[float, float]]:
     """Per concept the mean of ``Pr(i | x)`` over draws and its standard error: the level by the solver's ratios."""
-    value = posterior(head_ratios(denoiser, survey.head, latents, seed=seed), survey.prompts.priors)
+    return mean_posterior(posterior(head_ratios(denoiser, survey.head, latents, seed=seed), survey.prompts.priors))
+
+
+def mean_posterior(value: Tensor) -> list[tuple[float, float]]:
+    """Mean and standard error of each column of posteriors (n, m)."""
     return [(float(p.mean()), float(p.std() / len(p) ** 0.5)) for p in value.T]
 
 

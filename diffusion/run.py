@@ -20,7 +20,7 @@ from .concepts import Prompts
 from .draws import draw
 from .guidance import Guided, Strength
 from .lora import save_student, switch_lora
-from .measure import Sample, Witness, agreement, head_level, retained, take_sample, weighted_frequency
+from .measure import Sample, Witness, agreement, head_level, mean_posterior, retained, take_sample, weighted_frequency
 from .methods import METHODS, Method, OnConcepts, Outcome, Tilted
 from .models import Denoiser
 from .output import save_pictures
@@ -207,7 +207,12 @@ def measure_lora(
     # The head reads the *teacher's* features: the ratio is a property of the picture, not of the student.
     switch_lora(denoiser, False)
     try:
-        levels = {name: head_level(denoiser, known, s.latents, evaluation.seed) for name, s in samples.items()}
+        levels = {
+            name: mean_posterior(known.posterior)  # the survey's own draws: their ratios are known
+            if name == "before, anchor"
+            else head_level(denoiser, known, sample.latents, evaluation.seed)
+            for name, sample in samples.items()
+        }
     finally:
         switch_lora(denoiser, True)
     measured: dict[str, Any] = {
