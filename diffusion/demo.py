@@ -190,8 +190,8 @@ def _page(
                 ["after", "energy distance", "noise floor, 95 %", *(f"largest class shift, {j}" for j in judges)],
                 change,
             )
-            + "<p>Energy distance between draws that do not show the concept, before and after, in 8x8 pixels: every "
-            "second draw of each, since both start from the same noise.</p>"
+            + "<p>Energy distance between draws that do not show the concept, before and after, in 8x8 pixels. Both "
+            "start from the same noise; pairs of draws from one noise are left out.</p>"
             + table(["other digits: prompts obeyed", *judges], obeyed)
             + bars(
                 {

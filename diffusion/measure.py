@@ -89,16 +89,15 @@ class Retained:
 def retained(before: Sample, after: Sample, wanted: Sequence[int], witness: Witness, seed: int) -> Retained:
     """Compare the draws in which the last judge sees none of the wanted classes.
 
-    Both samples may start from common noise, which makes shares comparable but draw j of one no stranger to draw j of
-    the other. For the energy distance, which needs independent draws, one gives its even rows, the other its odd ones.
+    Both may start from common noise: draw j of one is then related to draw j of the other. The floor is that of
+    independent draws, and common noise scatters less.
     """
     judge = list(after.said)[-1]
-    keep = [
-        ~np.isin(sample.said[judge], wanted) & (np.arange(len(sample)) % 2 == parity)
-        for parity, sample in enumerate((before, after))
-    ]
-    old, new = (witness.view(sample.pictures[k]) for sample, k in zip((before, after), keep, strict=True))
-    _, floor = energy_noise(old, new, 20, np.random.default_rng(seed))
+    rows = [np.flatnonzero(~np.isin(sample.said[judge], wanted)) for sample in (before, after)]
+    old, new = (witness.view(sample.pictures[kept]) for sample, kept in zip((before, after), rows, strict=True))
+    _, *places = np.intersect1d(rows[0], rows[1], assume_unique=True, return_indices=True)
+    related = np.column_stack(places)
+    _, floor = energy_noise(old, new, 200, np.random.default_rng(seed))
     shift = {}
     for name in after.said:
         shares = []
@@ -107,7 +106,7 @@ def retained(before: Sample, after: Sample, wanted: Sequence[int], witness: Witn
             count[list(wanted)] = 0
             shares.append(count / count.sum())
         shift[name] = float(np.abs(shares[1] - shares[0]).max())
-    return Retained(energy_distance(old, new), floor, shift)
+    return Retained(energy_distance(old, new, related), floor, shift)
 
 
 def weighted_frequency(sample: Sample, log_weights: NDArray[np.float64], wanted: Sequence[int]) -> dict[str, float]:

@@ -90,10 +90,11 @@ def _mean_distance(
     return float(sum(wa[i : i + 512] @ cdist(a[i : i + 512], b) @ wb for i in range(0, len(a), 512)))
 
 
-def energy_distance(x: ArrayLike, y: ArrayLike) -> float:
+def energy_distance(x: ArrayLike, y: ArrayLike, related: ArrayLike | None = None) -> float:
     """Unbiased ``2 E|X - Y| - E|X - X'| - E|Y - Y'|`` of draws (n, ...) and (k, ...), Euclidean distance.
 
-    Zero in the mean where both laws agree, so a single value may be negative. Units: those of x.
+    Zero in the mean where both laws agree, so a single value may be negative. Units: those of x. ``related`` (p, 2):
+    pairs of rows of x and y that are not independent (common noise) and say nothing of E|X - Y|; left out of it.
     """
     a, b = (np.asarray(z, float).reshape(len(np.asarray(z)), -1) for z in (x, y))
     if len(a) < 2 or len(b) < 2:
@@ -101,7 +102,12 @@ def energy_distance(x: ArrayLike, y: ArrayLike) -> float:
     one_a, one_b = np.full(len(a), 1 / len(a)), np.full(len(b), 1 / len(b))
     within_a = _mean_distance(a, a, one_a, one_a) * len(a) / (len(a) - 1)
     within_b = _mean_distance(b, b, one_b, one_b) * len(b) / (len(b) - 1)
-    return 2 * _mean_distance(a, b, one_a, one_b) - within_a - within_b
+    cross = _mean_distance(a, b, one_a, one_b)
+    if related is not None:
+        i, j = np.asarray(related, int).reshape(-1, 2).T
+        pairs = len(a) * len(b)
+        cross = (cross * pairs - float(np.linalg.norm(a[i] - b[j], axis=1).sum())) / (pairs - len(i))
+    return 2 * cross - within_a - within_b
 
 
 def energy_noise(x: ArrayLike, y: ArrayLike, repetitions: int, rng: np.random.Generator) -> tuple[float, float]:

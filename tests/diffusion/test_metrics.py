@@ -60,6 +60,20 @@ def test_energy_distance_is_unbiased_under_equal_laws_and_sees_a_shift():
     assert energy_distance(x, y) > energy_noise(x, y, 20, rng)[1]
 
 
+def test_related_draws_are_left_out_of_the_energy_distance():
+    """One law, row j of both from one noise: unbiased without those pairs, clearly negative with them."""
+    rng = np.random.default_rng(3)
+    naive, mended = [], []
+    for _ in range(200):
+        x = rng.normal(size=(40, 2))
+        y = 0.8 * x + 0.6 * rng.normal(size=(40, 2))
+        naive.append(energy_distance(x, y))
+        mended.append(energy_distance(x, y, np.column_stack([np.arange(40)] * 2)))
+    error = np.std(mended) / 200**0.5
+    assert abs(np.mean(mended)) < 4 * error
+    assert np.mean(naive) < -4 * error
+
+
 def test_noise_floor_is_that_of_dealing_by_hand():
     rng = np.random.default_rng(3)
     x, y = rng.normal(size=(30, 2)), rng.normal(0.3, 1, size=(20, 2))
