@@ -1,8 +1,10 @@
 r"""Every method on one task: same ratios, same solution, same adapters, budget and seeds, the same questions after.
 
-    level      E_p[Pr(i|x)] by the head that the problem was solved with, at draws of the fitted network; by witnesses
-    cost       KL(p‖q) of the fitted network: E_p[ 1/2 int |eps_p - eps_q|^2 d log SNR ] at its own draws, nats; the
-               predicted cost of the target stands beside it
+    level      of the fitted network, in the problem's own unit, by the ratios that the problem was solved with
+               (:mod:`diffusion.methods.levels`)
+    showing    E_p[Pr(i|x)] by the same head; and by witnesses
+    cost       KL(p‖q), for ForwardKL KL(q‖p), of the network: E[ 1/2 int |eps_p - eps_q|^2 d log SNR ] at its own
+               draws (at q's), nats; the predicted cost of the target stands beside it
     kept       energy distance of the draws that do not show the concept to those from before, with its noise floor, and
                how often other prompts are obeyed (both where witnesses judge pictures)
     seconds    wall time and processor time of the fit
@@ -28,12 +30,14 @@ import duality as du
 
 from .certificate import to_json
 from .draws import draw
-from .lora import remove_lora
-from .measure import Witness, agreement, head_level, retained, take_sample
+from .guidance import Guided
+from .lora import remove_lora, teacher
+from .measure import Witness, agreement, mean_posterior, retained, take_sample
 from .methods import METHODS, Method
-from .methods.surprise import divergence
-from .models import Denoiser, repeat
+from .methods.levels import Meter
+from .models import Denoiser
 from .output import whole
+from .ratios import head_ratios, posterior
 from .run import Evaluation, guided_draws
 from .survey import Bar, Survey, progress_bar
 from .training import Fit
@@ -175,16 +179,21 @@ def _one(
     wanted = evaluation.prompts(known)
     latents = {what: made(some, k) for k, (what, some) in enumerate(wanted.items())}
     values: dict[str, Value] = {}
-    if name != GUIDED:  # a guided network is no network of its own: its cost is that of the target
-        some = latents["anchor"][:256]
-        condition = repeat(denoiser.condition([prompts.anchor]), len(some))
-        values["cost"] = _mean(divergence(denoiser, some, condition, levels=NOISE_LEVELS, seed=evaluation.seed).numpy())
-    remove_lora(denoiser)  # the head and the witnesses look at the draws with the teacher's eyes
+    guided = Guided(denoiser, prompts, known.head, solution.guidance) if name == GUIDED else None
+    problem = solution.problem.bind(known.ratios)
+    meter = Meter(denoiser, known, problem, noise_levels=NOISE_LEVELS, seed=evaluation.seed, guided=guided)
+    with teacher(denoiser):
+        rho = {what: head_ratios(denoiser, known.head, some, seed=evaluation.seed) for what, some in latents.items()}
+    found = meter.of(latents["anchor"], rho["anchor"])
     names = [""] if len(prompts.concepts) == 1 else [f", {concept.name}" for concept in prompts.concepts]
-    for what, title in (("anchor", "level"), ("concept", "level, asked")):
-        if what in latents:
-            levels = head_level(denoiser, known, latents[what], evaluation.seed)
-            values |= {f"{title}{which}": level for which, level in zip(names, levels, strict=True)}
+    for which, level, stderr in zip(names, found.levels, found.errors, strict=True):
+        values[f"level{which}"] = float(level), float(stderr)
+    values["cost"] = meter.cost(latents["anchor"])
+    remove_lora(denoiser)
+    for what, title in (("anchor", "showing"), ("concept", "showing, asked")):
+        if what in rho:
+            shares = mean_posterior(posterior(rho[what], prompts.priors))
+            values |= {f"{title}{which}": share for which, share in zip(names, shares, strict=True)}
     if witness is not None:
         values |= _witnessed(denoiser, known, witness, latents, wanted, evaluation)
     return {"method": name, "seed": seed, "values": values | took}
@@ -214,10 +223,6 @@ def _witnessed(
         judge, right = list(agreement(samples["retained"], witness).items())[-1]
         values[f"others obeyed, {judge}"] = (right.value, right.stderr)
     return values
-
-
-def _mean(values: np.ndarray) -> Value:
-    return float(values.mean()), float(values.std() / len(values) ** 0.5)
 
 
 def _summary(runs: list[dict[str, Any]]) -> dict[str, Value]:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+import duality as du
+
 if TYPE_CHECKING:
     from .run import Unlearned
 
@@ -42,6 +46,8 @@ def model_card(result: Unlearned) -> str:
         "",
         *[f"- `{text}`" for c in prompts.concepts for text in c.wordings],
         "",
+        *_measured(result),
+        "",
         "## Mean posterior of the concept, by the head that the problem was solved with",
         "",
         "| draws | mean | standard error |",
@@ -66,12 +72,37 @@ def model_card(result: Unlearned) -> str:
     return "\n".join(lines)
 
 
+def _measured(result: Unlearned) -> list[str]:
+    """Level and cost of what was fitted, beside those of the target."""
+    measured, problem = result.measured, result.solution.problem
+    unit = "" if isinstance(problem, du.Likelihood) else " nats"
+    own = measured["level of the network (mean, standard error)"]
+    cost, error = measured["cost of the network in nats (mean, standard error)"]
+    rows = [
+        [f"level, {concept.name!r}", f"{asked:.4g}{unit}", f"{target:.4g}{unit}", f"{mean:.4g} ± {stderr:.2g}{unit}"]
+        for concept, asked, target, (mean, stderr) in zip(
+            result.survey.prompts.concepts,
+            np.broadcast_to(problem.levels, len(own)),
+            result.solution.levels,
+            own,
+            strict=True,
+        )
+    ]
+    rows.append(["cost", "", f"{result.solution.primal:.4g} nats", f"{cost:.3g} ± {error:.2g} nats"])
+    table = [["", "asked", "target", "this network"], ["---"] * 4, *rows]
+    return [
+        "## Level and cost, by the ratios that the problem was solved with",
+        "",
+        *("| " + " | ".join(row) + " |" for row in table),
+        "",
+        "What the network costs beyond the target is the error of the fit.",
+    ]
+
+
 def _shown(name: str, whole: bool) -> str:
     """The name of a sample, as a reader knows the fitted network."""
     return name.replace("LoRA", "all weights") if whole else name
 
 
 def _numbers(values: object) -> str:
-    import numpy as np
-
     return ", ".join(f"{value:.4g}" for value in np.atleast_1d(np.asarray(values, float)))

@@ -121,7 +121,9 @@ def distill(
     with place as folder:
         save(result, denoiser, folder)
     typer.echo(str(result.solution))
-    typer.echo((output / "README.md").read_text(encoding="utf-8").split("## Mean posterior", 1)[1].strip())
+    typer.echo(
+        (output / "README.md").read_text(encoding="utf-8").split("## Level and cost", 1)[1].removeprefix(",").strip()
+    )
     typer.echo(f"certified: {result.certificate['certified']}")
     for objection in result.certificate["objections"]:
         typer.echo(f"  objection: {objection}")

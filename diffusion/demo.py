@@ -42,7 +42,7 @@ def run_demo(
         du.Likelihood(level),
         budget=budget,
         fit=Fit(steps=210, seed=seed),
-        evaluation=Evaluation(anchor=judged, per_wording=32, retained=400),
+        evaluation=Evaluation(anchor=judged, per_wording=32, retained=400, integrated=128),
         witness=witness,
         cache_folder=cache_folder,
     )
@@ -131,6 +131,8 @@ def _page(
          f"{100 * c.frequency:.2f} %"]
         for _, name, judge, n, c in compared.rows
     ]  # fmt: skip
+    [(own, own_error)] = result.measured["level of the network (mean, standard error)"]
+    spent, spent_error = result.measured["cost of the network in nats (mean, standard error)"]
     lam, error = float(solution.multipliers[0]), float(solution.multipliers_stderr[0])
     coverage = known.coverage()
     body = [
@@ -182,7 +184,10 @@ def _page(
             f"What was found: draws that show {witness.classes[wanted]}",
             table(["draws", "count", *(f"judge {j}" for j in judges)], shown)
             + "<p>“guided” samples the target without training; “LoRA” is the fitted network. ± one binomial standard "
-            "error.</p>" + image(folder / "guided.png", "draws of the empty prompt before and after"),
+            f"error. By the ratios that the problem was solved with, the fitted network has {100 * own:.2f} ± "
+            f"{100 * own_error:.2f} %, and it costs {spent:.3f} ± {spent_error:.3f} nats: what exceeds the "
+            f"target's {solution.primal:.3f} is the error of the fit.</p>"
+            + image(folder / "guided.png", "draws of the empty prompt before and after"),
         ),
         section(
             "What happened to the rest",

@@ -17,7 +17,8 @@ through the network's own features, at the cost of one backward pass.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -100,6 +101,15 @@ class Guided:
         self._caught.__exit__()
         for handle in self._handles:
             handle.remove()
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """The unguided network, inside the context of guidance."""
+        before, self._inside = self._inside, True
+        try:
+            yield
+        finally:
+            self._inside = before
 
     def _outside(self, hook: Callable[..., Any]) -> Callable[..., Any]:
         """The hook, for the sampler's calls only: not for those that the hooks make."""

@@ -12,9 +12,6 @@ from torch import Tensor
 
 from .draws import decode
 from .metrics import Frequency, energy_distance, energy_noise, frequency
-from .models import Denoiser
-from .ratios import head_ratios, posterior
-from .survey import Survey
 
 
 class Witness(Protocol):
@@ -57,11 +54,6 @@ def take_sample(name: str, pipeline: Any, prompts: Sequence[str], latents: Tenso
     """Decode draws (n, ...) of a pipeline, one per prompt, and ask the witness, where there is one, what they show."""
     pictures = decode(pipeline, latents)
     return Sample(name, tuple(prompts), latents, pictures, witness(pictures) if witness else {})
-
-
-def head_level(denoiser: Denoiser, survey: Survey, latents: Tensor, seed: int) -> list[tuple[float, float]]:
-    """Per concept the mean of ``Pr(i | x)`` over draws and its standard error: the level by the solver's ratios."""
-    return mean_posterior(posterior(head_ratios(denoiser, survey.head, latents, seed=seed), survey.prompts.priors))
 
 
 def mean_posterior(value: Tensor) -> list[tuple[float, float]]:

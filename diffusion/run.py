@@ -19,12 +19,14 @@ from .certificate import certificate, to_json
 from .concepts import Prompts
 from .draws import draw
 from .guidance import Guided, Strength
-from .lora import save_student, switch_lora
-from .measure import Sample, Witness, agreement, head_level, mean_posterior, retained, take_sample, weighted_frequency
+from .lora import save_student, teacher
+from .measure import Sample, Witness, agreement, mean_posterior, retained, take_sample, weighted_frequency
 from .methods import METHODS, Method, OnConcepts, Outcome, Tilted
+from .methods.levels import Meter
 from .models import Denoiser
 from .output import save_pictures
 from .parallel import Part, world
+from .ratios import head_ratios, posterior
 from .survey import Bar, Budget, Survey, progress_bar, survey
 from .trackers import Tracked
 from .training import Fit
@@ -34,13 +36,15 @@ from .training import Fit
 class Evaluation:
     """How many draws are judged after the fit.
 
-    Draws of the anchor start from the noise of the draws of q before, all others from ``seed``.
+    Draws of the anchor start from the noise of the draws of q before, all others from ``seed``. ``integrated``: at how
+    many of them integrals over noise are taken (:mod:`diffusion.methods.levels`).
     """
 
     anchor: int = 2000
     per_wording: int = 40
     retained: int = 720
     seed: int = 9000
+    integrated: int = 256
 
     def prompts(self, known: Survey) -> dict[str, list[str]]:
         """What is asked for: the anchor, the concepts in all wordings, the retained prompts; without empty lists."""
@@ -205,19 +209,22 @@ def measure_lora(
         some = [known.labelled_prompts[int(j)] for j in rows]
         samples[f"before, {name}"] = take_sample(f"before, {name}", pipeline, some, known.labelled[rows], witness)
     # The head reads the *teacher's* features: the ratio is a property of the picture, not of the student.
-    switch_lora(denoiser, False)
-    try:
-        levels = {
-            name: mean_posterior(known.posterior)  # the survey's own draws: their ratios are known
+    with teacher(denoiser):
+        rho = {
+            name: known.values  # the survey's own draws: their ratios are known
             if name == "before, anchor"
-            else head_level(denoiser, known, sample.latents, evaluation.seed)
+            else head_ratios(denoiser, known.head, sample.latents, seed=evaluation.seed)
             for name, sample in samples.items()
         }
-    finally:
-        switch_lora(denoiser, True)
+    meter = Meter(denoiser, known, solution.problem.bind(known.ratios), evaluation.integrated, seed=evaluation.seed)
+    own, latents = meter.of(samples["LoRA, anchor"].latents, rho["LoRA, anchor"]), samples["LoRA, anchor"].latents
     measured: dict[str, Any] = {
-        "mean posterior by the head (mean, standard error)": levels,
+        "mean posterior by the head (mean, standard error)": {
+            name: mean_posterior(posterior(value, prompts.priors)) for name, value in rho.items()
+        },
         "level asked": solution.problem.levels.tolist(),
+        "level of the network (mean, standard error)": list(zip(own.levels.tolist(), own.errors.tolist(), strict=True)),
+        "cost of the network in nats (mean, standard error)": meter.cost(latents),
     }
     if witness is not None:
         measured["witnesses"] = witnessed(known, solution, samples, witness, "LoRA, anchor", evaluation.seed)
@@ -272,6 +279,7 @@ def panels(samples: dict[str, Sample], count: int = 60) -> list[tuple[str, Any]]
             if f"{when}, {condition}" not in samples:
                 continue
             sample = samples[f"{when}, {condition}"]
-            stride = max(1, len(sample) // count)
-            shown.append((f"{condition}: {when}", sample.pictures[::stride][:count]))
+            # Prompts take turns, so every k-th row might be the same prompt over and over.
+            rows = np.random.default_rng(0).permutation(len(sample))[:count]
+            shown.append((f"{condition}: {when}", sample.pictures[rows]))
     return shown

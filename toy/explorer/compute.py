@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 from scipy.interpolate import CubicHermiteSpline
+from threadpoolctl import ThreadpoolController
 
 import duality as du
 import toy
@@ -96,6 +97,7 @@ class Engine:
         # Per problem, by how much the last grid that served was finer and wider than the first guess: dragging a mode
         # asks for the same again.
         self._strain: dict[str, tuple[float, float]] = {}
+        self._threads = ThreadpoolController()
 
     def forget(self) -> None:
         """Start afresh, for modes that have nothing to do with the last ones."""
@@ -108,7 +110,10 @@ class Engine:
             places = scene(state.modes)
         except EntryError as error:
             return View(state, {error.place: str(error)})
-        return self._solved(state, places, curves)
+        # Thousands of products of small matrices: threads that wait for each other take longer than they save, and
+        # three times as long where something else runs beside the explorer.
+        with self._threads.limit(limits=1, user_api="blas"):
+            return self._solved(state, places, curves)
 
     def _solved(self, state: State, places: Scene, curves: bool) -> View:
         key = state.key
