@@ -178,7 +178,7 @@ def test_a_change_is_answered_at_once(name: str, problem: str, kind: str) -> Non
     engine, taken = Engine(), []
     state = replace(from_example(name), problem=problem, kind=kind)
     state = state.with_levels(engine.view(state).levels)
-    for k in range(1, 4):
+    for k in range(1, 8):
         moved = state.with_mode(0, x=state.modes[0].x + 0.02 * k)
         began = time.thread_time()
         view = engine.view(moved)
