@@ -31,7 +31,7 @@ import duality as du
 from .certificate import to_json
 from .draws import draw
 from .guidance import Guided
-from .lora import remove_lora, teacher
+from .lora import folded, remove_lora, teacher
 from .measure import Witness, agreement, mean_posterior, retained, take_sample
 from .methods import METHODS, Method
 from .methods.levels import Meter
@@ -173,7 +173,7 @@ def _one(
         at = evaluation.seed + 100 * seed + offset
         if name == GUIDED:
             return guided_draws(denoiser, known, solution.guidance, some, seed=at, bar=bar)
-        with bar("draws after the fit", len(some)) as shown:
+        with bar("draws after the fit", len(some)) as shown, folded(denoiser):
             return draw(pipeline, some, seed=at, steps=known.budget.sampler_steps, progress=shown.update)
 
     wanted = evaluation.prompts(known)

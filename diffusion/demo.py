@@ -41,7 +41,7 @@ def run_demo(
         prompts,
         du.Likelihood(level),
         budget=budget,
-        fit=Fit(steps=210, seed=seed),
+        fit=Fit(steps=180, seed=seed),
         evaluation=Evaluation(anchor=judged, per_wording=32, retained=400, integrated=128),
         witness=witness,
         cache_folder=cache_folder,

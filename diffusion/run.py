@@ -19,7 +19,7 @@ from .certificate import certificate, to_json
 from .concepts import Prompts
 from .draws import draw
 from .guidance import Guided, Strength
-from .lora import save_student, teacher
+from .lora import folded, save_student, teacher
 from .measure import Sample, Witness, agreement, mean_posterior, retained, take_sample, weighted_frequency
 from .methods import METHODS, Method, OnConcepts, Outcome, Tilted
 from .methods.levels import Meter
@@ -188,7 +188,7 @@ def measure_lora(
     wanted_prompts = evaluation.prompts(known)
     samples: dict[str, Sample] = {}
     total = sum(len(some) for some in wanted_prompts.values())
-    with bar("draws after the fit", total) as shown:
+    with bar("draws after the fit", total) as shown, folded(denoiser):
         for index, (name, some) in enumerate(wanted_prompts.items()):
             latents = draw(
                 pipeline,

@@ -24,7 +24,7 @@ import duality as du
 
 from ..draws import draw
 from ..guidance import Guided
-from ..lora import teacher
+from ..lora import folded, teacher
 from ..models import Denoiser, repeat
 from ..ratios import head_ratios
 from ..survey import Survey
@@ -65,7 +65,9 @@ class Meter:
             return self._forward()
         anchor = self.known.prompts.anchor
         seed = (self.seed + 1) * 100_003 + round_
-        latents = draw(self.denoiser.pipeline, [anchor] * self.count, seed=seed, steps=self.known.budget.sampler_steps)
+        steps = self.known.budget.sampler_steps
+        with folded(self.denoiser):
+            latents = draw(self.denoiser.pipeline, [anchor] * self.count, seed=seed, steps=steps)
         with teacher(self.denoiser):
             rho = head_ratios(self.denoiser, self.known.head, latents, seed=seed + 50_000)
         return self.of(latents, rho)

@@ -15,6 +15,7 @@ from diffusion.distill import (
 )
 from diffusion.draws import draw
 from diffusion.head import ContrastHead
+from diffusion.lora import add_student, folded
 
 SMALL = Fit(steps=4, batch=6, rank=2, rate=1e-2, seed=3)
 
@@ -175,3 +176,27 @@ def test_stock_diffusers_loads_the_lora_with_its_alpha(denoiser, prompts, head, 
     assert (loaded.r, loaded.lora_alpha) == (SMALL.rank, SMALL.rank)
     np.testing.assert_allclose(draw(fresh, ["", "seven", "one"], seed=1, steps=3), fitted, atol=1e-5)
     assert not torch.allclose(plain, fitted, atol=1e-3)
+
+
+@pytest.mark.parametrize("rank", [2, None], ids=["LoRA", "all weights"])
+def test_a_folded_student_predicts_the_same_and_leaves_every_weight_as_it_was(denoiser, rank):
+    generator = torch.Generator().manual_seed(1)
+    for parameter in add_student(denoiser, rank, 0):
+        with torch.no_grad():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    x, t = torch.randn(3, 4, 8, 8, generator=generator), torch.full((3,), 500)
+    condition = denoiser.condition(["", "a handwritten seven", ""])
+    before = {name: value.detach().clone() for name, value in denoiser.network.named_parameters()}
+    trained = {name for name, value in denoiser.network.named_parameters() if value.requires_grad}
+    with torch.no_grad():
+        student = denoiser.predict(x, t, condition)
+        with teacher(denoiser):
+            plain = denoiser.predict(x, t, condition)
+        with pytest.raises(RuntimeError, match="stop"), folded(denoiser):
+            inside = denoiser.predict(x, t, condition)
+            raise RuntimeError("stop")
+        assert torch.equal(denoiser.predict(x, t, condition), student)
+    torch.testing.assert_close(inside, student, rtol=1e-4, atol=1e-5)
+    assert (plain - student).abs().max() > 1e-2
+    assert all(torch.equal(value, before[name]) for name, value in denoiser.network.named_parameters())
+    assert {name for name, value in denoiser.network.named_parameters() if value.requires_grad} == trained

@@ -22,6 +22,8 @@ def test_a_saved_pipeline_loads_and_draws_the_same(family, tmp_path):
     pipeline.save_pretrained(tmp_path)
     again = load_pipeline(str(tmp_path))
     prompts = asked(denoiser_of(pipeline), "seven", "")
+    for name in {"unet", "vae"} & set(pipeline.components):  # sums in the order of the other layout differ by rounding
+        getattr(pipeline, name).to(memory_format=torch.channels_last)
     first, second = (draw(some, prompts, seed=3, steps=2) for some in (pipeline, again))
     assert torch.equal(first, second)
     assert fingerprint(again) == fingerprint(load_pipeline(str(tmp_path)))
