@@ -46,6 +46,19 @@ def model_card(result: Unlearned) -> str:
         "",
         *[f"- `{text}`" for c in prompts.concepts for text in c.wordings],
         "",
+        *findings(result),
+        "",
+        "Errors of three kinds, kept apart, are in `certificate.json`; the picture is `before_after.png`. "
+        "One training seed; standard errors are of the draws alone.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def findings(result: Unlearned) -> list[str]:
+    """What was measured: level and cost, mean posteriors, and what judges say, as tables."""
+    whole = result.measured["fit"]["rank"] is None
+    lines = [
         *_measured(result),
         "",
         "## Mean posterior of the concept, by the head that the problem was solved with",
@@ -63,13 +76,7 @@ def model_card(result: Unlearned) -> str:
         lines += ["| draws | " + " | ".join(judges) + " |", "|---" * (len(judges) + 1) + "|"]
         for name, said in witnesses["shows the concept"].items():
             lines.append(f"| {_shown(name, whole)} | " + " | ".join(said[judge] for judge in judges) + " |")
-    lines += [
-        "",
-        "Errors of three kinds, kept apart, are in `certificate.json`; the picture is `before_after.png`. "
-        "One training seed; standard errors are of the draws alone.",
-        "",
-    ]
-    return "\n".join(lines)
+    return lines
 
 
 def _measured(result: Unlearned) -> list[str]:

@@ -82,6 +82,7 @@ def distill(
 
     from .api import method_of, patient
     from .cache import default_folder
+    from .card import findings
     from .output import OutputFolder
     from .parallel import is_main
     from .run import Evaluation, check, save, unlearn
@@ -121,9 +122,7 @@ def distill(
     with place as folder:
         save(result, denoiser, folder)
     typer.echo(str(result.solution))
-    typer.echo(
-        (output / "README.md").read_text(encoding="utf-8").split("## Level and cost", 1)[1].removeprefix(",").strip()
-    )
+    typer.echo("\n".join(findings(result)))
     typer.echo(f"certified: {result.certificate['certified']}")
     for objection in result.certificate["objections"]:
         typer.echo(f"  objection: {objection}")
