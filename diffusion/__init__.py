@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     import duality as du
 
     from .asked import Asked
+    from .evaluation import Evaluation
     from .measure import Witness
     from .methods import Method
-    from .run import Evaluation, Unlearned
+    from .run import Unlearned
     from .survey import Bar, Budget
     from .trackers import Tracked
     from .training import Fit

@@ -16,6 +16,7 @@ from .concepts import Concept, Examples, Prompts
 from .digits import PIPELINE_FOLDER
 from .digits.witness import prompts_for
 from .draws import encode
+from .evaluation import Evaluation
 from .measure import Witness
 from .methods import METHODS, Method, PrimalDual
 from .models import DIGITS, Denoiser, denoiser_of, load_pipeline
@@ -23,7 +24,7 @@ from .output import OutputFolder
 from .parallel import is_main
 from .pictures import read_pictures
 from .proposals import propose
-from .run import Evaluation, Unlearned, check, save
+from .run import Unlearned, check, save
 from .run import unlearn as run
 from .survey import Bar, Budget, progress_bar
 from .trackers import Tracked

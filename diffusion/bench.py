@@ -30,6 +30,7 @@ import duality as du
 
 from .certificate import to_json
 from .draws import draw
+from .evaluation import Evaluation
 from .guidance import Guided
 from .lora import folded, remove_lora, teacher
 from .measure import Witness, agreement, mean_posterior, retained, take_sample
@@ -38,12 +39,11 @@ from .methods.levels import Meter
 from .models import Denoiser
 from .output import whole
 from .ratios import head_ratios, posterior
-from .run import Evaluation, guided_draws
+from .run import guided_draws
 from .survey import Bar, Survey, progress_bar
 from .training import Fit
 
 GUIDED = "no training"  # the solution's guidance in the sampler
-NOISE_LEVELS = 20
 Value = tuple[float, float]  # mean, standard error
 
 
@@ -137,6 +137,7 @@ def run_bench(
         "steps": plan.fit.steps,
         "seeds": list(plan.seeds),
         "draws": plan.evaluation.anchor,
+        "showing it in the target": (np.exp(solution.log_weights) @ known.posterior.numpy()).tolist(),
     }
     table = Table(asked, {name: _summary(some) for name, some in runs.items()}, failed)
     _write(folder / "bench.json", to_json({"task": task, **table.data()}))
@@ -181,7 +182,7 @@ def _one(
     values: dict[str, Value] = {}
     guided = Guided(denoiser, prompts, known.head, solution.guidance) if name == GUIDED else None
     problem = solution.problem.bind(known.ratios)
-    meter = Meter(denoiser, known, problem, noise_levels=NOISE_LEVELS, seed=evaluation.seed, guided=guided)
+    meter = Meter(denoiser, known, problem, evaluation.integrated, seed=evaluation.seed, guided=guided)
     with teacher(denoiser):
         rho = {what: head_ratios(denoiser, known.head, some, seed=evaluation.seed) for what, some in latents.items()}
     found = meter.of(latents["anchor"], rho["anchor"])

@@ -83,9 +83,10 @@ def distill(
     from .api import method_of, patient
     from .cache import default_folder
     from .card import findings
+    from .evaluation import Evaluation
     from .output import OutputFolder
     from .parallel import is_main
-    from .run import Evaluation, check, save, unlearn
+    from .run import check, save, unlearn
     from .trackers import Tracked
     from .training import Fit
 

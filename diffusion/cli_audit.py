@@ -100,7 +100,7 @@ def bench(
     if seeds < 1:
         raise ValueError(f"seeds must be at least 1, got {seeds}")
     from .bench import Bench, chosen_methods, run_bench
-    from .run import Evaluation
+    from .evaluation import Evaluation
     from .survey import survey
     from .training import Fit
 

@@ -12,12 +12,13 @@ from typing import Any
 from .digits.witness import DigitsWitness, prompts_for
 from .distill import Fit
 from .estimators import Comparison, compare
+from .evaluation import Evaluation
 from .guidance import constant
 from .measure import Sample, agreement, retained, take_sample
 from .models import StableDiffusion, load_pipeline
 from .output import save_pictures
 from .page import bars, image, page, section, table
-from .run import Evaluation, Unlearned, guided_draws, save, unlearn
+from .run import Unlearned, guided_draws, save, unlearn
 from .survey import Budget
 
 # ESD's rule for comparison: a constant strength, the least of these two halves that removes as much as the guided law.

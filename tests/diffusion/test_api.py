@@ -15,11 +15,12 @@ import duality as du
 from diffusion.api import is_digits, method_of, prompts_of
 from diffusion.concepts import Concept, Examples
 from diffusion.draws import draw
+from diffusion.evaluation import Evaluation
 from diffusion.methods import ESD, METHODS, Tilted
 from diffusion.models import denoiser_of, load_pipeline
 from diffusion.pictures import read_pictures
 from diffusion.proposals import propose
-from diffusion.run import Evaluation, guided_draws
+from diffusion.run import guided_draws
 from diffusion.survey import Budget
 from diffusion.training import Fit
 

@@ -12,11 +12,11 @@ from diffusion.audit import Look, audit, merged, near_prompts, settings_of
 from diffusion.bench import GUIDED, Bench, Table, _summary, chosen_methods, run_bench
 from diffusion.concepts import Concept, Prompts
 from diffusion.draws import draw
+from diffusion.evaluation import Evaluation
 from diffusion.lora import ADAPTER, add_lora, save_lora
 from diffusion.methods import METHODS
 from diffusion.models import denoiser_of
 from diffusion.relearn import Curve, Lesson, recall, teach, turned
-from diffusion.run import Evaluation
 from diffusion.training import Fit
 
 from . import families
