@@ -9,8 +9,8 @@ and wbar as control variates, is that of
 
 The mean of (w - wbar)(y - T) given x_t is wbar G, with G the guidance correction of the same solution: its expectation
 under the closure, without the noise of a draw. ``blended`` takes (1 - beta) of the above and beta |f - T - G|^2, which
-has the same optimum. beta = 0 is tilted denoising, which is exact and slow: its gradient is mostly noise. beta = 1 is
-guidance distillation.
+has the same optimum as far as the closure holds (for ReverseKL, a constant strength, to first order). beta = 0 is
+tilted denoising, which is exact and slow: its gradient is mostly noise. beta = 1 is guidance distillation.
 
 If T is q's own denoiser, E[y | x_t] = T, the optimum is that of tilted denoising, E[w y]/E[w], whatever wbar is: it
 only decides how much noise the gradient has. If T is off but wbar is right, the optimum is E[w y]/E[w] + (T - E[y]):

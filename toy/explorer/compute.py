@@ -110,8 +110,8 @@ class Engine:
             places = scene(state.modes)
         except EntryError as error:
             return View(state, {error.place: str(error)})
-        # Thousands of products of small matrices: threads that wait for each other take longer than they save, and
-        # three times as long where something else runs beside the explorer.
+        # Thousands of products of small matrices: threads that wait for each other take longer than they save,
+        # the more so where something else runs beside the explorer.
         with self._threads.limit(limits=1, user_api="blas"):
             return self._solved(state, places, curves)
 
