@@ -18,7 +18,7 @@ from .digits.witness import prompts_for
 from .draws import encode
 from .evaluation import Evaluation
 from .measure import Witness
-from .methods import METHODS, Method, PrimalDual
+from .methods import METHODS, GuidanceDistillation, Method, PrimalDual, Tilted
 from .models import DIGITS, Denoiser, denoiser_of, load_pipeline
 from .output import OutputFolder
 from .parallel import is_main
@@ -99,6 +99,13 @@ def patient(method: Method, patience: int | None) -> Method:
             f"{type(method).__name__}"
         )
     return replace(method, patience=patience)
+
+
+def without_correction(method: Method) -> Method:
+    """The method, going by the solved multipliers; ``ValueError`` where it has no correction to leave out."""
+    if not isinstance(method, Tilted | GuidanceDistillation):
+        raise ValueError(f"uncorrected: {type(method).__name__} has no correction to leave out, tilted and guidance do")
+    return replace(method, correction=None)
 
 
 def is_digits(pipeline: Any) -> bool:

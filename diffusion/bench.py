@@ -7,7 +7,7 @@ r"""Every method on one task: same ratios, same solution, same adapters, budget 
                draws (at q's), nats; the predicted cost of the target stands beside it
     kept       energy distance of the draws that do not show the concept to those from before, with its noise floor, and
                how often other prompts are obeyed (both where witnesses judge pictures)
-    seconds    wall time and processor time of the fit
+    seconds    wall time and processor time of the fit, and of the measurements that correct its multipliers
 
 each a mean over seeds with a standard error: the larger of the spread over seeds and the noise of the draws. A run that
 ended is one JSON file; a second call reads it and goes on with the next.
@@ -31,10 +31,10 @@ import duality as du
 from .certificate import to_json
 from .draws import draw
 from .evaluation import Evaluation
-from .guidance import Guided
+from .guidance import Guided, Strength
 from .lora import folded, remove_lora, teacher
 from .measure import Witness, agreement, mean_posterior, retained, take_sample
-from .methods import METHODS, Method
+from .methods import METHODS, Method, corrected_guidance
 from .methods.levels import Meter
 from .models import Denoiser
 from .output import whole
@@ -43,7 +43,7 @@ from .run import guided_draws
 from .survey import Bar, Survey, progress_bar
 from .training import Fit
 
-GUIDED = "no training"  # the solution's guidance in the sampler
+GUIDED = "no training"  # the solution's guidance in the sampler, its multipliers corrected on measured levels
 Value = tuple[float, float]  # mean, standard error
 
 
@@ -159,7 +159,10 @@ def _one(
     remove_lora(denoiser)
     evaluation, prompts, pipeline = plan.evaluation, known.prompts, denoiser.pipeline
     wall, processor = time.monotonic(), time.process_time()
-    if name != GUIDED:
+    strength: Strength = solution.guidance
+    if name == GUIDED:
+        strength, _ = corrected_guidance(denoiser, known, solution, seed=seed, bar=bar)
+    else:
         method: Method = METHODS[name]()
         try:
             with bar(f"{name}, seed {seed}", plan.fit.steps) as shown:
@@ -173,14 +176,14 @@ def _one(
         # Noise of its own for every seed, not that of the draws before: the errors of seeds have to be independent.
         at = evaluation.seed + 100 * seed + offset
         if name == GUIDED:
-            return guided_draws(denoiser, known, solution.guidance, some, seed=at, bar=bar)
+            return guided_draws(denoiser, known, strength, some, seed=at, bar=bar)
         with bar("draws after the fit", len(some)) as shown, folded(denoiser):
             return draw(pipeline, some, seed=at, steps=known.budget.sampler_steps, progress=shown.update)
 
     wanted = evaluation.prompts(known)
     latents = {what: made(some, k) for k, (what, some) in enumerate(wanted.items())}
     values: dict[str, Value] = {}
-    guided = Guided(denoiser, prompts, known.head, solution.guidance) if name == GUIDED else None
+    guided = Guided(denoiser, prompts, known.head, strength) if name == GUIDED else None
     problem = solution.problem.bind(known.ratios)
     meter = Meter(denoiser, known, problem, evaluation.integrated, seed=evaluation.seed, guided=guided)
     with teacher(denoiser):

@@ -9,6 +9,7 @@ import numpy as np
 import duality as du
 
 if TYPE_CHECKING:
+    from .methods import Outcome
     from .run import Unlearned
 
 
@@ -69,6 +70,9 @@ def findings(result: Unlearned) -> list[str]:
     for name, levels in result.measured["mean posterior by the head (mean, standard error)"].items():
         for mean, error in levels:
             lines.append(f"| {_shown(name, whole)} | {mean:.4f} | {error:.4f} |")
+    rounds = rounds_table(result.outcome)
+    if rounds:
+        lines += ["", "## Multipliers, moved by the levels of the network as it was trained", "", *rounds]
     witnesses = result.measured.get("witnesses")
     if witnesses:
         lines += ["", "## How often independent judges see the concept", ""]
@@ -104,6 +108,17 @@ def _measured(result: Unlearned) -> list[str]:
         "",
         "What the network costs beyond the target is the error of the fit.",
     ]
+
+
+def rounds_table(outcome: Outcome) -> list[str]:
+    """Multipliers of every dual round and the levels that were measured under them; empty where there was none."""
+    if not len(outcome.levels):
+        return []
+    lines = ["| dual round | multipliers | levels measured |", "|---|---|---|"]
+    for index, (level, error) in enumerate(zip(outcome.levels, outcome.errors, strict=True)):
+        seen = ", ".join(f"{mean:.4g} ± {stderr:.2g}" for mean, stderr in zip(level, error, strict=True))
+        lines.append(f"| {index + 1} | {_numbers(outcome.multipliers[index])} | {seen} |")
+    return [*lines, f"| then | {_numbers(outcome.multipliers[-1])} | |"]
 
 
 def _shown(name: str, whole: bool) -> str:

@@ -64,6 +64,10 @@ def distill(
         bool, typer.Option("--gradient-checkpointing", help="compute activations again instead of keeping them")
     ] = False,
     method: Annotated[str, typer.Option(help=METHOD_HELP)] = "tilted",
+    uncorrected: Annotated[
+        bool,
+        typer.Option("--uncorrected", help="tilted, guidance: keep the solved multipliers, measure at the end only"),
+    ] = False,
     patience: Annotated[
         int | None, typer.Option(help="primal-dual: stop after so many rounds with all levels met and still")
     ] = None,
@@ -80,7 +84,7 @@ def distill(
     need_extra()
     from dataclasses import asdict
 
-    from .api import method_of, patient
+    from .api import method_of, patient, without_correction
     from .cache import default_folder
     from .card import findings
     from .evaluation import Evaluation
@@ -91,6 +95,8 @@ def distill(
     from .training import Fit
 
     chosen = patient(method_of(method), patience)
+    if uncorrected:
+        chosen = without_correction(chosen)
     fit = Fit(
         steps=steps,
         batch=batch,
@@ -140,6 +146,9 @@ def sample(
     prompt: Annotated[str, typer.Option(help="what to sample; a concept's wording falls back to the anchor")] = "",
     count: Annotated[int, typer.Option(help="how many draws")] = 64,
     lora: Annotated[Path | None, typer.Option(help="sample with this LoRA instead of guidance")] = None,
+    corrected: Annotated[
+        bool, typer.Option("--corrected", help="measure guidance's own levels first, and move the multipliers by them")
+    ] = False,
     wording: shared.WordingOption = None,
     examples: shared.ExamplesOption = None,
     contrast: shared.ContrastOption = None,
@@ -159,11 +168,16 @@ def sample(
     task = shared.make_task(model, concept, wording, examples, contrast, vocabulary, prior, anchor)
     import duality as du
 
+    from .card import rounds_table
     from .draws import decode, draw
+    from .guidance import Strength
+    from .methods import corrected_guidance
     from .output import OutputFolder, save_pictures
     from .run import guided_draws
     from .survey import survey
 
+    if lora is not None and corrected:
+        raise ValueError("corrected: it is guidance that is corrected, and a LoRA is sampled without any")
     if lora is not None and not (lora / "pytorch_lora_weights.safetensors").is_file():
         raise ValueError(f"lora folder {str(lora)!r} holds no pytorch_lora_weights.safetensors")
     place = OutputFolder(output, overwrite)
@@ -182,7 +196,11 @@ def sample(
         )
         solution = du.solve(target.problem(known.ratios), known.ratios)
         typer.echo(str(solution))
-        latents = guided_draws(denoiser, known, solution.guidance, wanted, seed=seed + 77)
+        strength: Strength = solution.guidance
+        if corrected:
+            strength, rounds = corrected_guidance(denoiser, known, solution, seed=seed)
+            typer.echo("\n".join(rounds_table(rounds)))
+        latents = guided_draws(denoiser, known, strength, wanted, seed=seed + 77)
     pictures = decode(denoiser.pipeline, latents)
     with place as folder:
         from PIL import Image

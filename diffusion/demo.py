@@ -15,6 +15,7 @@ from .estimators import Comparison, compare
 from .evaluation import Evaluation
 from .guidance import constant
 from .measure import Sample, agreement, retained, take_sample
+from .methods import Tilted
 from .models import StableDiffusion, load_pipeline
 from .output import save_pictures
 from .page import bars, image, page, section, table
@@ -42,6 +43,7 @@ def run_demo(
         prompts,
         du.Likelihood(level),
         budget=budget,
+        method=Tilted(correction=None),  # levels are measured once, after the fit: minutes count here
         fit=Fit(steps=180, seed=seed),
         evaluation=Evaluation(anchor=judged, per_wording=32, retained=400, integrated=128),
         witness=witness,

@@ -42,7 +42,7 @@ from .lora import save_lora as save_lora
 from .models import Denoiser, rows
 from .parallel import WHOLE, Part
 from .training import Fit as Fit
-from .training import Trainer
+from .training import Stateful, Trainer
 
 LogWeight = Callable[[Tensor], Tensor]
 
@@ -86,11 +86,16 @@ def fit_lora(
     progress: Callable[[int], object] | None = None,
     strength: Strength | None = None,
     beta: float = BETA,
+    weights: Callable[[], Tensor] | None = None,
+    state: Stateful | None = None,
+    train: Callable[[Trainer], None] = Trainer.run,
 ) -> list[float]:
     """Fit adapters named :data:`ADAPTER` by tilted denoising; returns the losses. Resumes from ``checkpoint``.
 
     ``strength``: the solution's guidance, for the share ``beta`` in [0, 1] of the correction that is taken from it;
     left out, or for a pipeline without prompts, all of it is taken from the draws.
+    ``weights``: those (n,) of the present step, where they move; those of the material decide how often draws are seen.
+    ``state``, ``train``: see :func:`diffusion.methods.base.fit_adapters`.
     The checkpoint is written every ``every`` steps and holds all that the rest of the run depends on.
     """
     parameters = add_student(denoiser, settings.rank, settings.seed)
@@ -135,15 +140,23 @@ def fit_lora(
                     said = torch.cat([anchored, kept])
             wbar = noised_log_weight(rho).exp().to(said)
         f = denoiser.predict(batch.x, batch.t, batch.asked)
-        weights, often = (value[batch.chosen].to(f.device) for value in (material.weights, importance))
-        against = f[:n], said[:n], batch.y[:n], often * weights, often * wbar
+        present = material.weights if weights is None else weights()
+        w, often = (value[batch.chosen].to(f.device) for value in (present, importance))
+        against = f[:n], said[:n], batch.y[:n], often * w, often * wbar
         loss = tilted_loss(*against)
         if goal is not None:
             loss = blended(loss, f[:n], goal, beta)
         return with_kept(loss, f, said, n)
 
     trainer = Trainer(
-        denoiser.network, parameters, objective, settings, checkpoint=checkpoint, every=every, progress=progress
+        denoiser.network,
+        parameters,
+        objective,
+        settings,
+        checkpoint=checkpoint,
+        every=every,
+        progress=progress,
+        state=state,
     )
-    trainer.run()
+    train(trainer)
     return trainer.finish()

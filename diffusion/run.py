@@ -78,7 +78,8 @@ def unlearn(
 ) -> Unlearned:
     """Solve ``problem`` on the pipeline's log ratios and fit its target into a LoRA, left active on the pipeline.
 
-    ``method``: tilted denoising unless another is given (:mod:`diffusion.methods`). ``tracked``: who hears of the fit.
+    ``method``: tilted denoising unless another is given (:mod:`diffusion.methods`); its multipliers are corrected on
+    levels that are measured during the fit. ``tracked``: who hears of the fit.
 
     Raises ``ValueError`` before any work where problem, prompts and pipeline do not fit together,
     ``du.InfeasibleError`` before any training where the level cannot be had, ``FloatingPointError`` when a loss is not

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from .base import ImageMethod, Method, Outcome
 from .baselines import SISS, EraseDiff, NegGrad, OnConcepts, OnImages
+from .correction import Correction, corrected_guidance
 from .esd import CROSS_ATTENTION, ESD
 from .forget_data import ForgetImages
 from .guidance_distillation import GuidanceDistillation
@@ -40,6 +41,7 @@ __all__ = [
     "IMAGE_METHODS",
     "METHODS",
     "SISS",
+    "Correction",
     "EraseDiff",
     "FixedWeights",
     "ForgetImages",
@@ -54,4 +56,5 @@ __all__ = [
     "PrimalDual",
     "Tilted",
     "as_unseen",
+    "corrected_guidance",
 ]

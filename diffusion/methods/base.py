@@ -34,8 +34,9 @@ class Outcome:
 
     ``multipliers``: (k + 1, m), before each of k dual rounds and after the last; (1, m) for methods without rounds, NaN
     for those that have none.
-    ``levels``, ``errors``: (k, m) estimates of the constrained functionals in each round and their standard errors; the
-    last row is of the weights that were delivered.
+    ``levels``, ``errors``: (k, m) estimates of the constrained functionals in each round and their standard errors;
+    where the last round ends with the fit (:class:`PrimalDual`, :class:`ForgetImages`) the last row is of the weights
+    that were delivered.
     """
 
     losses: list[float]
@@ -94,8 +95,12 @@ def fit_adapters(
     every: int = 100,
     progress: Progress | None = None,
     state: Stateful | None = None,
+    train: Callable[[Trainer], None] = Trainer.run,
 ) -> list[float]:
-    """A fresh student, the objective made from their parameters, all steps, averages in place; returns the losses."""
+    """A fresh student, the objective made from their parameters, all steps, averages in place; returns the losses.
+
+    ``train`` takes the steps, where something is to happen between them; ``state`` is what it keeps.
+    """
     parameters = add_student(denoiser, settings.rank, settings.seed, targets)
     trainer = Trainer(
         denoiser.network,
@@ -107,5 +112,5 @@ def fit_adapters(
         progress=progress,
         state=state,
     )
-    trainer.run()
+    train(trainer)
     return trainer.finish()

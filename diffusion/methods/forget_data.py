@@ -47,7 +47,7 @@ from .base import Outcome
 from .dual import Scaled
 from .images import Images, gained
 from .mixture import Mixed, mixed
-from .rounds import Rounds
+from .rounds import Rounds, ends_of
 from .surprise import span, spread_log_snr
 
 
@@ -174,7 +174,8 @@ class Forgetting:
         scale = images.shares / np.maximum(self.problem.levels, 1.0)
         rule = Scaled(method.rule(method.gain), scale, method.warmup)
         start = images.start(self.problem.levels)
-        self.rounds = Rounds(self.problem, rule, start, self.project, self.measure, method.inner, method.patience)
+        ends = ends_of(method.inner, settings.steps)
+        self.rounds = Rounds(self.problem, rule, start, self.project, self.measure, ends, method.patience)
         self.pairing = Pairing(images, ~images.aside, settings)
         distinct = sorted(set(images.data_prompts))
         self._conditions = denoiser.condition(distinct)

@@ -14,7 +14,7 @@ al., On Distillation of Guided Diffusion Models (CVPR 2023).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -22,25 +22,33 @@ from torch import Tensor
 
 import duality as du
 
-from ..guidance import Guided
+from ..guidance import LIMIT, Guided
 from ..lora import teacher
 from ..models import Denoiser, rows
 from ..parallel import WHOLE, Part
 from ..survey import Survey
 from ..training import Fit, Objective, Progress
 from .base import Outcome, batches_of, fit_adapters
+from .correction import Correction, Moving, trained_in
+from .rounds import Rounds
 
 
 @dataclass(frozen=True)
 class GuidanceDistillation:
-    """``limit``: the greatest strength; a network's ratio may say that 1 - lam r is zero, where exact ones do not."""
+    """``limit``: the greatest strength; a network's ratio may say that 1 - lam r is zero, where exact ones do not.
 
-    limit: float = 20.0
+    ``correction``: of the multipliers, on levels that are measured during the fit; None goes by the solved ones.
+    """
 
-    def objective(self, denoiser: Denoiser, known: Survey, solution: du.Solution, settings: Fit) -> Objective:
+    limit: float = LIMIT
+    correction: Correction | None = field(default_factory=Correction)
+
+    def objective(
+        self, denoiser: Denoiser, known: Survey, solution: du.Solution, settings: Fit, rounds: Rounds | None = None
+    ) -> Objective:
         """The loss of one step; the adapters must be on the network."""
         batches = batches_of(denoiser, known, settings)
-        guided = Guided(denoiser, known.prompts, known.head, solution.guidance, self.limit)
+        guided = Guided(denoiser, known.prompts, known.head, Moving(known, solution, rounds).strength, self.limit)
 
         def objective(_step: int, generator: torch.Generator, part: Part = WHOLE) -> Tensor:
             batch = batches(generator).part(part)
@@ -66,12 +74,14 @@ class GuidanceDistillation:
         every: int = 100,
         progress: Progress | None = None,
     ) -> Outcome:
+        rounds = self.correction.of_fit(denoiser, known, solution, settings) if self.correction else None
         losses = fit_adapters(
             denoiser,
-            lambda _parameters: self.objective(denoiser, known, solution, settings),
+            lambda _parameters: self.objective(denoiser, known, solution, settings, rounds),
             settings,
             checkpoint=checkpoint,
             every=every,
             progress=progress,
+            **trained_in(rounds),
         )
-        return Outcome(losses, solution.multipliers[None])
+        return Outcome(losses, solution.multipliers[None]) if rounds is None else rounds.outcome(losses)

@@ -66,7 +66,7 @@ class Meter:
         anchor = self.known.prompts.anchor
         seed = (self.seed + 1) * 100_003 + round_
         steps = self.known.budget.sampler_steps
-        with folded(self.denoiser):
+        with self.guided or folded(self.denoiser):
             latents = draw(self.denoiser.pipeline, [anchor] * self.count, seed=seed, steps=steps)
         with teacher(self.denoiser):
             rho = head_ratios(self.denoiser, self.known.head, latents, seed=seed + 50_000)

@@ -43,7 +43,7 @@ from .base import Outcome, batches_of
 from .dual import Scaled, newton_scale
 from .lagrangians import Seen, lagrangian_of
 from .levels import Meter
-from .rounds import Rounds
+from .rounds import Rounds, ends_of
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,8 @@ class Alternation:
         start = self.project(np.array(solution.multipliers if start is None else start))
         scale = newton_scale(self.problem, known.ratios, start)
         rule = Scaled(method.rule(method.gain), scale, method.warmup)
-        self.rounds = Rounds(self.problem, rule, start, self.project, self.measure, method.inner, method.patience)
+        ends = ends_of(method.inner, settings.steps)
+        self.rounds = Rounds(self.problem, rule, start, self.project, self.measure, ends, method.patience)
         parameters = add_student(denoiser, settings.rank, settings.seed)
         # A pipeline without prompts has no concept's prediction to be guided away from.
         self.blends = not self.lagrangian.on_student and denoiser.worded

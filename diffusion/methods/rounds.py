@@ -1,6 +1,6 @@
 r"""Rounds of the alternating algorithm around a trainer: what players share, and the state that a checkpoint holds.
 
-    for each round:  ``inner`` optimiser steps at fixed multipliers  ->  levels of the averaged weights  ->  dual step
+    for each round:  optimiser steps at fixed multipliers  ->  levels of the averaged weights  ->  dual step
 
 A checkpoint may fall inside a round; the multipliers saved with it are those of that round, the levels are measured
 again from the same seeds, and so the resumed run is the uninterrupted one.
@@ -8,8 +8,7 @@ again from the same seeds, and so the resumed run is the uninterrupted one.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,13 +27,22 @@ from .dual import settled
 Measure = Callable[[int], tuple[np.ndarray, np.ndarray]]
 
 
+def ends_of(inner: int, steps: int) -> list[int]:
+    """Rounds of ``inner`` steps each. The last ends with the fit: what it measures are the weights delivered."""
+    if inner < 1:
+        raise ValueError(f"inner must be at least 1 step, got {inner}")
+    return [*range(inner, steps, inner), steps]
+
+
 class Rounds:
     """The player of :class:`duality.primal_dual.PrimalDual` that trains a network, and a trainer's further state.
 
     Args:
         problem: levels (m,), in the unit of ``measure``.
         rule, start, project: of the multipliers (m,).
-        inner: optimiser steps a round. patience: see :func:`diffusion.methods.dual.settled`; None runs all steps.
+        ends: optimiser steps done when each round ends, increasing. What the trainer's settings have beyond the last
+            is trained at the multipliers that it leaves, and not measured.
+        patience: see :func:`diffusion.methods.dual.settled`; None runs all steps.
 
     ``multipliers`` are for the objective to read, as plain numbers; ``pool`` is for tensors that the measurement leaves
     to the steps that follow (draws of the student), and is saved too.
@@ -47,12 +55,10 @@ class Rounds:
         start: np.ndarray,
         project: Callable[[np.ndarray], np.ndarray],
         measure: Measure,
-        inner: int,
+        ends: Sequence[int],
         patience: int | None = None,
     ) -> None:
-        if inner < 1:
-            raise ValueError(f"inner must be at least 1 step, got {inner}")
-        self.problem, self.measure, self.inner, self.patience = problem, measure, inner, patience
+        self.problem, self.measure, self.ends, self.patience = problem, measure, tuple(ends), patience
         self.loop = pd.PrimalDual(problem, self, rule, start, project)
         self.path: list[np.ndarray] = [self.loop.multipliers]
         self.seen: list[tuple[list[float], list[float]]] = []
@@ -65,13 +71,21 @@ class Rounds:
 
     def run(self, trainer: Trainer) -> Outcome:
         """All rounds of the trainer's steps, or as many as it takes to settle; averaged weights in place."""
+        self.train(trainer)
+        return self.outcome(trainer.finish())
+
+    def train(self, trainer: Trainer) -> None:
+        """All rounds, and the steps that are left after them; the trainer is not finished."""
         self.trainer = trainer
-        rounds = math.ceil(trainer.settings.steps / self.inner)
-        while self.loop.rounds < rounds and not self._settled():
+        while self.loop.rounds < len(self.ends) and not self._settled():
             self.loop.round()
             self.path.append(self.loop.multipliers)
+        if not self._settled():
+            trainer.run()
+
+    def outcome(self, losses: list[float]) -> Outcome:
         levels, errors = self._seen()
-        return Outcome(trainer.finish(), np.array(self.path), levels, errors)
+        return Outcome(losses, np.array(self.path), levels, errors)
 
     def _seen(self) -> tuple[np.ndarray, np.ndarray]:
         m = self.loop.multipliers.size
@@ -89,7 +103,7 @@ class Rounds:
 
     def step(self, multipliers: np.ndarray) -> None:
         assert self.trainer is not None  # set by run(), which alone makes rounds
-        self.trainer.run(min((self.loop.rounds + 1) * self.inner, self.trainer.settings.steps))
+        self.trainer.run(self.ends[self.loop.rounds])
 
     def levels(self) -> np.ndarray:
         assert self.trainer is not None

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 import duality as du
@@ -15,6 +14,7 @@ from ..models import Denoiser
 from ..survey import Survey
 from ..training import Fit, Progress
 from .base import Outcome
+from .correction import Correction, Moving, trained_in
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,12 @@ class Tilted:
     """``min E_q[ w(rho(x_0)) |y - f|^2 ]``: the optimum is the exact score of the noised target, for all problems.
 
     See :mod:`diffusion.distill` for the control variates; theory: "Fitting a network", (a). ``beta``: the share of the
-    correction that is taken from the solution's guidance instead of the draws.
+    correction that is taken from the solution's guidance instead of the draws. ``correction``: of the multipliers, on
+    levels that are measured during the fit; None goes by the solved ones.
     """
 
     beta: float = BETA
+    correction: Correction | None = field(default_factory=Correction)
 
     def fit(
         self,
@@ -38,27 +40,30 @@ class Tilted:
         every: int = 100,
         progress: Progress | None = None,
     ) -> Outcome:
-        log_weights = solution.log_weight(known.values.double())
-        # ReverseKL's weights have no bound of their own: the largest among the draws is their unit.
-        largest = max(0.0, float(log_weights.max()))
+        rounds = self.correction.of_fit(denoiser, known, solution, settings) if self.correction else None
+        moving = Moving(known, solution, rounds)
 
-        def log_weight(rho: Tensor) -> Tensor:
-            natural = torch.tensor(solution.natural, dtype=rho.dtype, device=rho.device)
-            return (solution.problem.noised_tilt(rho, natural) - largest).clamp_max(0.0)
+        def largest() -> float:
+            # ReverseKL's weights have no bound of their own: the largest among the draws is their unit.
+            return max(0.0, float(moving.log_weights.max()))
+
+        def weights() -> Tensor:
+            return (moving.log_weights - largest()).exp().float()
 
         latents, prompts = known.retained
-        weights = (log_weights - largest).exp().float()
         losses = fit_lora(
             denoiser,
             known.prompts,
             known.head,
-            log_weight,
-            Material(known.anchor, weights, latents, prompts),
+            lambda rho: (moving.noised(rho) - largest()).clamp_max(0.0),
+            Material(known.anchor, weights(), latents, prompts),
             settings,
             checkpoint=checkpoint,
             every=every,
             progress=progress,
-            strength=solution.guidance,
+            strength=moving.strength,
             beta=self.beta,
+            weights=weights,
+            **trained_in(rounds),
         )
-        return Outcome(losses, solution.multipliers[None])
+        return Outcome(losses, solution.multipliers[None]) if rounds is None else rounds.outcome(losses)

@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import save_file
 
 import duality as du
-from diffusion.methods import METHODS, PrimalDual
+from diffusion.methods import PrimalDual
 from diffusion.parallel import is_main
 from diffusion.training import Fit
-from tests.diffusion.methods.conftest import LEVELS, make_denoiser, make_survey
+from tests.diffusion.methods.conftest import LEVELS, made, make_denoiser, make_survey
 
 # The tiny survey's ratios are random: two concepts, every method.
 ALTERNATE = PrimalDual(inner=3, warmup=0, gain=0.2, draws=6, noise_levels=2)
@@ -34,7 +34,7 @@ def main() -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", du.FewDrawsWarning)
     name, _, problem = given.method.partition(",")
-    method = ALTERNATE if name == "primal-dual" else METHODS[name]()
+    method = ALTERNATE if name == "primal-dual" else made(name)
     settings = Fit(
         steps=given.steps,
         batch=12,

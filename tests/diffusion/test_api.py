@@ -26,11 +26,13 @@ from diffusion.training import Fit
 
 from . import families
 from .families import build
+from .methods.conftest import made
 
 TINY = {
     "budget": Budget(10, 10, 24, sampler_steps=2, noises=2, head_steps=4, elbo_draws=4, elbo_levels=2),
     "fit": Fit(steps=2, batch=6, rank=1),
     "evaluation": Evaluation(anchor=4, per_wording=1, retained=4),
+    "method": made("tilted"),
 }
 TASK = {"contrast": ["one", ("three", "a handwritten three")], "priors": 0.1}
 
@@ -84,7 +86,7 @@ def test_one_call_unlearns(family, tmp_path):
     written = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"pytorch_lora_weights.safetensors", "certificate.json", "README.md"} <= written
     proof = json.loads((tmp_path / "out" / "certificate.json").read_text(encoding="utf-8"))
-    assert proof["network"]["measured"]["fit"]["method"] == "Tilted(beta=0.9)"
+    assert proof["network"]["measured"]["fit"]["method"] == repr(made("tilted"))
     fresh = build(families.FAMILIES[family])
     fresh.load_lora_weights(tmp_path / "out")
     np.testing.assert_allclose(draw(fresh, [""], seed=0, steps=2), after, atol=1e-4 * float(after.abs().max()))
@@ -163,6 +165,7 @@ def test_a_model_without_prompts_unlearns_what_pictures_show(tmp_path):
         budget=Budget(20, 30, 24, sampler_steps=2, noises=4, head_steps=40, elbo_draws=4, elbo_levels=2),
         fit=TINY["fit"],
         evaluation=TINY["evaluation"],
+        method=TINY["method"],
         output=tmp_path / "out",
         bar=quiet,
     )
@@ -234,7 +237,7 @@ def test_an_infeasible_level_is_refused_before_training(pipeline, monkeypatch):
             raise AssertionError("training was begun")
 
     with pytest.raises(du.InfeasibleError, match="least"):
-        diffusion.unlearn(pipeline, ["seven"], du.Likelihood(1e-9), **TASK, **TINY, method=Never(), bar=quiet)
+        diffusion.unlearn(pipeline, ["seven"], du.Likelihood(1e-9), **TASK, **(TINY | {"method": Never()}), bar=quiet)
 
 
 def test_methods_by_name_or_by_value():

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,11 +12,12 @@ pytest.importorskip("typer")
 
 from diffusers import DDPMPipeline
 
-from diffusion import cli, cli_options
+from diffusion import bench, cli, cli_options, methods
 from diffusion.survey import Budget
 
 from . import families
 from .families import build
+from .methods.conftest import BRIEF, made
 
 pytestmark = pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
 
@@ -31,9 +33,14 @@ def small_budget(draws, seed, labelled):
 
 @pytest.fixture(scope="module", autouse=True)
 def quick():
-    """A head of a few steps, and a sampler of two: the commands have no options for what only tests want."""
+    """A head of a few steps, a sampler of two, brief corrections: what only tests want has no options."""
+    brief = {name: made(name) for name in ("tilted", "guidance")}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cli_options, "make_budget", small_budget)
+        for module in (methods, bench):
+            patch.setattr(module, "corrected_guidance", partial(methods.corrected_guidance, correction=BRIEF))
+        for name, method in brief.items():
+            patch.setitem(methods.METHODS, name, lambda method=method: method)
         yield
 
 
@@ -129,6 +136,19 @@ def test_sample_with_guidance_and_with_the_lora(monkeypatch, capsys, place, lora
     assert "2 pictures written" in out
     run(monkeypatch, capsys, *words, "--count", "2", "--lora", lora, "--output", tmp_path / "fitted")
     assert len(list((tmp_path / "fitted").glob("0*.png"))) == 2
+    more = ("--count", "2", "--corrected", "--cache", place / "cache", "--output", tmp_path / "corrected")
+    out = run(monkeypatch, capsys, *words, *more)
+    assert "| dual round | multipliers | levels measured |" in out
+    assert "it is guidance that is corrected" in error(monkeypatch, capsys, *words, *more, "--lora", lora)
+
+
+def test_without_corrections_multipliers_are_the_solved_ones(monkeypatch, capsys, place, lora, tmp_path):
+    words = ("distill", place / "sd", *TASK, "--prior", "0.1", "--level", "0.99x", *SMALL, "--cache", place / "cache")
+    brief = ("--steps", "1", "--rank", "1", "--judged", "4", "--output", tmp_path / "out")
+    assert "dual round" not in run(monkeypatch, capsys, *words, *brief, "--uncorrected")
+    assert "dual rounds" in json.loads((lora / "certificate.json").read_text(encoding="utf-8"))["network"]["measured"]
+    message = error(monkeypatch, capsys, *words, *brief, "--overwrite", "--method", "siss", "--uncorrected")
+    assert "OnConcepts has no correction to leave out" in message
 
 
 def test_audit_looks_everywhere(monkeypatch, capsys, place, lora, tmp_path):

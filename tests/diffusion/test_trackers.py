@@ -7,11 +7,11 @@ import pytest
 import torch
 from accelerate.tracking import GeneralTracker
 
-from diffusion.methods import METHODS, PrimalDual
+from diffusion.methods import PrimalDual
 from diffusion.trackers import Tracked, log
 from diffusion.training import Fit
 
-from .methods.conftest import make_denoiser
+from .methods.conftest import made, make_denoiser
 
 SMALL = Fit(steps=3, batch=12, rank=2, rate=1e-2, seed=3)
 ALTERNATE = PrimalDual(inner=2, warmup=0, gain=0.2, draws=4, noise_levels=1)
@@ -87,6 +87,6 @@ def test_tensorboard_writes_its_files(denoiser, known, solution, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     with Tracked(["tensorboard"], tmp_path, {"rank": 2}):
-        outcome = METHODS["tilted"]().fit(denoiser, known, solution, SMALL)
+        outcome = made("tilted").fit(denoiser, known, solution, SMALL)
     events = EventAccumulator(str(tmp_path / "unlearning")).Reload()
     np.testing.assert_allclose([scalar.value for scalar in events.Scalars("loss")], outcome.losses, rtol=1e-6)

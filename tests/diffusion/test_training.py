@@ -21,7 +21,7 @@ from diffusion.parallel import Part, dealt, same, world
 from diffusion.training import Fit, Trainer
 
 from .families import FAMILIES, build
-from .methods.conftest import make_denoiser
+from .methods.conftest import made, make_denoiser
 from .methods.conftest import same as alike
 
 SMALL = Fit(steps=3, batch=12, rank=2, rate=1e-2, seed=3)
@@ -54,9 +54,7 @@ def test_parts_hold_every_row_once():
         Part(0, 4).rows(10)
 
 
-IN_PARTS = {name: METHODS[name]() for name in ("tilted", "guidance", "esd", "neggrad", "siss")} | {
-    "alternating": ALTERNATE
-}
+IN_PARTS = {name: made(name) for name in ("tilted", "guidance", "esd", "neggrad", "siss")} | {"alternating": ALTERNATE}
 
 
 @pytest.mark.parametrize("name", IN_PARTS)
@@ -127,7 +125,7 @@ def test_bfloat16_is_close_and_leaves_weights_and_network_as_they_were(known, so
     found = []
     for precision in ("no", "bf16"):
         denoiser = make_denoiser()
-        outcome = METHODS["tilted"]().fit(denoiser, known, solution, dataclasses.replace(SMALL, precision=precision))
+        outcome = made("tilted").fit(denoiser, known, solution, dataclasses.replace(SMALL, precision=precision))
         assert "forward" not in vars(denoiser.network)
         assert all(value.dtype == torch.float32 for value in trained(denoiser).values())
         found.append(outcome.losses)
@@ -183,7 +181,7 @@ def test_settings_that_cannot_work_are_refused(change, words):
 # -- all weights ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", [METHODS["tilted"](), METHODS["guidance"](), ALTERNATE], ids=["a", "b", "c"])
+@pytest.mark.parametrize("method", [made("tilted"), made("guidance"), ALTERNATE], ids=["a", "b", "c"])
 def test_all_weights_with_a_frozen_teacher(method, known, solution, tmp_path):
     denoiser = make_denoiser()
     before = {n: p.detach().clone() for n, p in denoiser.network.named_parameters()}

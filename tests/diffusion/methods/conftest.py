@@ -1,5 +1,7 @@
 """A survey of a random pipeline: random draws and a random head, so that every number is there and none means much."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from diffusion.concepts import Concept, Prompts
 from diffusion.digits import wordings
 from diffusion.head import ContrastHead
 from diffusion.lora import ADAPTER
+from diffusion.methods import METHODS, Correction
 from diffusion.models import denoiser_of
 from diffusion.survey import Budget, Survey
 from diffusion.training import Fit
@@ -21,6 +24,16 @@ LEVELS = {
     "likelihood": du.Likelihood([0.05, 0.06]),
     "reverse": du.ReverseKL([0.9, 0.8]),
 }
+
+
+# What a fit measures of itself, on draws that are few enough for a test.
+BRIEF = Correction(at=(0.4, 0.65), rounds=2, draws=6, integrated=4, noise_levels=2)
+
+
+def made(name):
+    """The method of that name, brief where it measures."""
+    method = METHODS[name]()
+    return replace(method, correction=BRIEF) if hasattr(method, "correction") else method
 
 
 def make_survey(dtype=torch.float32):

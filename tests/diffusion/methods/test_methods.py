@@ -11,10 +11,10 @@ from diffusion.methods.primal_dual import Alternation
 from diffusion.training import Fit
 from duality.primal_dual import NuPI
 
-from .conftest import SMALL, Stop, adapters, make_denoiser, make_survey, same, stop_after
+from .conftest import SMALL, Stop, adapters, made, make_denoiser, make_survey, same, stop_after
 
 ALTERNATE = PrimalDual(inner=1, warmup=0, gain=0.2, draws=4, noise_levels=1)
-SHORT = {name: make() for name, make in METHODS.items() if name != "primal-dual"}
+SHORT = {name: made(name) for name in METHODS if name != "primal-dual"}
 SHORT |= {f"primal-dual, {name}": ALTERNATE for name in ("forward", "likelihood", "reverse")}
 SHORT["primal-dual, nuPI"] = PrimalDual(inner=1, warmup=1, gain=0.2, rule=NuPI, draws=4, noise_levels=1)
 SHORT["primal-dual, in mid-round"] = PrimalDual(inner=3, warmup=0, gain=0.2, draws=4, noise_levels=1)

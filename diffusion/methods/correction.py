@@ -1,0 +1,153 @@
+r"""A last dual correction on measured levels, for methods that otherwise go by the solved multipliers.
+
+    draw from the network (or integrate over noise)  ->  levels, standard errors  ->  dual step     (:mod:`.asking`)
+
+at a few moments of a fit, and as long as a level is missed for guidance without training. Without it a method is as
+right as its ratios, its guidance and its fit are; with it the level is measured where it is wanted, on the network.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import duality as du
+
+from ..guidance import LIMIT, Guided, Strength
+from ..models import Denoiser
+from ..parallel import same
+from ..survey import Bar, Survey, progress_bar
+from ..training import Fit
+from .asking import Asking
+from .base import Outcome
+from .levels import Meter
+from .rounds import Rounds
+
+
+@dataclass(frozen=True)
+class Correction:
+    """When levels are measured, and on how much.
+
+    ``at``: shares of the steps of a fit, increasing, inside (0, 1): late enough that the network has followed, early
+    enough that it can follow again. ``rounds``: measurements at most, for guidance.
+    ``draws``: of the network, for a Likelihood, whose levels are rare events; the KL problems integrate over noise
+    instead, at ``integrated`` draws and ``noise_levels`` each.
+    """
+
+    at: tuple[float, ...] = (0.4, 0.65)
+    rounds: int = 4
+    draws: int = 1000
+    integrated: int = 256
+    noise_levels: int = 20
+
+    def __post_init__(self) -> None:
+        if not all(one < two for one, two in pairwise([0.0, *self.at, 1.0])):
+            raise ValueError(f"at must be increasing shares of the steps between 0 and 1, got {self.at}")
+        for name in ("rounds", "draws", "integrated", "noise_levels"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+    def meter(
+        self, denoiser: Denoiser, known: Survey, problem: du.Problem, seed: int, guided: Guided | None = None
+    ) -> Meter:
+        count = self.draws if isinstance(problem, du.Likelihood) else self.integrated
+        return Meter(denoiser, known, problem, count, self.noise_levels, seed, guided)
+
+    def of_fit(self, denoiser: Denoiser, known: Survey, solution: du.Solution, settings: Fit) -> Rounds:
+        """The rounds of a fit: ``multipliers`` are for its objective to read, and move between its steps."""
+        problem = solution.problem.bind(known.ratios)
+        meter = self.meter(denoiser, known, problem, settings.seed)
+
+        def measure(round_: int) -> tuple[np.ndarray, np.ndarray]:
+            found = meter.measure(round_)
+            return found.levels, found.errors
+
+        ends = sorted({max(1, round(share * settings.steps)) for share in self.at})
+        rule = Asking(problem, known.ratios)
+        return Rounds(problem, rule, np.array(solution.multipliers), lambda lam: lam, measure, ends)
+
+
+def trained_in(rounds: Rounds | None) -> dict[str, Any]:
+    """How a trainer is run in rounds, and what it saves of them: arguments of :func:`.base.fit_adapters`."""
+    return {} if rounds is None else {"state": rounds, "train": rounds.train}
+
+
+class Moving:
+    """What a solution says at multipliers (m,) that move: log weights of draws, and strengths of guidance."""
+
+    def __init__(self, known: Survey, solution: du.Solution, rounds: Rounds | None) -> None:
+        self.problem, self.values, self.solution = solution.problem.bind(known.ratios), known.values.double(), solution
+        self.rounds = rounds
+        self._at: tuple[np.ndarray, Tensor] | None = None
+
+    @property
+    def multipliers(self) -> np.ndarray:
+        return self.solution.multipliers if self.rounds is None else self.rounds.multipliers
+
+    @property
+    def natural(self) -> np.ndarray:
+        return self.solution.natural if self.rounds is None else np.asarray(self.problem.natural(self.multipliers))
+
+    @property
+    def log_weights(self) -> Tensor:
+        """``log w`` (n,) at the draws of q."""
+        natural = self.natural
+        if self._at is None or not np.array_equal(self._at[0], natural):
+            self._at = natural, self.problem.tilt(self.values, torch.from_numpy(natural.copy()))
+        return self._at[1]
+
+    def noised(self, rho: Tensor) -> Tensor:
+        """``log E_q[w | x_t]`` (n,) at log ratios (n, m) of noised states."""
+        return self.problem.noised_tilt(rho, torch.tensor(self.natural, dtype=rho.dtype, device=rho.device))
+
+    def strength(self, rho: Tensor) -> Tensor:
+        """Strengths of guidance (n, m), a :data:`diffusion.guidance.Strength`."""
+        return self.problem.strengths(rho, torch.tensor(self.natural, dtype=rho.dtype, device=rho.device))
+
+
+def corrected_guidance(
+    denoiser: Denoiser,
+    known: Survey,
+    solution: du.Solution,
+    correction: Correction | None = None,
+    *,
+    seed: int = 0,
+    bar: Bar = progress_bar,
+) -> tuple[Strength, Outcome]:
+    """Strengths under which guidance has the levels asked for, as measured, and the rounds that led there.
+
+    Ends with the first round in which every level is met within one standard error (a level without a price may be
+    overshot). The last row of the multipliers (k + 1, m) is what the strengths are made from.
+    """
+    correction = correction or Correction()
+    problem = solution.problem.bind(known.ratios)
+    rule, lam = Asking(problem, known.ratios), np.array(solution.multipliers)
+    path, levels, errors = [lam], list[np.ndarray](), list[np.ndarray]()
+
+    def strength(rho: Tensor) -> Tensor:
+        natural = np.asarray(problem.natural(lam))
+        return problem.strengths(rho, torch.tensor(natural, dtype=rho.dtype, device=rho.device))
+
+    guided = Guided(denoiser, known.prompts, known.head, strength, LIMIT)
+    meter = correction.meter(denoiser, known, problem, seed, guided)
+    with bar("levels under guidance", correction.rounds) as shown:
+        for round_ in range(correction.rounds):
+            found = meter.measure(round_)
+            level, error = same((found.levels, found.errors))
+            guided.trace.steps.clear()
+            levels.append(level)
+            errors.append(error)
+            slack = problem.slack(level)
+            met = bool(((slack >= -error) & ((slack <= error) | (lam <= 0))).all())
+            if not met:
+                lam = rule.update(lam, -slack)
+            path.append(lam)
+            shown.update(correction.rounds - round_ if met else 1)
+            if met:
+                break
+    return strength, Outcome([], np.array(path), np.array(levels), np.array(errors))

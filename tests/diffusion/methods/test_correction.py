@@ -1,0 +1,107 @@
+"""Dual steps on measured levels, for fits that go by a solution and for guidance without any fit."""
+
+import numpy as np
+import pytest
+import torch
+
+import duality as du
+from diffusion.methods import Correction, GuidanceDistillation, Tilted, corrected_guidance
+from diffusion.methods.correction import Moving
+from diffusion.methods.levels import Meter
+from diffusion.training import Fit
+
+from .conftest import BRIEF, SMALL, adapters, same
+
+KINDS = ("forward", "likelihood", "reverse")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("method", [Tilted, GuidanceDistillation])
+def test_multipliers_move_between_the_steps_of_a_fit(method, kind, denoiser, known, solutions):
+    outcome = method(correction=BRIEF).fit(denoiser, known, solutions[kind], SMALL)
+    assert len(outcome.losses) == SMALL.steps
+    assert outcome.multipliers.shape == (3, 2)
+    assert outcome.levels.shape == outcome.errors.shape == (2, 2)
+    np.testing.assert_array_equal(outcome.multipliers[0], solutions[kind].multipliers)
+    assert not np.array_equal(outcome.multipliers[0], outcome.multipliers[-1])
+    moved = adapters(denoiser)
+    plain = method(correction=None).fit(denoiser, known, solutions[kind], SMALL)
+    assert plain.levels.size == 0
+    assert plain.losses[0] == outcome.losses[0]  # the first step is before any correction
+    assert plain.losses[-1] != outcome.losses[-1]
+    assert not same(moved, adapters(denoiser))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_moving_starts_as_the_solution(kind, known, solutions):
+    solution = solutions[kind]
+    moving = Moving(known, solution, None)
+    rho = known.values.double()
+    torch.testing.assert_close(moving.log_weights, solution.log_weight(rho))
+    torch.testing.assert_close(moving.strength(rho), solution.guidance(rho))
+    natural = torch.from_numpy(np.array(solution.natural))
+    torch.testing.assert_close(moving.noised(rho), solution.problem.bind(known.ratios).noised_tilt(rho, natural))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_guidance_is_corrected_until_its_levels_are_met(kind, denoiser, known, solutions, monkeypatch):
+    """A network whose levels answer to what is asked, 1.6 times as far from q's as they should be."""
+    from diffusion.methods.levels import Measured
+
+    solution = solutions[kind]
+    problem = solution.problem.bind(known.ratios)
+    q = problem.levels_of(known.ratios, known.ratios.log_weights)
+
+    def measure(self, round_):
+        rho = known.ratios.values
+        k = np.array(self.guided.strength(torch.from_numpy(rho.copy())))
+        lam = self.problem.multipliers(k[0]) if kind == "reverse" else asked_by(k, rho)
+        log_mass = known.ratios.log_weights + problem.log_weight(rho, lam)
+        exact = problem.levels_of(known.ratios, log_mass - np.logaddexp.reduce(log_mass))
+        return Measured(q + 1.6 * (exact - q), np.full(2, 1e-3), known.anchor)
+
+    def asked_by(k, rho):
+        """The multipliers behind the strengths of the first draw: solved from k = share / (1 - sum of shares)."""
+        share = k[0] / (1 + k[0].sum())
+        priors = np.array(known.prompts.priors)
+        if kind == "forward":
+            return share / np.exp(rho[0])
+        return -np.log1p(-share / (priors * np.exp(rho[0])))
+
+    monkeypatch.setattr(Meter, "measure", measure)
+    many = Correction(rounds=12, draws=6)
+    strength, outcome = corrected_guidance(denoiser, known, solution, many)
+    met = np.abs(problem.slack(outcome.levels[-1])) <= 1e-3
+    assert (met | (outcome.multipliers[-1] == 0)).all(), outcome.levels
+    assert (problem.slack(outcome.levels[-1]) >= -1e-3).all()
+    assert len(outcome.levels) < 12
+    assert len(outcome.multipliers) == len(outcome.levels) + 1
+    rho = known.values.double()
+    expected = problem.guidance(rho, torch.tensor(outcome.multipliers[-1]))
+    torch.testing.assert_close(strength(rho), expected)
+
+
+def test_guidance_measures_itself(denoiser, known, solutions):
+    _, outcome = corrected_guidance(denoiser, known, solutions["likelihood"], BRIEF)
+    assert 1 <= len(outcome.levels) <= 3
+    assert np.isfinite(outcome.levels).all()
+    _, again = corrected_guidance(denoiser, known, solutions["likelihood"], BRIEF)
+    np.testing.assert_array_equal(outcome.levels, again.levels)
+
+
+@pytest.mark.parametrize("at", [(0.0,), (1.0,), (0.5, 0.5), (0.6, 0.4)])
+def test_moments_must_lie_inside_the_fit(at):
+    with pytest.raises(ValueError, match="at must be increasing shares"):
+        Correction(at=at)
+
+
+@pytest.mark.parametrize("name", ["rounds", "draws", "integrated", "noise_levels"])
+def test_counts_must_be_positive(name):
+    with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
+        Correction(**{name: 0})
+
+
+def test_moments_of_a_very_short_fit_are_not_taken_twice(denoiser, known, solutions):
+    rounds = BRIEF.of_fit(denoiser, known, solutions["likelihood"], Fit(steps=2))
+    assert list(rounds.ends) == [1]
+    assert isinstance(rounds.problem, du.Likelihood)
