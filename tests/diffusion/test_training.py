@@ -1,6 +1,9 @@
 """How a student is trained: in parts, in bfloat16, all weights; what it needs of a disk; what it tells trackers."""
 
 import dataclasses
+import os
+import shutil
+import socket
 import subprocess
 import sys
 
@@ -100,18 +103,33 @@ def test_a_launch_that_started_fewer_processes_than_asked_says_so(monkeypatch):
         world.__wrapped__()
 
 
+def free_port():
+    with socket.socket() as some:
+        some.bind(("127.0.0.1", 0))
+        return some.getsockname()[1]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("method", ["tilted", "primal-dual,reverse", "primal-dual,forward"])
-def test_two_processes_are_one(method, tmp_path):
-    """Real processes under torchrun, which meet through accelerate on the CPU."""
+@pytest.mark.parametrize("launcher", ["torchrun", "accelerate"])
+def test_two_processes_are_one(launcher, method, tmp_path):
+    """Real processes, which meet through accelerate on the CPU."""
     from safetensors.torch import load_file
 
     worker = ["-m", "tests.diffusion.fit_worker", method]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
-    launch += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
+    if launcher == "torchrun":
+        launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+        launch += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
+    else:
+        if shutil.which("mpirun") is None:
+            pytest.skip("accelerate starts several processes on CPUs through MPI, which is not installed")
+        (tmp_path / "hosts").write_text("localhost slots=2\n", encoding="utf-8")
+        launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+        launch += ["--main_process_port", str(free_port()), "--mpirun_hostfile", tmp_path / "hosts"]
+    root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     subprocess.run([sys.executable, *worker, tmp_path / "one"], check=True, capture_output=True)
-    subprocess.run([*launch, *worker, tmp_path / "two"], check=True, capture_output=True)
+    subprocess.run([*launch, *worker, tmp_path / "two"], check=True, capture_output=True, env=os.environ | root)
     one, two = load_file(tmp_path / "one"), load_file(tmp_path / "two")
     for extra in ("multipliers", "losses"):
         np.testing.assert_allclose(one.pop(extra), two.pop(extra), rtol=1e-5, atol=1e-6)
