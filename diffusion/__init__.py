@@ -75,7 +75,8 @@ def unlearn(
             `diffusion.models.load_pipeline` takes: a folder, a hub name, or ``digits``.
         concepts: m things to unlearn, each a prompt that asks for it, or several wordings of one, or at least ten
             pictures that show it (paths, Pillow images, or a tensor of draws (k, ...)): for a pipeline without prompts
-            the only way. A concept known by pictures alone is fitted by the methods tilted, neggrad, siss, erasediff.
+            the only way. A concept known by pictures alone is fitted by all methods but esd and, for `ReverseKL`,
+            primal-dual and equal-weights.
         problem: `duality.Likelihood` (levels are probabilities), `ReverseKL` or `ForwardKL` (nats); one level for all
             concepts, or one each. :func:`levels` takes levels in other units and as multiples of the present ones.
         contrast: what stands for the rest of what the model makes, each a prompt or several wordings of one thing.

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -128,11 +127,11 @@ def audit(
 ) -> Audit:
     """Look for the concepts of a survey in ``after``, the unlearned pipeline, beside ``before``, the one surveyed.
 
-    Two pipelines, each with its own network: see :func:`merged`. ``after`` may carry its adapters only where nothing is
-    to be taught again. Raises ``ValueError`` where both are one network.
+    Two pipelines, each with its own network: see :func:`diffusion.fitted.put_in`. ``after`` may carry its adapters only
+    where nothing is to be taught again. Raises ``ValueError`` where both are one network.
     """
     if before.network is after.network:
-        raise ValueError("before and after must be two pipelines with a network each, got one: merge a copy")
+        raise ValueError("before and after must be two pipelines with a network each, got one: put the fit into a copy")
     look, prompts = look or Look(), known.prompts
     steps = known.budget.sampler_steps
     plan: list[tuple[int, str, tuple[str, ...], Setting]] = []
@@ -223,25 +222,3 @@ def _drawn(
         return draw(pipeline, wanted, seed=seed, steps=setting.steps, progress=progress, **more)
     finally:
         pipeline.scheduler = own
-
-
-def merged(denoiser: Denoiser, folder: Path) -> None:
-    """Add the LoRA in ``folder`` to the weights of the network for good, in whichever form it was saved.
-
-    Raises ``ValueError`` where the folder holds no LoRA for this pipeline.
-    """
-    pipeline, network = denoiser.pipeline, denoiser.component
-    try:
-        if (folder / "pytorch_lora_weights.safetensors").is_file():
-            pipeline.load_lora_weights(folder)
-            pipeline.fuse_lora(components=[network])
-            pipeline.unload_lora_weights()
-        elif (folder / "adapter_model.safetensors").is_file():
-            from peft import PeftModel
-
-            wrapped: Any = PeftModel.from_pretrained(getattr(pipeline, network), str(folder))
-            setattr(pipeline, network, wrapped.merge_and_unload())
-        else:
-            raise ValueError("it has no pytorch_lora_weights.safetensors and no adapter_model.safetensors")
-    except (ValueError, RuntimeError, KeyError, AttributeError) as error:
-        raise ValueError(f"lora folder {str(folder)!r} does not fit the model: {error}") from error

@@ -145,7 +145,9 @@ def sample(
     problem: shared.ProblemOption = "likelihood",
     prompt: Annotated[str, typer.Option(help="what to sample; a concept's wording falls back to the anchor")] = "",
     count: Annotated[int, typer.Option(help="how many draws")] = 64,
-    lora: Annotated[Path | None, typer.Option(help="sample with this LoRA instead of guidance")] = None,
+    lora: Annotated[
+        Path | None, typer.Option(help="folder of a LoRA or network to sample with, instead of guidance")
+    ] = None,
     corrected: Annotated[
         bool, typer.Option("--corrected", help="measure guidance's own levels first, and move the multipliers by them")
     ] = False,
@@ -170,6 +172,7 @@ def sample(
 
     from .card import rounds_table
     from .draws import decode, draw
+    from .fitted import holds_fit, put_in
     from .guidance import Strength
     from .methods import corrected_guidance
     from .output import OutputFolder, save_pictures
@@ -177,15 +180,15 @@ def sample(
     from .survey import survey
 
     if lora is not None and corrected:
-        raise ValueError("corrected: it is guidance that is corrected, and a LoRA is sampled without any")
-    if lora is not None and not (lora / "pytorch_lora_weights.safetensors").is_file():
-        raise ValueError(f"lora folder {str(lora)!r} holds no pytorch_lora_weights.safetensors")
+        raise ValueError("corrected: it is guidance that is corrected, and a fitted network is sampled without any")
+    if lora is not None and not holds_fit(lora):
+        raise ValueError(f"lora folder {str(lora)!r} holds neither a LoRA nor a network")
     place = OutputFolder(output, overwrite)
     denoiser = shared.open_model(model)
     prompts = task(denoiser)
     wanted = [prompt] * count
     if lora is not None:
-        denoiser.pipeline.load_lora_weights(lora)
+        put_in(denoiser, lora)
         latents = draw(denoiser.pipeline, wanted, seed=seed)
     else:
         known = survey(

@@ -14,7 +14,7 @@ BENCH = Path("out/bench")
 
 def audit(
     model: shared.Model,
-    lora: Annotated[Path, typer.Option(help="folder of the LoRA, as `unlearn distill` leaves it")],
+    lora: Annotated[Path, typer.Option(help="folder of the LoRA or network, as `unlearn distill` leaves it")],
     concept: shared.ConceptOption = None,
     output: Annotated[Path | None, typer.Option(help="folder for audit.json and audit.txt")] = None,
     wording: shared.WordingOption = None,
@@ -40,13 +40,16 @@ def audit(
         raise ValueError(f"lora {str(lora)!r} is no folder")
     if taught < 0:
         raise ValueError(f"taught must be at least 0, got {taught}")
-    from .audit import SCALES, Look, merged
+    from .audit import SCALES, Look
     from .audit import audit as look_for
     from .certificate import to_json
+    from .fitted import holds_fit, put_in
     from .output import OutputFolder
     from .relearn import Lesson
     from .survey import survey
 
+    if not holds_fit(lora):
+        raise ValueError(f"lora folder {str(lora)!r} holds neither a LoRA nor a network")
     place = OutputFolder(output, overwrite) if output is not None else None
     lesson = None
     if taught:
@@ -54,7 +57,7 @@ def audit(
         lesson = Lesson(pictures=pictures, steps=steps, draws=max(2, looks // 2), seeds=seeds)
     look = Look(draws=looks, scales=tuple(scale or SCALES), lesson=lesson, seed=70_000 + seed)
     after = shared.open_model(model)
-    merged(after, lora)
+    put_in(after, lora)
     before = shared.open_model(model)
     prompts = task(before)
     store = shared.store_of(before, cache)

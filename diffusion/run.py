@@ -22,7 +22,7 @@ from .evaluation import Evaluation, measure_lora
 from .guidance import Guided, Strength
 from .lora import save_student
 from .measure import Sample, Witness
-from .methods import METHODS, Method, OnConcepts, Outcome, Tilted
+from .methods import ESD, METHODS, FixedWeights, Method, Outcome, PrimalDual
 from .models import Denoiser
 from .output import save_pictures
 from .parallel import Part, world
@@ -133,10 +133,14 @@ def check(
         shape = concept.examples.draws.shape[1:] if concept.examples else ()
         if tuple(shape) != denoiser.sample_shape:
             raise ValueError(f"examples must have shape (k, *{denoiser.sample_shape}), got (k, *{tuple(shape)})")
-    if wordless and not isinstance(method, Tilted | OnConcepts | None):
+    kind = problem.kind if isinstance(problem, Asked) else type(problem)
+    # The alternating algorithm's Lagrangian of a ReverseKL is in terms of the prediction under the concept's prompt.
+    by_prompts = isinstance(method, ESD) or (isinstance(method, PrimalDual | FixedWeights) and kind is du.ReverseKL)
+    if wordless and by_prompts:
+        others = "" if isinstance(method, ESD) else " of this problem"
         raise ValueError(
-            f"method {type(method).__name__} needs a prompt for every concept, and {wordless[0].name!r} has none: use "
-            "tilted, neggrad, siss or erasediff"
+            f"method {type(method).__name__}{others} needs a prompt for every concept, and {wordless[0].name!r} has "
+            "none: use tilted, guidance, neggrad, siss or erasediff"
         )
     if problem is None:
         return

@@ -54,12 +54,14 @@ class GuidanceDistillation:
             batch = batches(generator).part(part)
             n = batch.tilted
             with teacher(denoiser):
-                kept = denoiser.predict(batch.x[n:], batch.t[n:], rows(batch.anchored, slice(n, None)))
                 with guided:
                     goal = denoiser.predict(batch.x[:n], batch.t[:n], rows(batch.anchored, slice(0, n)))
+                if len(batch.x) > n:  # where draws of q stand for the rest there may be no prompts to keep
+                    kept = denoiser.predict(batch.x[n:], batch.t[n:], rows(batch.anchored, slice(n, None)))
+                    goal = torch.cat([goal, kept])
             guided.trace.steps.clear()  # one entry a call: of use when sampling, a leak when training
             f = denoiser.predict(batch.x, batch.t, batch.asked)
-            return (f - torch.cat([goal, kept])).square().mean()
+            return (f - goal).square().mean()
 
         return objective
 

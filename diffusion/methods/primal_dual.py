@@ -109,11 +109,14 @@ class Alternation:
         ends = ends_of(method.inner, settings.steps)
         self.rounds = Rounds(self.problem, rule, start, self.project, self.measure, ends, method.patience)
         parameters = add_student(denoiser, settings.rank, settings.seed)
-        # A pipeline without prompts has no concept's prediction to be guided away from.
-        self.blends = not self.lagrangian.on_student and denoiser.worded
+        # A concept that no prompt asks for has no prediction of its own to be guided away from.
+        named = denoiser.worded and all(concept.wordings for concept in known.prompts.concepts)
+        if not named and self.lagrangian.on_student:
+            raise ValueError("ReverseKL needs a prompt for every concept here: its Lagrangian has no other T_i")
+        self.blends = not self.lagrangian.on_student and named
         self.batches = batches_of(denoiser, known, settings, 1.0 if self.lagrangian.on_student else NOISE_POWER)
         self._empty = denoiser.condition([""])
-        self._concepts = denoiser.condition([concept.name for concept in known.prompts.concepts])
+        self._concepts = denoiser.condition([concept.name for concept in known.prompts.concepts]) if named else {}
         self.trainer = Trainer(
             denoiser.network,
             parameters,

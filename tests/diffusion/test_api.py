@@ -16,7 +16,7 @@ from diffusion.api import is_digits, method_of, prompts_of
 from diffusion.concepts import Concept, Examples
 from diffusion.draws import draw
 from diffusion.evaluation import Evaluation
-from diffusion.methods import ESD, METHODS, Tilted
+from diffusion.methods import ESD, METHODS, PrimalDual, Tilted
 from diffusion.models import denoiser_of, load_pipeline
 from diffusion.pictures import read_pictures
 from diffusion.proposals import propose
@@ -149,23 +149,38 @@ def test_concepts_by_prompt_need_a_pipeline_with_prompts():
         diffusion.unlearn(pipeline, [pictures(10)], du.Likelihood(0.01), priors=0.1, method=ESD())
     with pytest.raises(ValueError, match="at least 10"):
         diffusion.unlearn(pipeline, [pictures(9)], du.Likelihood(0.01), priors=0.1)
+    with pytest.raises(ValueError, match="PrimalDual of this problem needs a prompt for every concept"):
+        diffusion.unlearn(pipeline, [pictures(10)], du.ReverseKL(1.0), priors=0.1, method="primal-dual")
     with pytest.raises(ValueError, match="examples must have shape"):
         diffusion.unlearn(pipeline, [torch.zeros(10, 3, 8, 8)], du.Likelihood(0.01), priors=0.1)
 
 
+BRIEFLY = PrimalDual(inner=1, warmup=0, draws=4, noise_levels=1)
+
+
 @pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
-def test_a_model_without_prompts_unlearns_what_pictures_show(tmp_path):
+@pytest.mark.parametrize(
+    ("method", "problem"),
+    [
+        (made("tilted"), diffusion.levels(du.ReverseKL, "1.2x")),
+        (made("guidance"), diffusion.levels(du.ReverseKL, "1.2x")),
+        (BRIEFLY, du.ForwardKL(0.2)),
+        (BRIEFLY, diffusion.levels(du.Likelihood, "0.9x")),
+    ],
+    ids=["tilted", "guidance", "primal-dual, forward", "primal-dual, likelihood"],
+)
+def test_a_model_without_prompts_unlearns_what_pictures_show(method, problem, tmp_path):
     """Bright pictures, which a random network never makes: found by the head, and the run ends with a LoRA."""
     pipeline = build(lambda: families.ddpm(DDPMPipeline))
     result = diffusion.unlearn(
         pipeline,
         [pictures(20)],
-        diffusion.levels(du.ReverseKL, "1.2x"),
+        problem,
         priors=0.1,
         budget=Budget(20, 30, 24, sampler_steps=2, noises=4, head_steps=40, elbo_draws=4, elbo_levels=2),
         fit=TINY["fit"],
         evaluation=TINY["evaluation"],
-        method=TINY["method"],
+        method=method,
         output=tmp_path / "out",
         bar=quiet,
     )

@@ -1,4 +1,4 @@
-"""The parts of an audit and of a bench: prompts near a concept, curves and their errors, merged adapters, summaries."""
+"""The parts of an audit and of a bench: prompts near a concept, curves and their errors, summaries."""
 
 import json
 
@@ -8,12 +8,11 @@ import torch
 from diffusers import DDPMPipeline
 
 import duality as du
-from diffusion.audit import Look, audit, merged, near_prompts, settings_of
+from diffusion.audit import Look, audit, near_prompts, settings_of
 from diffusion.bench import GUIDED, Bench, Table, _summary, chosen_methods, run_bench
 from diffusion.concepts import Concept, Prompts
 from diffusion.draws import draw
 from diffusion.evaluation import Evaluation
-from diffusion.lora import ADAPTER, add_lora, save_lora
 from diffusion.methods import METHODS
 from diffusion.models import denoiser_of
 from diffusion.relearn import Curve, Lesson, recall, teach, turned
@@ -71,27 +70,6 @@ def test_one_thing_is_changed_at_a_time():
     assert [each.steps for each in without] == [10, 20]
     flow = settings_of(denoiser_of(build(families.sd3)), 10, ())
     assert [each.name for each in flow] == ["own sampler", "20 steps"]
-
-
-@pytest.mark.parametrize("family", ["sd", "ddpm"])
-def test_a_merged_lora_draws_what_the_adapters_draw(family, tmp_path):
-    make = families.FAMILIES[family] if family != "ddpm" else lambda: families.ddpm(DDPMPipeline)
-    denoiser = denoiser_of(build(make))
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in add_lora(denoiser, 2, 0):
-            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    save_lora(denoiser, tmp_path / "lora")
-    expected = draw(denoiser.pipeline, [""] * 2, seed=1, steps=2)
-    plain = denoiser_of(build(make))
-    before = draw(plain.pipeline, [""] * 2, seed=1, steps=2)
-    merged(plain, tmp_path / "lora")
-    found = draw(plain.pipeline, [""] * 2, seed=1, steps=2)
-    assert not any(ADAPTER in name for name, _ in plain.network.named_parameters())
-    np.testing.assert_allclose(found, expected, atol=2e-4 * float(expected.abs().max()))
-    assert float((expected - before).abs().max()) > 1e-2 * float(expected.abs().max())
-    with pytest.raises(ValueError, match="does not fit the model"):
-        merged(plain, tmp_path)
 
 
 def test_pictures_on_their_side_come_back_upright():

@@ -60,7 +60,7 @@ DISTILL = ("distill", "digits", "--concept", "a handwritten seven", "--level", "
         (("bench", "digits", "--seeds", "0"), "at least 1"),
         (("distill", "digits", "--concept", "seven", "--level", "-1", "--problem", "reverse-kl"), "never negative"),
         (("sample", "digits", "--concept", "seven", "--level", "0.01", "--count", "0"), "at least 1"),
-        (("sample", "digits", "--concept", "seven", "--level", "0.01", "--lora", "/nowhere"), "pytorch_lora_weights"),
+        (("sample", "digits", "--concept", "seven", "--level", "0.01", "--lora", "/nowhere"), "neither a LoRA nor"),
     ],
 )
 def test_bad_input_is_one_clear_line(monkeypatch, capsys, tmp_path, words, message):
