@@ -59,7 +59,9 @@ class Tracked:
 
         state = world()  # decides on the device first; the accelerator takes it over
         self._accelerator = Accelerator(cpu=state.device.type == "cpu", log_with=self.trackers, project_dir=self.folder)
-        self._accelerator.init_trackers(self.project, config=self.config)
+        self.folder.mkdir(parents=True, exist_ok=True)  # where it is missing, W&B writes elsewhere
+        places = {"wandb": {"dir": str(self.folder)}}
+        self._accelerator.init_trackers(self.project, config=self.config, init_kwargs=places)
         self._token = _ACTIVE.set(self._accelerator)
         return self
 

@@ -82,6 +82,16 @@ def test_trackers_that_are_not_there_are_named(tmp_path, monkeypatch):
         Tracked(["wandb"], tmp_path)
 
 
+def test_wandb_writes_its_files(denoiser, known, solution, tmp_path, monkeypatch):
+    """Offline, into the folder given; what it would send is in one file of its own format."""
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    with Tracked(["wandb"], tmp_path / "runs", {"rank": 2}):
+        made("tilted").fit(denoiser, known, solution, SMALL)
+    (file,) = (tmp_path / "runs").rglob("run-*.wandb")
+    assert file.stat().st_size > 0
+
+
 def test_tensorboard_writes_its_files(denoiser, known, solution, tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
