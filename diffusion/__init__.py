@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
     from .asked import Asked
     from .evaluation import Evaluation
+    from .known import Bar, Budget
     from .measure import Witness
     from .methods import Method
     from .run import Unlearned
-    from .survey import Bar, Budget
     from .trackers import Tracked
     from .training import Fit
 
@@ -93,7 +93,7 @@ def unlearn(
             trains all weights of the network instead of a LoRA.
         witness: independent judges of pictures, where there are any.
         cache_folder: where draws, ratios and checkpoints are kept, so that an interrupted run goes on from there.
-        bar: progress bars, see `diffusion.survey.Bar`.
+        bar: progress bars, see `diffusion.known.Bar`.
         tracked: TensorBoard or W&B, see `diffusion.trackers.Tracked`.
 
     Returns:

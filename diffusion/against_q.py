@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from .head import log_snr, noised_features, train_head
+from .known import Survey
 from .models import Denoiser
 from .ratios import CLEAN_LEVELS
-from .survey import Survey
 
 FOLDS = 2
 

@@ -17,6 +17,7 @@ from .digits import PIPELINE_FOLDER
 from .digits.witness import prompts_for
 from .draws import encode
 from .evaluation import Evaluation
+from .known import Bar, Budget, progress_bar
 from .measure import Witness
 from .methods import METHODS, GuidanceDistillation, Method, PrimalDual, Tilted
 from .models import DIGITS, Denoiser, denoiser_of, load_pipeline
@@ -26,7 +27,6 @@ from .pictures import read_pictures
 from .proposals import propose
 from .run import Unlearned, check, save
 from .run import unlearn as run
-from .survey import Bar, Budget, progress_bar
 from .trackers import Tracked
 from .training import Fit
 

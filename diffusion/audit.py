@@ -22,12 +22,12 @@ from torch import Tensor
 from .audit_report import Audit, Cell, Judged
 from .concepts import Prompts
 from .draws import decode, draw
+from .known import Bar, Survey, progress_bar
 from .lora import teacher
 from .measure import Witness
 from .models import Denoiser
 from .ratios import head_ratios, posterior
 from .relearn import NEW_WORD, Curve, Lesson, recall, teach, turned
-from .survey import Bar, Survey, progress_bar
 
 SCALES = (3.0, 7.5)
 

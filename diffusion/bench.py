@@ -32,6 +32,7 @@ from .certificate import to_json
 from .draws import draw
 from .evaluation import Evaluation
 from .guidance import Guided, Strength
+from .known import Bar, Survey, progress_bar
 from .lora import folded, remove_lora, teacher
 from .measure import Witness, agreement, mean_posterior, retained, take_sample
 from .methods import METHODS, Method, corrected_guidance
@@ -40,7 +41,6 @@ from .models import Denoiser
 from .output import whole
 from .ratios import head_ratios, posterior
 from .run import guided_draws
-from .survey import Bar, Survey, progress_bar
 from .training import Fit
 
 GUIDED = "no training"  # the solution's guidance in the sampler, its multipliers corrected on measured levels

@@ -10,7 +10,7 @@ from typing import Any
 
 import duality as du
 
-from .survey import Survey
+from .known import Survey
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from .asked import Asked
     from .cache import Cache
     from .concepts import Prompts
+    from .known import Budget
     from .models import Denoiser
-    from .survey import Budget
 
 from . import need_extra
 
@@ -149,7 +149,7 @@ def _wordings(option: str, text: str) -> list[str]:
 
 
 def make_budget(draws: int, seed: int, labelled: int = 600) -> Budget:
-    from .survey import Budget
+    from .known import Budget
 
     return Budget(concept_draws=labelled, contrast_draws=labelled * 5 // 3, anchor_draws=draws, seed=seed)
 

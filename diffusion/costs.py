@@ -95,10 +95,11 @@ def rows(batch: int | None, steps: int, cache_folder: Path) -> dict[str, Callabl
 
     from .api import prompts_of
     from .cache import Cache, fingerprint
+    from .known import Budget
     from .lora import add_lora
     from .methods import METHODS, ForgetImages, Images, PrimalDual
     from .models import DIGITS, add_noise, denoiser_of, load_pipeline
-    from .survey import Budget, survey
+    from .survey import survey
     from .training import Fit
 
     torch.set_num_threads(1)

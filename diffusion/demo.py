@@ -14,13 +14,13 @@ from .distill import Fit
 from .estimators import Comparison, compare
 from .evaluation import Evaluation
 from .guidance import constant
+from .known import Budget
 from .measure import Sample, agreement, retained, take_sample
 from .methods import Tilted
 from .models import StableDiffusion, load_pipeline
 from .output import save_pictures
 from .page import bars, image, page, section, table
 from .run import Unlearned, guided_draws, save, unlearn
-from .survey import Budget
 
 # ESD's rule for comparison: a constant strength, the least of these two halves that removes as much as the guided law.
 CONSTANT = 0.5

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from .against_q import against_q
 from .cache import Cache
+from .known import Bar, Survey, progress_bar
 from .measure import Sample, Witness, take_sample
 from .metrics import Calibration, calibration
 from .models import Denoiser
 from .path import path_ratios
 from .ratios import CLEAN_LEVELS, elbo_posterior_ratios, head_ratios, posterior
-from .survey import Bar, Survey, progress_bar
 
 HEAD = "contrast head"
 

@@ -8,12 +8,12 @@ from typing import Any
 import duality as du
 
 from .draws import draw
+from .known import Bar, Survey
 from .lora import folded, teacher
 from .measure import Sample, Witness, agreement, mean_posterior, retained, take_sample, weighted_frequency
 from .methods.levels import Meter
 from .models import Denoiser
 from .ratios import head_ratios, posterior
-from .survey import Bar, Survey
 
 
 @dataclass(frozen=True)

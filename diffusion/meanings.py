@@ -21,7 +21,7 @@ import numpy as np
 import duality as du
 
 from .asked import KINDS, Asked, present
-from .survey import Survey
+from .known import Survey
 
 FACTORS = {"likelihood": (0.5, 0.2, 0.1, 0.05), "reverse-kl": (1.25, 1.5, 2.0), "forward-kl": (1.25, 1.5, 2.0)}
 

@@ -20,13 +20,14 @@ from .concepts import Prompts
 from .draws import draw
 from .evaluation import Evaluation, measure_lora
 from .guidance import Guided, Strength
+from .known import Bar, Budget, Survey, progress_bar
 from .lora import save_student
 from .measure import Sample, Witness
 from .methods import ESD, METHODS, FixedWeights, Method, Outcome, PrimalDual
 from .models import Denoiser
 from .output import save_pictures
 from .parallel import Part, world
-from .survey import Bar, Budget, Survey, progress_bar, survey
+from .survey import survey
 from .trackers import Tracked
 from .training import Fit
 

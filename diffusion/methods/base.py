@@ -21,9 +21,9 @@ from torch import nn
 import duality as du
 
 from ..batches import Batches
+from ..known import Survey
 from ..lora import add_student
 from ..models import Denoiser
-from ..survey import Survey
 from ..training import Fit, Objective, Progress, Stateful, Trainer
 from .images import Images
 

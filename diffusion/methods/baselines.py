@@ -29,9 +29,9 @@ from torch import Tensor, nn
 import duality as du
 
 from ..batches import spread_levels
+from ..known import Survey
 from ..models import Denoiser
 from ..parallel import WHOLE, Part
-from ..survey import Survey
 from ..training import Fit, Objective, Progress
 from .base import Outcome, fit_adapters
 from .images import Images, gained

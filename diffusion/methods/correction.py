@@ -19,9 +19,9 @@ from torch import Tensor
 import duality as du
 
 from ..guidance import LIMIT, Guided, Strength
+from ..known import Bar, Survey, progress_bar
 from ..models import Denoiser
 from ..parallel import same
-from ..survey import Bar, Survey, progress_bar
 from ..training import Fit
 from .asking import Asking
 from .base import Outcome

@@ -21,10 +21,10 @@ from torch import Tensor
 import duality as du
 
 from ..batches import spread_levels
+from ..known import Survey
 from ..lora import teacher
 from ..models import Denoiser, add_noise, repeat, rows
 from ..parallel import WHOLE, Part
-from ..survey import Survey
 from ..training import Fit, Objective, Progress
 from .base import Outcome, fit_adapters
 

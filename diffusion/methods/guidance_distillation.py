@@ -23,10 +23,10 @@ from torch import Tensor
 import duality as du
 
 from ..guidance import LIMIT, Guided
+from ..known import Survey
 from ..lora import teacher
 from ..models import Denoiser, rows
 from ..parallel import WHOLE, Part
-from ..survey import Survey
 from ..training import Fit, Objective, Progress
 from .base import Outcome, batches_of, fit_adapters
 from .correction import Correction, Moving, trained_in

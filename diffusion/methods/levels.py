@@ -24,10 +24,10 @@ import duality as du
 
 from ..draws import draw
 from ..guidance import Guided
+from ..known import Survey
 from ..lora import folded, teacher
 from ..models import Denoiser, repeat
 from ..ratios import head_ratios
-from ..survey import Survey
 from .surprise import Plain, divergence, loss
 
 # Draws of q with e^rho below this are not evaluated: with log q/p a few nats, what they add to a level is less than a

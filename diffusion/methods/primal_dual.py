@@ -34,10 +34,10 @@ from ..batches import Batch, with_kept
 from ..distill import BETA, NOISE_POWER, blended
 from ..guidance import LIMIT
 from ..head import Bottleneck, log_snr, pooled
+from ..known import Survey
 from ..lora import add_student, teacher
 from ..models import Denoiser, repeat, rows
 from ..parallel import WHOLE, Part
-from ..survey import Survey
 from ..training import Fit, Progress, Trainer
 from .base import Outcome, batches_of
 from .dual import Scaled, newton_scale

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from ..batches import spread_levels
+from ..known import Survey
 from ..models import Condition, Denoiser, add_noise, rows
 from ..parallel import Part
-from ..survey import Survey
 from ..training import Fit
 from .forget_data import Pairing
 from .images import Images

@@ -10,8 +10,8 @@ from torch import Tensor
 import duality as du
 
 from ..distill import BETA, Material, fit_lora
+from ..known import Survey
 from ..models import Denoiser
-from ..survey import Survey
 from ..training import Fit, Progress
 from .base import Outcome
 from .correction import Correction, Moving, trained_in

@@ -16,8 +16,8 @@ import numpy as np
 
 import duality as du
 
+from ..known import Survey
 from ..models import Denoiser
-from ..survey import Survey
 from ..training import Fit, Progress
 from .base import Outcome
 from .primal_dual import Alternation, PrimalDual
