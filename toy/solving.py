@@ -108,10 +108,13 @@ def log_ratios(
     """
     targets = as_mixtures(unlearn)
     places = nodes_for(pretrained, targets, nodes)
+    # As in `log_ratio`, each density evaluated once.
+    top, log_sum = pretrained.shifted_log_prob(places.points)
+    parts = [one.shifted_log_prob(places.points) for one in targets]
     return du.LogRatios(
-        log_ratios_at(pretrained, targets, places.points),
+        np.stack([(top_i - top) + (log_sum_i - log_sum) for top_i, log_sum_i in parts], axis=-1),
         log_weights=places.log_weights,
-        log_densities=np.stack([one.log_prob(places.points) for one in targets], axis=-1),
+        log_densities=np.stack([top_i + log_sum_i for top_i, log_sum_i in parts], axis=-1),
         priors=None if priors is None else np.asarray(priors, dtype=np.float64),
     )
 
