@@ -52,7 +52,7 @@ class ExponentialDual:
         self._kept: np.ndarray | None = None
         if not np.isfinite(log_weights).all():
             self._kept = np.isfinite(log_weights)
-            table, log_weights = table[self._kept], log_weights[self._kept]
+            table, log_weights = np.asfortranarray(table[self._kept]), log_weights[self._kept]
         self.m = table.shape[1]
         self.lower = np.zeros(self.m)
         self._log_q = log_weights
@@ -228,7 +228,7 @@ class MixtureDual:
         self._kept: np.ndarray | None = None
         if not np.isfinite(log_weights).all():
             self._kept = np.isfinite(log_weights)
-            values, log_weights = values[self._kept], log_weights[self._kept]
+            values, log_weights = np.asfortranarray(values[self._kept]), log_weights[self._kept]
         self.m = values.shape[1]
         top = values.max(axis=0)
         if top.max() > 700:

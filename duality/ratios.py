@@ -118,7 +118,8 @@ def _table(name: str, values: Any) -> np.ndarray:
             f"{name}: {table[j, i]} at point {j}, constraint {i}; finite numbers or -inf are needed"
             " (+inf would mean that q_i lives where q does not)"
         )
-    return table
+    # Column by column in memory: sums, maxima and products over the points are several times as fast.
+    return np.asfortranarray(table)
 
 
 def _normalised(log_weights: Any, n: int) -> np.ndarray:

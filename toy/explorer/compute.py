@@ -12,7 +12,7 @@ from threadpoolctl import ThreadpoolController
 
 import duality as du
 import toy
-from toy.dual import domain_end, dual_value
+from toy.dual import domain_end, dual_values
 from toy.explorer.levels import Range, critical_level, ranges, suggested
 from toy.explorer.state import EntryError, Scene, State, scene
 from toy.mixtures import Array
@@ -230,7 +230,9 @@ def dual_curve(problem: du.Problem, ratios: du.LogRatios, solution: du.Solution,
     right = inactive if lam == 0 else (end if end < 8 * lam else 2.2 * lam)
     places = np.concatenate([np.linspace(0, right, 33), right * (1 - np.logspace(-1.7, -8, 9)), [lam]])
     places = np.unique(places)
-    values = np.array([_along(problem, ratios, best, index, float(place)) for place in places])
+    moved = np.repeat(best[None], len(places), axis=0)
+    moved[:, index] = places
+    values = dual_values(problem, ratios, moved)
     finite = np.isfinite(values)
     return Curve(places[finite], values[finite], np.ones(int(finite.sum()), dtype=bool))
 
@@ -254,10 +256,10 @@ def frontier_curve(problem: du.Problem, ratios: du.LogRatios, view: View, index:
     enough = len(table)
     if view.state.key == "FU" and ratios.m == 1:
         enough = min(enough, max(int(np.searchsorted(spread, critical_level(ratios, 0))) + 1, 2))
-    solutions = _walk(lambda rows: du.frontier(problem, ratios, rows), table[:enough])
+    solutions = _walk(lambda rows: du.frontier(problem, ratios, rows, 1e-8), table[:enough])
     if len(solutions) == enough < len(table):
         if solutions[-1].attained:
-            solutions += _walk(lambda rows: du.frontier(problem, ratios, rows), table[enough:])
+            solutions += _walk(lambda rows: du.frontier(problem, ratios, rows, 1e-8), table[enough:])
         else:
             spread = np.append(spread[:enough], spread[-1])
             rest = float(solutions[-1].multipliers[0]) * (spread[-1] - spread[-2])
@@ -285,12 +287,6 @@ def _walk(solve: Callable[[Array], list[du.Solution]], table: Array) -> list[du.
             failed = int(np.abs(table - error.levels).sum(axis=1).argmin())
             table = table[:failed]
     return []
-
-
-def _along(problem: du.Problem, ratios: du.LogRatios, best: Array, index: int, value: float) -> float:
-    moved = best.copy()
-    moved[index] = value
-    return dual_value(problem, ratios, moved)
 
 
 def _first_size(places: Scene, reach: float) -> int:
