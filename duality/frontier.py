@@ -14,7 +14,7 @@ from duality.newton import TARGET, climb
 from duality.problems import Problem
 from duality.ratios import LogRatios
 from duality.solution import InfeasibleError, Solution
-from duality.solve import finish, solve
+from duality.solve import finish, inside, solve
 
 
 def frontier(problem: Problem, ratios: LogRatios, levels: Any, tolerance: float = TARGET) -> list[Solution]:
@@ -75,7 +75,7 @@ def _start(dual: Dual, last: Solution, before: Solution | None) -> np.ndarray:
     rows, limits = dual.rows()
     room, had = float((limits - rows @ start).min()), float((limits - rows @ past).min())
     ahead = np.maximum(start + min(1.0, room / max(had, 1e-300)) * (start - past), dual.lower)
-    if not (rows @ ahead <= limits).all():
+    if not inside(dual, ahead):
         return start
     return ahead if dual.evaluate(ahead).value > dual.evaluate(start).value else start
 
