@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from bokeh.models import (
     ColumnDataSource,
+    InlineStyleSheet,
     LinearColorMapper,
     PanTool,
     PointDrawTool,
@@ -33,6 +34,8 @@ WORST = 2.0
 # Darker than UNWANTED, so that a white number on it can be read.
 DOT, WRONG = "#b34e00", "#e6002b"
 CONCEPT_DASHES: tuple[Any, ...] = ("dashed", "dashdot", "dotted", [10, 3, 2, 3])
+# Bokeh draws, and clears, half a pixel to the right and below: bits of earlier labels would stay in the first column.
+_EDGES = ":host { clip-path: inset(1px 0 0 1px); }"
 _EMPTY_LINES: dict[str, list[Any]] = {"xs": [], "ys": []}
 
 
@@ -319,6 +322,7 @@ def _styled(plot: Any, label: str) -> Any:
     plot.toolbar.active_drag = None
     plot.toolbar.autohide = True
     plot.outline_line_color = None
+    plot.stylesheets = [InlineStyleSheet(css=_EDGES)]
     plot.grid.grid_line_color = "#e6e6e6"
     plot.axis.axis_line_color = plot.axis.major_label_text_color = plot.axis.axis_label_text_color = INK
     plot.axis.minor_tick_line_color = None
