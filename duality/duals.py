@@ -248,6 +248,7 @@ class MixtureDual:
         self._self = np.einsum("nm,nm->m", self._mass, finite)
         self._levels = levels
         self._heavy = self._mass.max(axis=1) > EPS
+        self._heavy_relative = self._relative[self._heavy]
         self._base = np.zeros(self.m)
         self._slack = np.ones(len(log_weights))  # u at the base
         self.lower = np.zeros(self.m)
@@ -281,11 +282,11 @@ class MixtureDual:
     def stride(self, x: np.ndarray, step: np.ndarray) -> float:
         # Quadratic models of u log u hold over a factor, not over decades: no node that matters loses more than nine
         # tenths of its u at once. Nodes of negligible mass may go to the face directly.
-        fall = self._relative[self._heavy] @ step
+        fall = self._heavy_relative @ step
         falling = fall > 0
         if not falling.any():
             return 1.0
-        u = (self._slack[self._heavy] - self._relative[self._heavy] @ x)[falling]
+        u = (self._slack[self._heavy] - self._heavy_relative @ x)[falling]
         return min(1.0, max(0.9 * float((u / fall[falling]).min()), 1e-3))
 
     def price(self, x: np.ndarray) -> np.ndarray:

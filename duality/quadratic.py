@@ -80,7 +80,7 @@ def _unconstrained(matrix: np.ndarray, slope: np.ndarray, free: np.ndarray) -> n
         return _solve(matrix, slope)
     step = np.zeros_like(slope)
     if free.any():
-        step[free] = _solve(matrix[np.ix_(free, free)], slope[free])
+        step[free] = _solve(matrix[free][:, free], slope[free])
     return step
 
 
@@ -155,10 +155,10 @@ def _on_face(
     direction, on_rows = np.zeros(m), np.zeros(k)
     if k == 0:
         if n:
-            direction[free] = _solve(matrix[np.ix_(free, free)], residual[free])
+            direction[free] = _solve(matrix[free][:, free], residual[free])
     else:
         system = np.zeros((n + k, n + k))
-        system[:n, :n] = matrix[np.ix_(free, free)]
+        system[:n, :n] = matrix[free][:, free]
         system[:n, n:] = rows[:, free].T
         system[n:, :n] = rows[:, free]
         solution = _solve(system, np.concatenate([residual[free], np.zeros(k)]))

@@ -171,7 +171,7 @@ class Engine:
         end = domain_end(problem, board.scene.pretrained, board.scene.unlearn, board.ratios, lam, index)
         looked_at = board.coarse_and_wide if blank.state.key in ("RU", "LU log-ratio") else board.coarse
         dual = dual_curve(problem, looked_at, solution, index, end)
-        frontier = frontier_curve(problem, looked_at, blank.levels, blank.ranges[index], index)
+        frontier = frontier_curve(solution, looked_at, blank.levels, blank.ranges[index], index)
         return replace(found, end=end, dual=dual, frontier=frontier)
 
     def _board(self, state: State, places: Scene, size: int, reach: float) -> Board:

@@ -43,13 +43,13 @@ def dual_curve(problem: du.Problem, ratios: du.LogRatios, solution: du.Solution,
 
 
 def frontier_curve(
-    problem: du.Problem, ratios: du.LogRatios, levels: tuple[float, ...], one: Range, index: int
+    solution: du.Solution, ratios: du.LogRatios, levels: tuple[float, ...], one: Range, index: int
 ) -> Curve:
     """V(b) along the level of one concept, the others as asked for, over its range and on to the present level.
 
     V is solved for at a few levels; between them runs the cubic with the right slopes, which are the multipliers.
     """
-    level = levels[index]
+    problem, level = solution.problem, levels[index]
     solves = _SOLVES if one.log or isinstance(problem, du.ForwardKL) else _SOLVES_SMOOTH
     spread = np.array([one.level(t) for t in np.linspace(0, 1, solves)])
     if not min(one.little, one.much) <= level <= max(one.little, one.much):
@@ -64,7 +64,7 @@ def frontier_curve(
     enough = len(table)
     if isinstance(problem, du.ForwardKL) and ratios.m == 1:
         enough = min(enough, max(int(np.searchsorted(spread, critical_level(ratios, 0))) + 1, 2))
-    solutions = _straight(problem, ratios, table, index)
+    solutions = [] if solution.attained else _straight(problem, ratios, table, index)
     if solutions:
         spread, enough = spread[[0, -1]], 2
     else:
