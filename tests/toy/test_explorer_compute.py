@@ -206,7 +206,7 @@ def test_a_start_from_coarser_nodes_changes_no_answer() -> None:
     view = viewed(replace(from_example("unequal"), problem="RU"))
     assert view.answer is not None
     assert view.board is not None
-    assert view.board.ratios.n > 10_000  # so that the solve began on every second node
+    assert view.board.ratios.n > 25_000  # so that the solve began on every second node
     cold = du.solve(view.answer.solution.problem, view.board.ratios)
     assert view.answer.solution.primal == pytest.approx(cold.primal, rel=1e-12)
     np.testing.assert_allclose(view.answer.solution.multipliers, cold.multipliers, rtol=1e-9)

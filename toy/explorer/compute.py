@@ -22,7 +22,7 @@ from toy.solving import ResolutionError, ToySolution, TruncationError, check_mas
 # many per axis solves four times as fast, its error is checked just the same, and it is refined where it fails.
 _DENSITY = 2.9
 _LEAST, _MOST = 61, 401
-_LARGE = 10_000  # nodes from which it pays to solve on every second node of each axis first
+_LARGE = 25_000  # nodes from which it pays to solve on every second node of each axis first
 # Nodes with less mass than this (log) under q and every q_i are left out of curves that are only looked at. Tilts with
 # w <= 1 cannot make much of them; those by log ratios can, as the target may leave the neighbourhood of q.
 _FAINT, _FAINTER = -30.0, -95.0

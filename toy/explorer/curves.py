@@ -12,9 +12,9 @@ from toy.dual import dual_values
 from toy.explorer.levels import Range, critical_level
 from toy.mixtures import Array
 
-# Points of the trade-off curve that are solved for, and drawn. Log ratios have the smoother curves: what lies between
-# points is off by 1e-3 of the height of the curve with nine of them, for the others by 6e-3 with eleven.
-_SOLVES, _SOLVES_SMOOTH, _DRAWN = 11, 9, 97
+# Points of the trade-off curve that are solved for, and drawn. RU has the smoothest curve: between nine points it is off
+# by 1e-3 of its height, others between eleven by up to 6e-3.
+_SOLVES, _SOLVES_REVERSE, _DRAWN = 11, 9, 97
 _MISS = 1e-8  # relative miss of the levels there: V errs by its square
 
 
@@ -50,7 +50,7 @@ def frontier_curve(
     V is solved for at a few levels; between them runs the cubic with the right slopes, which are the multipliers.
     """
     problem, level = solution.problem, levels[index]
-    solves = _SOLVES if one.log or isinstance(problem, du.ForwardKL) else _SOLVES_SMOOTH
+    solves = _SOLVES_REVERSE if isinstance(problem, du.ReverseKL) else _SOLVES
     spread = np.array([one.level(t) for t in np.linspace(0, 1, solves)])
     if not min(one.little, one.much) <= level <= max(one.little, one.much):
         ends = np.linspace(spread[-1] if one.position(level) == 1 else spread[0], level, 5)
