@@ -387,8 +387,7 @@ class Likelihood(Problem):
 
     def out_of_reach(self, ratios: LogRatios) -> bool:
         # E_p[l_i] > ess inf l_i for every density, unless l_i is constant on a set: the level must be above it.
-        table, held = self._table(ratios), np.isfinite(ratios.log_weights)
-        return bool((self.levels <= (table if held.all() else table[held]).min(axis=0)).any())
+        return bool((self.levels <= self._table(ratios)[np.isfinite(ratios.log_weights)].min(axis=0)).any())
 
     def _table(self, ratios: LogRatios) -> np.ndarray:
         """l_i at the nodes, `(n, m)`."""

@@ -12,8 +12,8 @@ from toy.dual import dual_values
 from toy.explorer.levels import Range, critical_level
 from toy.mixtures import Array
 
-# Points of the trade-off curve that are solved for, and drawn. RU has the smoothest curve: between nine points it is off
-# by 1e-3 of its height, others between eleven by up to 6e-3.
+# Points of the trade-off curve that are solved for, and drawn. RU has the smoothest curve: between nine points it is
+# off by 1e-3 of its height, others between eleven by up to 6e-3.
 _SOLVES, _SOLVES_REVERSE, _DRAWN = 11, 9, 97
 _MISS = 1e-8  # relative miss of the levels there: V errs by its square
 

@@ -87,17 +87,19 @@ class Plane:
         self.figure.toolbar.active_drag = tool
         self.figure.toolbar.active_tap = tool
 
-    def show(self, square: Window, base: Array | None, parts: list[Array], target: Array | None) -> None:
-        """Densities (points, points) on the square's lattice; None and missing parts are left out."""
-        if base is not None:
-            self._shade.data = {
-                "image": [shade(base)],
-                "x": [square.x - square.half],
-                "y": [square.y - square.half],
-                "side": [2 * square.half],
-            }
+    def show_given(self, square: Window, base: Array, parts: list[Array]) -> None:
+        """q and the q_i (points, points) on the square's lattice; missing parts are left out."""
+        self._shade.data = {
+            "image": [shade(base)],
+            "x": [square.x - square.half],
+            "y": [square.y - square.half],
+            "side": [2 * square.half],
+        }
         for k, source in enumerate(self._parts):
             source.data = _lines(contour_lines(parts[k], square) if k < len(parts) else None)
+
+    def show_target(self, square: Window, target: Array | None) -> None:
+        """The target (points, points) on the square's lattice; None for none."""
         self._target.data = _lines(None if target is None else contour_lines(target, square))
 
     def show_draws(self, q: Array | None, p: Array | None) -> None:
