@@ -52,7 +52,7 @@ class ExponentialDual:
         self._kept: np.ndarray | None = None
         if not np.isfinite(log_weights).all():
             self._kept = np.isfinite(log_weights)
-            table, log_weights = table[self._kept], log_weights[self._kept]
+            table, log_weights = np.asfortranarray(table[self._kept]), log_weights[self._kept]
         self.m = table.shape[1]
         self.lower = np.zeros(self.m)
         self._log_q = log_weights
@@ -228,7 +228,7 @@ class MixtureDual:
         self._kept: np.ndarray | None = None
         if not np.isfinite(log_weights).all():
             self._kept = np.isfinite(log_weights)
-            values, log_weights = values[self._kept], log_weights[self._kept]
+            values, log_weights = np.asfortranarray(values[self._kept]), log_weights[self._kept]
         self.m = values.shape[1]
         top = values.max(axis=0)
         if top.max() > 700:
@@ -248,6 +248,7 @@ class MixtureDual:
         self._self = np.einsum("nm,nm->m", self._mass, finite)
         self._levels = levels
         self._heavy = self._mass.max(axis=1) > EPS
+        self._heavy_relative = self._relative[self._heavy]
         self._base = np.zeros(self.m)
         self._slack = np.ones(len(log_weights))  # u at the base
         self.lower = np.zeros(self.m)
@@ -281,11 +282,11 @@ class MixtureDual:
     def stride(self, x: np.ndarray, step: np.ndarray) -> float:
         # Quadratic models of u log u hold over a factor, not over decades: no node that matters loses more than nine
         # tenths of its u at once. Nodes of negligible mass may go to the face directly.
-        fall = self._relative[self._heavy] @ step
+        fall = self._heavy_relative @ step
         falling = fall > 0
         if not falling.any():
             return 1.0
-        u = (self._slack[self._heavy] - self._relative[self._heavy] @ x)[falling]
+        u = (self._slack[self._heavy] - self._heavy_relative @ x)[falling]
         return min(1.0, max(0.9 * float((u / fall[falling]).min()), 1e-3))
 
     def price(self, x: np.ndarray) -> np.ndarray:

@@ -9,24 +9,28 @@ from typing import Any
 import numpy as np
 
 from duality._arrays import to_numpy
-from duality.newton import climb
+from duality.climbable import Dual
+from duality.newton import TARGET, climb
 from duality.problems import Problem
 from duality.ratios import LogRatios
 from duality.solution import InfeasibleError, Solution
-from duality.solve import finish, solve
+from duality.solve import finish, inside, solve
 
 
-def frontier(problem: Problem, ratios: LogRatios, levels: Any) -> list[Solution]:
+def frontier(problem: Problem, ratios: LogRatios, levels: Any, tolerance: float = TARGET) -> list[Solution]:
     """V(b) = min{cost : levels b} along a list of levels; dV/db_i = lam_i, or -lam_i for Likelihood.
 
     V is convex for all three problems (by duality it is a supremum of functions that are affine in b), so the
     solutions are a curve whose slope is read off their multipliers. Each solve starts from the multipliers of the
-    last one that was attained, which saves most of the steps where neighbouring levels are close.
+    last one that was attained, or from the line through the last two where the dual function is higher there, which
+    saves most of the steps where neighbouring levels are close or evenly spaced.
 
     Args:
         problem: its own levels are ignored; kind and priors count.
         ratios: as for `solve`.
         levels: `(k, m)`, or `(k,)` where every constraint is to have the same level, in the order to be walked.
+        tolerance: the relative miss of the levels at which a solve may stop. The value errs by its square only, so
+            1e-8 is plenty for a curve to be looked at.
 
     Returns:
         k solutions, in the order of the levels.
@@ -42,6 +46,7 @@ def frontier(problem: Problem, ratios: LogRatios, levels: Any) -> list[Solution]
         raise ValueError(f"levels: shape {table.shape} given, (k, {ratios.m}) or (k,) is needed")
     solutions: list[Solution] = []
     last: Solution | None = None  # attained: beyond, multipliers lie on a face of the domain, or at infinity
+    before: Solution | None = None
     for row in table:
         bound = replace(problem, levels=row).bind(ratios)
         if last is None:
@@ -51,10 +56,28 @@ def frontier(problem: Problem, ratios: LogRatios, levels: Any) -> list[Solution]
         if bound.out_of_reach(ratios):
             raise InfeasibleError(bound.levels, bound.least_levels(ratios))
         dual = bound.dual(ratios)
-        start = dual.from_natural(last.natural)
-        solutions.append(finish(bound, ratios, climb(dual, start, bound.units(ratios))))
-        last = solutions[-1] if solutions[-1].attained else last
+        found = climb(dual, _start(dual, last, before), bound.units(ratios), tolerance)
+        solutions.append(finish(bound, ratios, found))
+        if solutions[-1].attained:
+            before, last = last, solutions[-1]
     return solutions
+
+
+def _start(dual: Dual, last: Solution, before: Solution | None) -> np.ndarray:
+    """Where to begin: at the last solution, or where the line from the one before it leads, whichever is higher.
+
+    Towards a face of the domain steps get shorter as the room does: levels run off as its logarithm.
+    """
+    start = dual.from_natural(last.natural)
+    if before is None:
+        return start
+    past = dual.from_natural(before.natural)
+    rows, limits = dual.rows()
+    room, had = float((limits - rows @ start).min()), float((limits - rows @ past).min())
+    ahead = np.maximum(start + min(1.0, room / max(had, 1e-300)) * (start - past), dual.lower)
+    if not inside(dual, ahead):
+        return start
+    return ahead if dual.evaluate(ahead).value > dual.evaluate(start).value else start
 
 
 def fixed_weights(problem: Problem, ratios: LogRatios, multipliers: Sequence[Any]) -> list[tuple[float, np.ndarray]]:

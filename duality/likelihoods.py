@@ -47,10 +47,12 @@ class LogRatioKind(Kind):
 
     def units(self, levels: np.ndarray, ratios: LogRatios) -> np.ndarray:
         # Log ratios may be of any size and either sign: their spread under q counts as well as the level.
-        held = np.isfinite(ratios.log_weights)
-        values, q = ratios.values[held], np.exp(ratios.log_weights[held])
-        values = np.where(np.isfinite(values), values, levels)
-        spread = np.sqrt(q @ (values - q @ values) ** 2)
+        spread = ratios.spreads
+        if not np.isfinite(spread).all():  # somewhere a log ratio is -inf: there it counts as the level
+            held = np.isfinite(ratios.log_weights)
+            values, q = ratios.values[held], np.exp(ratios.log_weights[held])
+            values = np.where(np.isfinite(values), values, levels)
+            spread = np.sqrt(q @ (values - q @ values) ** 2)
         units = np.maximum(np.abs(levels), spread)
         return np.where(units > 0, units, 1.0)
 

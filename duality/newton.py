@@ -45,13 +45,13 @@ MAX_STEPS = 200
 TARGET = 1e-14  # relative residual to aim at; rounding decides how much of it is reached
 
 
-def climb(dual: Dual, start: np.ndarray, units: np.ndarray) -> Climb:
+def climb(dual: Dual, start: np.ndarray, units: np.ndarray, target: float = TARGET) -> Climb:
     """`maximise`, and once more in finer coordinates where the dual says that these were too coarse."""
-    first = maximise(dual, start, units)
+    first = maximise(dual, start, units, target)
     finer = dual.refined(first.x)
     if finer is None:
         return first
-    second = maximise(finer, np.zeros(dual.m), units)
+    second = maximise(finer, np.zeros(dual.m), units, target)
     return Climb(
         finer,
         second.x,
@@ -63,13 +63,14 @@ def climb(dual: Dual, start: np.ndarray, units: np.ndarray) -> Climb:
     )
 
 
-def maximise(dual: Dual, start: np.ndarray, units: np.ndarray) -> Climb:
+def maximise(dual: Dual, start: np.ndarray, units: np.ndarray, target: float = TARGET) -> Climb:
     """max g(x) over {x ≥ lower, rows·x ≤ limits}, by Newton steps that solve the quadratic model on that set.
 
     Args:
         dual: the function and its linear constraints, which it may reveal one cut at a time.
         start: `(m,)`, feasible.
         units: `(m,)`, sizes against which misses of the levels are judged.
+        target: the relative residual at which to stop.
 
     Each step maximises the quadratic model over the set (adding the node whose constraint it violates most, until
     it violates none), then searches along it. The search accepts by slope as well as by value, because within
@@ -101,12 +102,14 @@ def maximise(dual: Dual, start: np.ndarray, units: np.ndarray) -> Climb:
         if residual < best_residual:
             best_residual, best = residual, (x, at, pressure)
         # A residual that no longer falls is rounding if it is small, and if it is not, thirty steps are a fair trial.
-        if residual <= TARGET or (stale >= 3 and best_residual < 1e-7) or stale >= 30:
+        if residual <= target or (stale >= 3 and best_residual < 1e-7) or stale >= 30:
             break
+        known = limits.size
         if step is None:
             step, _, rows, limits = _model_step(dual, x, at, rows, limits)
         moved = _search(dual, x, at, step, rows, limits)
-        if moved is None:
+        # A step below the spacing of doubles leads to where it began, and so will the next unless a cut was learned.
+        if moved is None or (limits.size == known and np.array_equal(moved[0], x)):
             break
         x, at = moved
         iteration += 1

@@ -80,7 +80,7 @@ def _unconstrained(matrix: np.ndarray, slope: np.ndarray, free: np.ndarray) -> n
         return _solve(matrix, slope)
     step = np.zeros_like(slope)
     if free.any():
-        step[free] = _solve(matrix[np.ix_(free, free)], slope[free])
+        step[free] = _solve(matrix[free][:, free], slope[free])
     return step
 
 
@@ -155,10 +155,10 @@ def _on_face(
     direction, on_rows = np.zeros(m), np.zeros(k)
     if k == 0:
         if n:
-            direction[free] = _solve(matrix[np.ix_(free, free)], residual[free])
+            direction[free] = _solve(matrix[free][:, free], residual[free])
     else:
         system = np.zeros((n + k, n + k))
-        system[:n, :n] = matrix[np.ix_(free, free)]
+        system[:n, :n] = matrix[free][:, free]
         system[:n, n:] = rows[:, free].T
         system[n:, :n] = rows[:, free]
         solution = _solve(system, np.concatenate([residual[free], np.zeros(k)]))
@@ -170,10 +170,17 @@ def _on_face(
 
 
 def _independent(normals: np.ndarray, active: list[int]) -> list[int]:
-    """A linearly independent part of the active constraints, in order."""
+    """A linearly independent part of the active constraints, in order.
+
+    By Gram-Schmidt, each unit normal against those chosen before: it is dropped where less than 1e-10 of it is left.
+    """
     chosen: list[int] = []
+    basis = np.empty((0, normals.shape[1]))
     for index in active:
-        trial = normals[[*chosen, index]]
-        if np.linalg.matrix_rank(trial, tol=1e-10) == len(trial):
+        left = normals[index] - basis.T @ (basis @ normals[index])
+        left -= basis.T @ (basis @ left)  # twice is enough: what is left is then orthogonal to all digits
+        length = float(np.sqrt(left @ left))
+        if length > 1e-10:
             chosen.append(index)
+            basis = np.vstack([basis, left / length])
     return chosen

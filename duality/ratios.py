@@ -85,6 +85,14 @@ class LogRatios:
         """E_q[e^{rho_i}] `(m,)`: 1 for exact ratios, so its distance from 1 measures quadrature or network error."""
         return np.asarray(np.exp(logsumexp(self.values + self.log_weights[:, None], axis=0)))
 
+    @cached_property
+    def spreads(self) -> np.ndarray:
+        """Standard deviations of rho_i under q `(m,)`, nats; NaN where a ratio is not finite."""
+        if not (np.isfinite(self.values).all() and np.isfinite(self.log_weights).all()):
+            return np.full(self.m, np.nan)
+        q = np.exp(self.log_weights)
+        return np.asarray(np.sqrt(q @ (self.values - q @ self.values) ** 2))
+
     def __repr__(self) -> str:
         kind = "draws" if self.is_draws else "quadrature nodes"
         return f"LogRatios({self.n} {kind}, {self.m} constraint{'s' if self.m > 1 else ''})"
@@ -118,7 +126,8 @@ def _table(name: str, values: Any) -> np.ndarray:
             f"{name}: {table[j, i]} at point {j}, constraint {i}; finite numbers or -inf are needed"
             " (+inf would mean that q_i lives where q does not)"
         )
-    return table
+    # Column by column in memory: sums, maxima and products over the points are several times as fast.
+    return np.asfortranarray(table)
 
 
 def _normalised(log_weights: Any, n: int) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from duality._arrays import frozen, vector
+from duality.climbable import Dual
 from duality.newton import MET, Climb, climb
 from duality.problems import Problem
 from duality.ratios import LogRatios
@@ -16,12 +17,14 @@ from duality.solution import FEW_DRAWS, FewDrawsWarning, InfeasibleError, Soluti
 from duality.uncertainty import delta_method
 
 
-def solve(problem: Problem, ratios: LogRatios) -> Solution:
+def solve(problem: Problem, ratios: LogRatios, start: Any = None) -> Solution:
     """max_{lam ≥ 0} g(lam), and with it the density p closest to q at the separation levels of the problem.
 
     Args:
         problem: `ReverseKL`, `ForwardKL` or `Likelihood`, with a level for each constraint or one for all.
         ratios: log ratios at quadrature nodes or draws of q.
+        start: multipliers `(m,)` to climb from, where near ones are known, say from coarser nodes. The answer does not
+            depend on them; outside the dual domain they are not used. Left out, the climb starts from 0.
 
     Returns:
         The `Solution`: multipliers, target, cost, levels, and the certificate (gap and KKT residual ≤ 1e-10 on
@@ -40,7 +43,21 @@ def solve(problem: Problem, ratios: LogRatios) -> Solution:
     if bound.out_of_reach(ratios):
         raise InfeasibleError(bound.levels, bound.least_levels(ratios))
     dual = bound.dual(ratios)
-    return finish(bound, ratios, climb(dual, np.zeros(dual.m), bound.units(ratios)))
+    first = np.zeros(dual.m)
+    if start is not None:
+        lam = vector("start", start)
+        if lam.size != dual.m:
+            raise ValueError(f"start: {lam.size} multipliers given for {dual.m} constraints")
+        if bound.domain(lam):
+            x = np.maximum(dual.from_natural(np.asarray(bound.natural(lam))), dual.lower)
+            first = x if inside(dual, x) else first
+    return finish(bound, ratios, climb(dual, first, bound.units(ratios)))
+
+
+def inside(dual: Dual, x: np.ndarray) -> bool:
+    """Whether a climb may start at x `(m,)`, which keeps its lower bounds: in the domain, and no known row broken."""
+    rows, limits = dual.rows()
+    return bool((rows @ x <= limits).all()) and dual.cut(x) is None
 
 
 @dataclass(frozen=True)

@@ -33,33 +33,53 @@ def dual_value(problem: Problem, ratios: du.LogRatios, multipliers: ArrayLike) -
     FU's is KL(q||p) + sum_i lam_i (b_i - KL(q_i||p)) at p = q u/Z, written without log u where u vanishes.
     multipliers : (m,), >= 0. Raises ``ValueError`` for a shape that does not fit.
     """
-    bound = problem.bind(ratios)
     lam = np.atleast_1d(np.asarray(multipliers, dtype=np.float64))
     if lam.shape != (ratios.m,):
         raise ValueError(f"multipliers: shape ({ratios.m},) is needed, given {lam.shape}")
-    if np.any(lam < 0):
-        return -np.inf
-    weights, rho, used = ratios.log_weights, ratios.values, lam > 0
+    return float(dual_values(problem, ratios, lam[None])[0])
+
+
+def dual_values(problem: Problem, ratios: du.LogRatios, multipliers: ArrayLike) -> Array:
+    """``dual_value`` at k multipliers, (k, m) -> (k,); what does not depend on them is computed once.
+
+    Raises ``ValueError`` for a shape that does not fit.
+    """
+    table = np.asarray(multipliers, dtype=np.float64)
+    if table.ndim != 2 or table.shape[1] != ratios.m:
+        raise ValueError(f"multipliers: shape (k, {ratios.m}) is needed, given {table.shape}")
+    bound = problem.bind(ratios)
+    weights, rho, levels = ratios.log_weights, ratios.values, bound.levels
     if isinstance(bound, du.ReverseKL):
-        left = 1 - lam.sum()
-        if left <= 0:
-            return -np.inf
-        return float(lam @ bound.levels - left * log_mean_exp(weights, -(rho[:, used] @ (lam[used] / left))))
-    if isinstance(bound, du.ForwardKL):
-        mass = np.exp(weights)
-        share = np.exp(rho) @ lam
-        if np.any(share[mass > 0] > 1):
-            return -np.inf
-        u = 1 - share
-        log_u = np.log1p(-np.minimum(share, 1 - 1e-300), where=u > 0, out=np.zeros_like(u))
-        total = float(mass @ u)
-        under = np.exp(weights[:, None] + rho)
+
+        def value(lam: Array) -> float:
+            left, used = 1 - lam.sum(), lam > 0
+            if left <= 0:
+                return -np.inf
+            return float(lam @ levels - left * log_mean_exp(weights, -(rho[:, used] @ (lam[used] / left))))
+
+    elif isinstance(bound, du.ForwardKL):
+        mass, ratio, under = np.exp(weights), np.exp(rho), np.exp(weights[:, None] + rho)
         own = np.where(under > 0, under * np.where(under > 0, rho, 0.0), 0.0).sum(axis=0)
-        return float(-mass @ (u * log_u) + total * np.log(total) + lam @ (bound.levels - own))
-    if not isinstance(bound, du.Likelihood):
+
+        def value(lam: Array) -> float:
+            share = ratio @ lam
+            if np.any(share[mass > 0] > 1):
+                return -np.inf
+            u = 1 - share
+            log_u = np.log1p(-np.minimum(share, 1 - 1e-300), where=u > 0, out=np.zeros_like(u))
+            total = float(mass @ u)
+            return float(-mass @ (u * log_u) + total * np.log(total) + lam @ (levels - own))
+
+    elif isinstance(bound, du.Likelihood):
+        unwanted = np.asarray(bound.likelihoods(bound.inputs(ratios)))
+
+        def value(lam: Array) -> float:
+            used = lam > 0
+            return float(-log_mean_exp(weights, -(unwanted[:, used] @ lam[used])) - lam @ levels)
+
+    else:
         raise ValueError(f"problem: ReverseKL, ForwardKL or Likelihood is needed, given {type(problem).__name__}")
-    unwanted = np.asarray(bound.likelihoods(bound.inputs(ratios)))
-    return float(-log_mean_exp(weights, -(unwanted[:, used] @ lam[used])) - lam @ bound.levels)
+    return np.array([-np.inf if np.any(lam < 0) else value(lam) for lam in table])
 
 
 def domain_end(

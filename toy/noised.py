@@ -141,31 +141,57 @@ class TiltedLaw:
             return self.log_prob(x), self.score(x)
         return self._evaluate(x, alpha_bar)
 
-    def _evaluate(self, x: ArrayLike, alpha_bar: float) -> tuple[Array, Array]:
-        points = np.asarray(x, dtype=np.float64)
-        flat = points.reshape(-1, len(self.axes))
+    def on_lattice(self, axes: Sequence[Array], alpha_bar: float) -> tuple[Array, Array]:
+        """``log_prob_and_score`` at the points of a lattice, (n_1, ..., n_d) and (n_1, ..., n_d, d).
+
+        Wide kernels factorise over the lattice too: one row for each of its n_1 + ... + n_d coordinates.
+        """
+        x = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
+        if len(axes) != 2 or check_alpha_bar(alpha_bar) == 1 or not self._is_wide(alpha_bar):
+            return self.log_prob_and_score(x, alpha_bar)
+        (first, top), (second, top_2) = (
+            _kernel(ticks, axis, alpha_bar) for ticks, axis in zip(axes, self.axes, strict=True)
+        )
+        rows = first @ self._mass
+        density = rows @ second.T
+        mean = np.stack([(first * self.axes[0]) @ self._mass @ second.T, rows @ (second * self.axes[1]).T], axis=-1)
+        shift = top[:, None] + top_2
+        log_density, score = self._finished(
+            x.reshape(-1, 2), alpha_bar, density.ravel(), mean.reshape(-1, 2), shift.ravel()
+        )
+        return log_density.reshape(density.shape), score.reshape(x.shape)
+
+    def _is_wide(self, alpha_bar: float) -> bool:
         width = np.sqrt((1 - alpha_bar) / alpha_bar) if alpha_bar > 0 else np.inf
         # The product of kernel and target must be resolved by the grid: its deviation is at least that of two
         # Gaussians multiplied; at one spacing the rule errs by exp(-2 pi^2) = 3e-9, at 1.4 by e^-38.
         product = width * self._narrowest / np.hypot(width, self._narrowest) if np.isfinite(width) else np.inf
-        evaluate = self._wide if product >= 1.4 * self._spacing else self._narrow
+        return bool(product >= 1.4 * self._spacing)
+
+    def _evaluate(self, x: ArrayLike, alpha_bar: float) -> tuple[Array, Array]:
+        points = np.asarray(x, dtype=np.float64)
+        flat = points.reshape(-1, len(self.axes))
+        evaluate = self._wide if self._is_wide(alpha_bar) else self._narrow
         log_density, score = evaluate(flat, float(alpha_bar))
         return log_density.reshape(points.shape[:-1]), score.reshape(points.shape)
 
     def _wide(self, x: Array, alpha_bar: float) -> tuple[Array, Array]:
         """p_t(x) = sum_j P_j N(x; sqrt(alpha_bar) x_j, (1-alpha_bar) I), the kernel a product over axes."""
-        d, variance, root = len(self.axes), 1 - alpha_bar, np.sqrt(alpha_bar)
         kernels, shift = [], np.zeros(len(x))
         for a, axis in enumerate(self.axes):
-            exponent = -np.square(x[:, a, None] - root * axis) / (2 * variance)
-            top = exponent.max(axis=1)
-            kernels.append(np.exp(exponent - top[:, None]))
+            kernel, top = _kernel(x[:, a], axis, alpha_bar)
+            kernels.append(kernel)
             shift += top
         density = _contract(self._mass, kernels)
         mean = np.empty_like(x)
         for a, axis in enumerate(self.axes):
             weighted = [kernel * axis if b == a else kernel for b, kernel in enumerate(kernels)]
             mean[:, a] = _contract(self._mass, weighted)
+        return self._finished(x, alpha_bar, density, mean, shift)
+
+    def _finished(self, x: Array, alpha_bar: float, density: Array, mean: Array, shift: Array) -> tuple[Array, Array]:
+        """Log density and score from the kernels' sums over the masses and over mass times place."""
+        d, variance, root = len(self.axes), 1 - alpha_bar, np.sqrt(alpha_bar)
         # Scaled by its largest terms the sum can still underflow far from the target: those few go the long way.
         lost = density < 1e-280
         safe = np.where(lost, 1.0, density)
@@ -233,6 +259,14 @@ def score_of_target(toy: ToySolution, x: ArrayLike) -> Array:
     else:
         strengths = np.asarray(toy.solution.guidance(rho))
     return base + np.einsum("...m,...md->...d", strengths, base[..., None, :] - scores)
+
+
+def _kernel(x: Array, axis: Array, alpha_bar: float) -> tuple[Array, Array]:
+    """exp(-(x - sqrt(alpha_bar) y)^2 / 2 (1-alpha_bar)) over its largest term, (n, length of the axis), and the log of
+    that term, (n,)."""
+    exponent = -np.square(x[:, None] - np.sqrt(alpha_bar) * axis) / (2 * (1 - alpha_bar))
+    top = exponent.max(axis=1)
+    return np.exp(exponent - top[:, None]), top
 
 
 def _contract(mass: Array, kernels: Sequence[Array]) -> Array:

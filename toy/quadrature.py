@@ -139,7 +139,9 @@ def _box(mixtures: Sequence[GaussianMixture], reach: float) -> tuple[Array, Arra
 def _nodes_needed(mixtures: Sequence[GaussianMixture], widths: Array, exponent: float) -> int:
     """Least odd number of nodes per axis for which every component's aliasing exponent reaches ``exponent``."""
     # k^T H^-1 C H^-1 k grows with the square of the number of intervals.
-    least = min(_least_form(c / np.outer(widths, widths)) for m in mixtures for c in m.covariances[m.weights > 0])
+    # The q_i are often components of q: each covariance is looked at once.
+    covariances = {c.tobytes(): c for m in mixtures for c in m.covariances[m.weights > 0]}.values()
+    least = min(_least_form(c / np.outer(widths, widths)) for c in covariances)
     intervals = int(np.ceil(np.sqrt(exponent / (2 * np.pi**2 * max(least, 1e-300)))))
     return intervals + 1 + intervals % 2
 

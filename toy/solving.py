@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 import duality as du
-from toy.mixtures import Array, GaussianMixture, as_mixtures, log_ratio
+from toy.mixtures import Array, GaussianMixture, as_mixtures
 from toy.quadrature import REACH, Nodes, grid
 
 Problem = du.Problem
@@ -51,7 +51,9 @@ class ToySolution:
 
         Where no density attains the levels this is the limit density. With draws as nodes Z is an estimate.
         """
-        return self.pretrained.log_prob(x) + self.log_weight(x) - self.log_normaliser
+        log_q, rho, log_densities = _evaluated(self.pretrained, self.unlearn, x)
+        read = log_densities if self._reads_densities else rho
+        return log_q + np.asarray(self.solution.log_weight(read)) - self.log_normaliser
 
     def log_weight(self, x: ArrayLike) -> Array:
         """log w(rho(x); lam*), (..., d) -> (...), nats."""
@@ -60,10 +62,14 @@ class ToySolution:
     def inputs(self, x: ArrayLike) -> Array:
         """What ``Solution.log_weight`` takes at x, (..., d) -> (..., m): log ratios, or log densities for the density
         likelihood, which is a function of log q_i alone."""
-        problem = self.solution.problem
-        if isinstance(problem, du.Likelihood) and problem.kind == "density":
+        if self._reads_densities:
             return np.stack([one.log_prob(x) for one in self.unlearn], axis=-1)
         return self.log_ratio(x)
+
+    @property
+    def _reads_densities(self) -> bool:
+        problem = self.solution.problem
+        return isinstance(problem, du.Likelihood) and problem.kind == "density"
 
     @cached_property
     def log_normaliser(self) -> float:
@@ -75,7 +81,20 @@ class ToySolution:
 
 def log_ratios_at(pretrained: GaussianMixture, unlearn: Sequence[GaussianMixture], x: ArrayLike) -> Array:
     """rho_i(x) = log q_i(x) - log q(x), (..., d) -> (..., m), nats."""
-    return np.stack([log_ratio(pretrained, one, x) for one in unlearn], axis=-1)
+    return _evaluated(pretrained, unlearn, x)[1]
+
+
+def _evaluated(
+    pretrained: GaussianMixture, unlearn: Sequence[GaussianMixture], x: ArrayLike
+) -> tuple[Array, Array, Array]:
+    """log q (...), rho_i (..., m) as in ``log_ratio``, log q_i (..., m) at x (..., d): each density evaluated once."""
+    if any(one.dimension != pretrained.dimension for one in unlearn):
+        raise ValueError(f"unlearn: dimension {pretrained.dimension} is needed, given another")
+    top, log_sum = pretrained.shifted_log_prob(x)
+    parts = [one.shifted_log_prob(x) for one in unlearn]
+    rho = np.array([(top_i - top) + (log_sum_i - log_sum) for top_i, log_sum_i in parts])
+    log_densities = np.array([top_i + log_sum_i for top_i, log_sum_i in parts])
+    return top + log_sum, np.moveaxis(rho, 0, -1), np.moveaxis(log_densities, 0, -1)
 
 
 def nodes_for(
@@ -108,10 +127,11 @@ def log_ratios(
     """
     targets = as_mixtures(unlearn)
     places = nodes_for(pretrained, targets, nodes)
+    _, rho, log_densities = _evaluated(pretrained, targets, places.points)
     return du.LogRatios(
-        log_ratios_at(pretrained, targets, places.points),
+        rho,
         log_weights=places.log_weights,
-        log_densities=np.stack([one.log_prob(places.points) for one in targets], axis=-1),
+        log_densities=log_densities,
         priors=None if priors is None else np.asarray(priors, dtype=np.float64),
     )
 

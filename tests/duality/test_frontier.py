@@ -58,6 +58,15 @@ def test_back_from_beyond_the_critical_level_the_start_is_warm():
     np.testing.assert_allclose(curve[-1].dual, cold.dual, rtol=1e-10)
 
 
+@pytest.mark.parametrize("problem", [du.ReverseKL(0.0), du.ForwardKL(0.0), du.Likelihood(1.0)], ids=repr)
+def test_a_tolerance_is_paid_for_with_its_square(problem):
+    ratios = worked_mixture(61)
+    levels = np.geomspace(0.3, 1e-4, 9) if isinstance(problem, du.Likelihood) else np.linspace(2.0, 17.0, 9)
+    exact, quick = du.frontier(problem, ratios, levels), du.frontier(problem, ratios, levels, tolerance=1e-6)
+    np.testing.assert_allclose([s.dual for s in quick], [s.dual for s in exact], rtol=1e-10, atol=1e-12)
+    assert sum(s.iterations for s in quick) < sum(s.iterations for s in exact)
+
+
 def test_past_the_critical_level_the_curve_is_a_straight_line():
     ratios = worked_mixture(61)
     curve = du.frontier(du.ForwardKL(0.0), ratios, np.array([10.0, 25.0, 30.0, 35.0, 12.0]))

@@ -70,6 +70,21 @@ def test_reverse_and_log_ratio_likelihood_are_one_family():
     np.testing.assert_allclose(np.exp(likelihood.log_weights), np.exp(reverse.log_weights), atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    "problem", [du.ReverseKL(30.0), du.ForwardKL(4.0), du.Likelihood(0.01)], ids=["reverse", "forward", "posterior"]
+)
+def test_a_start_changes_the_way_and_not_the_answer(problem):
+    ratios = worked_mixture(61)
+    cold = du.solve(problem, ratios)
+    for start in (cold.multipliers, 0.9 * cold.multipliers, [0.0], [1e3], [-1.0]):  # the last two are outside, or far
+        warm = du.solve(problem, ratios, start)
+        np.testing.assert_allclose(warm.multipliers, cold.multipliers, rtol=1e-9)
+        assert warm.status is cold.status
+    assert du.solve(problem, ratios, cold.multipliers).iterations < cold.iterations
+    with pytest.raises(ValueError, match="start: 2 multipliers given for 1"):
+        du.solve(problem, ratios, [0.1, 0.1])
+
+
 def test_slices_do_not_show(monkeypatch):
     rng = np.random.default_rng(0)
     ratios = finite_space(rng, 1000, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -42,6 +43,13 @@ WHERE = """([name, x, y]) => {
   const view = Bokeh.index.find_one(Bokeh.documents[0].get_model_by_name(name));
   const box = view.el.getBoundingClientRect();
   return [box.left + view.frame.x_scale.compute(x), box.top + view.frame.y_scale.compute(y)];
+}"""
+
+
+# The upper left corner of a figure in the whole page.
+CORNER = """(name) => {
+  const box = Bokeh.index.find_one(Bokeh.documents[0].get_model_by_name(name)).el.getBoundingClientRect();
+  return [box.left + window.scrollX, box.top + window.scrollY];
 }"""
 
 
@@ -236,6 +244,19 @@ def test_noise_and_play(visit: Visit) -> None:
     sync_api.expect(page.get_by_text("Press play")).to_be_visible()
     page.locator("#noise").get_by_role("button", name="Play", exact=True).click()
     sync_api.expect(page.get_by_text("Draws that show the concept")).to_be_visible()
+
+
+def test_nothing_is_left_at_the_edge_of_a_plot(visit: Visit) -> None:
+    """A canvas that is cleared half a pixel off once left bits of its first labels in the first column."""
+    image = pytest.importorskip("matplotlib.image")
+    page = visit.open()
+    page.get_by_role("button", name="Noise").click()
+    sync_api.expect(page.get_by_text("Press play")).to_be_visible()
+    page.wait_for_timeout(1500)
+    for name in ("Exact reverse process", "Guided reverse process"):
+        left, top = page.evaluate(CORNER, name)
+        shot = page.screenshot(full_page=True, clip={"x": left, "y": top + 2, "width": 1, "height": 300})
+        assert image.imread(io.BytesIO(shot), format="png")[..., :3].min() > 0.98
 
 
 def test_compare_three_problems(visit: Visit) -> None:

@@ -170,12 +170,12 @@ def test_numbers_for_people() -> None:
 
 @pytest.mark.parametrize("name", ["worked", "several"])
 @pytest.mark.parametrize(("problem", "kind"), CHOICES)
-@pytest.mark.parametrize("limit", [0.25, pytest.param(0.1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("limit", [0.12, pytest.param(0.1, marks=pytest.mark.slow)])
 def test_a_change_is_answered_at_once(name: str, problem: str, kind: str, limit: float) -> None:
     """Solution, dual function and trade-off curve after a mode was moved: 100 ms of this thread's processor time.
 
     The machine may do other things meanwhile, so processor time, and the fastest of a few counts. Where cores are
-    shared with strangers even that has doubled: the quick tests, which run there, leave room for it.
+    shared with strangers even that has doubled: the quick tests, which run there, leave a little more room for it.
     """
     engine, taken = Engine(), []
     state = replace(from_example(name), problem=problem, kind=kind)
@@ -187,6 +187,29 @@ def test_a_change_is_answered_at_once(name: str, problem: str, kind: str, limit:
         taken.append(time.thread_time() - began)
         assert view.answer is not None
     assert min(taken) < limit
+
+
+def test_only_what_changed_is_solved_again() -> None:
+    engine = Engine()
+    state = WORKED.with_levels((0.01,))
+    first = engine.view(state)
+    again = engine.view(replace(state, alpha_bar=0.9, section="noise", kept=0.2))
+    assert again.answer is first.answer
+    assert again.state.alpha_bar == 0.9
+    level = engine.view(state.with_levels((0.02,)))
+    assert level.board is first.board
+    assert level.answer is not first.answer
+    assert engine.view(replace(state, concept=0, problem="RU")).answer is not first.answer
+
+
+def test_a_start_from_coarser_nodes_changes_no_answer() -> None:
+    view = viewed(replace(from_example("unequal"), problem="RU"))
+    assert view.answer is not None
+    assert view.board is not None
+    assert view.board.ratios.n > 25_000  # so that the solve began on every second node
+    cold = du.solve(view.answer.solution.problem, view.board.ratios)
+    assert view.answer.solution.primal == pytest.approx(cold.primal, rel=1e-12)
+    np.testing.assert_allclose(view.answer.solution.multipliers, cold.multipliers, rtol=1e-9)
 
 
 def test_dragging_does_not_refine_the_same_grid_again_and_again() -> None:

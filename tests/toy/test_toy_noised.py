@@ -187,3 +187,13 @@ def test_every_sampler_draws_every_target(index: int, sampler: str) -> None:
     exact = np.interp(generator.random(800), cumulative / cumulative[-1], fine)[:, None]
     assert toy.energy_distance(x, exact, generator).p_value > 0.005
     assert toy.energy_distance(x, LINE.sample(800, generator), generator).p_value < 0.02
+
+
+@pytest.mark.parametrize("alpha_bar", [0.02, 0.5, 0.9999, 1.0])
+def test_on_a_lattice_it_is_the_same(alpha_bar: float) -> None:
+    law = toy.TiltedLaw(_solved(WORKED, 2))
+    axes = np.linspace(-40, 40, 7), np.linspace(-3, 5, 5)  # so far out that the quick sums underflow
+    points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
+    for found, wanted in zip(law.on_lattice(axes, alpha_bar), law.log_prob_and_score(points, alpha_bar), strict=True):
+        assert found.shape == wanted.shape
+        np.testing.assert_allclose(found, wanted, rtol=1e-10, atol=1e-10)

@@ -6,13 +6,13 @@ taken to the member with E_p[Pr(i|x)] = kept · pi_i; that member is optimal for
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import least_squares
 
 import duality as du
-from toy.explorer.compute import Board, View
+from toy.explorer.compute import Board, View, solved
 from toy.explorer.state import EntryError
 from toy.mixtures import Array
 from toy.solving import ToySolution, TruncationError, check_truncation
@@ -51,78 +51,95 @@ def compare(view: View, kept: float) -> tuple[Matched, ...]:
                 f"concept {i + 1}",
                 f"q_{i + 1} is no part of q, so no share of q is concept {i + 1} and removals cannot be matched",
             )
-    shares = kept * np.array(board.scene.priors)
-    return _reverse(board, shares), _forward(board, shares), _likelihood(board, shares)
+    tables = _Tables(board)
+    shares = kept * tables.priors
+    return _reverse(tables, shares), _forward(tables, shares), _likelihood(tables, shares)
 
 
-def _likelihood(board: Board, shares: Array) -> Matched:
-    """LU bounds the share itself."""
-    try:
-        solution = du.solve(du.Likelihood(shares, priors=np.array(board.scene.priors)), board.ratios)
-    except du.InfeasibleError as error:
-        return Matched("LU", None, np.full(len(shares), np.nan), np.nan, np.nan, str(error))
-    return _matched("LU", board, solution)
+class _Tables:
+    """What the three families share. q : masses (n,). posteriors : Pr(i|x) at the nodes, (n, m)."""
 
+    def __init__(self, board: Board, ratios: du.LogRatios | None = None) -> None:
+        self.board = board
+        self.priors = np.array(board.scene.priors)
+        self.ratios = board.ratios if ratios is None else ratios
+        self.q = np.exp(self.ratios.log_weights)
+        self.posteriors = self.priors * np.exp(self.ratios.values)
 
-def _forward(board: Board, shares: Array) -> Matched:
-    """p = (q - sum_j lam_j q_j)/(1 - L) leaves (pi_i - sum_j lam_j E_{q_j}[post_i])/(1 - L), linear in lam."""
-    ratios, q, posteriors = _tables(board)
-    under = q[:, None] * np.exp(ratios.values)
-    means = posteriors.T @ under  # (i, j) = E_{q_j}[post_i]
-    lam = np.linalg.solve(means - shares[:, None], q @ posteriors - shares)
-    lam = np.maximum(lam, 0.0)
-    # At the very end of the domain rounding decides the sign; the last digits of lam are given up for it.
-    top = float((np.exp(ratios.values) @ lam).max())
-    problem = du.ForwardKL(np.ones(len(shares)))
-    if top > 1 - 1e-13:
-        lam = lam * (1 - 1e-13) / top
-        found = _at(board, problem, lam, "FU")
-        if np.abs(found.left * np.array(board.scene.priors) - shares).max() > 1e-4 * shares.max():
-            left = ", ".join(f"{100 * share:.3g} %" for share in found.left)
-            why = f"no FU target removes so much: at the end of its dual domain {left} of the concept is left"
-            return Matched("FU", found.answer, found.left, found.reverse, found.forward, why)
-        return found
-    return _at(board, problem, lam, "FU")
-
-
-def _reverse(board: Board, shares: Array) -> Matched:
-    """a with E_{p_a}[post_i] = share_i, by least squares on the logs; Jacobian -Cov_p(post_i, rho_j)/E_p[post_i]."""
-    ratios, _, posteriors = _tables(board)
-
-    def tilted(a: Array) -> Array:
-        exponent = ratios.log_weights - ratios.values @ a
+    def tilted(self, a: Array) -> Array:
+        """Masses (n,) of q e^(-a·rho)/Z."""
+        exponent = self.ratios.log_weights - self.ratios.values @ a
         p = np.exp(exponent - exponent.max())
         return np.asarray(p / p.sum())
 
-    def miss(a: Array) -> Array:
-        return np.log(np.maximum(tilted(a) @ posteriors, 1e-300) / shares)
 
-    def slope(a: Array) -> Array:
-        p = tilted(a)
-        mean = p @ posteriors
-        centred = ratios.values - p @ ratios.values
-        return np.asarray(-(posteriors * p[:, None]).T @ centred / np.maximum(mean, 1e-300)[:, None])
+def _likelihood(tables: _Tables, shares: Array) -> Matched:
+    """LU bounds the share itself."""
+    try:
+        solution = solved(du.Likelihood(shares, priors=tables.priors), tables.board)
+    except du.InfeasibleError as error:
+        return Matched("LU", None, np.full(len(shares), np.nan), np.nan, np.nan, str(error))
+    return _matched("LU", tables, solution)
 
-    start = np.full(len(shares), 0.05)
-    found = least_squares(miss, start, slope, bounds=(0.0, np.inf), x_scale=0.05, xtol=1e-14, ftol=1e-14, gtol=1e-14)
-    a = np.asarray(found.x)
-    matched = _at(board, du.ReverseKL(np.ones(len(shares))), a / (1 + a.sum()), "RU")
-    if np.abs(found.fun).max() > _MET:
+
+def _forward(tables: _Tables, shares: Array) -> Matched:
+    """p = (q - sum_j lam_j q_j)/(1 - L) leaves (pi_i - sum_j lam_j E_{q_j}[post_i])/(1 - L), linear in lam."""
+    ratio = np.exp(tables.ratios.values)
+    means = tables.posteriors.T @ (tables.q[:, None] * ratio)  # (i, j) = E_{q_j}[post_i]
+    lam = np.linalg.solve(means - shares[:, None], tables.q @ tables.posteriors - shares)
+    lam = np.maximum(lam, 0.0)
+    # At the very end of the domain rounding decides the sign; the last digits of lam are given up for it.
+    top = float((ratio @ lam).max())
+    problem = du.ForwardKL(np.ones(len(shares)))
+    if top > 1 - 1e-13:
+        lam = lam * (1 - 1e-13) / top
+        found = _at(tables, problem, lam, "FU")
+        if np.abs(found.left * tables.priors - shares).max() > 1e-4 * shares.max():
+            left = ", ".join(f"{100 * share:.3g} %" for share in found.left)
+            why = f"no FU target removes so much: at the end of its dual domain {left} of the concept is left"
+            return replace(found, why=why)
+        return found
+    return _at(tables, problem, lam, "FU")
+
+
+def _reverse(tables: _Tables, shares: Array) -> Matched:
+    """a with E_{p_a}[post_i] = share_i: on a quarter of the nodes first, then all of them confirm it."""
+    a, _ = _matching(_Tables(tables.board, tables.board.coarse_and_wide), shares, np.full(len(shares), 0.05))
+    a, miss = _matching(tables, shares, np.maximum(a, 1e-9))
+    matched = _at(tables, du.ReverseKL(np.ones(len(shares))), a / (1 + a.sum()), "RU")
+    if miss > _MET:
         left = ", ".join(f"{100 * share:.3g} %" for share in matched.left)
-        why = f"no RU target leaves exactly this share of every concept: the nearest leaves {left}"
-        return Matched("RU", matched.answer, matched.left, matched.reverse, matched.forward, why)
+        return replace(
+            matched, why=f"no RU target leaves exactly this share of every concept: the nearest leaves {left}"
+        )
     return matched
 
 
-def _at(board: Board, problem: du.Problem, lam: Array, name: str) -> Matched:
+def _matching(tables: _Tables, shares: Array, start: Array) -> tuple[Array, float]:
+    """Least squares on the logs, and what is missed; Jacobian -Cov_p(post_i, rho_j)/E_p[post_i]."""
+
+    def miss(a: Array) -> Array:
+        return np.log(np.maximum(tables.tilted(a) @ tables.posteriors, 1e-300) / shares)
+
+    def slope(a: Array) -> Array:
+        p = tables.tilted(a)
+        mean = p @ tables.posteriors
+        centred = tables.ratios.values - p @ tables.ratios.values
+        return np.asarray(-(tables.posteriors * p[:, None]).T @ centred / np.maximum(mean, 1e-300)[:, None])
+
+    found = least_squares(miss, start, slope, bounds=(0.0, np.inf), x_scale=0.05, xtol=1e-14, ftol=1e-14, gtol=1e-14)
+    return np.asarray(found.x), float(np.abs(found.fun).max())
+
+
+def _at(tables: _Tables, problem: du.Problem, lam: Array, name: str) -> Matched:
     """The member of a family at given multipliers, solved for the very levels that it reaches."""
-    reached = du.fixed_weights(problem, board.ratios, [lam])[0][1]
+    reached = du.fixed_weights(problem, tables.ratios, [lam])[0][1]
     kind = du.ReverseKL if name == "RU" else du.ForwardKL
-    return _matched(name, board, du.solve(kind(np.maximum(reached, 0.0)), board.ratios))
+    return _matched(name, tables, du.solve(kind(np.maximum(reached, 0.0)), tables.ratios, lam))
 
 
-def _matched(name: str, board: Board, solution: du.Solution) -> Matched:
-    ratios, q, posteriors = _tables(board)
+def _matched(name: str, tables: _Tables, solution: du.Solution) -> Matched:
+    board, ratios, q = tables.board, tables.ratios, tables.q
     log_p = np.asarray(solution.log_weights)
     p = np.exp(log_p)
     held = (p > 0) & (q > 0)
@@ -135,14 +152,8 @@ def _matched(name: str, board: Board, solution: du.Solution) -> Matched:
     return Matched(
         name,
         answer,
-        (p @ posteriors) / np.array(board.scene.priors),
+        (p @ tables.posteriors) / tables.priors,
         float(p[held] @ (log_p - ratios.log_weights)[held]),
         float(q[held] @ (ratios.log_weights - log_p)[held]),
         why,
     )
-
-
-def _tables(board: Board) -> tuple[du.LogRatios, Array, Array]:
-    """Ratios, masses of q (n,), posteriors (n, m)."""
-    ratios = board.ratios
-    return ratios, np.exp(ratios.log_weights), np.array(board.scene.priors) * np.exp(ratios.values)

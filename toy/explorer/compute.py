@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
-from scipy.interpolate import CubicHermiteSpline
 from threadpoolctl import ThreadpoolController
 
 import duality as du
 import toy
-from toy.dual import domain_end, dual_value
-from toy.explorer.levels import Range, critical_level, ranges, suggested
+from toy.dual import domain_end
+from toy.explorer.curves import Curve, dual_curve, frontier_curve
+from toy.explorer.levels import Range, ranges, suggested
 from toy.explorer.state import EntryError, Scene, State, scene
-from toy.mixtures import Array
 from toy.quadrature import REACH, Nodes, grid
 from toy.solving import ResolutionError, ToySolution, TruncationError, check_masses, check_resolution, check_truncation
 
@@ -23,7 +22,7 @@ from toy.solving import ResolutionError, ToySolution, TruncationError, check_mas
 # many per axis solves four times as fast, its error is checked just the same, and it is refined where it fails.
 _DENSITY = 2.9
 _LEAST, _MOST = 61, 401
-_SOLVES, _DRAWN = 11, 97  # points of the trade-off curve that are solved for, and drawn
+_LARGE = 25_000  # nodes from which it pays to solve on every second node of each axis first
 # Nodes with less mass than this (log) under q and every q_i are left out of curves that are only looked at. Tilts with
 # w <= 1 cannot make much of them; those by log ratios can, as the target may leave the neighbourhood of q.
 _FAINT, _FAINTER = -30.0, -95.0
@@ -36,6 +35,13 @@ class Board:
     scene: Scene
     nodes: Nodes
     ratios: du.LogRatios
+    _ranges: dict[str, tuple[Range, ...]] = field(default_factory=dict, init=False, repr=False)
+
+    def ranges(self, key: str) -> tuple[Range, ...]:
+        """The ranges of levels under a key of ``LEVEL_KEYS``."""
+        if key not in self._ranges:
+            self._ranges[key] = ranges(key, self.ratios)
+        return self._ranges[key]
 
     @cached_property
     def coarse(self) -> du.LogRatios:
@@ -56,15 +62,6 @@ class Board:
         weights = ratios.log_weights[kept]
         weights = weights - weights.max() - np.log(np.exp(weights - weights.max()).sum())
         return du.LogRatios(ratios.values[kept], weights, ratios.log_densities[kept], ratios.priors)
-
-
-@dataclass(frozen=True, eq=False)
-class Curve:
-    """y against x; ``attained`` says of each point whether a tilt of q reaches it."""
-
-    x: Array
-    y: Array
-    attained: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,12 +94,14 @@ class Engine:
         # Per problem, by how much the last grid that served was finer and wider than the first guess: dragging a mode
         # asks for the same again.
         self._strain: dict[str, tuple[float, float]] = {}
+        self._last: tuple[object, View] | None = None
         self._threads = ThreadpoolController()
 
     def forget(self) -> None:
         """Start afresh, for modes that have nothing to do with the last ones."""
         self._boards.clear()
         self._strain.clear()
+        self._last = None
 
     def view(self, state: State, curves: bool = True) -> View:
         """Everything about a state; never raises for entries that make no sense, but says so in ``errors``."""
@@ -112,8 +111,14 @@ class Engine:
             return View(state, {error.place: str(error)})
         # Thousands of products of small matrices: threads that wait for each other take longer than they save,
         # the more so where something else runs beside the explorer.
+        asked = (state.modes, state.key, state.levels.get(state.key), state.concept, curves)
+        if self._last is not None and self._last[0] == asked:
+            # What the numbers do not depend on has changed: the noise level, the open section and the like.
+            return replace(self._last[1], state=state)
         with self._threads.limit(limits=1, user_api="blas"):
-            return self._solved(state, places, curves)
+            view = self._solved(state, places, curves)
+        self._last = ((*asked[:2], view.levels or asked[2], *asked[3:]), view)
+        return view
 
     def _solved(self, state: State, places: Scene, curves: bool) -> View:
         key = state.key
@@ -123,7 +128,7 @@ class Engine:
             reach = REACH * wider
             size = min(_odd(finer * wider * first), _MOST)
             board = self._board(state, places, size, reach)
-            state_ranges = ranges(key, board.ratios)
+            state_ranges = board.ranges(key)
         except ValueError as error:
             return View(state, {"problem": str(error)})
         levels = state.levels.get(key) or suggested(state_ranges)
@@ -153,7 +158,7 @@ class Engine:
             return replace(blank, errors={"level" if str(error).startswith("levels") else "problem": str(error)})
 
     def _finish(self, blank: View, board: Board, problem: du.Problem, curves: bool) -> View:
-        solution = du.solve(problem, board.ratios)
+        solution = solved(problem, board)
         truncation = check_truncation(solution, board.nodes)
         check_masses(solution, board.ratios)
         resolution = check_resolution(solution, board.nodes)
@@ -166,7 +171,8 @@ class Engine:
         end = domain_end(problem, board.scene.pretrained, board.scene.unlearn, board.ratios, lam, index)
         looked_at = board.coarse_and_wide if blank.state.key in ("RU", "LU log-ratio") else board.coarse
         dual = dual_curve(problem, looked_at, solution, index, end)
-        return replace(found, end=end, dual=dual, frontier=frontier_curve(problem, looked_at, blank, index))
+        frontier = frontier_curve(solution, looked_at, blank.levels, blank.ranges[index], index)
+        return replace(found, end=end, dual=dual, frontier=frontier)
 
     def _board(self, state: State, places: Scene, size: int, reach: float) -> Board:
         key = (state.modes, size, reach)
@@ -180,6 +186,16 @@ class Engine:
                 places, nodes, toy.log_ratios(places.pretrained, places.unlearn, nodes, priors=usable)
             )
         return self._boards[key]
+
+
+def solved(problem: du.Problem, board: Board) -> du.Solution:
+    """The solution on a board's grid; where that is large, from the multipliers that a quarter of its nodes gives."""
+    start = None
+    if board.ratios.n > _LARGE:
+        with contextlib.suppress(du.InfeasibleError):
+            near = du.solve(problem, board.coarse_and_wide)
+            start = near.multipliers if near.attained else None
+    return du.solve(problem, board.ratios, start)
 
 
 def check_concepts(state: State, places: Scene) -> None:
@@ -220,77 +236,6 @@ def problem_of(state: State, places: Scene, levels: tuple[float, ...]) -> du.Pro
     if state.kind == "posterior":
         return du.Likelihood(values, priors=np.array(places.priors))
     return du.Likelihood(values, kind=state.kind)
-
-
-def dual_curve(problem: du.Problem, ratios: du.LogRatios, solution: du.Solution, index: int, end: float) -> Curve:
-    """g along lam_index with the other multipliers at their optimum, from 0 to beyond lam* or to the domain's end."""
-    best, lam = np.array(solution.multipliers), float(solution.multipliers[index])
-    # Where the constraint is inactive g falls from the start at the rate of its slack: show one nat of it.
-    inactive = min(end, 1 / max(float(solution.slack[index]), 1e-6))
-    right = inactive if lam == 0 else (end if end < 8 * lam else 2.2 * lam)
-    places = np.concatenate([np.linspace(0, right, 33), right * (1 - np.logspace(-1.7, -8, 9)), [lam]])
-    places = np.unique(places)
-    values = np.array([_along(problem, ratios, best, index, float(place)) for place in places])
-    finite = np.isfinite(values)
-    return Curve(places[finite], values[finite], np.ones(int(finite.sum()), dtype=bool))
-
-
-def frontier_curve(problem: du.Problem, ratios: du.LogRatios, view: View, index: int) -> Curve:
-    """V(b) along the level of one concept, the others as asked for, over the range and on to the present level.
-
-    V is solved for at a few levels; between them runs the cubic with the right slopes, which are the multipliers.
-    """
-    level, one = view.levels[index], view.ranges[index]
-    spread = np.array([one.level(t) for t in np.linspace(0, 1, _SOLVES)])
-    if not min(one.little, one.much) <= level <= max(one.little, one.much):
-        ends = np.linspace(spread[-1] if one.position(level) == 1 else spread[0], level, 5)
-        spread = np.concatenate([spread, ends])
-    spread = np.unique(spread)
-    if problem.direction < 0:
-        spread = spread[::-1]  # from mild to severe, so that warm starts help
-    table = np.repeat(np.array([view.levels]), len(spread), axis=0)
-    table[:, index] = spread
-    # With one concept V is a straight line beyond the critical level: one solution there gives the rest.
-    enough = len(table)
-    if view.state.key == "FU" and ratios.m == 1:
-        enough = min(enough, max(int(np.searchsorted(spread, critical_level(ratios, 0))) + 1, 2))
-    solutions = _walk(lambda rows: du.frontier(problem, ratios, rows), table[:enough])
-    if len(solutions) == enough < len(table):
-        if solutions[-1].attained:
-            solutions += _walk(lambda rows: du.frontier(problem, ratios, rows), table[enough:])
-        else:
-            spread = np.append(spread[:enough], spread[-1])
-            rest = float(solutions[-1].multipliers[0]) * (spread[-1] - spread[-2])
-            solutions.append(replace(solutions[-1], dual=solutions[-1].dual + rest))
-    if len(solutions) < 2:
-        return Curve(np.zeros(0), np.zeros(0), np.zeros(0, dtype=bool))
-    order = np.argsort(spread[: len(solutions)])
-    x = spread[order]
-    y = np.array([solutions[k].dual for k in order])
-    slopes = problem.direction * np.array([float(solutions[k].multipliers[index]) for k in order])
-    attained = np.array([solutions[k].attained for k in order], dtype=bool)
-    fine = np.geomspace(x[0], x[-1], _DRAWN) if one.log else np.linspace(x[0], x[-1], _DRAWN)
-    fine[0], fine[-1] = x[0], x[-1]
-    # A level between two is attained where the next more severe one is.
-    after = np.searchsorted(x, fine, side="left" if problem.direction > 0 else "right") - (problem.direction < 0)
-    return Curve(fine, CubicHermiteSpline(x, y, slopes)(fine), attained[np.clip(after, 0, len(x) - 1)])
-
-
-def _walk(solve: Callable[[Array], list[du.Solution]], table: Array) -> list[du.Solution]:
-    """Solutions up to the first row of levels that cannot be had."""
-    while len(table):
-        try:
-            return solve(table)
-        except du.InfeasibleError as error:
-            failed = int(np.abs(table - error.levels).sum(axis=1).argmin())
-            table = table[:failed]
-    return []
-
-
-def _along(problem: du.Problem, ratios: du.LogRatios, best: Array, index: int, value: float) -> float:
-    moved = best.copy()
-    moved[index] = value
-    return dual_value(problem, ratios, moved)
 
 
 def _first_size(places: Scene, reach: float) -> int:

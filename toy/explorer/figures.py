@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from bokeh.models import (
     ColumnDataSource,
+    InlineStyleSheet,
     LinearColorMapper,
     PanTool,
     PointDrawTool,
@@ -33,6 +34,8 @@ WORST = 2.0
 # Darker than UNWANTED, so that a white number on it can be read.
 DOT, WRONG = "#b34e00", "#e6002b"
 CONCEPT_DASHES: tuple[Any, ...] = ("dashed", "dashdot", "dotted", [10, 3, 2, 3])
+# Bokeh draws, and clears, half a pixel to the right and below: bits of earlier labels would stay in the first column.
+_EDGES = ":host { clip-path: inset(1px 0 0 1px); }"
 _EMPTY_LINES: dict[str, list[Any]] = {"xs": [], "ys": []}
 
 
@@ -84,17 +87,19 @@ class Plane:
         self.figure.toolbar.active_drag = tool
         self.figure.toolbar.active_tap = tool
 
-    def show(self, square: Window, base: Array | None, parts: list[Array], target: Array | None) -> None:
-        """Densities (points, points) on the square's lattice; None and missing parts are left out."""
-        if base is not None:
-            self._shade.data = {
-                "image": [shade(base)],
-                "x": [square.x - square.half],
-                "y": [square.y - square.half],
-                "side": [2 * square.half],
-            }
+    def show_given(self, square: Window, base: Array, parts: list[Array]) -> None:
+        """q and the q_i (points, points) on the square's lattice; missing parts are left out."""
+        self._shade.data = {
+            "image": [shade(base)],
+            "x": [square.x - square.half],
+            "y": [square.y - square.half],
+            "side": [2 * square.half],
+        }
         for k, source in enumerate(self._parts):
             source.data = _lines(contour_lines(parts[k], square) if k < len(parts) else None)
+
+    def show_target(self, square: Window, target: Array | None) -> None:
+        """The target (points, points) on the square's lattice; None for none."""
         self._target.data = _lines(None if target is None else contour_lines(target, square))
 
     def show_draws(self, q: Array | None, p: Array | None) -> None:
@@ -319,6 +324,7 @@ def _styled(plot: Any, label: str) -> Any:
     plot.toolbar.active_drag = None
     plot.toolbar.autohide = True
     plot.outline_line_color = None
+    plot.stylesheets = [InlineStyleSheet(css=_EDGES)]
     plot.grid.grid_line_color = "#e6e6e6"
     plot.axis.axis_line_color = plot.axis.major_label_text_color = plot.axis.axis_label_text_color = INK
     plot.axis.minor_tick_line_color = None

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,11 +15,11 @@ from toy import guidance
 from toy.explorer.compute import View
 from toy.explorer.shapes import Window
 from toy.mixtures import Array
-from toy.noised import NoisedLaw, noised_target
+from toy.noised import NoisedLaw, TiltedLaw, noised_target
 from toy.quadrature import Nodes
 from toy.samplers import ddpm_step, predicted_clean
 from toy.schedules import squaredcos_cap_v2
-from toy.solving import ToySolution
+from toy.solving import ToySolution, log_ratios_at
 
 # The exact score is a sum over a grid that must resolve the kernel. Above this level the kernel is narrower than any
 # grid affordable here, and the data's own score is the better picture.
@@ -75,13 +76,58 @@ class _Refined(ToySolution):
         return self.known
 
 
-def rules(answer: ToySolution) -> dict[str, ScoreOf]:
+class Noised(NamedTuple):
+    """q and the q_i at points (...) and one noise level, which all rules share: score of q (..., 2), scores of the q_i
+    (..., m, 2), log ratios and log densities (..., m)."""
+
+    base: Array
+    scores: Array
+    rho: Array
+    log_densities: Array
+
+    def guided(self, strengths: Array) -> Array:
+        """score_q + sum_i k_i (score_q - score_i), (..., m) -> (..., 2)."""
+        return np.asarray(self.base + np.einsum("...m,...md->...d", strengths, self.base[..., None, :] - self.scores))
+
+    def minus(self, factors: Array) -> Array:
+        """score_q - sum_i f_i score_i: the density likelihood is no function of the ratio, so this is no k(rho).
+
+        With f_i = lam_i q_i,t it is grad(log q_t - sum_i lam_i q_i,t).
+        """
+        return np.asarray(self.base - np.einsum("...m,...md->...d", factors, self.scores))
+
+
+@dataclass(frozen=True, eq=False)
+class Rule:
+    """A guided score (x, alpha_bar) -> (..., 2). field : the same from what all rules of an answer share."""
+
+    answer: ToySolution
+    field: Callable[[Noised], Array]
+
+    def __call__(self, x: Array, alpha_bar: float) -> Array:
+        return self.field(noised(self.answer, x, alpha_bar))
+
+
+def noised(answer: ToySolution, x: Array, alpha_bar: float) -> Noised:
+    """Scores and log ratios of q and the q_i at x (..., 2), noised."""
+    base = answer.pretrained.noised(alpha_bar)
+    parts = [part.noised(alpha_bar) for part in answer.unlearn]
+    return Noised(
+        base.score(x),
+        np.stack([part.score(x) for part in parts], axis=-2),
+        log_ratios_at(base, parts, x),
+        np.stack([part.log_prob(x) for part in parts], axis=-1),
+    )
+
+
+def rules(answer: ToySolution) -> dict[str, Rule]:
     """Guided scores (x, alpha_bar) -> (..., 2) by name: those of the problem, the usual constant, and none at all."""
     problem = answer.solution.problem
     strengths: dict[str, guidance.Strengths] = {}
-    found: dict[str, ScoreOf] = {}
+    found: dict[str, Rule] = {}
     if isinstance(problem, du.Likelihood) and problem.kind == "density":
-        found["LU: first order"] = lambda x, level: _density_rule(answer, x, level)
+        lam = np.asarray(answer.solution.multipliers)
+        found["LU: first order"] = Rule(answer, lambda at: at.minus(lam * np.exp(at.log_densities)))
     elif isinstance(problem, du.Likelihood) and problem.kind == "log-ratio":
         strengths["LU: constant λ"] = lambda rho: np.asarray(answer.solution.guidance(rho))
     else:
@@ -91,7 +137,7 @@ def rules(answer: ToySolution) -> dict[str, ScoreOf]:
     strengths[USUAL] = lambda rho: np.full_like(rho, 1.0 / m)
     strengths[NO_GUIDANCE] = np.zeros_like
     for name, rule in strengths.items():
-        found[name] = _guided(answer, rule)
+        found[name] = Rule(answer, _guided(rule))
     return found
 
 
@@ -102,15 +148,17 @@ def noise_view(view: View, square: Window) -> NoiseView:
     alpha_bar = usable(view.state.alpha_bar)
     target = exact_law(answer, alpha_bar)
     x = square.lattice(LATTICE)
-    log_density = target.log_prob(x, alpha_bar)
+    if isinstance(target, TiltedLaw):
+        log_density, exact = target.on_lattice(square.axes(LATTICE), alpha_bar)
+    else:
+        log_density, exact = target.log_prob(x, alpha_bar), target.score(x, alpha_bar)
     density = np.exp(log_density - log_density.max())
-    exact = target.score(x, alpha_bar)
     mass = density / density.sum()
-    base = answer.pretrained.noised(alpha_bar).score(x)
-    correction = float(np.sqrt((mass * np.square(exact - base).sum(axis=-1)).sum()))
+    shared = noised(answer, x, alpha_bar)
+    correction = float(np.sqrt((mass * np.square(exact - shared.base).sum(axis=-1)).sum()))
     found = []
     for name, rule in rules(answer).items():
-        field = rule(x, alpha_bar)
+        field = rule.field(shared)
         error = np.sqrt(np.square(field - exact).sum(axis=-1))
         found.append(RuleField(name, field, error, float(np.sqrt((mass * error**2).sum()))))
     return NoiseView(alpha_bar, square, density, exact, correction, tuple(found))
@@ -188,20 +236,8 @@ def _chain(score: ScoreOf, levels: Array, start: Array, noises: Array) -> Array:
     return np.array(states)
 
 
-def _guided(answer: ToySolution, strengths: guidance.Strengths) -> ScoreOf:
-    def score(x: Array, alpha_bar: float) -> Array:
-        return guidance.guided_score(answer.pretrained, answer.unlearn, strengths, x, alpha_bar)
-
-    return score
-
-
-def _density_rule(answer: ToySolution, x: Array, alpha_bar: float) -> Array:
-    """grad(log q_t - sum_i lam_i q_i,t): the density likelihood is no function of the ratio, so this is no k(rho)."""
-    out = answer.pretrained.noised(alpha_bar).score(x)
-    for multiplier, part in zip(answer.solution.multipliers, answer.unlearn, strict=True):
-        noised = part.noised(alpha_bar)
-        out = out - multiplier * np.exp(noised.log_prob(x))[..., None] * noised.score(x)
-    return out
+def _guided(strengths: guidance.Strengths) -> Callable[[Noised], Array]:
+    return lambda at: at.guided(strengths(at.rho))
 
 
 def _support(answer: ToySolution, least: float = 1e-12) -> tuple[Array, Array]:

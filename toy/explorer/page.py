@@ -11,7 +11,7 @@ from bokeh.events import PanEnd, Tap
 from bokeh.models import ColumnDataSource, CustomJS
 
 from toy.explorer import layout
-from toy.explorer.compute import Engine, View
+from toy.explorer.compute import Board, Engine, View
 from toy.explorer.controls import Controls, asked, pane, widget, wrong
 from toy.explorer.entries import entered
 from toy.explorer.figures import DualFigure, FrontierFigure, Plane
@@ -55,7 +55,9 @@ class Page:
         self.chosen = 0
         self.view: View = View(self.state)
         self.square: Window = window(self.state.modes)
+        self._given: tuple[Board | None, Window] = (None, self.square)  # whose q and q_i are in the picture
         self._looked = False  # whether the picture's window has been set for these modes
+        self._took = 0.0  # ms, the last solve
         self._uniforms = np.random.default_rng(0).random((_DRAWS, 2))
         self._quiet = self._waiting = False
         self._dragging = ""
@@ -229,14 +231,15 @@ class Page:
 
         dragging : "mode" or "handle" while one is under the pointer, so that it is not pulled away from there.
         """
-        began = time.perf_counter()
+        began, before = time.perf_counter(), self.view.answer
         view = self.view = self.engine.view(self.state)
-        took = 1000 * (time.perf_counter() - began)
+        if view.answer is not before:
+            self._took = 1000 * (time.perf_counter() - began)
         if view.levels and self.state.key not in self.state.levels:
             self.state = self.state.with_levels(view.levels)
         self.chosen = min(self.chosen, len(self.state.modes) - 1)
         self._draw_plane(view, dragging)
-        self._say(view, took)
+        self._say(view)
         if view.answer is not None and view.dual is not None:
             self.dual.show(view)
             self.frontier.show(view, asked(self.state.key, self.state.concept).split(":")[0] + self._unit())
@@ -277,8 +280,11 @@ class Page:
         if view.board is None:
             return
         ratios = view.board.ratios
-        base = on_lattice(view, ratios.log_weights, self.square)
-        parts = [on_lattice(view, ratios.log_weights + ratios.values[:, i], self.square) for i in range(self.state.m)]
+        if self._given != (view.board, self.square):  # what q and the q_i look like, no level changes
+            self._given = (view.board, self.square)
+            tables = [ratios.log_weights, *(ratios.log_weights + rho for rho in ratios.values.T)]
+            base, *parts = (on_lattice(view, table, self.square) for table in tables)
+            self.plane.show_given(self.square, base, parts)
         target, moved = None, None
         axes = view.board.nodes.axes
         if view.answer is not None and axes is not None:
@@ -286,13 +292,13 @@ class Page:
             target = on_lattice(view, log_masses, self.square)
             if self.controls.draws.value:
                 moved = draws((axes[0], axes[1]), log_masses, self._uniforms)
-        self.plane.show(self.square, base, parts, target)
+        self.plane.show_target(self.square, target)
         before = None
         if self.controls.draws.value and axes is not None:
             before = draws((axes[0], axes[1]), ratios.log_weights, self._uniforms)
         self.plane.show_draws(before, moved)
 
-    def _say(self, view: View, took: float) -> None:
+    def _say(self, view: View) -> None:
         self.controls.follow(self.state, self.chosen)
         self.controls.follow_levels(view)
         if self.notice:
@@ -303,7 +309,7 @@ class Page:
         if view.answer is None:
             self.certificate.object = self.dual_says.object = self.frontier_says.object = ""
             return
-        solved = f"<p class='note'>Solved, with both curves, in {took:.0f} ms.</p>"
+        solved = f"<p class='note'>Solved, with both curves, in {self._took:.0f} ms.</p>"
         self.certificate.object = f"<div class='scroll'>{certificate_html(view)}</div>{solved}"
         lam = float(view.answer.solution.multipliers[self.state.concept])
         end = f"the domain ends at {number(view.end, 5)}" if np.isfinite(view.end) else "the domain has no end"

@@ -189,7 +189,8 @@ class CompareSection:
             target = None
             if one.answer is not None:
                 target = on_lattice(view, np.asarray(one.answer.solution.log_weights), square)
-            plane.show(square, base, [], target)
+            plane.show_given(square, base, [])
+            plane.show_target(square, target)
             plane.look_at(square)
             says.object = _matched(one)
 

@@ -159,6 +159,8 @@ def check_mode(number: int, mode: Mode) -> None:
         raise EntryError(place, f"{place}: weights must not be negative")
     if mode.c11 <= 0 or mode.c22 <= 0:
         raise EntryError(place, f"{place}: both variances must be above 0, given {mode.c11:g} and {mode.c22:g}")
+    if mode.c12**2 < 0.999 * mode.c11 * mode.c22:
+        return
     try:
         GaussianMixture([1.0], [[mode.x, mode.y]], [mode.covariance])
     except ValueError:

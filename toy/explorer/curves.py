@@ -1,0 +1,121 @@
+"""The two curves beside a solution: the dual function along one multiplier, the least cost along one level."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.interpolate import CubicHermiteSpline
+
+import duality as du
+from toy.dual import dual_values
+from toy.explorer.levels import Range, critical_level
+from toy.mixtures import Array
+
+# Points of the trade-off curve that are solved for, and drawn. RU has the smoothest curve: between nine points it is
+# off by 1e-3 of its height, others between eleven by up to 6e-3.
+_SOLVES, _SOLVES_REVERSE, _DRAWN = 11, 9, 97
+_MISS = 1e-8  # relative miss of the levels there: V errs by its square
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """y against x; ``attained`` says of each point whether a tilt of q reaches it."""
+
+    x: Array
+    y: Array
+    attained: np.ndarray
+
+
+def dual_curve(problem: du.Problem, ratios: du.LogRatios, solution: du.Solution, index: int, end: float) -> Curve:
+    """g along lam_index with the other multipliers at their optimum, from 0 to beyond lam* or to the domain's end."""
+    best, lam = np.array(solution.multipliers), float(solution.multipliers[index])
+    # Where the constraint is inactive g falls from the start at the rate of its slack: show one nat of it.
+    inactive = min(end, 1 / max(float(solution.slack[index]), 1e-6))
+    right = inactive if lam == 0 else (end if end < 8 * lam else 2.2 * lam)
+    places = np.concatenate([np.linspace(0, right, 33), right * (1 - np.logspace(-1.7, -8, 9)), [lam]])
+    places = np.unique(places)
+    moved = np.repeat(best[None], len(places), axis=0)
+    moved[:, index] = places
+    values = dual_values(problem, ratios, moved)
+    finite = np.isfinite(values)
+    return Curve(places[finite], values[finite], np.ones(int(finite.sum()), dtype=bool))
+
+
+def frontier_curve(
+    solution: du.Solution, ratios: du.LogRatios, levels: tuple[float, ...], one: Range, index: int
+) -> Curve:
+    """V(b) along the level of one concept, the others as asked for, over its range and on to the present level.
+
+    V is solved for at a few levels; between them runs the cubic with the right slopes, which are the multipliers.
+    """
+    problem, level = solution.problem, levels[index]
+    solves = _SOLVES_REVERSE if isinstance(problem, du.ReverseKL) else _SOLVES
+    spread = np.array([one.level(t) for t in np.linspace(0, 1, solves)])
+    if not min(one.little, one.much) <= level <= max(one.little, one.much):
+        ends = np.linspace(spread[-1] if one.position(level) == 1 else spread[0], level, 5)
+        spread = np.concatenate([spread, ends])
+    spread = np.unique(spread)
+    if problem.direction < 0:
+        spread = spread[::-1]  # from mild to severe, so that warm starts help
+    table = np.repeat(np.array([levels]), len(spread), axis=0)
+    table[:, index] = spread
+    # With one concept V is a straight line beyond the critical level: one solution there gives the rest.
+    enough = len(table)
+    if isinstance(problem, du.ForwardKL) and ratios.m == 1:
+        enough = min(enough, max(int(np.searchsorted(spread, critical_level(ratios, 0))) + 1, 2))
+    solutions = [] if solution.attained else _straight(problem, ratios, table, index)
+    if solutions:
+        spread, enough = spread[[0, -1]], 2
+    else:
+        solutions = _walk(problem, ratios, table[:enough])
+    if len(solutions) == enough < len(spread):
+        if solutions[-1].attained:
+            solutions += _walk(problem, ratios, table[enough:])
+        else:
+            spread = np.append(spread[:enough], spread[-1])
+            rest = float(solutions[-1].multipliers[0]) * (spread[-1] - spread[-2])
+            solutions.append(replace(solutions[-1], dual=solutions[-1].dual + rest))
+    if len(solutions) < 2:
+        return Curve(np.zeros(0), np.zeros(0), np.zeros(0, dtype=bool))
+    order = np.argsort(spread[: len(solutions)])
+    x = spread[order]
+    y = np.array([solutions[k].dual for k in order])
+    slopes = np.array([_slope(solutions[k], index) for k in order])
+    attained = np.array([solutions[k].attained for k in order], dtype=bool)
+    fine = np.geomspace(x[0], x[-1], _DRAWN) if one.log else np.linspace(x[0], x[-1], _DRAWN)
+    fine[0], fine[-1] = x[0], x[-1]
+    # A level between two is attained where the next more severe one is.
+    after = np.searchsorted(x, fine, side="left" if problem.direction > 0 else "right") - (problem.direction < 0)
+    return Curve(fine, CubicHermiteSpline(x, y, slopes)(fine), attained[np.clip(after, 0, len(x) - 1)])
+
+
+def _straight(problem: du.Problem, ratios: du.LogRatios, table: Array, index: int) -> list[du.Solution]:
+    """Solutions at both ends where V runs straight between them, as FU's may beyond what can be attained; else none.
+
+    V is convex: with the same slope at both ends it is a straight line.
+    """
+    if not isinstance(problem, du.ForwardKL) or ratios.m == 1:
+        return []
+    mildest = _walk(problem, ratios, table[:1])
+    if not mildest or mildest[0].attained:
+        return []
+    ends = mildest + _walk(problem, ratios, table[-1:])
+    slopes = [_slope(one, index) for one in ends]
+    return ends if len(ends) == 2 and abs(slopes[1] - slopes[0]) <= 1e-9 * abs(slopes[0]) else []
+
+
+def _slope(solution: du.Solution, index: int) -> float:
+    """dV/db of one level."""
+    return float(solution.problem.direction * solution.multipliers[index])
+
+
+def _walk(problem: du.Problem, ratios: du.LogRatios, table: Array) -> list[du.Solution]:
+    """Solutions up to the first row of levels that cannot be had."""
+    while len(table):
+        try:
+            return du.frontier(problem, ratios, table, _MISS)
+        except du.InfeasibleError as error:
+            failed = int(np.abs(table - error.levels).sum(axis=1).argmin())
+            table = table[:failed]
+    return []
