@@ -1,7 +1,7 @@
 r"""The one training loop: AdamW under a decaying rate, averaged iterates, checkpoints, exact resumption.
 
     theta_{k+1} = AdamW(theta_k, grad loss_k(theta_k)),    rate_k = rate · min(1, (k+1)/20) · (1 + cos(pi k/steps))/2
-    mean_{k+1}  = d_k mean_k + (1 - d_k) theta_{k+1},      d_k = min(0.98, (k+1)/(k+10))
+    mean_{k+1}  = d_j mean_k + (1 - d_j) theta_{k+1},      d_j = min(0.98, (j+1)/(j+10)),  j = k - start of the mean
 
 ``loss_k`` gets a generator of its own, made from the seed and ``k``: a step depends on the weights, the optimiser's
 memory and ``k``, on nothing else, so a run that was killed and resumed ends bit-equal on the same CPU. What delivers is
@@ -124,6 +124,7 @@ class Trainer:
         self.average = [parameter.detach().clone() for parameter in self.parameters]
         self.losses: list[float] = []
         self.done = 0
+        self.since = 0  # the step at which the mean began
         if checkpoint is not None:
             there = checkpoint.exists()
             if same(there) != there:
@@ -150,7 +151,8 @@ class Trainer:
                 if not bool(torch.isfinite(norm)):
                     raise FloatingPointError(f"the gradient at step {step} has norm {float(norm)}; {self._kept()}")
                 self.optimizer.step()
-                decay = min(0.98, (step + 1) / (step + 10))
+                age = step - self.since
+                decay = min(0.98, (age + 1) / (age + 10))
                 with torch.no_grad():
                     torch._foreach_lerp_(self.average, [parameter.data for parameter in self.parameters], 1 - decay)
                 self.losses.append(loss)
@@ -198,6 +200,10 @@ class Trainer:
         finally:
             self._put(present)
 
+    def average_anew(self) -> None:
+        """From here on the mean forgets what came before: for an objective that has just changed."""
+        self.since = self.done
+
     def finish(self) -> list[float]:
         """Put the averaged weights in place; returns the losses of all steps."""
         self._put(self.average)
@@ -221,7 +227,7 @@ class Trainer:
             # A parameter without a gradient so far (a frozen branch) has no memory yet.
             tensors |= {f"{index}.value": parameter.detach(), f"{index}.average": mean}
             tensors |= {f"{index}.{name}": memory[name] for name in ("exp_avg", "exp_avg_sq") if name in memory}
-        metadata = {"done": str(self.done), "losses": json.dumps(self.losses)}
+        metadata = {"done": str(self.done), "since": str(self.since), "losses": json.dumps(self.losses)}
         if self.state is not None:
             tensors |= {f"state.{name}": value for name, value in self.state.tensors().items()}
             metadata["state"] = json.dumps(self.state.data())
@@ -235,6 +241,7 @@ class Trainer:
         with safe_open(path, "pt") as file:
             metadata = file.metadata()
         tensors, self.done = load_file(path), int(metadata["done"])
+        self.since = int(metadata.get("since", 0))  # files of earlier versions do not say
         self.losses = json.loads(metadata["losses"])
         with torch.no_grad():
             for index, parameter in enumerate(self.parameters):

@@ -39,7 +39,7 @@ class Correction:
     instead, at ``integrated`` draws and ``noise_levels`` each.
     """
 
-    at: tuple[float, ...] = (0.4, 0.65)
+    at: tuple[float, ...] = (0.3, 0.5, 0.7)
     rounds: int = 4
     draws: int = 1000
     integrated: int = 256
@@ -69,7 +69,7 @@ class Correction:
 
         ends = sorted({max(1, round(share * settings.steps)) for share in self.at})
         rule = Asking(problem, known.ratios)
-        return Rounds(problem, rule, np.array(solution.multipliers), lambda lam: lam, measure, ends)
+        return Rounds(problem, rule, np.array(solution.multipliers), lambda lam: lam, measure, ends, anew=True)
 
 
 def trained_in(rounds: Rounds | None) -> dict[str, Any]:

@@ -42,6 +42,8 @@ class Rounds:
         rule, start, project: of the multipliers (m,).
         ends: optimiser steps done when each round ends, increasing. What the trainer's settings have beyond the last
             is trained at the multipliers that it leaves, and not measured.
+        anew: whether the mean of the weights starts again after each round: where multipliers move by much, a mean
+            that remembers the old ones is measured too late, and corrected twice.
         patience: see :func:`diffusion.methods.dual.settled`; None runs all steps.
 
     ``multipliers`` are for the objective to read, as plain numbers; ``pool`` is for tensors that the measurement leaves
@@ -57,8 +59,10 @@ class Rounds:
         measure: Measure,
         ends: Sequence[int],
         patience: int | None = None,
+        anew: bool = False,
     ) -> None:
         self.problem, self.measure, self.ends, self.patience = problem, measure, tuple(ends), patience
+        self.anew = anew
         self.loop = pd.PrimalDual(problem, self, rule, start, project)
         self.path: list[np.ndarray] = [self.loop.multipliers]
         self.seen: list[tuple[list[float], list[float]]] = []
@@ -80,6 +84,8 @@ class Rounds:
         while self.loop.rounds < len(self.ends) and not self._settled():
             self.loop.round()
             self.path.append(self.loop.multipliers)
+            if self.anew:
+                trainer.average_anew()
         if not self._settled():
             trainer.run()
 

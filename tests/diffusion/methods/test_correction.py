@@ -105,3 +105,30 @@ def test_moments_of_a_very_short_fit_are_not_taken_twice(denoiser, known, soluti
     rounds = BRIEF.of_fit(denoiser, known, solutions["likelihood"], Fit(steps=2))
     assert list(rounds.ends) == [1]
     assert isinstance(rounds.problem, du.Likelihood)
+
+
+def test_the_mean_starts_again_after_a_round(denoiser, known, solutions):
+    """Weights before the first correction have no part in what is delivered beyond the first tenth."""
+    from diffusion.methods.base import fit_adapters
+    from diffusion.training import Trainer
+
+    seen = []
+
+    class Spy:
+        def train(self, trainer: Trainer):
+            trainer.run(3)
+            before = [value.clone() for value in trainer.average]
+            trainer.average_anew()
+            trainer.run(4)
+            now = [p.detach().clone() for p in trainer.parameters]
+            seen.extend(zip(trainer.average, before, now, strict=True))
+
+    method = GuidanceDistillation(correction=None)
+    fit_adapters(
+        denoiser,
+        lambda _: method.objective(denoiser, known, solutions["likelihood"], SMALL),
+        SMALL,
+        train=Spy().train,
+    )
+    for mean, before, now in seen:
+        torch.testing.assert_close(mean, 0.1 * before + 0.9 * now)
