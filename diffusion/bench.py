@@ -155,18 +155,18 @@ def _one(
     witness: Witness | None,
     bar: Bar,
 ) -> dict[str, Any]:
-    """One run: ``values`` by quantity, or ``failed`` with the reason."""
+    """One run: ``values`` by quantity and the dual rounds, or ``failed`` with the reason."""
     remove_lora(denoiser)
     evaluation, prompts, pipeline = plan.evaluation, known.prompts, denoiser.pipeline
     wall, processor = time.monotonic(), time.process_time()
     strength: Strength = solution.guidance
     if name == GUIDED:
-        strength, _ = corrected_guidance(denoiser, known, solution, seed=seed, bar=bar)
+        strength, outcome = corrected_guidance(denoiser, known, solution, seed=seed, bar=bar)
     else:
         method: Method = METHODS[name]()
         try:
             with bar(f"{name}, seed {seed}", plan.fit.steps) as shown:
-                method.fit(denoiser, known, solution, replace(plan.fit, seed=seed), progress=shown.update)
+                outcome = method.fit(denoiser, known, solution, replace(plan.fit, seed=seed), progress=shown.update)
         except FloatingPointError as error:
             remove_lora(denoiser)
             return {"failed": str(error)}
@@ -200,7 +200,9 @@ def _one(
             values |= {f"{title}{which}": share for which, share in zip(names, shares, strict=True)}
     if witness is not None:
         values |= _witnessed(denoiser, known, witness, latents, wanted, evaluation)
-    return {"method": name, "seed": seed, "values": values | took}
+    rounds = {"multipliers": outcome.multipliers, "levels": outcome.levels, "standard errors": outcome.errors}
+    rounds = {what: np.asarray(value).tolist() for what, value in rounds.items()}
+    return {"method": name, "seed": seed, "values": values | took, "dual rounds": rounds}
 
 
 def _witnessed(
