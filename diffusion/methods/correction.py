@@ -35,13 +35,13 @@ class Correction:
 
     ``at``: shares of the steps of a fit, increasing, inside (0, 1): late enough that the network has followed, early
     enough that it can follow again. ``rounds``: measurements at most, for guidance.
-    ``draws``: of the network, for a Likelihood, whose levels are rare events; the KL problems integrate over noise
-    instead, at ``integrated`` draws and ``noise_levels`` each.
+    ``draws``: of the network, for a Likelihood, whose levels are rare events; left out, half as many as there are of q.
+    The KL problems integrate over noise instead, at ``integrated`` draws and ``noise_levels`` each.
     """
 
     at: tuple[float, ...] = (0.3, 0.5, 0.7)
     rounds: int = 4
-    draws: int = 1000
+    draws: int | None = None
     integrated: int = 256
     noise_levels: int = 20
 
@@ -49,13 +49,15 @@ class Correction:
         if not all(one < two for one, two in pairwise([0.0, *self.at, 1.0])):
             raise ValueError(f"at must be increasing shares of the steps between 0 and 1, got {self.at}")
         for name in ("rounds", "draws", "integrated", "noise_levels"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+            count = getattr(self, name)
+            if count is not None and count < 1:
+                raise ValueError(f"{name} must be at least 1, got {count}")
 
     def meter(
         self, denoiser: Denoiser, known: Survey, problem: du.Problem, seed: int, guided: Guided | None = None
     ) -> Meter:
-        count = self.draws if isinstance(problem, du.Likelihood) else self.integrated
+        rare = len(known.anchor) // 2 if self.draws is None else self.draws
+        count = rare if isinstance(problem, du.Likelihood) else self.integrated
         return Meter(denoiser, known, problem, count, self.noise_levels, seed, guided)
 
     def of_fit(self, denoiser: Denoiser, known: Survey, solution: du.Solution, settings: Fit) -> Rounds:

@@ -101,6 +101,13 @@ def test_counts_must_be_positive(name):
         Correction(**{name: 0})
 
 
+def test_rare_events_are_counted_on_half_as_many_draws_as_q_has(denoiser, known):
+    plain, counted = Correction(), Correction(draws=7)
+    assert plain.meter(denoiser, known, du.Likelihood([0.1, 0.1]), 0).count == len(known.anchor) // 2
+    assert counted.meter(denoiser, known, du.Likelihood([0.1, 0.1]), 0).count == 7
+    assert counted.meter(denoiser, known, du.ForwardKL([1.0, 1.0]), 0).count == plain.integrated
+
+
 def test_moments_of_a_very_short_fit_are_not_taken_twice(denoiser, known, solutions):
     rounds = BRIEF.of_fit(denoiser, known, solutions["likelihood"], Fit(steps=2))
     assert list(rounds.ends) == [1]
