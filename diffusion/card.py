@@ -118,7 +118,7 @@ def rounds_table(outcome: Outcome) -> list[str]:
     for index, (level, error) in enumerate(zip(outcome.levels, outcome.errors, strict=True)):
         seen = ", ".join(f"{mean:.4g} ± {stderr:.2g}" for mean, stderr in zip(level, error, strict=True))
         lines.append(f"| {index + 1} | {_numbers(outcome.multipliers[index])} | {seen} |")
-    return [*lines, f"| then | {_numbers(outcome.multipliers[-1])} | |"]
+    return [*lines, f"| next | {_numbers(outcome.multipliers[-1])} | |"]
 
 
 def _shown(name: str, whole: bool) -> str:

@@ -27,6 +27,9 @@ from .parallel import WHOLE, Part, agree, average, is_main, same, world
 from .precision import PRECISIONS, checkpointed, in_precision
 from .trackers import log
 
+# Share of the peak rate for steps beyond the settings' number, which correct what the fit has missed.
+AFTER = 0.1
+
 Progress = Callable[[int], object]
 
 
@@ -142,8 +145,8 @@ class Trainer:
         settings = self.settings
         with checkpointed(self.network, settings.gradient_checkpointing):
             for step in range(self.done, settings.steps if until is None else until):
-                rate = settings.peak_rate * min(1.0, (step + 1) / 20)
-                rate *= 0.5 * (1 + math.cos(math.pi * step / settings.steps))
+                decayed = 0.5 * (1 + math.cos(math.pi * step / settings.steps)) if step < settings.steps else AFTER
+                rate = settings.peak_rate * min(1.0, (step + 1) / 20) * decayed
                 for group in self.optimizer.param_groups:
                     group["lr"] = rate
                 loss, terms = self._gradient(step)

@@ -35,8 +35,7 @@ class Outcome:
     ``multipliers``: (k + 1, m), before each of k dual rounds and after the last; (1, m) for methods without rounds, NaN
     for those that have none.
     ``levels``, ``errors``: (k, m) estimates of the constrained functionals in each round and their standard errors;
-    where the last round ends with the fit (:class:`PrimalDual`, :class:`ForgetImages`) the last row is of the weights
-    that were delivered.
+    the last row is of the weights that were delivered.
     """
 
     losses: list[float]

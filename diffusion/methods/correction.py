@@ -25,6 +25,7 @@ from ..parallel import same
 from ..training import Fit
 from .asking import Asking
 from .base import Outcome
+from .dual import met
 from .levels import Meter
 from .rounds import Rounds
 
@@ -34,12 +35,15 @@ class Correction:
     """When levels are measured, and on how much.
 
     ``at``: shares of the steps of a fit, increasing, inside (0, 1): late enough that the network has followed, early
-    enough that it can follow again. ``rounds``: measurements at most, for guidance.
+    enough that it can follow again. ``extra``: rounds at most after the last step, of an eighth of the steps each at a
+    tenth of the rate, as long as a level is missed by more than one standard error. ``rounds``: measurements at most,
+    for guidance.
     ``draws``: of the network, for a Likelihood, whose levels are rare events; left out, half as many as there are of q.
     The KL problems integrate over noise instead, at ``integrated`` draws and ``noise_levels`` each.
     """
 
     at: tuple[float, ...] = (0.3, 0.5, 0.7)
+    extra: int = 3
     rounds: int = 4
     draws: int | None = None
     integrated: int = 256
@@ -48,6 +52,8 @@ class Correction:
     def __post_init__(self) -> None:
         if not all(one < two for one, two in pairwise([0.0, *self.at, 1.0])):
             raise ValueError(f"at must be increasing shares of the steps between 0 and 1, got {self.at}")
+        if self.extra < 0:
+            raise ValueError(f"extra must be at least 0, got {self.extra}")
         for name in ("rounds", "draws", "integrated", "noise_levels"):
             count = getattr(self, name)
             if count is not None and count < 1:
@@ -69,9 +75,11 @@ class Correction:
             found = meter.measure(round_)
             return found.levels, found.errors
 
-        ends = sorted({max(1, round(share * settings.steps)) for share in self.at})
-        rule = Asking(problem, known.ratios)
-        return Rounds(problem, rule, np.array(solution.multipliers), lambda lam: lam, measure, ends, anew=True)
+        steps = settings.steps
+        ends = sorted({*(max(1, round(share * steps)) for share in self.at), steps})
+        further = [steps + max(1, steps // 8) * (k + 1) for k in range(self.extra)]
+        start, rule = np.array(solution.multipliers), Asking(problem, known.ratios)
+        return Rounds(problem, rule, start, lambda lam: lam, measure, [*ends, *further], enough=len(ends), anew=True)
 
 
 def trained_in(rounds: Rounds | None) -> dict[str, Any]:
@@ -144,12 +152,11 @@ def corrected_guidance(
             guided.trace.steps.clear()
             levels.append(level)
             errors.append(error)
-            slack = problem.slack(level)
-            met = bool(((slack >= -error) & ((slack <= error) | (lam <= 0))).all())
-            if not met:
-                lam = rule.update(lam, -slack)
+            done = met(problem, level, error, lam)
+            if not done:
+                lam = rule.update(lam, -problem.slack(level))
             path.append(lam)
-            shown.update(correction.rounds - round_ if met else 1)
-            if met:
+            shown.update(correction.rounds - round_ if done else 1)
+            if done:
                 break
     return strength, Outcome([], np.array(path), np.array(levels), np.array(errors))

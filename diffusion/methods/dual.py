@@ -53,6 +53,12 @@ def newton_scale(problem: du.Problem, ratios: du.LogRatios, multipliers: np.ndar
     return np.where(usable, 1 / np.where(usable, curvature, 1.0), own)
 
 
+def met(problem: du.Problem, levels: np.ndarray, errors: np.ndarray, multipliers: np.ndarray) -> bool:
+    """Whether levels (m,) are those asked for within one standard error; without a price they may be beyond."""
+    slack = problem.slack(levels)
+    return bool(((slack >= -errors) & ((slack <= errors) | (multipliers <= 0))).all())
+
+
 def settled(slacks: np.ndarray, errors: np.ndarray, multipliers: np.ndarray, patience: int) -> bool:
     """Whether the last ``patience`` rounds met all levels, and stood still.
 

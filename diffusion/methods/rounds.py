@@ -21,7 +21,7 @@ from ..parallel import same
 from ..trackers import log_round
 from ..training import Trainer
 from .base import Outcome
-from .dual import settled
+from .dual import met, settled
 
 # The number of a round to levels (m,) and their standard errors (m,) of the network as it then stands.
 Measure = Callable[[int], tuple[np.ndarray, np.ndarray]]
@@ -42,6 +42,7 @@ class Rounds:
         rule, start, project: of the multipliers (m,).
         ends: optimiser steps done when each round ends, increasing. What the trainer's settings have beyond the last
             is trained at the multipliers that it leaves, and not measured.
+        enough: rounds after which the run ends as soon as every level is met within one standard error.
         anew: whether the mean of the weights starts again after each round: where multipliers move by much, a mean
             that remembers the old ones is measured too late, and corrected twice.
         patience: see :func:`diffusion.methods.dual.settled`; None runs all steps.
@@ -59,10 +60,11 @@ class Rounds:
         measure: Measure,
         ends: Sequence[int],
         patience: int | None = None,
+        enough: int | None = None,
         anew: bool = False,
     ) -> None:
         self.problem, self.measure, self.ends, self.patience = problem, measure, tuple(ends), patience
-        self.anew = anew
+        self.enough, self.anew = enough, anew
         self.loop = pd.PrimalDual(problem, self, rule, start, project)
         self.path: list[np.ndarray] = [self.loop.multipliers]
         self.seen: list[tuple[list[float], list[float]]] = []
@@ -81,7 +83,7 @@ class Rounds:
     def train(self, trainer: Trainer) -> None:
         """All rounds, and the steps that are left after them; the trainer is not finished."""
         self.trainer = trainer
-        while self.loop.rounds < len(self.ends) and not self._settled():
+        while self.loop.rounds < len(self.ends) and not self._settled() and not self._enough():
             self.loop.round()
             self.path.append(self.loop.multipliers)
             if self.anew:
@@ -104,6 +106,12 @@ class Rounds:
         levels, errors = self._seen()
         slacks = np.array([self.problem.slack(row) for row in levels])
         return settled(slacks, errors, np.array(self.path[:-1]), self.patience)
+
+    def _enough(self) -> bool:
+        if self.enough is None or self.loop.rounds < self.enough:
+            return False
+        levels, errors = self._seen()
+        return met(self.problem, levels[-1], errors[-1], self.path[-2])
 
     # -- the player -----------------------------------------------------------------------------------------------
 

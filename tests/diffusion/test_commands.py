@@ -178,7 +178,7 @@ def test_bench_goes_on_where_it_stopped(monkeypatch, capsys, place, tmp_path):
     table = json.loads((tmp_path / "out" / "bench.json").read_text(encoding="utf-8"))["rows"]
     assert set(table) == {"no training", "tilted"}
     rounds = json.loads(kept)["dual rounds"]
-    assert len(rounds["levels"]) == len(rounds["multipliers"]) - 1 == 1  # a fit of two steps has one moment
+    assert len(rounds["levels"]) == len(rounds["multipliers"]) - 1 == 2  # one moment of a fit of two steps, and its end
     assert "cost" in table["tilted"]
     out = run(monkeypatch, capsys, *words, "--method", "neggrad")
     assert (tmp_path / "out" / "tilted-0.json").read_text(encoding="utf-8") == kept

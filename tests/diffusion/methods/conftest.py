@@ -27,7 +27,7 @@ LEVELS = {
 
 
 # What a fit measures of itself, on draws that are few enough for a test.
-BRIEF = Correction(at=(0.4, 0.65), rounds=2, draws=6, integrated=4, noise_levels=2)
+BRIEF = Correction(at=(0.4, 0.65), extra=0, rounds=2, draws=6, integrated=4, noise_levels=2)
 
 
 def made(name):

@@ -1,5 +1,7 @@
 """Dual steps on measured levels, for fits that go by a solution and for guidance without any fit."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -20,8 +22,8 @@ KINDS = ("forward", "likelihood", "reverse")
 def test_multipliers_move_between_the_steps_of_a_fit(method, kind, denoiser, known, solutions):
     outcome = method(correction=BRIEF).fit(denoiser, known, solutions[kind], SMALL)
     assert len(outcome.losses) == SMALL.steps
-    assert outcome.multipliers.shape == (3, 2)
-    assert outcome.levels.shape == outcome.errors.shape == (2, 2)
+    assert outcome.multipliers.shape == (4, 2)  # two moments, the end, and what would come next
+    assert outcome.levels.shape == outcome.errors.shape == (3, 2)
     np.testing.assert_array_equal(outcome.multipliers[0], solutions[kind].multipliers)
     assert not np.array_equal(outcome.multipliers[0], outcome.multipliers[-1])
     moved = adapters(denoiser)
@@ -30,6 +32,20 @@ def test_multipliers_move_between_the_steps_of_a_fit(method, kind, denoiser, kno
     assert plain.losses[0] == outcome.losses[0]  # the first step is before any correction
     assert plain.losses[-1] != outcome.losses[-1]
     assert not same(moved, adapters(denoiser))
+
+
+@pytest.mark.parametrize("reached", [False, True])
+def test_rounds_go_on_after_the_last_step_until_levels_are_met(reached, denoiser, known, solutions, monkeypatch):
+    from diffusion.methods.levels import Measured
+
+    problem = solutions["likelihood"].problem.bind(known.ratios)
+    level = problem.levels * (1.0 if reached else 1.5)
+    monkeypatch.setattr(Meter, "measure", lambda *_: Measured(level, np.full(2, 1e-4), known.anchor))
+    method = GuidanceDistillation(correction=replace(BRIEF, extra=2))
+    outcome = method.fit(denoiser, known, solutions["likelihood"], SMALL)
+    assert len(outcome.losses) == SMALL.steps + (0 if reached else 2)
+    assert len(outcome.levels) == (3 if reached else 5)
+    assert np.isfinite(outcome.losses).all()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -110,7 +126,7 @@ def test_rare_events_are_counted_on_half_as_many_draws_as_q_has(denoiser, known)
 
 def test_moments_of_a_very_short_fit_are_not_taken_twice(denoiser, known, solutions):
     rounds = BRIEF.of_fit(denoiser, known, solutions["likelihood"], Fit(steps=2))
-    assert list(rounds.ends) == [1]
+    assert list(rounds.ends) == [1, 2]
     assert isinstance(rounds.problem, du.Likelihood)
 
 
