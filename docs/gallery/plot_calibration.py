@@ -26,10 +26,11 @@ from diffusion.digits import load_digits
 from diffusion.digits.data import enlarge
 from diffusion.digits.witness import prompts_for
 from diffusion.draws import encode
+from diffusion.known import Budget
 from diffusion.metrics import calibration
 from diffusion.models import denoiser_of, load_pipeline
 from diffusion.ratios import elbo_differences, head_ratios, posterior
-from diffusion.survey import Budget, survey
+from diffusion.survey import survey
 from toy import plots, studies
 
 disable_progress_bar()

@@ -16,12 +16,12 @@ from diffusion.api import is_digits, method_of, prompts_of
 from diffusion.concepts import Concept, Examples
 from diffusion.draws import draw
 from diffusion.evaluation import Evaluation
+from diffusion.known import Budget
 from diffusion.methods import ESD, METHODS, PrimalDual, Tilted
 from diffusion.models import denoiser_of, load_pipeline
 from diffusion.pictures import read_pictures
 from diffusion.proposals import propose
 from diffusion.run import guided_draws
-from diffusion.survey import Budget
 from diffusion.training import Fit
 
 from . import families

@@ -13,7 +13,7 @@ pytest.importorskip("typer")
 from diffusers import DDPMPipeline
 
 from diffusion import bench, cli, cli_options, methods
-from diffusion.survey import Budget
+from diffusion.known import Budget
 
 from . import families
 from .families import build

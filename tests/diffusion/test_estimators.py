@@ -12,11 +12,12 @@ from diffusion.asked import levels
 from diffusion.cache import Cache
 from diffusion.certificate import to_json
 from diffusion.estimators import compare, reliability
+from diffusion.known import Budget
 from diffusion.meanings import level_table
 from diffusion.metrics import calibration
 from diffusion.models import denoiser_of
 from diffusion.ratios import elbos
-from diffusion.survey import Budget, survey
+from diffusion.survey import survey
 
 from . import families
 from .families import build

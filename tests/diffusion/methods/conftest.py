@@ -10,10 +10,10 @@ import duality as du
 from diffusion.concepts import Concept, Prompts
 from diffusion.digits import wordings
 from diffusion.head import ContrastHead
+from diffusion.known import Budget, Survey
 from diffusion.lora import ADAPTER
 from diffusion.methods import METHODS, Correction
 from diffusion.models import denoiser_of
-from diffusion.survey import Budget, Survey
 from diffusion.training import Fit
 
 from .. import families
