@@ -18,11 +18,7 @@ from .cache import Cache, fingerprint
 from .concepts import Prompts
 from .draws import draw
 from .head import DROPPED, ContrastHead, log_snr, noised_features, train_head
-from .known import Bar as Bar
-from .known import Budget as Budget
-from .known import Survey as Survey
-from .known import progress_bar as progress_bar
-from .known import training_rows
+from .known import Bar, Budget, Survey, progress_bar, training_rows
 from .metrics import Calibration, calibration
 from .models import Denoiser
 from .priors import mixture_priors, unlabelled_prior

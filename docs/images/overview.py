@@ -18,8 +18,9 @@ import toy
 from diffusion.digits.witness import DigitsWitness, prompts_for
 from diffusion.draws import decode, draw
 from diffusion.guidance import Guided
+from diffusion.known import Budget
 from diffusion.models import denoiser_of, load_pipeline
-from diffusion.survey import Budget, survey
+from diffusion.survey import survey
 from toy import plots, studies
 
 LEVEL, DRAWS, SHOWN, COLUMNS = 0.01, 800, 98, 14
