@@ -33,12 +33,13 @@ from torch import Tensor
 
 from .batches import Batches, with_kept
 from .concepts import Prompts
+from .fitting import fit_adapters
 from .guidance import Guided, Strength
 from .head import Bottleneck, ContrastHead, log_snr, pooled
 from .lora import ADAPTER as ADAPTER
 from .lora import add_lora as add_lora
-from .lora import add_student, teacher
 from .lora import save_lora as save_lora
+from .lora import teacher
 from .models import Denoiser, rows
 from .parallel import WHOLE, Part
 from .training import Fit as Fit
@@ -95,10 +96,9 @@ def fit_lora(
     ``strength``: the solution's guidance, for the share ``beta`` in [0, 1] of the correction that is taken from it;
     left out, or for a pipeline without prompts, all of it is taken from the draws.
     ``weights``: those (n,) of the present step, where they move; those of the material decide how often draws are seen.
-    ``state``, ``train``: see :func:`diffusion.methods.base.fit_adapters`.
+    ``state``, ``train``: see :func:`diffusion.fitting.fit_adapters`.
     The checkpoint is written every ``every`` steps and holds all that the rest of the run depends on.
     """
-    parameters = add_student(denoiser, settings.rank, settings.seed)
     # Importance sampling: w - wbar is large where w is unusual (the concept's draws), so those are looked at as often
     # as all others together, at a weight that leaves the loss's mean as it is.
     unusual = (material.weights - material.weights.mean()).abs().double() + 1e-12
@@ -148,15 +148,13 @@ def fit_lora(
             loss = blended(loss, f[:n], goal, beta)
         return with_kept(loss, f, said, n)
 
-    trainer = Trainer(
-        denoiser.network,
-        parameters,
-        objective,
+    return fit_adapters(
+        denoiser,
+        lambda _parameters: objective,
         settings,
         checkpoint=checkpoint,
         every=every,
         progress=progress,
         state=state,
+        train=train,
     )
-    train(trainer)
-    return trainer.finish()

@@ -10,21 +10,18 @@ under their prompts, is what keeps them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from torch import nn
 
 import duality as du
 
 from ..batches import Batches
 from ..known import Survey
-from ..lora import add_student
 from ..models import Denoiser
-from ..training import Fit, Objective, Progress, Stateful, Trainer
+from ..training import Fit, Progress
 from .images import Images
 
 
@@ -82,34 +79,3 @@ def batches_of(denoiser: Denoiser, known: Survey, settings: Fit, power: float = 
     """Draws of the anchor's law and of the retained prompts, as surveyed; ``power`` of noise levels, see Batches."""
     latents, prompts = known.retained
     return Batches(denoiser, known.prompts, known.anchor, latents, prompts, settings, power=power)
-
-
-def fit_adapters(
-    denoiser: Denoiser,
-    objective: Callable[[list[nn.Parameter]], Objective],
-    settings: Fit,
-    *,
-    targets: Sequence[str] | None = None,
-    checkpoint: Path | None = None,
-    every: int = 100,
-    progress: Progress | None = None,
-    state: Stateful | None = None,
-    train: Callable[[Trainer], None] = Trainer.run,
-) -> list[float]:
-    """A fresh student, the objective made from their parameters, all steps, averages in place; returns the losses.
-
-    ``train`` takes the steps, where something is to happen between them; ``state`` is what it keeps.
-    """
-    parameters = add_student(denoiser, settings.rank, settings.seed, targets)
-    trainer = Trainer(
-        denoiser.network,
-        parameters,
-        objective(parameters),
-        settings,
-        checkpoint=checkpoint,
-        every=every,
-        progress=progress,
-        state=state,
-    )
-    train(trainer)
-    return trainer.finish()

@@ -29,11 +29,12 @@ from torch import Tensor, nn
 import duality as du
 
 from ..batches import spread_levels
+from ..fitting import fit_adapters
 from ..known import Survey
 from ..models import Denoiser
 from ..parallel import WHOLE, Part
 from ..training import Fit, Objective, Progress
-from .base import Outcome, fit_adapters
+from .base import Outcome
 from .images import Images, gained
 from .mixture import Mixed, mixed
 from .sets import Noised, SetBatches, Sets

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -83,25 +83,35 @@ class Correction:
 
 
 def trained_in(rounds: Rounds | None) -> dict[str, Any]:
-    """How a trainer is run in rounds, and what it saves of them: arguments of :func:`.base.fit_adapters`."""
+    """How a trainer is run in rounds and what it saves of them, for :func:`diffusion.fitting.fit_adapters`."""
     return {} if rounds is None else {"state": rounds, "train": rounds.train}
+
+
+class Holder(Protocol):
+    """Whoever has multipliers (m,): a solution, rounds."""
+
+    @property
+    def multipliers(self) -> np.ndarray: ...
+
+
+@dataclass
+class Held:
+    """Multipliers by themselves."""
+
+    multipliers: np.ndarray
 
 
 class Moving:
     """What a solution says at multipliers (m,) that move: log weights of draws, and strengths of guidance."""
 
-    def __init__(self, known: Survey, solution: du.Solution, rounds: Rounds | None) -> None:
-        self.problem, self.values, self.solution = solution.problem.bind(known.ratios), known.values.double(), solution
-        self.rounds = rounds
+    def __init__(self, known: Survey, problem: du.Problem, holder: Holder) -> None:
+        """``holder``: whose multipliers count; those of a solution stay where they are."""
+        self.problem, self.values, self.holder = problem.bind(known.ratios), known.values.double(), holder
         self._at: tuple[np.ndarray, Tensor] | None = None
 
     @property
-    def multipliers(self) -> np.ndarray:
-        return self.solution.multipliers if self.rounds is None else self.rounds.multipliers
-
-    @property
     def natural(self) -> np.ndarray:
-        return self.solution.natural if self.rounds is None else np.asarray(self.problem.natural(self.multipliers))
+        return np.asarray(self.problem.natural(self.holder.multipliers))
 
     @property
     def log_weights(self) -> Tensor:
@@ -136,14 +146,11 @@ def corrected_guidance(
     """
     correction = correction or Correction()
     problem = solution.problem.bind(known.ratios)
-    rule, lam = Asking(problem, known.ratios), np.array(solution.multipliers)
-    path, levels, errors = [lam], list[np.ndarray](), list[np.ndarray]()
+    rule, held = Asking(problem, known.ratios), Held(np.array(solution.multipliers))
+    path, levels, errors = [held.multipliers], list[np.ndarray](), list[np.ndarray]()
 
-    def strength(rho: Tensor) -> Tensor:
-        natural = np.asarray(problem.natural(lam))
-        return problem.strengths(rho, torch.tensor(natural, dtype=rho.dtype, device=rho.device))
-
-    guided = Guided(denoiser, known.prompts, known.head, strength, LIMIT)
+    moving = Moving(known, problem, held)
+    guided = Guided(denoiser, known.prompts, known.head, moving.strength, LIMIT)
     meter = correction.meter(denoiser, known, problem, seed, guided)
     with bar("levels under guidance", correction.rounds) as shown:
         for round_ in range(correction.rounds):
@@ -152,11 +159,11 @@ def corrected_guidance(
             guided.trace.steps.clear()
             levels.append(level)
             errors.append(error)
-            done = met(problem, level, error, lam)
+            done = met(problem, level, error, held.multipliers)
             if not done:
-                lam = rule.update(lam, -problem.slack(level))
-            path.append(lam)
+                held.multipliers = rule.update(held.multipliers, -problem.slack(level))
+            path.append(held.multipliers)
             shown.update(correction.rounds - round_ if done else 1)
             if done:
                 break
-    return strength, Outcome([], np.array(path), np.array(levels), np.array(errors))
+    return moving.strength, Outcome([], np.array(path), np.array(levels), np.array(errors))

@@ -21,12 +21,13 @@ from torch import Tensor
 import duality as du
 
 from ..batches import spread_levels
+from ..fitting import fit_adapters
 from ..known import Survey
 from ..lora import teacher
 from ..models import Denoiser, add_noise, repeat, rows
 from ..parallel import WHOLE, Part
 from ..training import Fit, Objective, Progress
-from .base import Outcome, fit_adapters
+from .base import Outcome
 
 CROSS_ATTENTION = ("attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0")
 

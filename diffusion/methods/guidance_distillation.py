@@ -22,13 +22,14 @@ from torch import Tensor
 
 import duality as du
 
+from ..fitting import fit_adapters
 from ..guidance import LIMIT, Guided
 from ..known import Survey
 from ..lora import teacher
 from ..models import Denoiser, rows
 from ..parallel import WHOLE, Part
 from ..training import Fit, Objective, Progress
-from .base import Outcome, batches_of, fit_adapters
+from .base import Outcome, batches_of
 from .correction import Correction, Moving, trained_in
 from .rounds import Rounds
 
@@ -48,7 +49,8 @@ class GuidanceDistillation:
     ) -> Objective:
         """The loss of one step; the adapters must be on the network."""
         batches = batches_of(denoiser, known, settings)
-        guided = Guided(denoiser, known.prompts, known.head, Moving(known, solution, rounds).strength, self.limit)
+        moving = Moving(known, solution.problem, rounds or solution)
+        guided = Guided(denoiser, known.prompts, known.head, moving.strength, self.limit)
 
         def objective(_step: int, generator: torch.Generator, part: Part = WHOLE) -> Tensor:
             batch = batches(generator).part(part)

@@ -41,7 +41,7 @@ class Tilted:
         progress: Progress | None = None,
     ) -> Outcome:
         rounds = self.correction.of_fit(denoiser, known, solution, settings) if self.correction else None
-        moving = Moving(known, solution, rounds)
+        moving = Moving(known, solution.problem, rounds or solution)
 
         def largest() -> float:
             # ReverseKL's weights have no bound of their own: the largest among the draws is their unit.

@@ -51,7 +51,7 @@ def test_rounds_go_on_after_the_last_step_until_levels_are_met(reached, denoiser
 @pytest.mark.parametrize("kind", KINDS)
 def test_moving_starts_as_the_solution(kind, known, solutions):
     solution = solutions[kind]
-    moving = Moving(known, solution, None)
+    moving = Moving(known, solution.problem, solution)
     rho = known.values.double()
     torch.testing.assert_close(moving.log_weights, solution.log_weight(rho))
     torch.testing.assert_close(moving.strength(rho), solution.guidance(rho))
@@ -132,7 +132,7 @@ def test_moments_of_a_very_short_fit_are_not_taken_twice(denoiser, known, soluti
 
 def test_the_mean_starts_again_after_a_round(denoiser, known, solutions):
     """Weights before the first correction have no part in what is delivered beyond the first tenth."""
-    from diffusion.methods.base import fit_adapters
+    from diffusion.fitting import fit_adapters
     from diffusion.training import Trainer
 
     seen = []
