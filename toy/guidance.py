@@ -44,9 +44,13 @@ def guided_score(
     """
     base = pretrained.noised(alpha_bar)
     parts = [part.noised(alpha_bar) for part in unlearn]
-    score = base.score(x)
-    differences = np.stack([score - part.score(x) for part in parts], axis=-2)
-    return score + np.einsum("...m,...md->...d", strengths(log_ratios_at(base, parts, x)), differences)
+    scores = np.stack([part.score(x) for part in parts], axis=-2)
+    return away(base.score(x), scores, strengths(log_ratios_at(base, parts, x)))
+
+
+def away(score: Array, scores: Array, strengths: Array) -> Array:
+    """score_q + sum_i k_i (score_q - score_i), from (..., d), (..., m, d) and (..., m)."""
+    return np.asarray(score + np.einsum("...m,...md->...d", strengths, score[..., None, :] - scores))
 
 
 def rules(answer: ToySolution) -> dict[str, Strengths]:

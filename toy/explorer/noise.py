@@ -87,7 +87,7 @@ class Noised(NamedTuple):
 
     def guided(self, strengths: Array) -> Array:
         """score_q + sum_i k_i (score_q - score_i), (..., m) -> (..., 2)."""
-        return np.asarray(self.base + np.einsum("...m,...md->...d", strengths, self.base[..., None, :] - self.scores))
+        return guidance.away(self.base, self.scores, strengths)
 
     def minus(self, factors: Array) -> Array:
         """score_q - sum_i f_i score_i: the density likelihood is no function of the ratio, so this is no k(rho).
