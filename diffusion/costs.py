@@ -93,7 +93,7 @@ def rows(batch: int | None, steps: int, cache_folder: Path) -> dict[str, Callabl
 
     import duality as du
 
-    from .api import prompts_of
+    from .api import prompts_of, without_correction
     from .cache import Cache, fingerprint
     from .known import Budget
     from .lora import add_lora
@@ -143,7 +143,10 @@ def rows(batch: int | None, steps: int, cache_folder: Path) -> dict[str, Callabl
         return lambda clock: method.fit(denoiser, images, 1.0, settings, progress=clock)
 
     methods = {name: make() for name, make in METHODS.items()}
-    methods["primal-dual"] = PrimalDual(inner=settings.steps)  # one round: no draws between steps
+    # No draws between the steps: one round, and no corrections.
+    methods["primal-dual"] = PrimalDual(inner=settings.steps)
+    for name in ("tilted", "guidance"):
+        methods[name] = without_correction(methods[name])
     made: dict[str, Callable[[], Callable[[_Clock], Any]]] = {
         "bare pass, all weights": lambda: bare(False),
         "bare pass, LoRA": lambda: bare(True),

@@ -4,7 +4,7 @@ r"""Copies and quality, in the feature space of a network trained on real digits
     KID          k(h, h') = (<h, h'>/d + 1)^3,    E k(X, X') + E k(Y, Y') - 2 E k(X, Y), unbiased
 
 h (d,) the judge network's penultimate features in units of their root mean square over the real training digits, hbar
-their mean over these.
+their mean over these. Pictures y are given; a standard error is of the draws X.
 
 Source: Binkowski et al., Demystifying MMD GANs (ICLR 2018), for KID; Pizzi et al., SSCD (CVPR 2022), whose similarity
 plays this part for photographs.
@@ -62,31 +62,49 @@ class Distance:
         return f"{self.value:.4f} ± {self.stderr:.4f}"
 
 
-def kid(x: Array, y: Array) -> Distance:
-    """KID between features (n, d) and (k, d); the standard error is that of the U-statistic's linear part.
+def kid(x: Array, y: Array, kept: NDArray[np.bool_] | None = None) -> Distance:
+    """KID between the law of draws with features (n, d) and given pictures with features (k, d).
 
-    Raises ``ValueError`` with fewer than two rows in either.
+    ``kept`` (n,): the draws that count, where not all do; a law given that they do is compared then. The standard error
+    is that of the U-statistic's linear part, by the draws: y is no sample of anything. Raises ``ValueError`` with fewer
+    than two rows in either.
     """
-    value, of_x, of_y = _influences(x, y)
-    return Distance(value, float(np.sqrt(of_x.var(ddof=1) / len(x) + of_y.var(ddof=1) / len(y))))
+    value, influence = _influence(x, y, kept)
+    return Distance(value, float(influence.std(ddof=1) / np.sqrt(len(x))))
 
 
-def kid_change(before: Array, after: Array, y: Array) -> Distance:
+def kid_change(
+    before: Array,
+    after: Array,
+    y: Array,
+    kept_before: NDArray[np.bool_] | None = None,
+    kept_after: NDArray[np.bool_] | None = None,
+) -> Distance:
     """``KID(after, y) - KID(before, y)``: rows of before and after (n, d) are paired, and y (k, d) is the same."""
-    one, of_before, with_before = _influences(before, y)
-    two, of_after, with_after = _influences(after, y)
-    spread = (of_after - of_before).var(ddof=1) / len(before) + (with_after - with_before).var(ddof=1) / len(y)
-    return Distance(two - one, float(np.sqrt(spread)))
+    one, of_before = _influence(before, y, kept_before)
+    two, of_after = _influence(after, y, kept_after)
+    return Distance(two - one, float((of_after - of_before).std(ddof=1) / np.sqrt(len(before))))
 
 
-def _influences(x: Array, y: Array) -> tuple[float, Array, Array]:
-    """KID, and what each row of x (n,) and of y (k,) contributes to its first-order error."""
-    n, k, d = len(x), len(y), x.shape[1]
+def _influence(x: Array, y: Array, kept: NDArray[np.bool_] | None) -> tuple[float, Array]:
+    """KID, and what each row of x (n,) contributes to its first-order error."""
+    mask = np.ones(len(x), bool) if kept is None else kept
+    some = x[mask]
+    n, k, d = len(some), len(y), x.shape[1]
     if min(n, k) < 2:
         raise ValueError(f"x and y must hold at least two draws each, got {n} and {k}")
-    xx, yy, xy = ((a @ b.T / d + 1) ** 3 for a, b in ((x, x), (y, y), (x, y)))
-    np.fill_diagonal(xx, 0.0)
-    np.fill_diagonal(yy, 0.0)
-    within_x, within_y = xx.sum(1) / (n - 1), yy.sum(1) / (k - 1)
-    value = float(within_x.mean() + within_y.mean() - 2 * xy.mean())
-    return value, 2 * (within_x - xy.mean(1)), 2 * (within_y - xy.mean(0))
+
+    def mean_kernel(a: Array, b: Array) -> Array:
+        rows = [((a[i : i + 512] @ b.T / d + 1) ** 3).mean(1) for i in range(0, len(a), 512)]
+        return np.concatenate(rows)
+
+    def within(a: Array) -> Array:  # without the pairs of a row and itself
+        count = len(a)
+        return (count * mean_kernel(a, a) - ((a * a).sum(1) / d + 1) ** 3) / (count - 1)
+
+    of_x, to_y = within(some), mean_kernel(some, y)
+    value = float(of_x.mean() + within(y).mean() - 2 * to_y.mean())
+    influence = np.zeros(len(x))
+    witness = of_x - to_y
+    influence[mask] = 2 * (witness - witness.mean()) * len(x) / n
+    return value, influence

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..methods.base import Outcome
@@ -20,13 +22,16 @@ NEVER = 0.999  # a copy is more similar to its image than this part of what the 
 @dataclass(frozen=True)
 class Reading:
     """Of n draws: ``largest`` (8,) similarity to each image and ``nearest`` (8,), the draw that has it; ``each`` (8,)
-    share of draws above each image's threshold, ``copies`` above any; KID to held-out real digits."""
+    share of draws above each image's threshold; ``copied`` (n,) whether a draw is above any, ``copies`` how many."""
 
     largest: Array
     nearest: np.ndarray
     each: Array
-    copies: Frequency
-    quality: Distance
+    copied: NDArray[np.bool_]
+
+    @property
+    def copies(self) -> Frequency:
+        return frequency(self.copied)
 
 
 def thresholds(reference: Tensor, planted: Tensor) -> Array:
@@ -34,12 +39,11 @@ def thresholds(reference: Tensor, planted: Tensor) -> Array:
     return np.asarray(np.quantile(similarity(features(reference), features(planted)), NEVER, axis=0))
 
 
-def reading(drawn: Tensor, planted: Tensor, real: Tensor, threshold: Array) -> Reading:
-    """Of draws (n, 1, 8, 8); ``real`` are held-out digits."""
+def reading(drawn: Tensor, planted: Tensor, threshold: Array) -> Reading:
+    """Of draws (n, 1, 8, 8), by thresholds (8,)."""
     near = similarity(features(drawn), features(planted))
     above = near > threshold
-    quality = kid(features(drawn), features(real))
-    return Reading(near.max(0), near.argmax(0), above.mean(0), frequency(above.any(1)), quality)
+    return Reading(near.max(0), near.argmax(0), above.mean(0), np.asarray(above.any(1)))
 
 
 def _shades(pictures: Tensor) -> list[list[list[int]]]:
@@ -57,16 +61,19 @@ def as_json(
     outcomes: Mapping[str, Outcome],
 ) -> dict[str, Any]:
     """Plain data: everything that the table, the picture and the docs show. ``shown``: draws of each model."""
-    before = features(shown["before"])
+    real = features(torch.cat([stage.digits, stage.held_out]))
+    before, others = features(shown["before"]), ~reading(shown["before"], stage.planted, threshold).copied
     models = {}
     for name, draws in shown.items():
-        found = reading(draws, stage.planted, stage.held_out, threshold)
+        found, here = reading(draws, stage.planted, threshold), features(draws)
         models[name] = {
             "largest": found.largest.tolist(),
             "share of each": found.each.tolist(),
             "copies": {**asdict(found.copies), "value": found.copies.value, "stderr": found.copies.stderr},
-            "KID": asdict(found.quality),
-            "change of KID": asdict(kid_change(before, features(draws), features(stage.held_out))),
+            "KID": asdict(kid(here, real)),
+            "change of KID": asdict(kid_change(before, here, real)),
+            "KID without copies": asdict(kid(here, real, ~found.copied)),
+            "change of KID without copies": asdict(kid_change(before, here, real, others, ~found.copied)),
             "pictures": _shades(draws[found.nearest]),
         }
     return {
@@ -101,18 +108,20 @@ def table(result: Mapping[str, Any]) -> str:
     """Text for a terminal: a line for each model, then a line for each image."""
     images, models, fits = result["images"], result["models"], result["fits"]
     levels, shares = np.array(images["levels"]), np.array(images["shares"])
-    lines = [f"{'model':12s} {'copies':>15s} {'largest similarity':>20s} {'KID':>17s} {'change':>18s} levels met"]
+    lines = [f"{'model':12s} {'copies':>15s} {'largest similarity':>20s} levels met"]
     for name, some in models.items():
         largest, copies = np.array(some["largest"]), Frequency(some["copies"]["hits"], some["copies"]["draws"])
         met = ""
         if name in fits:
             gained, error = np.array(fits[name]["gained"][-1]), np.array(fits[name]["stderr"][-1])
             met = f"{int((gained >= levels - 2 * error).sum())} of {len(levels)}"
-        quality, change = Distance(**some["KID"]), Distance(**some["change of KID"])
-        lines.append(
-            f"{name:12s} {copies!s:>15s} {largest.mean():.3f} ({largest.min():.3f}-{largest.max():.3f}) "
-            f"{quality!s:>17s} {change!s:>18s} {met}"
-        )
+        lines.append(f"{name:12s} {copies!s:>15s} {largest.mean():.3f} ({largest.min():.3f}-{largest.max():.3f}) {met}")
+    lines += ["", f"{'model':12s} {'KID, all draws':>17s} {'change':>18s} {'without copies':>18s} {'change':>18s}"]
+    for name, some in models.items():
+        found = [
+            Distance(**some[f"{what}KID{those}"]) for those in ("", " without copies") for what in ("", "change of ")
+        ]
+        lines.append(f"{name:12s} {found[0]!s:>17s} " + " ".join(f"{one!s:>18s}" for one in found[1:]))
     fit = fits["primal-dual"]
     start, last = np.array(fit["multipliers"])[[0, -1]]
     lines += [

@@ -44,19 +44,32 @@ def test_kid_is_the_polynomial_mmd_of_torchmetrics():
         kid(x[:1], y)
 
 
-def test_standard_errors_are_the_scatter_over_repetitions():
+def test_standard_errors_are_the_scatter_over_draws():
     rng = np.random.default_rng(1)
-    found, changes = [], []
+    y = rng.normal(size=(90, 4))
+    found, some, changes, changes_of_some = [], [], [], []
     for _ in range(200):
-        x, y = rng.normal(size=(120, 4)) + 0.4, rng.normal(size=(90, 4))
+        x = rng.normal(size=(120, 4)) + 0.4
         moved = x + 0.1 + 0.2 * rng.normal(size=x.shape)  # paired with x, as draws from common noise are
         found.append(kid(x, y))
         changes.append(kid_change(x, moved, y))
-    for some in (found, changes):
-        scatter = np.std([one.value for one in some], ddof=1)
-        assert np.mean([one.stderr for one in some]) == pytest.approx(scatter, rel=0.2)
-    x, y = rng.normal(size=(50, 4)), rng.normal(size=(30, 4))
+        kept_x, kept_moved = x[:, 0] > 0.2, moved[:, 0] > 0.25  # not the same rows, and not as many
+        some.append(kid(x, y, kept_x))
+        changes_of_some.append(kid_change(x, moved, y, kept_x, kept_moved))
+    for repeated in (found, some, changes, changes_of_some):
+        scatter = np.std([one.value for one in repeated], ddof=1)
+        assert np.mean([one.stderr for one in repeated]) == pytest.approx(scatter, rel=0.2)
+    x = rng.normal(size=(50, 4))
     assert kid_change(x, x + 0.2, y).value == pytest.approx(kid(x + 0.2, y).value - kid(x, y).value)
+
+
+def test_kid_of_some_draws_is_that_of_these_draws_alone():
+    rng = np.random.default_rng(2)
+    x, y, kept = rng.normal(size=(60, 4)), rng.normal(size=(30, 4)), rng.random(60) < 0.6
+    assert kid(x, y, kept).value == pytest.approx(kid(x[kept], y).value)
+    assert kid(x, y, kept).stderr == pytest.approx(kid(x[kept], y).stderr, rel=0.03)
+    with pytest.raises(ValueError, match="two draws"):
+        kid(x, y, np.zeros(60, bool))
 
 
 def test_reading_counts_copies():
@@ -64,7 +77,7 @@ def test_reading_counts_copies():
     rng = np.random.default_rng(0)
     reference = stage.digits[rng.permutation(len(stage.digits))]
     drawn = torch.cat([stage.held_out[:95], stage.planted[2].expand(4, -1, -1, -1), stage.planted[5:6]])
-    found = reading(drawn, stage.planted, stage.held_out, thresholds(reference, stage.planted))
+    found = reading(drawn, stage.planted, thresholds(reference, stage.planted))
     assert found.copies.hits >= 5
     assert found.each[2] >= 0.04
     assert (found.nearest[2], found.nearest[5]) == (95, 99)
