@@ -1,4 +1,4 @@
-"""Unlearning in diffusers pipelines, from prompts to a certified LoRA: :func:`unlearn`, :func:`levels`.
+"""Unlearning in diffusers pipelines, from prompts or pictures to a certified LoRA: :func:`unlearn`, :func:`forget`.
 
 Importing this package imports neither torch nor diffusers; its functions and modules do.
 """
@@ -15,14 +15,16 @@ if TYPE_CHECKING:
 
     from .asked import Asked
     from .evaluation import Evaluation
+    from .forget_run import Forgotten
+    from .forget_task import Pictures
     from .known import Bar, Budget
     from .measure import Witness
-    from .methods import Method
+    from .methods import ImageMethod, Method
     from .run import Unlearned
     from .trackers import Tracked
     from .training import Fit
 
-__all__ = ["levels", "need_extra", "unlearn"]
+__all__ = ["forget", "levels", "need_extra", "unlearn"]
 
 
 def need_extra() -> None:
@@ -128,3 +130,100 @@ def unlearn(
         bar=bar,
         tracked=tracked,
     )
+
+
+def forget(
+    pipeline: Any,
+    images: Pictures,
+    *,
+    prompts: str | Sequence[str] = "",
+    data: Pictures | None = None,
+    data_prompts: str | Sequence[str] | None = None,
+    held_out: Pictures | None = None,
+    held_out_prompts: str | Sequence[str] | None = None,
+    levels: str | float | Sequence[float] = "unseen",
+    shares: float | Sequence[float] | None = None,
+    method: str | ImageMethod = "primal-dual",
+    looks: int = 1000,
+    sampler_steps: int = 25,
+    output: Path | str | None = None,
+    overwrite: bool = False,
+    fit: Fit | None = None,
+    cache_folder: Path | str | None = None,
+    bar: Bar | None = None,
+    tracked: Tracked | None = None,
+) -> Forgotten:
+    r"""min KL(q‖p) over laws p of pictures, subject to at least level_i nats more surprise at each image, as a LoRA.
+
+        levels, shares pi (m,)  ->  lam* (m,) by `duality.point_masses`  ->  adapters, lam moved by measured gains
+
+    The adapters are left active on the pipeline: draw from it, or ``pipeline.disable_lora()`` for the law q.
+
+    Args:
+        pipeline: as for :func:`unlearn`.
+        images: m pictures to forget, at most 64: paths, Pillow images, or a tensor (m, ...) as the network sees them.
+        prompts: under which each is to be forgotten, one for all or one each; none for a pipeline without prompts.
+        data: what the images are to be forgotten among, in the same forms: training data, copies of the images
+            included if it is there, under ``data_prompts`` (left out, that of the images if they share one). Data under
+            other prompts are held to the model. A prompt of an image without other data gets draws of the model,
+            less those that are copies (:mod:`diffusion.copies`).
+        held_out: pictures of the same kind that the model was never trained on.
+        levels: nats of surprise above the present, one for all or one each, or ``"unseen"``: as surprising as the
+            held-out pictures in the mean.
+        shares: pi_i, the part of the data of its prompt that is image i, one for all or one each: its copies over the
+            size of the data. Left out, counted in the data, or among draws of the model.
+        method: a name in `diffusion.methods.IMAGE_METHODS`, or a method.
+        looks, sampler_steps: draws before and after the fit under the images' prompts, among which copies are counted,
+            and steps of the pipeline's sampler in each.
+        output, overwrite, fit, cache_folder, bar, tracked: as for :func:`unlearn`. Nothing that is written to
+            ``output`` shows the images or names them.
+
+    Returns:
+        `diffusion.forget_run.Forgotten`: the task as settled, the exact answer, what was measured, the certificate.
+
+    Raises:
+        ImportError: without the extra ``diffusion``.
+        ValueError: before any work, naming the argument that does not fit; after the first draws, where shares are
+            neither given nor seen, or every image is as surprising as asked already.
+        FloatingPointError: when a loss is not finite; the last checkpoint is kept.
+    """
+    need_extra()
+    from .api import image_method_of
+    from .forget_run import forget as run
+    from .forget_run import save
+    from .forget_task import task_of
+    from .known import progress_bar
+    from .models import denoiser_of, load_pipeline
+    from .output import OutputFolder
+    from .parallel import is_main
+    from .training import Fit
+
+    chosen = image_method_of(method)
+    place = OutputFolder(Path(output), overwrite) if output is not None else None
+    denoiser = denoiser_of(load_pipeline(pipeline) if isinstance(pipeline, str) else pipeline)
+    task = task_of(
+        denoiser,
+        images,
+        prompts=prompts,
+        data=data,
+        data_prompts=data_prompts,
+        held_out=held_out,
+        held_out_prompts=held_out_prompts,
+        levels=levels,
+        shares=shares,
+    )
+    result = run(
+        denoiser,
+        task,
+        chosen,
+        fit=fit or Fit(),
+        looks=looks,
+        sampler_steps=sampler_steps,
+        cache_folder=Path(cache_folder) if cache_folder is not None else None,
+        bar=bar or progress_bar,
+        tracked=tracked,
+    )
+    if place is not None and is_main():
+        with place as folder:
+            save(result, denoiser, folder)
+    return result

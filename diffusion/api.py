@@ -19,7 +19,7 @@ from .draws import encode
 from .evaluation import Evaluation
 from .known import Bar, Budget, progress_bar
 from .measure import Witness
-from .methods import METHODS, GuidanceDistillation, Method, PrimalDual, Tilted
+from .methods import IMAGE_METHODS, METHODS, GuidanceDistillation, ImageMethod, Method, PrimalDual, Tilted
 from .models import DIGITS, Denoiser, denoiser_of, load_pipeline
 from .output import OutputFolder
 from .parallel import is_main
@@ -78,6 +78,15 @@ def unlearn(
         with place as folder:
             save(result, denoiser, folder)
     return result
+
+
+def image_method_of(method: str | ImageMethod) -> ImageMethod:
+    """The method for images of that name, or the method itself. ``ValueError`` for a name that is not known."""
+    if not isinstance(method, str):
+        return method
+    if method not in IMAGE_METHODS:
+        raise ValueError(f"method must be one of {', '.join(IMAGE_METHODS)}, got {method!r}")
+    return IMAGE_METHODS[method]()
 
 
 def method_of(method: str | Method) -> Method:

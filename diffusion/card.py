@@ -13,35 +13,19 @@ if TYPE_CHECKING:
     from .run import Unlearned
 
 
-def model_card(result: Unlearned) -> str:
+def model_card(result: Unlearned, stock: bool = True) -> str:
+    """README.md of the output folder; ``stock``: whether the pipeline's class loads LoRAs itself."""
     proof, solution, prompts = result.certificate, result.solution, result.survey.prompts
     concept = ", ".join(repr(c.name) for c in prompts.concepts)
     whole = result.measured["fit"]["rank"] is None
     lines = [
-        "---",
-        f"tags: [diffusers, {'' if whole else 'lora, '}unlearning]",
-        "library_name: diffusers",
-        "---",
-        "",
-        f"# {'Network' if whole else 'LoRA'} that unlearns {concept}",
-        "",
+        *head_of(f"{'Network' if whole else 'LoRA'} that unlearns {concept}", whole),
         f"Problem: {type(solution.problem).__name__}, level {_numbers(solution.problem.levels)}. "
         f"Multipliers {_numbers(solution.multipliers)}, predicted cost {solution.primal:.4f} nats, "
         f"relative duality gap {solution.gap:.1e}. "
         + ("Certified." if proof["certified"] else "**Not certified**: " + "; ".join(proof["objections"]) + "."),
         "",
-        "```python",
-        *(
-            [
-                "from diffusers import DiffusionPipeline, UNet2DConditionModel  # or the class that config.json names",
-                "",
-                'unet = UNet2DConditionModel.from_pretrained(FOLDER, subfolder="unet")  # a transformer: likewise',
-                "pipeline = DiffusionPipeline.from_pretrained(MODEL, unet=unet)",
-            ]
-            if whole
-            else ["pipeline.load_lora_weights(FOLDER)  # stock diffusers"]
-        ),
-        "```",
+        *loading(whole, stock),
         "",
         "Prompts that ask for the concept fall back to the anchor " + repr(prompts.anchor) + ":",
         "",
@@ -56,6 +40,31 @@ def model_card(result: Unlearned) -> str:
     return "\n".join(lines)
 
 
+def head_of(title: str, whole: bool) -> list[str]:
+    """What model hubs read, and the title. ``whole``: all weights were trained, not a LoRA."""
+    tags = f"tags: [diffusers, {'' if whole else 'lora, '}unlearning]"
+    return ["---", tags, "library_name: diffusers", "---", "", f"# {title}", ""]
+
+
+def loading(whole: bool, stock: bool) -> list[str]:
+    """How stock libraries load what lies beside the card; ``stock``: whether the pipeline's class loads LoRAs."""
+    lines = ["pipeline.load_lora_weights(FOLDER)  # stock diffusers"]
+    if whole:
+        lines = [
+            "from diffusers import DiffusionPipeline, UNet2DConditionModel  # or the class that config.json names",
+            "",
+            'unet = UNet2DConditionModel.from_pretrained(FOLDER, subfolder="unet")  # a transformer: likewise',
+            "pipeline = DiffusionPipeline.from_pretrained(MODEL, unet=unet)",
+        ]
+    elif not stock:
+        lines = [
+            "from peft import PeftModel",
+            "",
+            "PeftModel.from_pretrained(pipeline.unet, FOLDER)  # puts the adapters on the network in place",
+        ]
+    return ["```python", *lines, "```"]
+
+
 def findings(result: Unlearned) -> list[str]:
     """What was measured: level and cost, mean posteriors, and what judges say, as tables."""
     whole = result.measured["fit"]["rank"] is None
@@ -68,8 +77,9 @@ def findings(result: Unlearned) -> list[str]:
         "|---|---|---|",
     ]
     for name, levels in result.measured["mean posterior by the head (mean, standard error)"].items():
-        for mean, error in levels:
-            lines.append(f"| {_shown(name, whole)} | {mean:.4f} | {error:.4f} |")
+        for concept, (mean, error) in zip(result.survey.prompts.concepts, levels, strict=True):
+            which = f", {concept.name!r}" if len(levels) > 1 else ""
+            lines.append(f"| {_shown(name, whole)}{which} | {mean:.4f} | {error:.4f} |")
     rounds = rounds_table(result.outcome)
     if rounds:
         lines += ["", "## Multipliers, moved by the levels of the network as it was trained", "", *rounds]

@@ -107,7 +107,7 @@ def certificate(survey: Survey, solution: du.Solution, measured: dict[str, Any])
         "provenance": {
             "model fingerprint": survey.fingerprint,
             "budget": asdict(survey.budget),
-            "versions": {name: _version(name) for name in ("unlearning-duality", "torch", "diffusers", "peft")},
+            "versions": versions(),
         },
     }
 
@@ -125,6 +125,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that an answer depends on."""
+    return {name: _version(name) for name in ("unlearning-duality", "torch", "diffusers", "peft")}
 
 
 def _version(name: str) -> str:

@@ -17,6 +17,7 @@ except ImportError:  # pragma: no cover - exercised by a subprocess without type
 from . import cli_options as shared
 from . import need_extra
 from .cli_audit import audit, bench
+from .cli_forget import forget
 from .cli_toy import explore, frontier, solve, verify
 
 app = typer.Typer(
@@ -29,6 +30,7 @@ app.command()(verify)
 app.command()(solve)
 app.command()(frontier)
 app.command()(explore)
+app.command()(forget)
 app.command()(audit)
 app.command()(bench)
 
@@ -53,16 +55,14 @@ def distill(
     anchor: shared.AnchorOption = "",
     draws: shared.DrawsOption = shared.DRAWS,
     labelled: shared.LabelledOption = 600,
-    steps: Annotated[int, typer.Option(help="training steps")] = 340,
-    batch: Annotated[int, typer.Option(help="rows of a step, over all processes")] = 48,
-    rank: Annotated[int, typer.Option(help="rank of the LoRA")] = 8,
-    full: Annotated[bool, typer.Option("--full", help="train all weights of the network instead of a LoRA")] = False,
-    rate: Annotated[float | None, typer.Option(help="peak rate of AdamW; left out, 2e-3, with --full 1e-4")] = None,
-    precision: Annotated[str, typer.Option(help="no, or bf16: the network runs under bfloat16 autocast")] = "no",
-    accumulate: Annotated[int, typer.Option(help="parts that a process takes its rows of a step in")] = 1,
-    gradient_checkpointing: Annotated[
-        bool, typer.Option("--gradient-checkpointing", help="compute activations again instead of keeping them")
-    ] = False,
+    steps: shared.StepsOption = 340,
+    batch: shared.BatchOption = 48,
+    rank: shared.RankOption = 8,
+    full: shared.FullOption = False,
+    rate: shared.RateOption = None,
+    precision: shared.PrecisionOption = "no",
+    accumulate: shared.AccumulateOption = 1,
+    gradient_checkpointing: shared.CheckpointingOption = False,
     method: Annotated[str, typer.Option(help=METHOD_HELP)] = "tilted",
     uncorrected: Annotated[
         bool,
@@ -71,8 +71,8 @@ def distill(
     patience: Annotated[
         int | None, typer.Option(help="primal-dual: stop after so many rounds with all levels met and still")
     ] = None,
-    track: Annotated[list[str] | None, typer.Option(help="tensorboard or wandb; off where left out")] = None,
-    track_folder: Annotated[Path, typer.Option(help="where trackers put their files")] = Path("runs"),
+    track: shared.TrackOption = None,
+    track_folder: shared.TrackFolderOption = Path("runs"),
     judged: Annotated[int, typer.Option(help="draws of the anchor that are counted after the fit")] = 2000,
     seed: shared.SeedOption = 0,
     cache: shared.CacheOption = None,
@@ -82,8 +82,6 @@ def distill(
     target = shared.make_problem(problem, level)
     task = shared.make_task(model, concept, wording, examples, contrast, vocabulary, prior, anchor)
     need_extra()
-    from dataclasses import asdict
-
     from .api import method_of, patient, without_correction
     from .cache import default_folder
     from .card import findings
@@ -91,23 +89,12 @@ def distill(
     from .output import OutputFolder
     from .parallel import is_main
     from .run import check, save, unlearn
-    from .trackers import Tracked
-    from .training import Fit
 
     chosen = patient(method_of(method), patience)
     if uncorrected:
         chosen = without_correction(chosen)
-    fit = Fit(
-        steps=steps,
-        batch=batch,
-        rank=None if full else rank,
-        rate=rate,
-        seed=seed,
-        precision=precision,
-        accumulate=accumulate,
-        gradient_checkpointing=gradient_checkpointing,
-    )
-    tracked = Tracked(track, track_folder, {"method": method, **asdict(fit)}) if track else None
+    fit = shared.make_fit(steps, batch, rank, full, rate, seed, precision, accumulate, gradient_checkpointing)
+    tracked = shared.make_tracked(track, track_folder, method, fit)
     place = OutputFolder(output, overwrite)
     denoiser = shared.open_model(model)
     prompts = task(denoiser)
@@ -130,9 +117,7 @@ def distill(
         save(result, denoiser, folder)
     typer.echo(str(result.solution))
     typer.echo("\n".join(findings(result)))
-    typer.echo(f"certified: {result.certificate['certified']}")
-    for objection in result.certificate["objections"]:
-        typer.echo(f"  objection: {objection}")
+    shared.say_verdict(result.certificate)
     typer.echo(f"written to {output}")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from .concepts import Prompts
     from .known import Budget
     from .models import Denoiser
+    from .trackers import Tracked
+    from .training import Fit
 
 from . import need_extra
 
@@ -71,6 +73,18 @@ LabelledOption = Annotated[
         "--labelled", help="draws of each concept's prompts that the head learns from; 5/3 as many of the rest"
     ),
 ]
+StepsOption = Annotated[int, typer.Option(help="training steps")]
+BatchOption = Annotated[int, typer.Option(help="rows of a step, over all processes")]
+RankOption = Annotated[int, typer.Option(help="rank of the LoRA")]
+FullOption = Annotated[bool, typer.Option("--full", help="train all weights of the network instead of a LoRA")]
+RateOption = Annotated[float | None, typer.Option(help="peak rate of AdamW; left out, 2e-3, with --full 1e-4")]
+PrecisionOption = Annotated[str, typer.Option(help="no, or bf16: the network runs under bfloat16 autocast")]
+AccumulateOption = Annotated[int, typer.Option(help="parts that a process takes its rows of a step in")]
+CheckpointingOption = Annotated[
+    bool, typer.Option("--gradient-checkpointing", help="compute activations again instead of keeping them")
+]
+TrackOption = Annotated[list[str] | None, typer.Option(help="tensorboard or wandb; off where left out")]
+TrackFolderOption = Annotated[Path, typer.Option(help="where trackers put their files")]
 
 
 def make_problem(name: str, given: list[str]) -> Asked:
@@ -152,6 +166,46 @@ def make_budget(draws: int, seed: int, labelled: int = 600) -> Budget:
     from .known import Budget
 
     return Budget(concept_draws=labelled, contrast_draws=labelled * 5 // 3, anchor_draws=draws, seed=seed)
+
+
+def make_fit(
+    steps: int,
+    batch: int,
+    rank: int,
+    full: bool,
+    rate: float | None,
+    seed: int,
+    precision: str,
+    accumulate: int,
+    gradient_checkpointing: bool,
+) -> Fit:
+    from .training import Fit
+
+    return Fit(
+        steps=steps,
+        batch=batch,
+        rank=None if full else rank,
+        rate=rate,
+        seed=seed,
+        precision=precision,
+        accumulate=accumulate,
+        gradient_checkpointing=gradient_checkpointing,
+    )
+
+
+def make_tracked(track: list[str] | None, folder: Path, method: str, fit: Fit) -> Tracked | None:
+    """Who hears of a fit; None where nobody was named."""
+    from dataclasses import asdict
+
+    from .trackers import Tracked
+
+    return Tracked(track, folder, {"method": method, **asdict(fit)}) if track else None
+
+
+def say_verdict(certificate: Mapping[str, Any]) -> None:
+    typer.echo(f"certified: {certificate['certified']}")
+    for objection in certificate["objections"]:
+        typer.echo(f"  objection: {objection}")
 
 
 def open_model(model: str) -> Any:

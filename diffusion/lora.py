@@ -52,9 +52,7 @@ def add_lora(
     from peft import LoraConfig, inject_adapter_in_model
 
     network = cast(Any, denoiser.network)
-    others = sorted(set(getattr(network, "peft_config", {})) - {ADAPTER})
-    if others:
-        raise ValueError(f"{denoiser.component} carries the adapters {others}: fuse or unload them first")
+    check_adapters(denoiser)
     remove_lora(denoiser)
     put_back(denoiser)
     network.requires_grad_(False)
@@ -66,6 +64,13 @@ def add_lora(
         else:
             inject_adapter_in_model(config, network, ADAPTER)
     return [parameter for parameter in network.parameters() if parameter.requires_grad]
+
+
+def check_adapters(denoiser: Denoiser) -> None:
+    """``ValueError`` where the network carries adapters of others."""
+    others = sorted(set(getattr(denoiser.network, "peft_config", {})) - {ADAPTER})
+    if others:
+        raise ValueError(f"{denoiser.component} carries the adapters {others}: fuse or unload them first")
 
 
 def remove_lora(denoiser: Denoiser) -> None:
@@ -134,6 +139,11 @@ def folded(denoiser: Denoiser) -> Iterator[None]:
             layer.enable_adapters(enabled=True)
 
 
+def has_loader(denoiser: Denoiser) -> bool:
+    """Whether the pipeline's class saves and loads LoRAs itself; pipelines without prompts do not."""
+    return hasattr(type(denoiser.pipeline), "save_lora_weights")
+
+
 def save_student(denoiser: Denoiser, folder: Path) -> None:
     """Write what was trained into ``folder``: adapters, or the whole network where all weights were."""
     if is_free(denoiser.network):
@@ -150,7 +160,7 @@ def save_lora(denoiser: Denoiser, folder: Path) -> None:
     network, kind = cast(Any, denoiser.network), type(denoiser.pipeline)
     config = network.peft_config[ADAPTER]
     state = get_peft_model_state_dict(network, adapter_name=ADAPTER)
-    if hasattr(kind, "save_lora_weights"):
+    if has_loader(denoiser):
         layers = {
             f"{denoiser.component}_lora_layers": state,
             f"{denoiser.component}_lora_adapter_metadata": config.to_dict(),

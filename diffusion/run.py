@@ -21,7 +21,7 @@ from .draws import draw
 from .evaluation import Evaluation, measure_lora
 from .guidance import Guided, Strength
 from .known import Bar, Budget, Survey, progress_bar
-from .lora import save_student
+from .lora import has_loader, save_student
 from .measure import Sample, Witness
 from .methods import ESD, METHODS, FixedWeights, Method, Outcome, PrimalDual
 from .models import Denoiser
@@ -164,7 +164,7 @@ def save(result: Unlearned, denoiser: Denoiser, folder: Path) -> None:
     save_student(denoiser, folder)
     (folder / "certificate.json").write_text(to_json(result.certificate), encoding="utf-8")
     (folder / "solution.json").write_text(result.solution.to_json() + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(model_card(result), encoding="utf-8")
+    (folder / "README.md").write_text(model_card(result, has_loader(denoiser)), encoding="utf-8")
     save_pictures(folder / "before_after.png", panels(result.samples), columns=12)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from duality import atoms, gaussians, primal_dual
+from duality import atoms, gaussians, point_masses, primal_dual
 from duality.frontier import fixed_weights, frontier
 from duality.problems import ForwardKL, Likelihood, Problem, ReverseKL
 from duality.ratios import LogRatios
@@ -35,6 +35,7 @@ __all__ = [
     "fixed_weights",
     "frontier",
     "gaussians",
+    "point_masses",
     "primal_dual",
     "reference",
     "solve",

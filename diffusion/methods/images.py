@@ -21,6 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from duality.point_masses import WaterFilling, water_filling
+
 from ..lora import teacher
 from ..models import Denoiser
 from .surprise import loss, surprise
@@ -88,9 +90,7 @@ class Images:
     def _copies(self) -> Tensor:
         result = torch.zeros(len(self.data), dtype=torch.bool)
         for image, prompt in zip(self.forget, self.forget_prompts, strict=True):
-            # Latents of the same picture may differ in the last digits, by the batch they were encoded in.
-            equal = (self.data - image).abs().flatten(1).amax(1) <= 1e-4 * image.abs().max().clamp_min(1.0)
-            result |= equal & torch.tensor([some == prompt for some in self.data_prompts])
+            result |= alike(self.data, image) & torch.tensor([some == prompt for some in self.data_prompts])
         return result
 
     def check(self, denoiser: Denoiser) -> None:
@@ -103,28 +103,22 @@ class Images:
     def start(self, levels: np.ndarray) -> np.ndarray:
         """The closed form for levels (m,) in nats above the present surprise, prompt by prompt."""
         result = np.zeros(len(self.shares))
-        for group in map(list, self.groups):
-            result[group] = closed_form(self.shares[group], levels[group] - np.log(self.shares[group]))
+        for group, answer in zip(self.groups, exact(self, levels), strict=True):
+            result[list(group)] = answer.multipliers
         return result
 
 
-def closed_form(shares: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """lam (m,) for shares pi (m,) with sum below 1 and levels b (m,), nats of surprise.
+def alike(draws: Tensor, image: Tensor) -> Tensor:
+    """(n,): which draws (n, ...) are the image; latents may differ in the last digits, by the batch they came from."""
+    return (draws - image).abs().flatten(1).amax(1) <= 1e-4 * image.abs().max().clamp_min(1.0)
 
-    With s = 1 - L, image i is active where s < pi_i e^{b_i}; over active images s (1 - sum e^{-b_i}) = 1 - sum pi_i.
-    The left side less the right is convex in s, negative at 0 and not at 1, so one set of active images fits.
-    """
-    shares, levels = np.asarray(shares, float), np.asarray(levels, float)
-    order = np.argsort(-(np.log(shares) + levels))  # those that stay active for the largest s first
-    for count in range(len(shares) + 1):
-        active = order[:count]
-        room = 1 - np.exp(-levels[active]).sum()
-        s = (1 - shares[active].sum()) / room if room > 0 else np.inf
-        if count == len(shares) or s >= shares[order[count]] * np.exp(levels[order[count]]):
-            break
-    result = np.zeros_like(shares)
-    result[active] = np.clip(shares[active] - s * np.exp(-levels[active]), 0, shares[active])
-    return result
+
+def exact(images: Images, levels: np.ndarray) -> list[WaterFilling]:
+    """The answer where images are all there is, one for the images of each prompt; levels (m,), nats above present."""
+    return [
+        water_filling(images.shares[group], levels[group] - np.log(images.shares[group]))
+        for group in map(list, images.groups)
+    ]
 
 
 def as_unseen(

@@ -12,6 +12,7 @@ taken for an ordinary digit. How often each is planted is dealt at random, so th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from torch import Tensor
 from ..batches import spread_levels
 from ..digits.data import load_digits
 from ..digits.train import Run
-from ..models import denoiser_of
+from ..models import denoiser_of, rows
 from .planted_measures import features, similarity
 
 REPEATS = (16, 20, 26, 34, 44, 56, 72, 92)
@@ -86,15 +87,31 @@ def seeded(seed: int) -> Any:
         return build()
 
 
-def train(pipeline: Any, data: Tensor, folder: Path, *, steps: int, rate: float, seed: int, batch: int = 48) -> None:
-    """Trains the pipeline's network on data (n, 1, 8, 8), resuming from ``folder``; averages in place."""
+def train(
+    pipeline: Any,
+    data: Tensor,
+    folder: Path,
+    *,
+    steps: int,
+    rate: float,
+    seed: int,
+    prompts: Sequence[str] = (),
+    batch: int = 48,
+) -> None:
+    """Trains the pipeline's network on draws (n, ...) under ``prompts`` (n,), left out, empty; averages in place.
+
+    Resumes from ``folder``.
+    """
     denoiser = denoiser_of(pipeline)
     run = Run(folder, {"unet": pipeline.unet}, steps, rate, seed)
-    condition = denoiser.condition([""] * batch)
+    distinct = sorted(set(prompts)) or [""]
+    conditions = denoiser.condition(distinct)
+    row = torch.tensor([distinct.index(prompt) for prompt in prompts or [""] * len(data)])
     pipeline.unet.train()
     for step in run.remaining():
         generator = run.generator(step)
-        x0 = data[torch.randint(len(data), (batch,), generator=generator)]
+        chosen = torch.randint(len(data), (batch,), generator=generator)
+        x0, condition = data[chosen], rows(conditions, row[chosen])
         t = spread_levels(denoiser, batch, generator)
         eps = torch.randn(x0.shape, generator=generator)
         signal, noise = (value.float() for value in denoiser.schedule(t))

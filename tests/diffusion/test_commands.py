@@ -12,7 +12,7 @@ pytest.importorskip("typer")
 
 from diffusers import DDPMPipeline
 
-from diffusion import bench, cli, cli_options, methods
+from diffusion import bench, cli, cli_options, forget_run, forget_task, methods
 from diffusion.known import Budget
 
 from . import families
@@ -199,3 +199,69 @@ def test_a_model_without_prompts(monkeypatch, capsys, place, tmp_path):
     assert "path" not in out
     message = error(monkeypatch, capsys, "ratios", place / "ddpm", "--concept", "seven", "--prior", "0.1")
     assert "takes none" in message
+
+
+# -- forget ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def quick_forgetting(monkeypatch):
+    monkeypatch.setattr(forget_run, "NOISE_LEVELS", 2)
+    monkeypatch.setattr(forget_run, "REPEATS", 2)
+    brief = methods.ForgetImages(inner=1, warmup=0, noise_levels=1, repeats=2)
+    monkeypatch.setitem(methods.IMAGE_METHODS, "primal-dual", lambda: brief)
+
+
+def forgetting(place, model, *more):
+    pictures = place / "pictures"
+    return (
+        "forget", place / model, "--image", pictures / "0.png", "--image", pictures / "1.png", "--data", pictures,
+        "--steps", 2, "--batch", 6, "--rank", 2, "--looks", 6, "--sampler-steps", 2, *more,
+    )  # fmt: skip
+
+
+def test_forget(monkeypatch, capsys, place, tmp_path, quick_forgetting):
+    shown = run(
+        monkeypatch, capsys, *forgetting(place, "sd", "--prompt", "one", "--level", "900", "--level", "800 nats"),
+        "--comparison", tmp_path / "look.png", "--output", tmp_path / "out", "--cache", tmp_path / "cache",
+    )  # fmt: skip
+    assert f"image 2: {place / 'pictures' / '1.png'}" in shown
+    assert "certified: False" in shown
+    assert "objection: image 2 gained" in shown
+    proof = json.loads((tmp_path / "out" / "certificate.json").read_text())
+    assert proof["asked"]["levels, nats above the present surprise"] == [900.0, 800.0]
+    assert proof["asked"]["shares"] == [1 / 12, 1 / 12]
+    assert (tmp_path / "out" / "pytorch_lora_weights.safetensors").exists()
+    assert (tmp_path / "look.png").exists()
+    assert "0.png" not in (tmp_path / "out" / "README.md").read_text()  # what is to be forgotten is not named
+
+
+def test_forget_without_prompts_as_unseen(monkeypatch, capsys, place, tmp_path, quick_forgetting):
+    # Of a random network every picture is about as surprising.
+    monkeypatch.setattr(forget_task, "as_unseen", lambda _denoiser, images, *_: np.full(len(images.forget), 5.0))
+    run(
+        monkeypatch, capsys, *forgetting(place, "ddpm", "--held-out", place / "pictures", "--share", "0.05"),
+        "--output", tmp_path / "out", "--cache", tmp_path / "cache",
+    )  # fmt: skip
+    proof = json.loads((tmp_path / "out" / "certificate.json").read_text())
+    assert proof["asked"]["as surprising as held-out images"] is True
+    assert proof["asked"]["shares"] == [0.05, 0.05]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--level", "2x"), "level must be nats"),
+        (("--level", "-1"), "levels must be positive"),
+        ((), "needs held_out"),
+        (("--level", "1", "--method", "esd"), "method must be one of primal-dual"),
+        (("--level", "1", "--image", "none.png"), "neither a file nor a folder"),
+        (("--level", "1", "--held-out", "none"), "held-out 'none' is neither"),
+        (("--level", "1", "--prompt", "a dog"), "takes none"),
+        (("--level", "1", "--rank", "0"), "rank must be at least 1"),
+    ],
+)
+def test_forget_refuses_before_any_work(monkeypatch, capsys, place, tmp_path, more, message):
+    said = error(monkeypatch, capsys, *forgetting(place, "ddpm"), *more, "--output", tmp_path / "out")
+    assert message in said
+    assert not (tmp_path / "out").exists()

@@ -6,7 +6,7 @@ import torch
 
 from diffusion.lora import add_lora
 from diffusion.methods.forget_data import ForgetImages, Forgetting, Pairing, image_terms
-from diffusion.methods.images import Images, as_unseen, closed_form
+from diffusion.methods.images import Images, as_unseen
 from diffusion.methods.mixture import Mixed, mixed
 from diffusion.methods.sets import Sets
 from diffusion.methods.surprise import divergence, loss, surprise
@@ -22,43 +22,6 @@ def make_images(denoiser, prompts=False):
     data = torch.randn(12, *denoiser.sample_shape, generator=generator)
     names = {"forget_prompts": ("one", "two", "one"), "data_prompts": ("one", "two", "three") * 4} if prompts else {}
     return Images(data[:3].flip(0) * 0.5, [0.2, 0.1, 0.05], data, **names)
-
-
-# -- the closed form -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_closed_form_is_the_optimum_on_a_finite_set(seed):
-    """KKT: p_i = (pi_i - lam_i)/(1 - L) reaches e^{-b_i} where lam_i > 0, and lies below it elsewhere."""
-    rng = np.random.default_rng(seed)
-    m = int(rng.integers(1, 6))
-    pi = rng.dirichlet(np.ones(m + 1))[:m]
-    b = -np.log(pi) + rng.normal(size=m) * 3 * rng.uniform()
-    lam = closed_form(pi, b)
-    p = (pi - lam) / (1 - lam.sum())
-    assert ((lam >= 0) & (lam <= pi)).all()
-    assert (p <= np.exp(-b) * (1 + 1e-12)).all()
-    np.testing.assert_allclose(p[lam > 0], np.exp(-b[lam > 0]), rtol=1e-9)
-
-
-def test_closed_form_is_the_solver_s_answer():
-    """Four images and a rest that is far more likely, as nodes: rho = log(1/pi_i) at image i, -inf elsewhere."""
-    import duality as du
-
-    pi = np.array([0.1, 0.05, 0.02, 0.02])
-    b = -np.log(pi) + np.array([1.0, 2.0, 0.5, 3.0])
-    values = np.full((5, 4), -np.inf)
-    values[np.arange(4), np.arange(4)] = -np.log(pi)
-    masses = np.append(pi, 1 - pi.sum())
-    solved = du.solve(du.ForwardKL(b), du.LogRatios(values, np.log(masses)))
-    np.testing.assert_allclose(closed_form(pi, b), solved.multipliers, atol=1e-9)
-
-
-def test_more_repeats_and_higher_levels_mean_larger_multipliers():
-    by_share = closed_form(np.array([0.1, 0.05, 0.01]), -np.log([0.1, 0.05, 0.01]) + 2.0)
-    assert (np.diff(by_share) < 0).all()
-    by_level = closed_form(np.full(3, 0.05), -np.log(0.05) + np.array([0.5, 1.0, 4.0]))
-    assert (np.diff(by_level) > 0).all()
 
 
 # -- the mixture -----------------------------------------------------------------------------------------------------

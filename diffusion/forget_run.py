@@ -1,0 +1,175 @@
+r"""Images out of a pipeline: draws before, the exact answer, the fit, draws after, and what was measured.
+
+    levels (m,)  ->  lam (m,) by `duality.point_masses`  ->  alternating algorithm into a LoRA  ->  surprise gained,
+    cost, copies among draws under the images' prompts
+
+Everything that is written is about numbers: pictures that are to be forgotten are no part of the output folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from duality.point_masses import WaterFilling
+
+from .cache import Cache, fingerprint
+from .certificate import to_json
+from .copies import HALF, distances
+from .draws import decode, draw
+from .forget_report import certificate, model_card
+from .forget_task import Settled, Task, settled
+from .full import put_back
+from .known import Bar, progress_bar
+from .lora import check_adapters, folded, has_loader, remove_lora, save_student
+from .methods import ImageMethod, Outcome
+from .methods.images import exact, gained
+from .methods.surprise import divergence, loss
+from .metrics import frequency
+from .models import Denoiser
+from .output import save_pictures
+from .parallel import world
+from .trackers import Tracked
+from .training import Fit
+
+NOISE_LEVELS = 40  # of what is measured after the fit, under noise that it was not fitted on
+REPEATS = 8
+MOST = 256  # rows that the cost and held-out surprise are measured at
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """A finished run. ``pictures`` (m, c, h, w); the nearest draws to them ``before`` and ``after``, the same shape."""
+
+    settled: Settled
+    answers: list[WaterFilling]
+    outcome: Outcome
+    measured: dict[str, Any]
+    certificate: dict[str, Any]
+    pictures: NDArray[np.float32]
+    before: NDArray[np.float32]
+    after: NDArray[np.float32]
+    sample: NDArray[np.float32]  # of what the network draws now
+
+
+def forget(
+    denoiser: Denoiser,
+    task: Task,
+    method: ImageMethod,
+    *,
+    fit: Fit,
+    looks: int = 1000,
+    sampler_steps: int = 25,
+    cache_folder: Path | None = None,
+    bar: Bar = progress_bar,
+    tracked: Tracked | None = None,
+) -> Forgotten:
+    """Forget the task's images by a method, into adapters that are left active on the network.
+
+    ``looks``: draws before and as many after, from common noise, dealt to the images' prompts, by the pipeline's own
+    sampler in ``sampler_steps``. Raises ``ValueError``
+    where something is missing, before the fit; ``FloatingPointError`` when a loss is not finite.
+    """
+    if looks < 3 * len(task.asked):
+        raise ValueError(f"looks must be at least 3 for each of {len(task.asked)} prompts, got {looks}")
+    check_adapters(denoiser)
+    remove_lora(denoiser)
+    put_back(denoiser)
+    started = time.monotonic()
+    asked = [task.asked[j % len(task.asked)] for j in range(looks)]
+
+    def drawn(title: str) -> Tensor:
+        with bar(title, looks) as shown:
+            return draw(denoiser.pipeline, asked, seed=fit.seed, steps=sampler_steps, progress=shown.update)
+
+    name = fingerprint(denoiser.pipeline)
+    request = {"prompts": asked, "seed": fit.seed, "steps": sampler_steps}
+    if cache_folder is None:
+        before = drawn("draws before")
+    else:
+        before = Cache(cache_folder, name).get("looks", request, lambda: {"draws": drawn("draws before")})["draws"]
+    known = settled(denoiser, task, before, asked)
+    answers = exact(known.images, known.levels)
+    checkpoint = None
+    if cache_folder is not None:
+        key = hashlib.sha256(f"{name}{method}{fit}{known.levels.tolist()}{known.images.shares.tolist()}".encode())
+        for some in (known.images.forget, known.images.data):
+            key.update(some.numpy().tobytes())
+        key.update(repr((known.images.forget_prompts, known.images.data_prompts)).encode())
+        checkpoint = cache_folder / f"forget-{key.hexdigest()[:12]}.safetensors"
+    title = "fit of the LoRA" if fit.rank is not None else "fit of all weights"
+    with bar(title, fit.steps) as shown, tracked or nullcontext():
+        outcome = method.fit(denoiser, known.images, known.levels, fit, checkpoint=checkpoint, progress=shown.update)
+    with folded(denoiser):
+        after = drawn("draws after")
+    pictures, was, now = (decode(denoiser.pipeline, some) for some in (task.images, before, after))
+    under = np.array([[text == own for own in task.prompts] for text in asked])
+    far_was, far_now = (np.where(under, distances(some, pictures, known.spacing), np.inf) for some in (was, now))
+    measured = {
+        **_surprise(denoiser, task, known, fit.seed + 1),
+        "copies": {
+            when: str(frequency((far <= HALF).any(1))) for when, far in (("before", far_was), ("after", far_now))
+        },
+        "copies of each image": {
+            when: [str(frequency(far[under[:, i], i] <= HALF)) for i in range(len(pictures))]
+            for when, far in (("before", far_was), ("after", far_now))
+        },
+        "distance of the nearest draw": {"before": far_was.min(0).tolist(), "after": far_now.min(0).tolist()},
+        "seconds": round(time.monotonic() - started, 1),
+        "fit": {"method": repr(method), **asdict(fit), "processes": world().num_processes},
+        "draws": looks,
+    }
+    proof = certificate(task, known, answers, outcome, measured, name)
+    nearest = was[far_was.argmin(0)], now[far_now.argmin(0)]
+    return Forgotten(known, answers, outcome, measured, proof, pictures, *nearest, now[:60])
+
+
+def _surprise(denoiser: Denoiser, task: Task, known: Settled, seed: int) -> dict[str, Any]:
+    """Nats, each with its standard error, under noise of their own seed."""
+    images = known.images
+    own, errors = gained(denoiser, images, NOISE_LEVELS, REPEATS, seed)
+    rows = (~images.aside).nonzero()[:, 0]
+    rows = rows[:: -(-len(rows) // MOST)]
+    condition = denoiser.condition([images.data_prompts[int(j)] for j in rows])
+    moved = divergence(denoiser, images.data[rows], condition, levels=NOISE_LEVELS // 2, seed=seed)
+    found: dict[str, Any] = {
+        "surprise gained (mean, standard error)": list(zip(own.tolist(), errors.tolist(), strict=True)),
+        "cost of the network in nats (mean, standard error)": _mean(moved),
+    }
+    if len(task.held_out):
+        some = slice(0, MOST)
+        condition = denoiser.condition(list(task.held_out_prompts[some]))
+        value = loss(denoiser, task.held_out[some], condition, levels=NOISE_LEVELS // 2, seed=seed)
+        found["surprise gained at held-out images (mean, standard error)"] = _mean(value)
+    return found
+
+
+def _mean(values: Tensor) -> tuple[float, float]:
+    error = float(values.std() / len(values) ** 0.5) if len(values) > 1 else float("nan")
+    return float(values.mean()), error
+
+
+def save(result: Forgotten, denoiser: Denoiser, folder: Path) -> None:
+    """LoRA or network, certificate, model card and a sheet of draws, into an empty folder; none of the images."""
+    save_student(denoiser, folder)
+    (folder / "certificate.json").write_text(to_json(result.certificate), encoding="utf-8")
+    (folder / "README.md").write_text(model_card(result, has_loader(denoiser)), encoding="utf-8")
+    save_pictures(folder / "draws.png", [("draws after", _three(result.sample))], columns=12, panel_columns=1)
+
+
+def save_comparison(result: Forgotten, path: Path) -> None:
+    """A PNG of every image beside the draws nearest to it, before and after: for the eye, and not to be published."""
+    panels = [("images", result.pictures), ("nearest before", result.before), ("nearest after", result.after)]
+    save_pictures(path, [(title, _three(some)) for title, some in panels], columns=8, panel_columns=1)
+
+
+def _three(pictures: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.repeat(pictures, 3, axis=1) if pictures.shape[1] == 1 else pictures
