@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from diffusion.digits.data import WORDS
+from diffusion.folders import read_folder
+from diffusion.forget_task import task_of
 from diffusion.methods import SISS, ForgetImages, OnImages
-from diffusion.studies import planted
+from diffusion.models import denoiser_of, load_pipeline
+from diffusion.studies import planted, planted_prompts
 from diffusion.studies.planted_measures import features, kid, kid_change, similarity
 from diffusion.studies.planted_model import REPEATS, make_stage, seeded, train
 from diffusion.studies.planted_report import reading, table, thresholds
@@ -117,3 +121,21 @@ def test_the_study_runs_and_runs_again_from_what_it_left(tmp_path, monkeypatch):
     again = planted.run(tmp_path, **size)
     for part in ("images", "models", "fits"):
         assert again[part] == result[part]
+
+
+@pytest.mark.slow
+def test_a_text_to_image_pipeline_with_planted_images(tmp_path):
+    folder = tmp_path / "out"
+    planted_prompts.run(folder, seed=0, steps=1, work=tmp_path / "work")
+    pictures, prompts = read_folder(folder / "forget", "image")
+    assert len(set(prompts)) == len(pictures) == 4
+    task = task_of(denoiser_of(load_pipeline(str(folder / "model"))), pictures, prompts=prompts, levels=1.0)
+    files, texts = read_folder(folder / "data", "data")
+    assert len(files) == len(make_stage(0).digits) + sum(planted_prompts.COPIES)
+    bytes_of = [file.read_bytes() for file in files]
+    counts = sorted(bytes_of.count(picture.read_bytes()) for picture in pictures)
+    assert counts == sorted(planted_prompts.COPIES)
+    assert set(texts) == {f"a handwritten {word}" for word in WORDS}
+    assert task.images.shape == (4, 4, 8, 8)
+    with pytest.raises(ValueError, match="not empty"):
+        planted_prompts.run(folder, seed=0, steps=1, work=tmp_path / "work")
