@@ -42,7 +42,7 @@ def forget(
         ),
     ] = None,
     method: Annotated[str, typer.Option(help="primal-dual; for comparison neggrad, siss, erasediff")] = "primal-dual",
-    steps: shared.StepsOption = 400,
+    steps: shared.StepsOption = 600,
     batch: shared.BatchOption = 48,
     rank: shared.RankOption = 16,
     full: shared.FullOption = False,

@@ -36,7 +36,7 @@ from .methods.surprise import divergence, loss
 from .metrics import frequency
 from .models import Denoiser
 from .output import save_pictures
-from .parallel import world
+from .parallel import Part, world
 from .trackers import Tracked
 from .training import Fit
 
@@ -80,6 +80,7 @@ def forget(
     """
     if looks < 3 * len(task.asked):
         raise ValueError(f"looks must be at least 3 for each of {len(task.asked)} prompts, got {looks}")
+    Part(0, world().num_processes * fit.accumulate).rows(fit.batch)  # refuses a batch that cannot be dealt evenly
     check_adapters(denoiser)
     remove_lora(denoiser)
     put_back(denoiser)

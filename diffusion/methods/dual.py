@@ -20,18 +20,19 @@ class Scaled:
     """A dual rule on misses times ``scale`` (m,), which rests for the first ``warmup`` rounds.
 
     A network needs some rounds to follow even a fixed multiplier; moved at once, multipliers would answer to the
-    training that has not happened yet.
+    training that has not happened yet. ``limit`` (m,): what a scaled miss counts at most, either way; a network that is
+    thrown far past a level would otherwise throw its multiplier as far.
     """
 
-    def __init__(self, rule: DualRule, scale: np.ndarray, warmup: int = 0) -> None:
-        self.rule, self.scale, self.warmup = rule, scale, warmup
+    def __init__(self, rule: DualRule, scale: np.ndarray, warmup: int = 0, limit: np.ndarray | float = np.inf) -> None:
+        self.rule, self.scale, self.warmup, self.limit = rule, scale, warmup, limit
         self.calls = 0
 
     def update(self, multipliers: np.ndarray, misses: np.ndarray) -> np.ndarray:
         self.calls += 1
         if self.calls <= self.warmup:
             return multipliers
-        return self.rule.update(multipliers, self.scale * misses)
+        return self.rule.update(multipliers, np.clip(self.scale * misses, -self.limit, self.limit))
 
     def state_dict(self) -> dict[str, Any]:
         return {"calls": self.calls, "rule": self.rule.state_dict()}

@@ -4,29 +4,30 @@ r"""Forgetting images: one constraint and one multiplier each, ForwardKL by the 
 
     f    <- steps on  (1 - Pi) E_m[ w_a |f - T|^2 ]
                       + sum_i E_m[ w_i ( (pi_i - lam_i)_+ |f - T|^2 + 2 lam_i <f - T, y_i - T> ) ]
-    lam  <- lam + gain · (pi_i/max(level_i, 1)) · (level - estimate), kept in [0, reach · pi_i]
+    lam  <- lam + gain · (pi_i/max(level_i, 1)) · (miss + damping · (miss - miss before)), kept in [0, reach · pi_i]
 
-f the student's and T the frozen teacher's noise prediction, y_i the noise towards image i. Half of the levels are
-spread evenly over log SNR, as surprise is measured, half evenly over the schedule, whose middle decides which image a
-draw becomes: nats are to be had most cheaply in the last details, and a network that pays there alone still draws the
-image, a little off. (No spread moves the minimiser among all functions; it does among a network's.) q = sum_i pi_i q_i
-+ (1 - Pi) r, states from the defensive mixture m of a draw of the rest r and an image (:mod:`.mixture`), so that one
-forward pass serves both terms. It is the Lagrangian KL(q‖p) - lam·KL(q_i‖p) in score form up to a constant, with T for
-the noisy y where T is its mean. Image i is known to be a part pi_i of q: what that adds to retention and what the
-constraint takes away meet at the same state, and every term is convex in f. (With copies met by chance among the data,
-the sum is so in the mean only.)
+miss = level - estimate, at most the level either way; f the student's and T the frozen teacher's noise prediction,
+y_i the noise towards image i. Half of the levels are spread evenly over log SNR, as surprise is measured, half evenly
+over the schedule, whose middle decides which image a draw becomes: nats are to be had most cheaply in the last
+details, and a network that pays there alone still draws the image, a little off. (No spread moves the minimiser among
+all functions; it does among a network's.) q = sum_i pi_i q_i + (1 - Pi) r, states from the defensive mixture m of a
+draw of the rest r and an image (:mod:`.mixture`), so that one forward pass serves both terms. It is the Lagrangian
+KL(q‖p) - lam·KL(q_i‖p) in score form up to a constant, with T for the noisy y where T is its mean. Image i is known
+to be a part pi_i of q: what that adds to retention and what the constraint takes away meet at the same state, and
+every term is convex in f. (With copies met by chance among the data, the sum is so in the mean only.)
 
 Among all densities lam_i ≤ pi_i. A network that has to move its neighbours along pays more than that for a nat, and its
 multipliers may rise further; what would be concave then, -(lam_i - pi_i)|f - T|^2, is replaced by its tangent at the
 teacher, zero: an upper bound of the Lagrangian, as in the convex-concave procedure. The start is the closed form
-(:mod:`.images`). Estimates are made under common noise. Multipliers live in the saved state.
+(:mod:`.images`). Estimates are made under common noise. A network answers to a multiplier some rounds late, and plain
+ascent then swings around the levels: multipliers are moved by a proportional-integral controller (cooper's nuPI), whose
+``damping`` looks ahead along the last change. Multipliers live in the saved state.
 
 Source: the paper's experiment on CelebA-HQ (arXiv:2605.30825); theory, "Forgetting images".
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,9 @@ class Pairing:
 @dataclass(frozen=True)
 class ForgetImages:
     """``mixture``: beta, the part of states that is drawn around images. ``repeats``: noises of a level's estimate.
-    ``reach``: how far above its share a multiplier may rise, at least 1.
+    ``reach``: how far above its share a multiplier may rise, at least 1. ``damping``: of the dual steps, 0 for plain
+    ascent. ``extra``: rounds at most after the last step of the settings, at a tenth of the rate, while a level is not
+    met within one standard error, or overshot by more under a multiplier.
 
     The rest as for :class:`diffusion.methods.primal_dual.PrimalDual`; a gain of 1 lets a miss as large as the level
     itself move a multiplier through its whole range.
@@ -120,7 +123,8 @@ class ForgetImages:
     inner: int = 20
     warmup: int = 1
     gain: float = 0.4
-    rule: Callable[[float], pd.DualRule] = pd.Ascent
+    damping: float = 4.0
+    extra: int = 20
     mixture: float = 0.25
     reach: float = 10.0
     noise_levels: int = 20
@@ -166,16 +170,22 @@ class Forgetting:
             )
         if not method.reach >= 1:
             raise ValueError(f"reach must be at least 1, got {method.reach}")
+        if method.damping < 0 or method.extra < 0:
+            raise ValueError(f"damping and extra must be at least 0, got {method.damping} and {method.extra}")
         given = np.asarray(levels, float)
         if given.shape not in ((), (len(images.forget),)):
             raise ValueError(f"levels: shape {given.shape} given for {len(images.forget)} images; one, or one for each")
         self.method, self.denoiser, self.images, self.settings = method, denoiser, images, settings
         self.problem = du.ForwardKL(np.broadcast_to(given, (len(images.forget),)).copy())
         scale = images.shares / np.maximum(self.problem.levels, 1.0)
-        rule = Scaled(method.rule(method.gain), scale, method.warmup)
+        ascent = pd.NuPI(method.gain, proportional=method.damping) if method.damping else pd.Ascent(method.gain)
+        rule = Scaled(ascent, scale, method.warmup, limit=images.shares)  # a miss counts as the level itself at most
         start = images.start(self.problem.levels)
         ends = ends_of(method.inner, settings.steps)
-        self.rounds = Rounds(self.problem, rule, start, self.project, self.measure, ends, method.patience)
+        further = [settings.steps + method.inner * (k + 1) for k in range(method.extra)]
+        self.rounds = Rounds(
+            self.problem, rule, start, self.project, self.measure, [*ends, *further], method.patience, len(ends)
+        )
         self.pairing = Pairing(images, ~images.aside, settings)
         distinct = sorted(set(images.data_prompts))
         self._conditions = denoiser.condition(distinct)

@@ -42,7 +42,8 @@ class Rounds:
         rule, start, project: of the multipliers (m,).
         ends: optimiser steps done when each round ends, increasing. What the trainer's settings have beyond the last
             is trained at the multipliers that it leaves, and not measured.
-        enough: rounds after which the run ends as soon as every level is met within one standard error.
+        enough: rounds after which the run ends as soon as every level is met within one standard error, and overshot by
+            more only where the next multiplier is zero.
         anew: whether the mean of the weights starts again after each round: where multipliers move by much, a mean
             that remembers the old ones is measured too late, and corrected twice.
         patience: see :func:`diffusion.methods.dual.settled`; None runs all steps.
@@ -111,7 +112,7 @@ class Rounds:
         if self.enough is None or self.loop.rounds < self.enough:
             return False
         levels, errors = self._seen()
-        return met(self.problem, levels[-1], errors[-1], self.path[-2])
+        return met(self.problem, levels[-1], errors[-1], self.path[-1])
 
     # -- the player -----------------------------------------------------------------------------------------------
 

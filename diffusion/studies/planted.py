@@ -126,7 +126,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=4000, help="of the base model")
     parser.add_argument("--further", type=int, default=1200, help="of the model that copies")
-    parser.add_argument("--fit-steps", type=int, default=400, help="of each method")
+    parser.add_argument("--fit-steps", type=int, default=800, help="of each method")
     parser.add_argument("--draws", type=int, default=8000, help="of each model")
     parser.add_argument("--methods", nargs="+", default=list(IMAGE_METHODS), choices=list(IMAGE_METHODS))
     given = parser.parse_args()

@@ -208,7 +208,7 @@ def test_a_model_without_prompts(monkeypatch, capsys, place, tmp_path):
 def quick_forgetting(monkeypatch):
     monkeypatch.setattr(forget_run, "NOISE_LEVELS", 2)
     monkeypatch.setattr(forget_run, "REPEATS", 2)
-    brief = methods.ForgetImages(inner=1, warmup=0, noise_levels=1, repeats=2)
+    brief = methods.ForgetImages(inner=1, warmup=0, noise_levels=1, repeats=2, extra=0)
     monkeypatch.setitem(methods.IMAGE_METHODS, "primal-dual", lambda: brief)
 
 

@@ -20,7 +20,7 @@ from diffusion.training import Fit
 from .families import build, ddpm, sd
 from .methods.conftest import make_denoiser
 
-QUICK = ForgetImages(inner=1, warmup=0, noise_levels=1, repeats=2)
+QUICK = ForgetImages(inner=1, warmup=0, noise_levels=1, repeats=2, extra=0)
 BRIEF = Fit(steps=2, batch=6, rank=2)
 
 
@@ -213,5 +213,7 @@ def test_what_is_measured_after_the_fit(latents, monkeypatch):
 def test_a_run_that_cannot_work_ends_before_it_draws(latents):
     with pytest.raises(ValueError, match="method must be one of"):
         diffusion.forget(latents.pipeline, random_draws(latents, 1), levels=1.0, method="esd")
+    with pytest.raises(ValueError, match="7"):
+        diffusion.forget(latents.pipeline, random_draws(latents, 1), levels=1.0, fit=Fit(batch=7, accumulate=2))
     with pytest.raises(ValueError, match="looks must be at least 3 for each of 1 prompts"):
         diffusion.forget(latents.pipeline, random_draws(latents, 1), levels=1.0, looks=2)

@@ -108,7 +108,10 @@ def test_the_study_runs_and_runs_again_from_what_it_left(tmp_path, monkeypatch):
     monkeypatch.setattr(planted, "SAMPLER_STEPS", 2)
     monkeypatch.setattr(planted, "NOISE_LEVELS", 1)
     quick = {"noise_levels": 1, "repeats": 2}
-    methods = {"primal-dual": lambda: ForgetImages(inner=1, **quick), "siss": lambda: OnImages(SISS(), **quick)}
+    methods = {
+        "primal-dual": lambda: ForgetImages(inner=1, extra=0, **quick),
+        "siss": lambda: OnImages(SISS(), **quick),
+    }
     monkeypatch.setattr(planted, "IMAGE_METHODS", methods)
     size = {"seed": 0, "steps": 2, "further": 1, "fit_steps": 2, "draws": 12, "methods": list(methods)}
     result = planted.run(tmp_path, **size)

@@ -1,5 +1,7 @@
 """Forgetting images: closed form, defensive mixture, gradients, levels, resumption, on pixels and on latents."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,7 @@ from diffusion.training import Fit
 
 from .conftest import Stop, adapters, make_denoiser, numeric_gradient, same, stop_after
 
-QUICK = ForgetImages(inner=1, warmup=0, noise_levels=2, repeats=2)
+QUICK = ForgetImages(inner=1, warmup=0, noise_levels=2, repeats=2, extra=0)
 
 
 def make_images(denoiser, prompts=False):
@@ -229,16 +231,17 @@ def test_resumed_run_ends_bit_equal(family, tmp_path):
     denoiser = make_denoiser(family)
     images = make_images(denoiser, prompts=family == "sd")
     settings, path = Fit(steps=4, batch=4, rank=1, rate=1e-2), tmp_path / "fit.safetensors"
-    whole = QUICK.fit(denoiser, images, 2.0, settings)
+    longer = replace(QUICK, extra=2)  # a level of 2 nats is not met in six steps: both rounds are taken
+    whole = longer.fit(denoiser, images, 2.0, settings)
     expected = adapters(denoiser)
     with pytest.raises(Stop):
-        QUICK.fit(denoiser, images, 2.0, settings, checkpoint=path, every=2, progress=stop_after(3))
-    resumed = QUICK.fit(denoiser, images, 2.0, settings, checkpoint=path, every=2)
+        longer.fit(denoiser, images, 2.0, settings, checkpoint=path, every=2, progress=stop_after(5))
+    resumed = longer.fit(denoiser, images, 2.0, settings, checkpoint=path, every=2)
     assert resumed.losses == whole.losses
     np.testing.assert_array_equal(resumed.multipliers, whole.multipliers)
     np.testing.assert_array_equal(resumed.levels, whole.levels)
     assert same(adapters(denoiser), expected)
-    assert whole.levels.shape == whole.errors.shape == (4, 3)
+    assert whole.levels.shape == whole.errors.shape == (6, 3)
     assert ((whole.multipliers >= 0) & (whole.multipliers <= QUICK.reach * images.shares)).all()
     np.testing.assert_array_equal(whole.multipliers[0], images.start(np.full(3, 2.0)))
 
@@ -264,8 +267,9 @@ def test_a_copied_image_is_forgotten(tmp_path):
         optimizer.step()
     images = Images(image, 0.2, data)
     method = ForgetImages(inner=20, noise_levels=10, repeats=4)
-    outcome = method.fit(denoiser, images, 20.0, Fit(steps=200, batch=24, rank=4, rate=5e-3))
-    assert float(outcome.levels[-1, 0]) > 10
+    outcome = method.fit(denoiser, images, 20.0, Fit(steps=200, batch=24, rank=4, rate=1e-3))
+    assert float(outcome.levels[-1, 0]) > 20 - 2 * float(outcome.errors[-1, 0])
+    assert float(outcome.levels[-1, 0]) < 40
     moved = loss(denoiser, others, denoiser.condition([""] * 40), levels=10, seed=3)
     assert abs(float(moved.mean())) < 0.5 * float(outcome.levels[-1, 0])
 
@@ -299,5 +303,7 @@ def test_what_does_not_fit_the_network_is_refused(denoiser):
         QUICK.fit(denoiser, images, -1.0, Fit())
     with pytest.raises(ValueError, match="reach"):
         ForgetImages(reach=0.5).fit(denoiser, images, 1.0, Fit())
+    with pytest.raises(ValueError, match="damping and extra"):
+        ForgetImages(damping=-1.0).fit(denoiser, images, 1.0, Fit())
     with pytest.raises(ValueError, match="mixture"):
         ForgetImages(mixture=0.0).fit(denoiser, images, 1.0, Fit())
