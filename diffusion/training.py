@@ -85,6 +85,10 @@ class Fit:
     def peak_rate(self) -> float:
         return float(self.rate or 0.0)
 
+    def decayed(self, step: int) -> float:
+        """The part of the peak rate that is left at a step: a half cosine to zero, and ``AFTER`` beyond the last."""
+        return 0.5 * (1 + math.cos(math.pi * step / self.steps)) if step < self.steps else AFTER
+
 
 class Stateful(Protocol):
     """What else a run depends on (multipliers, pools of draws), saved and resumed with the weights."""
@@ -145,8 +149,7 @@ class Trainer:
         settings = self.settings
         with checkpointed(self.network, settings.gradient_checkpointing):
             for step in range(self.done, settings.steps if until is None else until):
-                decayed = 0.5 * (1 + math.cos(math.pi * step / settings.steps)) if step < settings.steps else AFTER
-                rate = settings.peak_rate * min(1.0, (step + 1) / 20) * decayed
+                rate = settings.peak_rate * min(1.0, (step + 1) / 20) * settings.decayed(step)
                 for group in self.optimizer.param_groups:
                     group["lr"] = rate
                 loss, terms = self._gradient(step)

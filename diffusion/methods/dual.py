@@ -8,6 +8,7 @@ number without unit, 1 for a Newton step, and ascent with an exact player conver
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,18 +22,27 @@ class Scaled:
 
     A network needs some rounds to follow even a fixed multiplier; moved at once, multipliers would answer to the
     training that has not happened yet. ``limit`` (m,): what a scaled miss counts at most, either way; a network that is
-    thrown far past a level would otherwise throw its multiplier as far.
+    thrown far past a level would otherwise throw its multiplier as far. ``decays``: what a miss counts in each round, 1
+    where left out: at a lower rate of its optimiser a network answers later, and the same dual step is too large.
     """
 
-    def __init__(self, rule: DualRule, scale: np.ndarray, warmup: int = 0, limit: np.ndarray | float = np.inf) -> None:
-        self.rule, self.scale, self.warmup, self.limit = rule, scale, warmup, limit
+    def __init__(
+        self,
+        rule: DualRule,
+        scale: np.ndarray,
+        warmup: int = 0,
+        limit: np.ndarray | float = np.inf,
+        decays: Sequence[float] | None = None,
+    ) -> None:
+        self.rule, self.scale, self.warmup, self.limit, self.decays = rule, scale, warmup, limit, decays
         self.calls = 0
 
     def update(self, multipliers: np.ndarray, misses: np.ndarray) -> np.ndarray:
         self.calls += 1
         if self.calls <= self.warmup:
             return multipliers
-        return self.rule.update(multipliers, np.clip(self.scale * misses, -self.limit, self.limit))
+        decay = 1.0 if self.decays is None else self.decays[self.calls - 1]
+        return self.rule.update(multipliers, decay * np.clip(self.scale * misses, -self.limit, self.limit))
 
     def state_dict(self) -> dict[str, Any]:
         return {"calls": self.calls, "rule": self.rule.state_dict()}

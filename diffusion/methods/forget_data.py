@@ -6,15 +6,16 @@ r"""Forgetting images: one constraint and one multiplier each, ForwardKL by the 
                       + sum_i E_m[ w_i ( (pi_i - lam_i)_+ |f - T|^2 + 2 lam_i <f - T, y_i - T> ) ]
     lam  <- lam + gain · (pi_i/max(level_i, 1)) · (miss + damping · (miss - miss before)), kept in [0, reach · pi_i]
 
-miss = level - estimate, at most the level either way; f the student's and T the frozen teacher's noise prediction,
-y_i the noise towards image i. Half of the levels are spread evenly over log SNR, as surprise is measured, half evenly
-over the schedule, whose middle decides which image a draw becomes: nats are to be had most cheaply in the last
-details, and a network that pays there alone still draws the image, a little off. (No spread moves the minimiser among
-all functions; it does among a network's.) q = sum_i pi_i q_i + (1 - Pi) r, states from the defensive mixture m of a
-draw of the rest r and an image (:mod:`.mixture`), so that one forward pass serves both terms. It is the Lagrangian
-KL(q‖p) - lam·KL(q_i‖p) in score form up to a constant, with T for the noisy y where T is its mean. Image i is known
-to be a part pi_i of q: what that adds to retention and what the constraint takes away meet at the same state, and
-every term is convex in f. (With copies met by chance among the data, the sum is so in the mean only.)
+miss = level - estimate, at most the level either way, times what is left of the optimiser's rate; f the student's and
+T the frozen teacher's noise prediction, y_i the noise towards image i. Half of the levels are spread evenly over log
+SNR, as surprise is measured, half evenly over the schedule, whose middle decides which image a draw becomes: nats are
+to be had most cheaply in the last details, and a network that pays there alone still draws the image, a little off.
+(No spread moves the minimiser among all functions; it does among a network's.) q = sum_i pi_i q_i + (1 - Pi) r,
+states from the defensive mixture m of a draw of the rest r and an image (:mod:`.mixture`), so that one forward pass
+serves both terms. It is the Lagrangian KL(q‖p) - lam·KL(q_i‖p) in score form up to a constant, with T for the noisy y
+where T is its mean. Image i is known to be a part pi_i of q: what that adds to retention and what the constraint
+takes away meet at the same state, and every term is convex in f. (With copies met by chance among the data, the sum
+is so in the mean only.)
 
 Among all densities lam_i ≤ pi_i. A network that has to move its neighbours along pays more than that for a nat, and its
 multipliers may rise further; what would be concave then, -(lam_i - pi_i)|f - T|^2, is replaced by its tangent at the
@@ -43,7 +44,7 @@ from ..batches import spread_levels
 from ..lora import add_student, teacher
 from ..models import Condition, Denoiser, rows
 from ..parallel import WHOLE, Part
-from ..training import Fit, Progress, Trainer
+from ..training import AFTER, Fit, Progress, Trainer
 from .base import Outcome
 from .dual import Scaled
 from .images import Images, gained
@@ -179,13 +180,14 @@ class Forgetting:
         self.problem = du.ForwardKL(np.broadcast_to(given, (len(images.forget),)).copy())
         scale = images.shares / np.maximum(self.problem.levels, 1.0)
         ascent = pd.NuPI(method.gain, proportional=method.damping) if method.damping else pd.Ascent(method.gain)
-        rule = Scaled(ascent, scale, method.warmup, limit=images.shares)  # a miss counts as the level itself at most
         start = images.start(self.problem.levels)
         ends = ends_of(method.inner, settings.steps)
         further = [settings.steps + method.inner * (k + 1) for k in range(method.extra)]
-        self.rounds = Rounds(
-            self.problem, rule, start, self.project, self.measure, [*ends, *further], method.patience, len(ends)
-        )
+        every = [*ends, *further]
+        decays = [max(AFTER, settings.decayed(end)) for end in every]
+        # A miss counts as the level itself at most.
+        rule = Scaled(ascent, scale, method.warmup, limit=images.shares, decays=decays)
+        self.rounds = Rounds(self.problem, rule, start, self.project, self.measure, every, method.patience, len(ends))
         self.pairing = Pairing(images, ~images.aside, settings)
         distinct = sorted(set(images.data_prompts))
         self._conditions = denoiser.condition(distinct)

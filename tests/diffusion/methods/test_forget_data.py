@@ -231,19 +231,19 @@ def test_resumed_run_ends_bit_equal(family, tmp_path):
     denoiser = make_denoiser(family)
     images = make_images(denoiser, prompts=family == "sd")
     settings, path = Fit(steps=4, batch=4, rank=1, rate=1e-2), tmp_path / "fit.safetensors"
-    longer = replace(QUICK, extra=2)  # a level of 2 nats is not met in six steps: both rounds are taken
-    whole = longer.fit(denoiser, images, 2.0, settings)
+    longer = replace(QUICK, extra=2)  # a level of 500 nats is not met in six steps: both rounds are taken
+    whole = longer.fit(denoiser, images, 500.0, settings)
     expected = adapters(denoiser)
     with pytest.raises(Stop):
-        longer.fit(denoiser, images, 2.0, settings, checkpoint=path, every=2, progress=stop_after(5))
-    resumed = longer.fit(denoiser, images, 2.0, settings, checkpoint=path, every=2)
+        longer.fit(denoiser, images, 500.0, settings, checkpoint=path, every=2, progress=stop_after(5))
+    resumed = longer.fit(denoiser, images, 500.0, settings, checkpoint=path, every=2)
     assert resumed.losses == whole.losses
     np.testing.assert_array_equal(resumed.multipliers, whole.multipliers)
     np.testing.assert_array_equal(resumed.levels, whole.levels)
     assert same(adapters(denoiser), expected)
     assert whole.levels.shape == whole.errors.shape == (6, 3)
     assert ((whole.multipliers >= 0) & (whole.multipliers <= QUICK.reach * images.shares)).all()
-    np.testing.assert_array_equal(whole.multipliers[0], images.start(np.full(3, 2.0)))
+    np.testing.assert_array_equal(whole.multipliers[0], images.start(np.full(3, 500.0)))
 
 
 @pytest.mark.slow
