@@ -169,7 +169,7 @@ def forget(
             less those that are copies (:mod:`diffusion.copies`).
         held_out: pictures of the same kind that the model was never trained on.
         levels: nats of surprise above the present, one for all or one each, or ``"unseen"``: as surprising as the
-            held-out pictures in the mean.
+            held-out pictures in the mean; ``"unseen 90%"``: at least as surprising as nine tenths of them.
         shares: pi_i, the part of the data of its prompt that is image i, one for all or one each: its copies over the
             size of the data. Left out, counted in the data, or among draws of the model.
         method: a name in `diffusion.methods.IMAGE_METHODS`, or a method.

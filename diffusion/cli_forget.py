@@ -20,7 +20,7 @@ def forget(
         typer.Option(
             "--level",
             help="nats of surprise above the present, one for all images or one each; left out, 'unseen': as "
-            "surprising as the pictures of --held-out",
+            "surprising as the pictures of --held-out in the mean; 'unseen 90%': at least as nine tenths of them",
         ),
     ] = None,
     prompt: Annotated[
@@ -120,8 +120,12 @@ def forget(
 def _levels(given: list[str] | None) -> str | list[float]:
     from .forget_task import UNSEEN
 
-    if not given or given == [UNSEEN]:
+    if not given:
         return UNSEEN
+    if given[0].startswith(UNSEEN):
+        if len(given) > 1:
+            raise ValueError(f"level {UNSEEN!r} is for all images, and goes with no other, got {given}")
+        return given[0]
     try:
         return [float(text.removesuffix("nats")) for text in given]
     except ValueError:

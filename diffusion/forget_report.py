@@ -42,6 +42,7 @@ def certificate(
             "images": m,
             "levels, nats above the present surprise": known.levels.tolist(),
             "as surprising as held-out images": task.levels is None,
+            "quantile of these, or their mean": task.quantile,
             "shares": images.shares.tolist(),
             "data": len(images.data),
             "copies of images among the data, set aside": int(images.aside.sum()),

@@ -169,7 +169,8 @@ def save(result: Forgotten, denoiser: Denoiser, folder: Path) -> None:
 def save_comparison(result: Forgotten, path: Path) -> None:
     """A PNG of every image beside the draws nearest to it, before and after: for the eye, and not to be published."""
     panels = [("images", result.pictures), ("nearest before", result.before), ("nearest after", result.after)]
-    save_pictures(path, [(title, _three(some)) for title, some in panels], columns=8, panel_columns=1)
+    columns = min(8, len(result.pictures))
+    save_pictures(path, [(title, _three(some)) for title, some in panels], columns=columns, panel_columns=3)
 
 
 def _three(pictures: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -33,7 +33,8 @@ Pictures = Tensor | Sequence[Any]
 class Task:
     """Draws (n, ...) as the network sees them, a prompt for each; ``levels`` and ``shares`` (m,), or None: to be found.
 
-    ``held_out``: like the images, never trained on; levels None asks to be as surprising as these.
+    ``held_out``: like the images, never trained on; levels None asks to be as surprising as these, in the mean or at
+    ``quantile``.
     """
 
     images: Tensor
@@ -43,6 +44,7 @@ class Task:
     held_out: Tensor
     held_out_prompts: tuple[str, ...]
     levels: np.ndarray | None
+    quantile: float | None
     shares: np.ndarray | None
 
     @property
@@ -83,10 +85,9 @@ def task_of(
     unseen, unseen_prompts = others("held_out", held_out, held_out_prompts)
     if not denoiser.worded and any((*own, *rest_prompts, *unseen_prompts)):
         raise ValueError(f"prompts: {type(denoiser.pipeline).__name__} takes none, so none can be given")
-    wanted = None
+    wanted = quantile = None
     if isinstance(levels, str):
-        if levels != UNSEEN:
-            raise ValueError(f"levels must be nats, or {UNSEEN!r}, got {levels!r}")
+        quantile = _quantile(levels)
         if not len(unseen):
             raise ValueError(f"levels {UNSEEN!r} needs held_out: images of the same kind that were never trained on")
     else:
@@ -96,7 +97,19 @@ def task_of(
     part = None if shares is None else _numbers("shares", shares, m)
     if part is not None and not ((part > 0) & (part < 1)).all():
         raise ValueError(f"shares must lie strictly between 0 and 1, got {part.tolist()}")
-    return Task(forget, own, rest, rest_prompts, unseen, unseen_prompts, wanted, part)
+    return Task(forget, own, rest, rest_prompts, unseen, unseen_prompts, wanted, quantile, part)
+
+
+def _quantile(level: str) -> float | None:
+    """None for ``"unseen"``, 0.9 for ``"unseen 90%"``. ``ValueError`` for anything else."""
+    word, _, part = level.partition(" ")
+    try:
+        value = float(part.strip().removesuffix("%")) / 100 if part else None
+    except ValueError:
+        value = np.nan
+    if word != UNSEEN or (value is not None and not 0 < value < 1):
+        raise ValueError(f"levels must be nats, {UNSEEN!r}, or a quantile such as '{UNSEEN} 90%', got {level!r}")
+    return value
 
 
 def _draws(denoiser: Denoiser, name: str, given: Pictures) -> Tensor:
@@ -183,7 +196,7 @@ def settled(denoiser: Denoiser, task: Task, drawn: Tensor, drawn_prompts: Sequen
     images = Images(task.images, shares, torch.cat(data), task.prompts, tuple(texts))
     levels = task.levels
     if levels is None:
-        levels = as_unseen(denoiser, images, task.held_out, task.held_out_prompts)
+        levels = as_unseen(denoiser, images, task.held_out, task.held_out_prompts, quantile=task.quantile)
         if not (levels > 0).any():
             raise ValueError(
                 "levels: every image is already as surprising as held-out ones; nothing is to be forgotten"

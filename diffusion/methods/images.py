@@ -127,6 +127,7 @@ def as_unseen(
     held_out: Tensor,
     prompts: Sequence[str] = (),
     *,
+    quantile: float | None = None,
     noise_levels: int = 40,
     seed: int = 0,
 ) -> np.ndarray:
@@ -134,8 +135,11 @@ def as_unseen(
 
         level_i = [ mean over held-out x of L(x) - L(image i) ]_+        nats; L the network's surprise, adapters off
 
-    ``held_out`` (k, ...): images of the same kind, never trained on; ``prompts`` (k,), left out, empty.
+    ``held_out`` (k, ...): images of the same kind, never trained on; ``prompts`` (k,), left out, empty. ``quantile``:
+    of L over these in the place of the mean. An odd image would be more surprising than the mean had it not been seen.
     """
+    if quantile is not None and not 0 < quantile < 1:
+        raise ValueError(f"quantile must lie strictly between 0 and 1, got {quantile}")
     prompts = tuple(prompts) or ("",) * len(held_out)
     if len(held_out) < 1 or len(prompts) != len(held_out):
         raise ValueError(f"held_out must hold images, with one prompt each, got {len(held_out)} and {len(prompts)}")
@@ -151,7 +155,8 @@ def as_unseen(
     else:
         value = measure()
     m = len(images.forget)
-    return np.asarray((value[m:].mean() - value[:m]).clamp_min(0.0).numpy())
+    unseen = value[m:].mean() if quantile is None else value[m:].quantile(quantile)
+    return np.asarray((unseen - value[:m]).clamp_min(0.0).numpy())
 
 
 def gained(

@@ -238,7 +238,7 @@ def test_forget(monkeypatch, capsys, place, tmp_path, quick_forgetting):
 
 def test_forget_without_prompts_as_unseen(monkeypatch, capsys, place, tmp_path, quick_forgetting):
     # Of a random network every picture is about as surprising.
-    monkeypatch.setattr(forget_task, "as_unseen", lambda _denoiser, images, *_: np.full(len(images.forget), 5.0))
+    monkeypatch.setattr(forget_task, "as_unseen", lambda _, images, *__, **___: np.full(len(images.forget), 5.0))
     run(
         monkeypatch, capsys, *forgetting(place, "ddpm", "--held-out", place / "pictures", "--share", "0.05"),
         "--output", tmp_path / "out", "--cache", tmp_path / "cache",
@@ -252,6 +252,7 @@ def test_forget_without_prompts_as_unseen(monkeypatch, capsys, place, tmp_path, 
     ("more", "message"),
     [
         (("--level", "2x"), "level must be nats"),
+        (("--level", "unseen", "--level", "3"), "goes with no other"),
         (("--level", "-1"), "levels must be positive"),
         ((), "needs held_out"),
         (("--level", "1", "--method", "esd"), "method must be one of primal-dual"),

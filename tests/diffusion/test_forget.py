@@ -98,7 +98,10 @@ def test_unseen_is_the_mean_surprise_of_held_out_pictures(latents, monkeypatch):
     found = settled(latents, task, random_draws(latents, 4, 1), ["one"] * 4)
     value = surprise(latents, torch.cat([data[:2], unseen]), latents.condition(["one"] * 5), levels=40, seed=0)
     np.testing.assert_allclose(found.levels, (value[2:].mean() - value[:2]).clamp_min(0).numpy(), rtol=1e-5)
-    monkeypatch.setattr(forget_task, "as_unseen", lambda *_: np.zeros(2))
+    high = task_of(latents, data[:2], prompts="one", data=data, held_out=unseen, levels="unseen 90%")
+    found = settled(latents, high, random_draws(latents, 4, 1), ["one"] * 4)
+    np.testing.assert_allclose(found.levels, (value[2:].quantile(0.9) - value[:2]).clamp_min(0).numpy(), rtol=1e-5)
+    monkeypatch.setattr(forget_task, "as_unseen", lambda *_, **__: np.zeros(2))
     with pytest.raises(ValueError, match="already as surprising"):
         settled(latents, task, random_draws(latents, 4, 1), ["one"] * 4)
 
@@ -106,8 +109,11 @@ def test_unseen_is_the_mean_surprise_of_held_out_pictures(latents, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"levels": "1 %"}, "levels must be nats, or 'unseen'"),
+        ({"levels": "1 %"}, "levels must be nats, 'unseen', or"),
         ({"levels": "unseen"}, "needs held_out"),
+        ({"levels": "unseen 0%"}, "a quantile such as 'unseen 90%'"),
+        ({"levels": "unseen often"}, "a quantile such as 'unseen 90%'"),
+        ({"levels": "unseen 90%"}, "needs held_out"),
         ({"levels": [1.0, 2.0]}, "levels must be one for all or one for each of 3"),
         ({"levels": 0.0}, "levels must be positive"),
         ({"levels": float("nan")}, "levels must be positive"),
