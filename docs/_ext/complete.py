@@ -23,7 +23,7 @@ LISTED = re.compile(r"^\.\. (?:auto(?:class|function|exception|module)|py:data):
 # modules are put together from. A name stands for a module or a package with all that is in it.
 INTERNAL = (
     *("api", "batches", "card", "cli", "cli_toy", "costs", "demo", "output", "page", "studies"),
-    *("cli_audit", "cli_options"),
+    *("cli_audit", "cli_forget", "cli_options", "forget_report"),
     *("digits.components", "digits.evaluate", "digits.judges", "digits.train"),
     *("methods.base", "methods.dual", "methods.lagrangians", "methods.mixture"),
     *("methods.rounds", "methods.sets", "methods.surprise"),

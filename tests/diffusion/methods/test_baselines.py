@@ -46,7 +46,8 @@ def test_images_by_name(name):
     images = make_images(denoiser)
     method = IMAGE_METHODS[name]()
     outcome = method.fit(denoiser, images, 1.0, Fit(steps=1, batch=3, rank=1))
-    assert outcome.levels.shape == outcome.errors.shape == (1, 3)
+    assert outcome.levels.shape == outcome.errors.shape
+    assert outcome.levels.shape[1] == 3  # after one step, and for some in rounds after it
 
 
 def double(known_dtype=torch.float64):
