@@ -7,8 +7,8 @@ digits occur 16 to 92 times, until it copies them. Each is then to be as surpris
 constraints, eight multipliers, one LoRA.
 
 This page shows what ``python -m diffusion.studies.planted --quantile 0.9 --methods primal-dual --output OUT`` left in
-``OUT/study.json``: one seed, a shared 2-core container. That takes about three quarters of an hour of one core, so it did
-not run while the page was built.
+``OUT/study.json``: one seed, a shared 2-core container. That takes about three quarters of an hour of one core, so it
+did not run while the page was built.
 """
 
 # %%
