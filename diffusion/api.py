@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -31,6 +31,7 @@ from .trackers import Tracked
 from .training import Fit
 
 Wordings = str | Sequence[str]
+Kind = TypeVar("Kind")
 
 
 def unlearn(
@@ -82,20 +83,20 @@ def unlearn(
 
 def image_method_of(method: str | ImageMethod) -> ImageMethod:
     """The method for images of that name, or the method itself. ``ValueError`` for a name that is not known."""
-    if not isinstance(method, str):
-        return method
-    if method not in IMAGE_METHODS:
-        raise ValueError(f"method must be one of {', '.join(IMAGE_METHODS)}, got {method!r}")
-    return IMAGE_METHODS[method]()
+    return _named(method, IMAGE_METHODS)
 
 
 def method_of(method: str | Method) -> Method:
     """The method of that name, or the method itself. ``ValueError`` for a name that is not known."""
+    return _named(method, METHODS)
+
+
+def _named(method: str | Kind, known: Mapping[str, Callable[[], Kind]]) -> Kind:
     if not isinstance(method, str):
         return method
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
-    return METHODS[method]()
+    if method not in known:
+        raise ValueError(f"method must be one of {', '.join(known)}, got {method!r}")
+    return known[method]()
 
 
 def patient(method: Method, patience: int | None) -> Method:
