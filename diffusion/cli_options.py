@@ -109,6 +109,7 @@ def make_task(
     Raises ``ValueError`` for options that do not fit together, empty prompts, and files that are not there.
     """
     need_extra()
+    from .folders import read_folder
     from .models import DIGITS
 
     given: list[Any] = [_wordings("concept", text) for text in concept or []]
@@ -120,9 +121,7 @@ def make_task(
             )
         given = [[*given[0], *wording]]
     for folder in examples or []:
-        if not folder.is_dir():
-            raise ValueError(f"examples {str(folder)!r} is no folder")
-        given.append(sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")))
+        given.append(read_folder(folder, "examples")[0])
     if not given:
         raise ValueError("concept must be given: --concept with a prompt, or --examples with a folder of pictures")
     words: list[str] = []

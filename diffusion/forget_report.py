@@ -17,7 +17,8 @@ from .certificate import Standards, versions
 
 if TYPE_CHECKING:
     from .forget_run import Forgotten
-    from .forget_task import Settled, Task
+    from .forget_settled import Settled
+    from .forget_task import Task
     from .methods import Outcome
 
 

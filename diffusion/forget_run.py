@@ -26,7 +26,8 @@ from .certificate import to_json
 from .copies import HALF, distances
 from .draws import decode, draw
 from .forget_report import certificate, model_card
-from .forget_task import Settled, Task, settled
+from .forget_settled import Settled, settled
+from .forget_task import Task
 from .full import put_back
 from .known import Bar, progress_bar
 from .lora import check_adapters, folded, has_loader, remove_lora, save_student

@@ -53,7 +53,7 @@ DISTILL = ("distill", "digits", "--concept", "a handwritten seven", "--level", "
             "one --concept goes",
         ),
         (("distill", "model", "--concept", "cat", "--level", "0.1", "--vocabulary", "/nowhere"), "is no file"),
-        (("distill", "model", "--examples", "/nowhere", "--level", "0.1"), "is no folder"),
+        (("distill", "model", "--examples", "/nowhere", "--level", "0.1"), "neither a file nor a folder"),
         (("distill", "digits", "--concept", "seven", "--level", "0.1", "--prior", "1.5"), "strictly between 0 and 1"),
         (("audit", "digits", "--concept", "seven", "--lora", "/nowhere"), "is no folder"),
         (("bench", "digits", "--method", "magic"), "no training, tilted"),

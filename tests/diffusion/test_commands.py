@@ -12,7 +12,7 @@ pytest.importorskip("typer")
 
 from diffusers import DDPMPipeline
 
-from diffusion import bench, cli, cli_options, forget_run, forget_task, methods
+from diffusion import bench, cli, cli_options, forget_run, forget_settled, methods
 from diffusion.known import Budget
 
 from . import families
@@ -238,7 +238,7 @@ def test_forget(monkeypatch, capsys, place, tmp_path, quick_forgetting):
 
 def test_forget_without_prompts_as_unseen(monkeypatch, capsys, place, tmp_path, quick_forgetting):
     # Of a random network every picture is about as surprising.
-    monkeypatch.setattr(forget_task, "as_unseen", lambda _, images, *__, **___: np.full(len(images.forget), 5.0))
+    monkeypatch.setattr(forget_settled, "as_unseen", lambda _, images, *__, **___: np.full(len(images.forget), 5.0))
     run(
         monkeypatch, capsys, *forgetting(place, "ddpm", "--held-out", place / "pictures", "--share", "0.05"),
         "--output", tmp_path / "out", "--cache", tmp_path / "cache",

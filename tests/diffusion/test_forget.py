@@ -8,10 +8,11 @@ import torch
 from PIL import Image
 
 import diffusion
-from diffusion import forget_run, forget_task
+from diffusion import forget_run, forget_settled
 from diffusion.draws import decode
 from diffusion.forget_run import _surprise, save_comparison
-from diffusion.forget_task import settled, task_of
+from diffusion.forget_settled import settled
+from diffusion.forget_task import task_of
 from diffusion.lora import add_lora, teacher
 from diffusion.methods import ForgetImages
 from diffusion.methods.surprise import surprise
@@ -101,7 +102,7 @@ def test_unseen_is_the_mean_surprise_of_held_out_pictures(latents, monkeypatch):
     high = task_of(latents, data[:2], prompts="one", data=data, held_out=unseen, levels="unseen 90%")
     found = settled(latents, high, random_draws(latents, 4, 1), ["one"] * 4)
     np.testing.assert_allclose(found.levels, (value[2:].quantile(0.9) - value[:2]).clamp_min(0).numpy(), rtol=1e-5)
-    monkeypatch.setattr(forget_task, "as_unseen", lambda *_, **__: np.zeros(2))
+    monkeypatch.setattr(forget_settled, "as_unseen", lambda *_, **__: np.zeros(2))
     with pytest.raises(ValueError, match="already as surprising"):
         settled(latents, task, random_draws(latents, 4, 1), ["one"] * 4)
 
