@@ -13,6 +13,7 @@ from .guidance_distillation import GuidanceDistillation
 from .images import Images, as_unseen
 from .primal_dual import PrimalDual
 from .tilted import Tilted
+from .tilted_images import TiltedImages
 from .weights import FixedWeights
 
 #: For concepts: name to what makes the method, without arguments.
@@ -30,6 +31,7 @@ METHODS: dict[str, Callable[[], Method]] = {
 
 #: For images.
 IMAGE_METHODS: dict[str, Callable[[], ImageMethod]] = {
+    "tilted": TiltedImages,
     "primal-dual": ForgetImages,
     "neggrad": lambda: OnImages(NegGrad()),
     "siss": lambda: OnImages(SISS()),
@@ -55,6 +57,7 @@ __all__ = [
     "Outcome",
     "PrimalDual",
     "Tilted",
+    "TiltedImages",
     "as_unseen",
     "corrected_guidance",
 ]

@@ -13,8 +13,8 @@ from ..known import Survey
 from ..models import Condition, Denoiser, add_noise, rows
 from ..parallel import Part
 from ..training import Fit
-from .forget_data import Pairing
 from .images import Images
+from .pairing import Pairing
 
 # A number of pairs and a generator to rows of the retain set and rows of the forget set, alike in prompt.
 Pairs = Callable[[int, torch.Generator], tuple[Tensor, Tensor]]

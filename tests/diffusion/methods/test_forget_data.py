@@ -7,16 +7,19 @@ import pytest
 import torch
 
 from diffusion.lora import add_lora
-from diffusion.methods.forget_data import ForgetImages, Forgetting, Pairing, image_terms
+from diffusion.methods.forget_data import ForgetImages, Forgetting, image_terms
 from diffusion.methods.images import Images, as_unseen
 from diffusion.methods.mixture import Mixed, mixed
+from diffusion.methods.pairing import Pairing
 from diffusion.methods.sets import Sets
 from diffusion.methods.surprise import divergence, loss, surprise
+from diffusion.methods.tilted_images import TiltedImages
 from diffusion.training import Fit
 
 from .conftest import Stop, adapters, make_denoiser, numeric_gradient, same, stop_after
 
 QUICK = ForgetImages(inner=1, warmup=0, noise_levels=2, repeats=2, extra=0)
+QUICK_TILTED = TiltedImages(inner=1, warmup=0, noise_levels=2, repeats=2, extra=0)
 
 
 def make_images(denoiser, prompts=False):
@@ -226,12 +229,13 @@ def test_as_unseen_asks_for_the_mean_surprise_of_held_out_images(denoiser):
 # -- runs ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("quick", [QUICK, QUICK_TILTED], ids=["primal-dual", "tilted"])
 @pytest.mark.parametrize("family", ["ddpm", "sd"])
-def test_resumed_run_ends_bit_equal(family, tmp_path):
+def test_resumed_run_ends_bit_equal(family, quick, tmp_path):
     denoiser = make_denoiser(family)
     images = make_images(denoiser, prompts=family == "sd")
     settings, path = Fit(steps=4, batch=4, rank=1, rate=1e-2), tmp_path / "fit.safetensors"
-    longer = replace(QUICK, extra=2)  # a level of 500 nats is not met in six steps: both rounds are taken
+    longer = replace(quick, extra=2)  # a level of 500 nats is not met in six steps: both rounds are taken
     whole = longer.fit(denoiser, images, 500.0, settings)
     expected = adapters(denoiser)
     with pytest.raises(Stop):
@@ -242,13 +246,15 @@ def test_resumed_run_ends_bit_equal(family, tmp_path):
     np.testing.assert_array_equal(resumed.levels, whole.levels)
     assert same(adapters(denoiser), expected)
     assert whole.levels.shape == whole.errors.shape == (6, 3)
-    assert ((whole.multipliers >= 0) & (whole.multipliers <= QUICK.reach * images.shares)).all()
+    reach = quick.reach if isinstance(quick, ForgetImages) else 1.0
+    assert ((whole.multipliers >= 0) & (whole.multipliers <= reach * images.shares)).all()
     np.testing.assert_array_equal(whole.multipliers[0], images.start(np.full(3, 500.0)))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_a_copied_image_is_forgotten(tmp_path):
+@pytest.mark.parametrize("kind", [ForgetImages, TiltedImages])
+def test_a_copied_image_is_forgotten(kind, tmp_path):
     """A tiny DDPM trained on one image among others: its surprise rises to the level, the others' hardly moves."""
     denoiser = make_denoiser("ddpm")
     generator = torch.Generator().manual_seed(1)
@@ -266,7 +272,7 @@ def test_a_copied_image_is_forgotten(tmp_path):
         (said - denoiser.target(x0, eps, t)).square().mean().backward()
         optimizer.step()
     images = Images(image, 0.2, data)
-    method = ForgetImages(inner=20, noise_levels=10, repeats=4)
+    method = kind(inner=20, noise_levels=10, repeats=4)
     outcome = method.fit(denoiser, images, 20.0, Fit(steps=200, batch=24, rank=4, rate=1e-3))
     assert float(outcome.levels[-1, 0]) > 20 - 2 * float(outcome.errors[-1, 0])
     assert float(outcome.levels[-1, 0]) < 40

@@ -1,0 +1,133 @@
+r"""Forgetting images by their exact answer: one constraint each, ForwardKL, fitted by regression.
+
+    f* = T + E_p[eps | x_t] - E_q[eps | x_t],    min_f E_m |f - f*|²
+
+q the law of images and data (:mod:`.atoms`), p the optimum on it for levels b: the images' masses are e^{-b_i}, or what
+they were where that is more, all else is as it was, up to a factor (:mod:`duality.point_masses`). T is the frozen
+teacher's noise prediction, m holds states around data and around images. Were T the score of q, f* would be that of p;
+what T has learned otherwise, above all between the data, is kept as it is.
+
+f* differs from T where a noised image is not yet told from other pictures, and there alone: below that noise level p
+gives the image's neighbourhood, small as its mass is, to the image, as q does. The Lagrangian of the same problem
+(:mod:`.forget_data`) weighs states by p, under which the neighbourhood of a forgotten image is hardly seen, and a
+network is slow to learn there; f* is known, so states may be weighed as one likes.
+
+The gain in nats is b where T is exact (the difference of two cross entropies, an integral over log SNR). A network's
+is not, so what is asked, b', moves by what is measured, round by round,
+
+    b' <- b' + gain · (miss + damping · (miss - miss before)),    miss = level - estimate,
+
+with cooper's nuPI, times what is left of the optimiser's rate, and multipliers with it: lam = lam*(b') ≤ pi always.
+
+Source: theory, "Forgetting images"; "Into a LoRA", (a), for targets by regression.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from duality import primal_dual as pd
+
+from ..lora import teacher
+from ..models import Denoiser, rows
+from ..parallel import WHOLE, Part
+from ..training import Fit
+from .atoms import law_of
+from .dual import Scaled
+from .image_fit import ImageFit, ImageRun
+from .images import Images, exact
+from .pairing import Pairs
+
+
+@dataclass(frozen=True)
+class TiltedImages(ImageFit):
+    """``kernels``: draws at most that stand for all else under a prompt, every so many of the data. A ``gain`` of 1
+    asks for as many nats more as are missing.
+    """
+
+    warmup: int = 4
+    gain: float = 0.5
+    kernels: int = 2000
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.kernels < 1:
+            raise ValueError(f"kernels must be at least 1, got {self.kernels}")
+
+    def run(self, denoiser: Denoiser, images: Images, levels: Any, settings: Fit) -> Tilting:
+        return Tilting(self, denoiser, images, levels, settings)
+
+
+class Asked:
+    """A dual rule that moves the levels ``asked`` (m,), nats above the present, and solves again."""
+
+    def __init__(self, rule: pd.DualRule, images: Images, levels: np.ndarray) -> None:
+        self.rule, self.images, self.asked = rule, images, np.array(levels, float)
+
+    def update(self, _multipliers: np.ndarray, misses: np.ndarray) -> np.ndarray:
+        self.asked = np.maximum(self.rule.update(self.asked, misses), 0.0)
+        return self.images.start(self.asked)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"asked": self.asked.tolist(), "rule": self.rule.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.asked = np.array(state["asked"], float)
+        self.rule.load_state_dict(state["rule"])
+
+
+class Tilting(ImageRun):
+    """One run: objective and dual rule."""
+
+    method: TiltedImages
+
+    def __init__(self, method: TiltedImages, denoiser: Denoiser, images: Images, levels: Any, settings: Fit) -> None:
+        super().__init__(method, denoiser, images, levels, settings)
+        prompts = np.array(images.data_prompts)
+        self.laws = []
+        self._group = torch.zeros(len(images.forget), dtype=torch.long)
+        for index, group in enumerate(images.groups):
+            here = torch.from_numpy(prompts == images.forget_prompts[group[0]]) & ~images.aside
+            self.laws.append(law_of(images.forget[list(group)], images.data[here], method.kernels))
+            self._group[list(group)] = index
+
+    def rule(self) -> Scaled:
+        levels = self.problem.levels
+        self.asked = Asked(self.method.ascent(), self.images, levels)
+        # A miss counts as the level itself at most, as for multipliers.
+        return Scaled(self.asked, np.ones(len(levels)), self.method.warmup, np.maximum(levels, 1.0), self.decays)
+
+    def project(self, multipliers: np.ndarray) -> np.ndarray:
+        return multipliers
+
+    def moved(self, x: Tensor, t: Tensor, pairs: Pairs) -> Tensor:
+        """``E_p[eps | x_t] - E_q[eps | x_t]`` (n, ...) at states (n, ...), zero where a prompt has no image."""
+        signal, noise = (value.reshape(-1, 1).to(x).double() for value in self.denoiser.schedule(t))
+        result, flat = torch.zeros_like(x), x.flatten(1).double()
+        answers = exact(self.images, self.asked.asked)
+        for index, (law, group, answer) in enumerate(zip(self.laws, self.images.groups, answers, strict=True)):
+            here = ((self._group[pairs.image] == index) & (pairs.share > 0)).nonzero()[:, 0].to(x.device)
+            if not len(here):
+                continue
+            given = flat[here], signal[here], noise[here]
+            before = law.clean(*given, torch.from_numpy(np.log(self.images.shares[list(group)])).to(flat))
+            after = law.clean(*given, torch.from_numpy(answer.log_masses).to(flat))
+            change = signal[here] / noise[here] * (before - after)
+            result[here] = change.to(x).view_as(x[here])
+        return result
+
+    def objective(self, _step: int, generator: torch.Generator, part: Part = WHOLE) -> Tensor:
+        pairs = self.pairing(generator)
+        states, t = self.states(pairs, generator)
+        mine, x = part.rows(len(t)), states.part(part).x
+        t, condition = t[mine], rows(self.condition(pairs), mine)
+        denoiser, some = self.denoiser, Pairs(pairs.data[mine], pairs.image[mine], pairs.share[mine])
+        with teacher(denoiser):
+            said = denoiser.epsilon(denoiser.predict(x, t, condition), x, t)
+        f = denoiser.epsilon(denoiser.predict(x, t, condition), x, t)
+        return (f - said - self.moved(x, t, some)).square().mean()

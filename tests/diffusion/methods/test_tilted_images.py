@@ -1,0 +1,104 @@
+"""Forgetting images by regression on the exact answer: where the target differs from the teacher, and its dual rule."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from diffusion.lora import add_lora, teacher
+from diffusion.methods.images import Images
+from diffusion.methods.pairing import Pairs
+from diffusion.methods.tilted_images import TiltedImages
+from diffusion.training import Fit
+from duality.point_masses import water_filling
+
+from .conftest import make_denoiser
+
+QUICK = TiltedImages(inner=1, warmup=0, noise_levels=2, repeats=2, extra=0)
+
+
+def make_images(denoiser):
+    data = torch.randn(12, *denoiser.sample_shape, generator=torch.Generator().manual_seed(0))
+    prompts = ("one", "two", "one"), ("one", "two", "three") * 4
+    return Images(data[:3].flip(0) * 0.5, [0.2, 0.1, 0.05], data, *prompts)
+
+
+def test_what_is_moved_is_the_difference_of_two_posterior_means():
+    """By brute force over images and kernels of the row's own prompt; nothing under a prompt without images."""
+    denoiser = make_denoiser("sd")
+    images = make_images(denoiser)
+    run = QUICK.run(denoiser, images, [3.0, 40.0, 2.0], Fit(batch=4))
+    pairs = Pairs(torch.tensor([0, 1, 2, 3]), torch.tensor([0, 1, 0, 2]), torch.tensor([0.25, 0.1, 0.0, 0.25]))
+    t = torch.tensor([900, 500, 300, 700])
+    s, n = (value.view(-1).double() for value in denoiser.schedule(t))
+    x = s.view(-1, 1, 1, 1) * images.forget[pairs.image] + n.view(-1, 1, 1, 1) * torch.randn(
+        images.forget[pairs.image].shape, generator=torch.Generator().manual_seed(1)
+    )
+    moved = run.moved(x, t, pairs).double()
+    assert not moved[2].any()
+    for row, group, asked in ((0, [0, 2], [3.0, 2.0]), (1, [1], [40.0]), (3, [0, 2], [3.0, 2.0])):
+        shares = images.shares[group]
+        answer = water_filling(shares, np.array(asked) - np.log(shares))
+        law = run.laws[0 if len(group) == 2 else 1]
+        state = x[row].flatten().double()
+        means = []
+        for log_masses in (np.log(shares), answer.log_masses):
+            weights, clean = [], []
+            for point, log_mass, width in (
+                *((u, m, 0.0) for u, m in zip(law.images, log_masses, strict=True)),
+                *((a, math.log1p(-np.exp(log_masses).sum()) - math.log(len(law.rest)), law.width) for a in law.rest),
+            ):
+                variance = float(n[row] ** 2 + s[row] ** 2 * width**2)
+                square = float((state - s[row] * point).square().sum())
+                weights.append(log_mass - square / (2 * variance) - len(state) / 2 * math.log(variance))
+                clean.append(point + float(s[row]) * width**2 / variance * (state - s[row] * point))
+            w = torch.tensor(weights, dtype=torch.float64).softmax(0)
+            means.append((w[:, None] * torch.stack(clean)).sum(0))
+        expected = -s[row] / n[row] * (means[1] - means[0])
+        np.testing.assert_allclose(moved[row].flatten(), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_the_loss_is_the_distance_to_the_target():
+    """Its gradient in the adapters is that of |f - T - moved|², and it is least where f = T + moved."""
+    denoiser = make_denoiser("sd")
+    images = make_images(denoiser)
+    run = QUICK.run(denoiser, images, 5.0, Fit(batch=6))
+    parameters = add_lora(denoiser, 1, 0)
+    untrained = run.objective(0, torch.Generator().manual_seed(3))
+    with teacher(denoiser), torch.no_grad():
+        generator = torch.Generator().manual_seed(3)
+        pairs = run.pairing(generator)
+        states, t = run.states(pairs, generator)
+        expected = run.moved(states.x, t, pairs).square().mean()
+    assert float(untrained.detach()) == pytest.approx(float(expected), rel=1e-5)
+    assert float(expected) > 0
+    untrained.backward()
+    assert any(bool(parameter.grad.abs().sum() > 0) for parameter in parameters)
+
+
+def test_what_is_asked_moves_by_what_is_missed():
+    denoiser = make_denoiser("sd")
+    images = make_images(denoiser)
+    run = TiltedImages(inner=1, warmup=0, gain=0.5, damping=0.0, noise_levels=2, repeats=2).run(
+        denoiser, images, 10.0, Fit(batch=4, steps=100)
+    )
+    rule = run.rule()
+    lam = rule.update(images.start(np.full(3, 10.0)), np.array([4.0, -100.0, 0.0]))
+    decay = run.decays[0]
+    # A miss counts as the level at most.
+    np.testing.assert_allclose(run.asked.asked, [10 + 2 * decay, 10 - 5 * decay, 10.0])
+    np.testing.assert_allclose(lam, images.start(run.asked.asked))
+    assert (lam <= images.shares).all()
+    saved = rule.state_dict()
+    again = run.rule()
+    again.load_state_dict(saved)
+    np.testing.assert_array_equal(run.asked.asked, [10 + 2 * decay, 10 - 5 * decay, 10.0])
+    for _ in range(40):
+        rule.update(lam, np.full(3, -100.0))
+    assert (run.asked.asked >= 0).all()
+
+
+def test_no_kernels_are_refused():
+    with pytest.raises(ValueError, match="kernels"):
+        TiltedImages(kernels=0)
