@@ -4,8 +4,8 @@ r"""A law on images and data, noised in closed form: which clean picture its noi
 
     E[x_0 | x_t = x] = sum_i w_i u_i + sum_a w_a ( a + s h²/(n² + s² h²) (x - s a) ),    w the posterior of the parts
 
-u_i images that were copied, points of mass pi_i; a draws of all else, a density: kernels of width h, which the leave-one-
-out likelihood of the draws chooses. s, n signal and noise of a level. Other masses of the images are the tilt that
+u_i images that were copied, points of mass pi_i; a draws of all else, a density: kernels of width h, chosen by the
+leave-one-out likelihood of the draws. s, n signal and noise of a level. Other masses of the images are the tilt that
 forgets them (:mod:`duality.point_masses`), so the same formula has the exact score before and after.
 
 Source: Duin, On the choice of smoothing parameters for Parzen estimators (IEEE Trans. Computers 1976), for the width.
