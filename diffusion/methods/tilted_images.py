@@ -4,8 +4,9 @@ r"""Forgetting images by their exact answer: one constraint each, ForwardKL, fit
 
 q the law of images and data (:mod:`.atoms`), p the optimum on it for levels b: the images' masses are e^{-b_i}, or what
 they were where that is more, all else is as it was, up to a factor (:mod:`duality.point_masses`). T is the frozen
-teacher's noise prediction, m holds states around data and around images. Were T the score of q, f* would be that of p;
-what T has learned otherwise, above all between the data, is kept as it is.
+teacher's noise prediction, m holds states around data and around images. How likely a state is to come from an image
+is read off T, as far as T tells, since kernels at the data are a poor density in many dimensions. Were T the score of
+q, f* would be that of p; what T has learned otherwise, above all between the data, is kept as it is.
 
 f* differs from T where a noised image is not yet told from other pictures, and there alone: below that noise level p
 gives the image's neighbourhood, small as its mass is, to the image, as q does. The Lagrangian of the same problem
@@ -52,6 +53,7 @@ class TiltedImages(ImageFit):
 
     warmup: int = 4
     gain: float = 0.5
+    repeats: int = 8
     kernels: int = 2000
 
     def __post_init__(self) -> None:
@@ -105,20 +107,20 @@ class Tilting(ImageRun):
     def project(self, multipliers: np.ndarray) -> np.ndarray:
         return multipliers
 
-    def moved(self, x: Tensor, t: Tensor, pairs: Pairs) -> Tensor:
-        """``E_p[eps | x_t] - E_q[eps | x_t]`` (n, ...) at states (n, ...), zero where a prompt has no image."""
+    def moved(self, x: Tensor, t: Tensor, said: Tensor, pairs: Pairs) -> Tensor:
+        """``f* - T`` (n, ...) at states (n, ...) where T is ``said``; zero under a prompt without images."""
         signal, noise = (value.reshape(-1, 1).to(x).double() for value in self.denoiser.schedule(t))
-        result, flat = torch.zeros_like(x), x.flatten(1).double()
+        flat, result = x.flatten(1).double(), torch.zeros_like(x)
+        clean = (flat - noise * said.flatten(1).double()) / signal
         answers = exact(self.images, self.asked.asked)
         for index, (law, group, answer) in enumerate(zip(self.laws, self.images.groups, answers, strict=True)):
             here = ((self._group[pairs.image] == index) & (pairs.share > 0)).nonzero()[:, 0].to(x.device)
-            if not len(here):
-                continue
-            given = flat[here], signal[here], noise[here]
-            before = law.clean(*given, torch.from_numpy(np.log(self.images.shares[list(group)])).to(flat))
-            after = law.clean(*given, torch.from_numpy(answer.log_masses).to(flat))
-            change = signal[here] / noise[here] * (before - after)
-            result[here] = change.to(x).view_as(x[here])
+            before, after = (
+                torch.from_numpy(masses).to(flat)
+                for masses in (np.log(self.images.shares[list(group)]), answer.log_masses)
+            )
+            change = law.moved(flat[here], signal[here], noise[here], clean[here], before, after)
+            result[here] = -(signal[here] / noise[here] * change).to(x).view_as(x[here])
         return result
 
     def objective(self, _step: int, generator: torch.Generator, part: Part = WHOLE) -> Tensor:
@@ -130,4 +132,4 @@ class Tilting(ImageRun):
         with teacher(denoiser):
             said = denoiser.epsilon(denoiser.predict(x, t, condition), x, t)
         f = denoiser.epsilon(denoiser.predict(x, t, condition), x, t)
-        return (f - said - self.moved(x, t, some)).square().mean()
+        return (f - said - self.moved(x, t, said, some)).square().mean()

@@ -35,7 +35,14 @@ def test_what_is_moved_is_the_difference_of_two_posterior_means():
     x = s.view(-1, 1, 1, 1) * images.forget[pairs.image] + n.view(-1, 1, 1, 1) * torch.randn(
         images.forget[pairs.image].shape, generator=torch.Generator().manual_seed(1)
     )
-    moved = run.moved(x, t, pairs).double()
+    # Of a teacher that says what the law of images and kernels says; the third row's prompt has no image.
+    before = [torch.from_numpy(np.log(images.shares[list(group)])) for group in images.groups]
+    said = torch.zeros_like(x)
+    for row, index in ((0, 0), (1, 1), (3, 0)):
+        at = x[row : row + 1].flatten(1).double(), s[row : row + 1, None], n[row : row + 1, None]
+        clean = run.laws[index].clean(*at, before[index])
+        said[row] = ((at[0] - at[1] * clean) / at[2]).view_as(x[row])
+    moved = run.moved(x, t, said, pairs).double()
     assert not moved[2].any()
     for row, group, asked in ((0, [0, 2], [3.0, 2.0]), (1, [1], [40.0]), (3, [0, 2], [3.0, 2.0])):
         shares = images.shares[group]
@@ -70,7 +77,9 @@ def test_the_loss_is_the_distance_to_the_target():
         generator = torch.Generator().manual_seed(3)
         pairs = run.pairing(generator)
         states, t = run.states(pairs, generator)
-        expected = run.moved(states.x, t, pairs).square().mean()
+        condition = run.condition(pairs)
+        said = denoiser.epsilon(denoiser.predict(states.x, t, condition), states.x, t)
+        expected = run.moved(states.x, t, said, pairs).square().mean()
     assert float(untrained.detach()) == pytest.approx(float(expected), rel=1e-5)
     assert float(expected) > 0
     untrained.backward()
