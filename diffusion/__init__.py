@@ -143,7 +143,7 @@ def forget(
     held_out_prompts: str | Sequence[str] | None = None,
     levels: str | float | Sequence[float] = "unseen",
     shares: float | Sequence[float] | None = None,
-    method: str | ImageMethod = "primal-dual",
+    method: str | ImageMethod = "tilted",
     looks: int = 1000,
     sampler_steps: int = 25,
     output: Path | str | None = None,

@@ -41,7 +41,9 @@ def forget(
             "counted in the data or among draws",
         ),
     ] = None,
-    method: Annotated[str, typer.Option(help="primal-dual; for comparison neggrad, siss, erasediff")] = "primal-dual",
+    method: Annotated[
+        str, typer.Option(help="tilted or primal-dual; for comparison neggrad, siss, erasediff")
+    ] = "tilted",
     steps: shared.StepsOption = 600,
     batch: shared.BatchOption = 48,
     rank: shared.RankOption = 16,

@@ -97,7 +97,7 @@ def rows(batch: int | None, steps: int, cache_folder: Path) -> dict[str, Callabl
     from .cache import Cache, fingerprint
     from .known import Budget
     from .lora import add_lora
-    from .methods import METHODS, ForgetImages, Images, PrimalDual
+    from .methods import METHODS, ForgetImages, Images, PrimalDual, TiltedImages
     from .models import DIGITS, add_noise, denoiser_of, load_pipeline
     from .survey import survey
     from .training import Fit
@@ -151,6 +151,7 @@ def rows(batch: int | None, steps: int, cache_folder: Path) -> dict[str, Callabl
         "bare pass, all weights": lambda: bare(False),
         "bare pass, LoRA": lambda: bare(True),
         **{name: partial(fitted, method, settings) for name, method in methods.items()},
+        "images, tilted": lambda: forgotten(TiltedImages(inner=settings.steps, extra=0)),
         "images, primal-dual": lambda: forgotten(ForgetImages(inner=settings.steps)),
         "tilted, bf16": lambda: fitted(methods["tilted"], replace(settings, precision="bf16")),
         "tilted, accumulate 4": lambda: fitted(methods["tilted"], replace(settings, accumulate=4)),

@@ -69,6 +69,7 @@ def certificate(
                 "multipliers": outcome.multipliers.tolist(),
                 "surprise gained": outcome.levels.tolist(),
                 "standard errors": outcome.errors.tolist(),
+                "asked of the exact answer": outcome.asked.tolist(),
             },
             "measured": measured,
         },

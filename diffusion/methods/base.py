@@ -33,12 +33,14 @@ class Outcome:
     for those that have none.
     ``levels``, ``errors``: (k, m) estimates of the constrained functionals in each round and their standard errors;
     the last row is of the weights that were delivered.
+    ``asked``: (k + 1, m) levels that the exact answer was solved for, where a method moves these; else empty.
     """
 
     losses: list[float]
     multipliers: np.ndarray
     levels: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
     errors: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
+    asked: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
 
 
 class Method(Protocol):

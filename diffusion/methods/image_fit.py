@@ -88,7 +88,7 @@ class ImageFit(ABC):
             progress=progress,
             state=run.rounds,
         )
-        return run.rounds.run(trainer)
+        return run.outcome(run.rounds.run(trainer))
 
     @abstractmethod
     def run(self, denoiser: Denoiser, images: Images, levels: Any, settings: Fit) -> ImageRun:
@@ -138,6 +138,10 @@ class ImageRun(ABC):
     @abstractmethod
     def project(self, multipliers: np.ndarray) -> np.ndarray:
         """Multipliers (m,) brought back to where they may lie."""
+
+    def outcome(self, outcome: Outcome) -> Outcome:
+        """What a finished run leaves; a method may have more to say."""
+        return outcome
 
     def condition(self, pairs: Pairs) -> Condition:
         return rows(self._conditions, self._row[pairs.data])

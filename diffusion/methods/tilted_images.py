@@ -25,7 +25,7 @@ Source: theory, "Forgetting images"; "Into a LoRA", (a), for targets by regressi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,7 @@ from ..models import Denoiser, rows
 from ..parallel import WHOLE, Part
 from ..training import Fit
 from .atoms import law_of
+from .base import Outcome
 from .dual import Scaled
 from .image_fit import ImageFit, ImageRun
 from .images import Images, exact
@@ -106,6 +107,15 @@ class Tilting(ImageRun):
 
     def project(self, multipliers: np.ndarray) -> np.ndarray:
         return multipliers
+
+    def measure(self, round_: int) -> tuple[np.ndarray, np.ndarray]:
+        # Beside the levels of a round, what was asked in it: saved and resumed with the rounds.
+        asked, pool = torch.from_numpy(self.asked.asked.copy())[None], self.rounds.pool
+        pool["asked"] = torch.cat([pool["asked"], asked]) if "asked" in pool else asked
+        return super().measure(round_)
+
+    def outcome(self, outcome: Outcome) -> Outcome:
+        return replace(outcome, asked=np.vstack([self.rounds.pool["asked"].numpy(), self.asked.asked]))
 
     def moved(self, x: Tensor, t: Tensor, said: Tensor, pairs: Pairs) -> Tensor:
         """``f* - T`` (n, ...) at states (n, ...) where T is ``said``; zero under a prompt without images."""

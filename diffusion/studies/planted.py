@@ -1,7 +1,8 @@
 """Forget eight planted images of real digits: ``python -m diffusion.studies.planted --output runs/planted``.
 
 1. Two models (:mod:`.planted_model`): one that was never shown the planted images, and one that copies them.
-2. Levels: as surprising as images never seen. :class:`diffusion.methods.ForgetImages`, and three baselines.
+2. Levels: as surprising as images never seen. :class:`diffusion.methods.TiltedImages`,
+   :class:`diffusion.methods.ForgetImages`, and three baselines.
 3. Draws of every model, compared (:mod:`.planted_measures`): copies, quality, and the multipliers beside repeats.
 
 The baselines, NegGrad, SISS and EraseDiff, have the same adapters, budget, batches and seed.
@@ -142,8 +143,8 @@ def main() -> None:
     parser.add_argument("--quantile", type=float, help="of the surprise of held-out digits; left out, their mean")
     parser.add_argument("--methods", nargs="+", default=list(IMAGE_METHODS), choices=list(IMAGE_METHODS))
     given = parser.parse_args()
-    if "primal-dual" not in given.methods:
-        parser.error("--methods must hold primal-dual, which the table is about")
+    if not {"tilted", "primal-dual"} & set(given.methods):
+        parser.error("--methods must hold tilted or primal-dual, which the table is about")
     result = run(
         given.output, seed=given.seed, steps=given.steps, further=given.further, fit_steps=given.fit_steps,
         draws=given.draws, methods=given.methods, quantile=given.quantile,

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-ROWS = {"never shown": "never shown", "before": "before", "primal-dual": "after"}
+from .planted_report import solving
+
 # Okabe and Ito's blue and vermilion, told apart by every kind of colour vision.
 TARGET, UNWANTED = "#0072B2", "#D55E00"
 
@@ -18,27 +19,32 @@ def picture(result: Mapping[str, Any], figure: Any) -> None:
     Columns: images by repeats. Rows: the image; the nearest draw of each model with its similarity. Below: the path of
     the multipliers, and levels asked and reached.
     """
-    images, models, fit = result["images"], result["models"], result["fits"]["primal-dual"]
+    method = solving(result)[0]
+    images, models, fit = result["images"], result["models"], result["fits"][method]
+    rows = {"never shown": "never shown", "before": "before", method: "after"}
     order = np.argsort(images["repeats"])
     names = [f"×{images['repeats'][i]}" for i in order]
     top, bottom = figure.subfigures(2, 1, height_ratios=(1.75, 1))
-    cells = top.subplots(1 + len(ROWS), len(order))
+    cells = top.subplots(1 + len(rows), len(order))
     for column, i in enumerate(order):
         _digit(cells[0, column], images["pictures"][i], names[column])
-        for row, name in enumerate(ROWS, 1):
+        for row, name in enumerate(rows, 1):
             _digit(cells[row, column], models[name]["pictures"][i], f"{models[name]['largest'][i]:.2f}")
-    for row, text in enumerate(("planted", *ROWS.values())):
+    for row, text in enumerate(("planted", *rows.values())):
         cells[row, 0].set_ylabel(text, fontsize=10)
     top.suptitle(f"The nearest of {result['settings']['draws']} draws to each image, and its similarity", fontsize=11)
     path, levels = bottom.subplots(1, 2)
-    ratio = np.array(fit["multipliers"]) / np.array(images["shares"])
+    if fit["asked"]:  # multipliers are those of the exact answer to it
+        ratio, unit, title = np.array(fit["asked"]), "nats", "Asked of the exact answer"
+    else:
+        ratio, unit, title = np.array(fit["multipliers"]) / images["shares"], "multiplier / share", "Multipliers"
     for column, i in enumerate(order):
         path.plot(ratio[:, i], color=TARGET, alpha=0.25 + 0.75 * column / (len(order) - 1), lw=1.4)
     last, gap = -np.inf, 0.05 * float(ratio.max() - ratio.min())
     for column in np.argsort(ratio[-1, order]):  # names from below, none nearer to the last than a line of text
         last = max(last + gap, float(ratio[-1, order[column]]))
         path.annotate(names[column], (len(ratio) - 1, last), xytext=(3, -3), textcoords="offset points", size=7)
-    path.set(xlabel="dual round", ylabel="multiplier / share of the data", title="Multipliers")
+    path.set(xlabel="dual round", ylabel=unit, title=title)
     place, error = np.arange(len(order)), np.array(fit["stderr"])[-1, order]
     levels.bar(place, np.array(fit["gained"])[-1, order], yerr=2 * error, color=TARGET, alpha=0.8, width=0.6)
     levels.plot(place, np.array(images["levels"])[order], "_", color=UNWANTED, ms=18, mew=2.5, label="level")

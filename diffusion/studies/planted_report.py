@@ -91,6 +91,7 @@ def as_json(
                 "multipliers": None if np.isnan(outcome.multipliers).any() else outcome.multipliers.tolist(),
                 "gained": outcome.levels.tolist(),
                 "stderr": outcome.errors.tolist(),
+                "asked": outcome.asked.tolist(),
             }
             for name, outcome in outcomes.items()
         },
@@ -107,7 +108,7 @@ def rank_correlation(one: Any, two: Any) -> float:
 def table(result: Mapping[str, Any]) -> str:
     """Text for a terminal: a line for each model, then a line for each image."""
     images, models, fits = result["images"], result["models"], result["fits"]
-    levels, shares = np.array(images["levels"]), np.array(images["shares"])
+    levels = np.array(images["levels"])
     lines = [f"{'model':12s} {'copies':>15s} {'largest similarity':>20s} levels met"]
     for name, some in models.items():
         largest, copies = np.array(some["largest"]), Frequency(some["copies"]["hits"], some["copies"]["draws"])
@@ -122,22 +123,33 @@ def table(result: Mapping[str, Any]) -> str:
             Distance(**some[f"{what}KID{those}"]) for those in ("", " without copies") for what in ("", "change of ")
         ]
         lines.append(f"{name:12s} {found[0]!s:>17s} " + " ".join(f"{one!s:>18s}" for one in found[1:]))
-    fit = fits["primal-dual"]
-    start, last = np.array(fit["multipliers"])[[0, -1]]
-    lines += [
-        "",
-        "repeats  share  level         gained   start     lam lam/share  largest before / after / never shown",
+    for name in solving(result):
+        lines += ["", *_images(result, name)]
+    return "\n".join(lines)
+
+
+def solving(result: Mapping[str, Any]) -> list[str]:
+    """The methods of the study that have multipliers."""
+    return [name for name, fit in result["fits"].items() if fit["multipliers"] is not None]
+
+
+def _images(result: Mapping[str, Any], method: str) -> list[str]:
+    images, models, fit = result["images"], result["models"], result["fits"][method]
+    levels, shares, last = np.array(images["levels"]), images["shares"], np.array(fit["multipliers"])[-1]
+    asked = np.array(fit["asked"])[-1] if fit["asked"] else levels
+    lines = [
+        f"{method}: repeats  share  level  asked         gained     lam lam/share  largest before / after / never shown"
     ]
     for i in np.argsort(images["repeats"]):
-        near = " / ".join(f"{models[name]['largest'][i]:.3f}" for name in ("before", "primal-dual", "never shown"))
+        near = " / ".join(f"{models[name]['largest'][i]:.3f}" for name in ("before", method, "never shown"))
         lines.append(
-            f"{images['repeats'][i]:7d} {shares[i]:6.4f} {levels[i]:6.1f} {fit['gained'][-1][i]:7.1f} ± "
-            f"{fit['stderr'][-1][i]:4.1f} {start[i]:7.4f} {last[i]:7.4f} {last[i] / shares[i]:9.2f}  {near}"
+            f"{'':{len(method)}s}  {images['repeats'][i]:7d} {shares[i]:6.4f} {levels[i]:6.1f} {asked[i]:6.1f} "
+            f"{fit['gained'][-1][i]:7.1f} ± {fit['stderr'][-1][i]:4.1f} {last[i]:7.4f} "
+            f"{last[i] / shares[i]:9.2f}  {near}"
         )
     gap = images["gap to never shown"]
-    lines += [
-        "",
+    return [
+        *lines,
         f"rank correlation of multipliers with repeats {rank_correlation(last, images['repeats']):.2f}, with levels "
         f"{rank_correlation(last, levels):.2f}, with the gap to the never shown {rank_correlation(last, gap):.2f}",
     ]
-    return "\n".join(lines)

@@ -209,7 +209,7 @@ def quick_forgetting(monkeypatch):
     monkeypatch.setattr(forget_run, "NOISE_LEVELS", 2)
     monkeypatch.setattr(forget_run, "REPEATS", 2)
     brief = methods.ForgetImages(inner=1, warmup=0, noise_levels=1, repeats=2, extra=0)
-    monkeypatch.setitem(methods.IMAGE_METHODS, "primal-dual", lambda: brief)
+    monkeypatch.setitem(methods.IMAGE_METHODS, "tilted", lambda: brief)
 
 
 def forgetting(place, model, *more):
@@ -255,7 +255,7 @@ def test_forget_without_prompts_as_unseen(monkeypatch, capsys, place, tmp_path, 
         (("--level", "unseen", "--level", "3"), "goes with no other"),
         (("--level", "-1"), "levels must be positive"),
         ((), "needs held_out"),
-        (("--level", "1", "--method", "esd"), "method must be one of primal-dual"),
+        (("--level", "1", "--method", "esd"), "method must be one of tilted, primal-dual"),
         (("--level", "1", "--image", "none.png"), "neither a file nor a folder"),
         (("--level", "1", "--held-out", "none"), "held-out 'none' is neither"),
         (("--level", "1", "--prompt", "a dog"), "takes none"),

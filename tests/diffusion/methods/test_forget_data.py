@@ -244,6 +244,8 @@ def test_resumed_run_ends_bit_equal(family, quick, tmp_path):
     assert resumed.losses == whole.losses
     np.testing.assert_array_equal(resumed.multipliers, whole.multipliers)
     np.testing.assert_array_equal(resumed.levels, whole.levels)
+    np.testing.assert_array_equal(resumed.asked, whole.asked)
+    assert whole.asked.shape == ((7, 3) if isinstance(quick, TiltedImages) else (0, 0))
     assert same(adapters(denoiser), expected)
     assert whole.levels.shape == whole.errors.shape == (6, 3)
     reach = quick.reach if isinstance(quick, ForgetImages) else 1.0
