@@ -175,8 +175,9 @@ def forget(
         method: a name in `diffusion.methods.IMAGE_METHODS`, or a method.
         looks, sampler_steps: draws before and after the fit under the images' prompts, among which copies are counted,
             and steps of the pipeline's sampler in each.
-        output, overwrite, fit, cache_folder, bar, tracked: as for :func:`unlearn`. Nothing that is written to
-            ``output`` shows the images or names them.
+        fit: left out, 600 steps of rank 16, as the command has it.
+        output, overwrite, cache_folder, bar, tracked: as for :func:`unlearn`. Nothing that is written to ``output``
+            shows the images or names them.
 
     Returns:
         `diffusion.forget_run.Forgotten`: the task as settled, the exact answer, what was measured, the certificate.
@@ -216,7 +217,7 @@ def forget(
         denoiser,
         task,
         chosen,
-        fit=fit or Fit(),
+        fit=fit or Fit(steps=600, rank=16),
         looks=looks,
         sampler_steps=sampler_steps,
         cache_folder=Path(cache_folder) if cache_folder is not None else None,

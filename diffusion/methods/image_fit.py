@@ -157,5 +157,9 @@ class ImageRun(ABC):
         return mixed(self.denoiser, kept, forgotten, t, share, generator), t
 
     def measure(self, _round: int) -> tuple[np.ndarray, np.ndarray]:
+        """Nats gained (m,) and their standard errors (m,), under the same noise in every round."""
+        return self.estimate(self.settings.seed)
+
+    def estimate(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
         method = self.method
-        return gained(self.denoiser, self.images, method.noise_levels, method.repeats, self.settings.seed)
+        return gained(self.denoiser, self.images, method.noise_levels, method.repeats, seed)

@@ -112,7 +112,8 @@ class Tilting(ImageRun):
         # Beside the levels of a round, what was asked in it: saved and resumed with the rounds.
         asked, pool = torch.from_numpy(self.asked.asked.copy())[None], self.rounds.pool
         pool["asked"] = torch.cat([pool["asked"], asked]) if "asked" in pool else asked
-        return super().measure(round_)
+        # New noise in each round: what is asked then follows the mean over rounds, not the error of one noise.
+        return self.estimate(self.settings.seed + 1_000 * (round_ + 1))
 
     def outcome(self, outcome: Outcome) -> Outcome:
         return replace(outcome, asked=np.vstack([self.rounds.pool["asked"].numpy(), self.asked.asked]))
