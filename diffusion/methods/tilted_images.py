@@ -96,7 +96,8 @@ class Tilting(ImageRun):
         self._group = torch.zeros(len(images.forget), dtype=torch.long)
         for index, group in enumerate(images.groups):
             here = torch.from_numpy(prompts == images.forget_prompts[group[0]]) & ~images.aside
-            self.laws.append(law_of(images.forget[list(group)], images.data[here], method.kernels))
+            forget, rest = (some.to(self._device) for some in (images.forget[list(group)], images.data[here]))
+            self.laws.append(law_of(forget, rest, method.kernels))
             self._group[list(group)] = index
 
     def rule(self) -> Scaled:
@@ -122,7 +123,8 @@ class Tilting(ImageRun):
         """``f* - T`` (n, ...) at states (n, ...) where T is ``said``; zero under a prompt without images."""
         signal, noise = (value.reshape(-1, 1).to(x).double() for value in self.denoiser.schedule(t))
         flat, result = x.flatten(1).double(), torch.zeros_like(x)
-        clean = (flat - noise * said.flatten(1).double()) / signal
+        # Pure noise says nothing, and moves by signal times something finite: nothing.
+        clean = (flat - noise * said.flatten(1).double()) / signal.clamp_min(1e-6)
         answers = exact(self.images, self.asked.asked)
         for index, (law, group, answer) in enumerate(zip(self.laws, self.images.groups, answers, strict=True)):
             here = ((self._group[pairs.image] == index) & (pairs.share > 0)).nonzero()[:, 0].to(x.device)

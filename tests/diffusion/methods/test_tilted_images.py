@@ -13,6 +13,7 @@ from diffusion.methods.tilted_images import TiltedImages
 from diffusion.training import Fit
 from duality.point_masses import water_filling
 
+from ..families import FAMILIES
 from .conftest import make_denoiser
 
 QUICK = TiltedImages(inner=1, warmup=0, noise_levels=2, repeats=2, extra=0)
@@ -111,3 +112,23 @@ def test_what_is_asked_moves_by_what_is_missed():
 def test_no_kernels_are_refused():
     with pytest.raises(ValueError, match="kernels"):
         TiltedImages(kernels=0)
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_nothing_moves_at_pure_noise_and_all_is_finite(family):
+    """Flow matching and rescaled schedules begin where the signal is zero."""
+    denoiser = make_denoiser(family)
+    data = torch.randn(12, *denoiser.sample_shape, generator=torch.Generator().manual_seed(0))
+    run = QUICK.run(denoiser, Images(data[:2] * 0.5, 0.1, data), 400.0, Fit(batch=4))
+    t = torch.tensor([0, 9 * denoiser.levels // 10, denoiser.levels - 1])
+    pairs = Pairs(torch.tensor([2, 3, 4]), torch.tensor([0, 1, 0]), torch.full((3,), 0.2))
+    signal, noise = denoiser.schedule(t)
+    x = (signal * data[:3] + noise * data[3:6]).float()
+    moved = run.moved(x, t, data[3:6], pairs)
+    assert torch.isfinite(moved).all()
+    if float(signal[2].max()) == 0:
+        assert not moved[2].any()
+    # Where much is noise a teacher that is sure of an image is moved off it.
+    at = signal[1:2] * run.images.forget[1:2] + noise[1:2] * data[3:4]
+    one = Pairs(pairs.data[1:2], pairs.image[1:2], pairs.share[1:2])
+    assert bool(run.moved(at.float(), t[1:2], data[3:4], one).any())
