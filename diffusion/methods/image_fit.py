@@ -99,7 +99,9 @@ class ImageFit(ABC):
 
 
 class ImageRun(ABC):
-    """One run; a method adds its ``objective``, and ``rule``, ``start`` and ``project`` of the multipliers (m,)."""
+    """One run; a method adds its ``objective``, and ``rule`` and ``project`` of the multipliers (m,)."""
+
+    least = AFTER  # what a miss counts at least, however low the optimiser's rate
 
     def __init__(self, method: ImageFit, denoiser: Denoiser, images: Images, levels: Any, settings: Fit) -> None:
         images.check(denoiser)
@@ -110,7 +112,7 @@ class ImageRun(ABC):
         self.problem = du.ForwardKL(np.broadcast_to(given, (len(images.forget),)).copy())
         ends = ends_of(method.inner, settings.steps)
         every = [*ends, *(settings.steps + method.inner * (k + 1) for k in range(method.extra))]
-        self.decays = [max(AFTER, settings.decayed(end)) for end in every]
+        self.decays = [max(self.least, settings.decayed(end)) for end in every]
         self.rounds = Rounds(
             self.problem,
             self.rule(),

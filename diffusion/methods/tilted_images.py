@@ -18,7 +18,8 @@ is not, so what is asked, b', moves by what is measured, round by round,
 
     b' <- b' + gain · (miss + damping · (miss - miss before)),    miss = level - estimate,
 
-with cooper's nuPI, times what is left of the optimiser's rate, and multipliers with it: lam = lam*(b') ≤ pi always.
+with cooper's nuPI, times what is left of the optimiser's rate (at least 0.4), and multipliers with it: lam = lam*(b'),
+which is never above pi.
 
 Source: theory, "Forgetting images"; "Into a LoRA", (a), for targets by regression.
 """
@@ -88,6 +89,8 @@ class Tilting(ImageRun):
     """One run: objective and dual rule."""
 
     method: TiltedImages
+    # A nat more is asked for a nat more, near enough: dual steps need not be as small as those of prices.
+    least = 0.4
 
     def __init__(self, method: TiltedImages, denoiser: Denoiser, images: Images, levels: Any, settings: Fit) -> None:
         super().__init__(method, denoiser, images, levels, settings)
