@@ -7,9 +7,9 @@ r"""Forgetting images: one constraint and one multiplier each, ForwardKL by the 
     lam  <- lam + gain · (pi_i/max(level_i, 1)) · (miss + damping · (miss - miss before)), kept in [0, reach · pi_i]
 
 miss = level - estimate, at most the level either way, times what is left of the optimiser's rate; f the student's and
-T the frozen teacher's noise prediction, y_i the noise towards image i, q = sum_i pi_i q_i + (1 - Pi) r,
-states from the defensive mixture m of a draw of the rest r and an image (:mod:`.mixture`), so that one forward pass
-serves both terms. It is the Lagrangian KL(q‖p) - lam·KL(q_i‖p) in score form up to a constant, with T for the noisy y
+T the frozen teacher's noise prediction, y_i the noise towards image i, q = sum_i pi_i q_i + (1 - Pi) r, states from the
+defensive mixture m of a draw of the rest r and an image (:mod:`.mixture`), so that one forward pass serves both terms.
+It is the Lagrangian KL(q‖p) - lam·KL(q_i‖p) in score form up to a constant, with T for the noisy y
 where T is its mean. Image i is known to be a part pi_i of q: what that adds to retention and what the constraint
 takes away meet at the same state, and every term is convex in f. (With copies met by chance among the data, the sum
 is so in the mean only.)
@@ -33,8 +33,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..lora import teacher
-from ..models import Denoiser, rows
+from ..models import Denoiser
 from ..parallel import WHOLE, Part
 from ..training import Fit
 from .dual import Scaled
@@ -91,19 +90,14 @@ class Forgetting(ImageRun):
         return np.clip(multipliers, 0.0, self.method.reach * self.images.shares)
 
     def objective(self, _step: int, generator: torch.Generator, part: Part = WHOLE) -> Tensor:
-        pairs = self.pairing(generator)
-        states, t = self.states(pairs, generator)
-        mine, states = part.rows(len(t)), states.part(part)
-        t, condition = t[mine], rows(self.condition(pairs), mine)
-        # Noise predictions: at levels spread over log SNR the terms are KL(q‖p) and lam·KL(q_i‖p) as measured.
-        denoiser, x = self.denoiser, states.x
-        with teacher(denoiser):
-            said = denoiser.epsilon(denoiser.predict(x, t, condition), x, t)
-        f = denoiser.epsilon(denoiser.predict(x, t, condition), x, t)
-        states = replace(states, forgotten_target=denoiser.epsilon(states.forgotten_target, x, t))
-        ratio = torch.tensor(self.rounds.multipliers / self.images.shares)[pairs.image]
-        retention, constraint = image_terms(f, said, states, pairs.share[mine].to(f), ratio[mine].to(f))
-        _, low, high = span(denoiser)
+        step = self.step(generator, part)
+        f, states = step.f, step.states
+        toward = self.denoiser.epsilon(states.forgotten_target, states.x, step.t)
+        ratio = torch.tensor(self.rounds.multipliers / self.images.shares)[step.pairs.image]
+        retention, constraint = image_terms(
+            f, step.said, replace(states, forgotten_target=toward), step.pairs.share.to(f), ratio.to(f)
+        )
+        _, low, high = span(self.denoiser)
         nats = 0.5 * (high - low) * f[0].numel()
         part.note(retention=nats * retention, constraint=nats * constraint)
         return retention + constraint

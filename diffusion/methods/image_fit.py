@@ -23,7 +23,7 @@ import duality as du
 from duality import primal_dual as pd
 
 from ..batches import spread_levels
-from ..lora import add_student
+from ..lora import add_student, teacher
 from ..models import Condition, Denoiser, rows
 from ..parallel import WHOLE, Part
 from ..training import AFTER, Fit, Progress, Trainer
@@ -98,6 +98,17 @@ class ImageFit(ABC):
         return pd.NuPI(self.gain, proportional=self.damping) if self.damping else pd.Ascent(self.gain)
 
 
+@dataclass(frozen=True)
+class Step:
+    """What a step, or a part of it, looks at (n, ...): noise predictions ``said`` by the teacher, ``f`` with gradient."""
+
+    pairs: Pairs
+    states: Mixed
+    t: Tensor
+    said: Tensor
+    f: Tensor
+
+
 class ImageRun(ABC):
     """One run; a method adds its ``objective``, and ``rule`` and ``project`` of the multipliers (m,)."""
 
@@ -157,6 +168,18 @@ class ImageRun(ABC):
         t = torch.cat([some, spread_log_snr(self.denoiser, len(kept) - half, generator)]).to(self._device)
         share = torch.where(pairs.share > 0, self.method.mixture, 0.0).to(kept)
         return mixed(self.denoiser, kept, forgotten, t, share, generator), t
+
+    def step(self, generator: torch.Generator, part: Part) -> Step:
+        pairs = self.pairing(generator)
+        states, t = self.states(pairs, generator)
+        mine, states = part.rows(len(t)), states.part(part)
+        t, condition = t[mine], rows(self.condition(pairs), mine)
+        denoiser, x = self.denoiser, states.x
+        # Noise predictions: at levels spread over log SNR their squares are nats, as measured.
+        with teacher(denoiser):
+            said = denoiser.epsilon(denoiser.predict(x, t, condition), x, t)
+        f = denoiser.epsilon(denoiser.predict(x, t, condition), x, t)
+        return Step(Pairs(pairs.data[mine], pairs.image[mine], pairs.share[mine]), states, t, said, f)
 
     def measure(self, _round: int) -> tuple[np.ndarray, np.ndarray]:
         """Nats gained (m,) and their standard errors (m,), under the same noise in every round."""

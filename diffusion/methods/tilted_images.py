@@ -35,8 +35,7 @@ from torch import Tensor
 
 from duality import primal_dual as pd
 
-from ..lora import teacher
-from ..models import Denoiser, rows
+from ..models import Denoiser
 from ..parallel import WHOLE, Part
 from ..training import Fit
 from .atoms import law_of
@@ -140,12 +139,5 @@ class Tilting(ImageRun):
         return result
 
     def objective(self, _step: int, generator: torch.Generator, part: Part = WHOLE) -> Tensor:
-        pairs = self.pairing(generator)
-        states, t = self.states(pairs, generator)
-        mine, x = part.rows(len(t)), states.part(part).x
-        t, condition = t[mine], rows(self.condition(pairs), mine)
-        denoiser, some = self.denoiser, Pairs(pairs.data[mine], pairs.image[mine], pairs.share[mine])
-        with teacher(denoiser):
-            said = denoiser.epsilon(denoiser.predict(x, t, condition), x, t)
-        f = denoiser.epsilon(denoiser.predict(x, t, condition), x, t)
-        return (f - said - self.moved(x, t, said, some)).square().mean()
+        step = self.step(generator, part)
+        return (step.f - step.said - self.moved(step.states.x, step.t, step.said, step.pairs)).square().mean()
