@@ -100,7 +100,7 @@ class ImageFit(ABC):
 
 @dataclass(frozen=True)
 class Step:
-    """What a step, or a part of it, looks at (n, ...): noise predictions ``said`` by the teacher, ``f`` with gradient."""
+    """What a step, or a part of it, looks at (n, ...): ``said`` the teacher's noise prediction, ``f`` the student's."""
 
     pairs: Pairs
     states: Mixed
