@@ -16,7 +16,7 @@ network is slow to learn there; f* is known, so states may be weighed as one lik
 The gain in nats is b where T is exact (the difference of two cross entropies, an integral over log SNR). A network's
 is not, so what is asked, b', moves by what is measured, round by round,
 
-    b' <- b' + gain · (miss + damping · (miss - miss before)),    miss = level - estimate,
+    b' <- b' + gain · (miss + damping · (miss - miss before)),    miss = (1 + margin) level - estimate,
 
 with cooper's nuPI, times what is left of the optimiser's rate (at least 0.4), and multipliers with it: lam = lam*(b'),
 which is never above pi.
@@ -49,18 +49,22 @@ from .pairing import Pairs
 @dataclass(frozen=True)
 class TiltedImages(ImageFit):
     """``kernels``: draws at most that stand for all else under a prompt, every so many of the data. A ``gain`` of 1
-    asks for as many nats more as are missing.
+    asks for as many nats more as are missing. ``margin``: the part of a level that is aimed at beyond it, since levels
+    are bounds on one side and a fit ends a little off what it aims at, on either.
     """
 
     warmup: int = 4
     gain: float = 0.5
     repeats: int = 8
     kernels: int = 2000
+    margin: float = 0.05
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.kernels < 1:
             raise ValueError(f"kernels must be at least 1, got {self.kernels}")
+        if not self.margin >= 0:
+            raise ValueError(f"margin must be at least 0, got {self.margin}")
 
     def run(self, denoiser: Denoiser, images: Images, levels: Any, settings: Fit) -> Tilting:
         return Tilting(self, denoiser, images, levels, settings)
@@ -69,11 +73,11 @@ class TiltedImages(ImageFit):
 class Asked:
     """A dual rule that moves the levels ``asked`` (m,), nats above the present, and solves again."""
 
-    def __init__(self, rule: pd.DualRule, images: Images, levels: np.ndarray) -> None:
-        self.rule, self.images, self.asked = rule, images, np.array(levels, float)
+    def __init__(self, rule: pd.DualRule, images: Images, levels: np.ndarray, margin: float) -> None:
+        self.rule, self.images, self.asked, self.beyond = rule, images, np.array(levels, float), margin * levels
 
     def update(self, _multipliers: np.ndarray, misses: np.ndarray) -> np.ndarray:
-        self.asked = np.maximum(self.rule.update(self.asked, misses), 0.0)
+        self.asked = np.maximum(self.rule.update(self.asked, misses + self.beyond), 0.0)
         return self.images.start(self.asked)
 
     def state_dict(self) -> dict[str, Any]:
@@ -104,7 +108,7 @@ class Tilting(ImageRun):
 
     def rule(self) -> Scaled:
         levels = self.problem.levels
-        self.asked = Asked(self.method.ascent(), self.images, levels)
+        self.asked = Asked(self.method.ascent(), self.images, levels, self.method.margin)
         # A miss counts as the level itself at most, as for multipliers.
         return Scaled(self.asked, np.ones(len(levels)), self.method.warmup, np.maximum(levels, 1.0), self.decays)
 

@@ -90,7 +90,7 @@ def test_the_loss_is_the_distance_to_the_target():
 def test_what_is_asked_moves_by_what_is_missed():
     denoiser = make_denoiser("sd")
     images = make_images(denoiser)
-    run = TiltedImages(inner=1, warmup=0, gain=0.5, damping=0.0, noise_levels=2, repeats=2).run(
+    run = TiltedImages(inner=1, warmup=0, gain=0.5, damping=0.0, margin=0.0, noise_levels=2, repeats=2).run(
         denoiser, images, 10.0, Fit(batch=4, steps=100)
     )
     rule = run.rule()
@@ -109,9 +109,22 @@ def test_what_is_asked_moves_by_what_is_missed():
     assert (run.asked.asked >= 0).all()
 
 
-def test_no_kernels_are_refused():
+def test_a_level_that_is_just_met_is_aimed_beyond():
+    denoiser = make_denoiser("sd")
+    run = QUICK.run(denoiser, make_images(denoiser), [10.0, 20.0, 0.0], Fit(batch=4, steps=100))
+    before = run.asked.asked.copy()
+    run.asked.update(before, np.zeros(3))
+    moved = run.asked.asked - before
+    assert moved[0] > 0
+    assert moved[1] == pytest.approx(2 * moved[0])
+    assert moved[2] == 0
+
+
+def test_no_kernels_and_margins_below_nothing_are_refused():
     with pytest.raises(ValueError, match="kernels"):
         TiltedImages(kernels=0)
+    with pytest.raises(ValueError, match="margin"):
+        TiltedImages(margin=-0.1)
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
