@@ -12,6 +12,7 @@ from duality.point_masses import water_filling
 @given(st.integers(0, 10_000), st.floats(0, 100))
 @example(0, 0.0)
 @example(1, 40.0)  # multipliers equal to the shares in double precision
+@example(279, 2.0)  # next to nothing but images: what is left of one is known to seven digits
 def test_conditions_of_optimality(seed, largest):
     """p is a density that meets the levels, with equality where lam > 0, and no gap is left."""
     rng = np.random.default_rng(seed)
@@ -25,7 +26,8 @@ def test_conditions_of_optimality(seed, largest):
     assert (found.slack >= -1e-12 * (1 + b)).all()
     np.testing.assert_allclose(found.slack[lam > 1e-9 * pi], 0, atol=1e-9)
     rest = (1 - pi.sum()) * np.exp(-found.log_scale)
-    assert p.sum() + rest == pytest.approx(1, abs=1e-9)
+    # 1 - Pi, from which s is made, has the rounding of a sum near one: so many parts of itself.
+    assert p.sum() + rest == pytest.approx(1, abs=1e-9 + 1e-15 / (1 - pi.sum()))
     assert np.exp(found.log_scale) == pytest.approx(1 - lam.sum(), abs=1e-12)
     assert found.gap < 1e-9
     assert found.primal >= -1e-12
