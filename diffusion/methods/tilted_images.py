@@ -2,9 +2,9 @@ r"""Forgetting images by their exact answer: one constraint each, ForwardKL, fit
 
     f* = T + E_p[eps | x_t] - E_q[eps | x_t],    min_f E_m |f - f*|²
 
-q the law of images and data (:mod:`.atoms`), p the optimum on it for levels b: the images' masses are e^{-b_i}, or what
-they were where that is more, all else is as it was, up to a factor (:mod:`duality.point_masses`). T is the frozen
-teacher's noise prediction, m holds states around data and around images. How likely a state is to come from an image
+q the law of images and data (:mod:`diffusion.methods.atoms`), p the optimum on it for levels b: the images' masses are
+e^{-b_i}, or what they were where that is more, all else is as it was, up to a factor (:mod:`duality.point_masses`). T
+is the frozen teacher's noise prediction, m holds states around data and around images. How likely a state is to come from an image
 is read off T, as far as T tells, since kernels at the data are a poor density in many dimensions. Were T the score of
 q, f* would be that of p; what T has learned otherwise, above all between the data, is kept as it is.
 
@@ -70,7 +70,7 @@ class TiltedImages(ImageFit):
         return Tilting(self, denoiser, images, levels, settings)
 
 
-class Asked:
+class AskingImages:
     """A dual rule that moves the levels ``asked`` (m,), nats above the present, and solves again."""
 
     def __init__(self, rule: pd.DualRule, images: Images, levels: np.ndarray, margin: float) -> None:
@@ -108,7 +108,7 @@ class Tilting(ImageRun):
 
     def rule(self) -> Scaled:
         levels = self.problem.levels
-        self.asked = Asked(self.method.ascent(), self.images, levels, self.method.margin)
+        self.asked = AskingImages(self.method.ascent(), self.images, levels, self.method.margin)
         # A miss counts as the level itself at most, as for multipliers.
         return Scaled(self.asked, np.ones(len(levels)), self.method.warmup, np.maximum(levels, 1.0), self.decays)
 

@@ -1,8 +1,7 @@
 """Forget eight planted images of real digits: ``python -m diffusion.studies.planted --output runs/planted``.
 
 1. Two models (:mod:`.planted_model`): one that was never shown the planted images, and one that copies them.
-2. Levels: as surprising as images never seen. :class:`diffusion.methods.TiltedImages`,
-   :class:`diffusion.methods.ForgetImages`, and three baselines.
+2. Levels: as surprising as images never seen. Regression on the exact answer, primal-dual, and three baselines.
 3. Draws of every model, compared (:mod:`.planted_measures`): copies, quality, and the multipliers beside repeats.
 
 The baselines, NegGrad, SISS and EraseDiff, have the same adapters, budget, batches and seed.
