@@ -2,11 +2,12 @@ r"""Forgetting images by their exact answer: one constraint each, ForwardKL, fit
 
     f* = T + E_p[eps | x_t] - E_q[eps | x_t],    min_f E_m |f - f*|²
 
-q the law of images and data (:mod:`diffusion.methods.atoms`), p the optimum on it for levels b: the images' masses are
-e^{-b_i}, or what they were where that is more, all else is as it was, up to a factor (:mod:`duality.point_masses`). T
-is the frozen teacher's noise prediction, m holds states around data and around images. How likely a state is to come from an image
-is read off T, as far as T tells, since kernels at the data are a poor density in many dimensions. Were T the score of
-q, f* would be that of p; what T has learned otherwise, above all between the data, is kept as it is.
+q the law of images and data (:mod:`diffusion.methods.atoms`), p the optimum on it for levels b: the images' masses
+are e^{-b_i}, or what they were where that is more, all else is as it was, up to a factor
+(:mod:`duality.point_masses`). T is the frozen teacher's noise prediction, m holds states around data and around images.
+How likely a state is to come from an image is read off T, as far as T tells, since kernels at the data are a poor
+density in many dimensions. Were T the score of q, f* would be that of p; what T has learned otherwise, above all
+between the data, is kept as it is.
 
 f* differs from T where a noised image is not yet told from other pictures, and there alone: below that noise level p
 gives the image's neighbourhood, small as its mass is, to the image, as q does. The Lagrangian of the same problem
