@@ -1,4 +1,4 @@
-"""One page, from what ``study.json`` holds: planted images, the nearest draw of each model, multipliers, levels."""
+"""One page, from what ``study.json`` holds: planted images, the nearest draw of each model, dual rounds, levels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def picture(result: Mapping[str, Any], figure: Any) -> None:
     """Draws into a matplotlib figure of about 9 x 8 inches with a constrained layout.
 
     Columns: images by repeats. Rows: the image; the nearest draw of each model with its similarity. Below: the path of
-    the multipliers, and levels asked and reached.
+    the multipliers, or of what was asked of the exact answer; and levels asked and reached.
     """
     method = solving(result)[0]
     images, models, fit = result["images"], result["models"], result["fits"][method]
