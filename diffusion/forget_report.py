@@ -14,6 +14,7 @@ from duality.point_masses import WaterFilling
 
 from .card import head_of, loading
 from .certificate import Standards, versions
+from .forget_nats import COST, GAINED, HELD_OUT
 
 if TYPE_CHECKING:
     from .forget_run import Forgotten
@@ -85,7 +86,7 @@ def objections(known: Settled, answers: Sequence[WaterFilling], measured: dict[s
     gap = max(answer.gap for answer in answers)
     if gap > Standards().gap:
         found.append(f"the duality gap is {gap:.1e}, over {Standards().gap:.0e}")
-    gained = measured["surprise gained (mean, standard error)"]
+    gained = measured[GAINED]
     for number, (level, (mean, error)) in enumerate(zip(known.levels, gained, strict=True), 1):
         if mean + 2 * error < level:
             found.append(f"image {number} gained {mean:.1f} ± {error:.1f} nats of surprise, {level:.1f} were asked")
@@ -102,7 +103,7 @@ def findings(result: Forgotten) -> list[str]:
         "| nearest draw before | after |",
         "|---" * 10 + "|",
     ]
-    for i, (mean, error) in enumerate(measured["surprise gained (mean, standard error)"]):
+    for i, (mean, error) in enumerate(measured[GAINED]):
         ratio = "" if np.isnan(last).any() else f"{last[i] / known.images.shares[i]:.2f}"
         near = "" if np.isnan(known.as_near[i]) else f"{100 * known.as_near[i]:.2f} %"
         cells = [
@@ -111,7 +112,7 @@ def findings(result: Forgotten) -> list[str]:
             f"{nearest['before'][i]:.2f}", f"{nearest['after'][i]:.2f}",
         ]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
-    cost, error = measured["cost of the network in nats (mean, standard error)"]
+    cost, error = measured[COST]
     lines += [
         "",
         "Levels and gains in nats of surprise (the network's bound on the likelihood). A draw is a copy where it lies "
@@ -122,7 +123,7 @@ def findings(result: Forgotten) -> list[str]:
         f"before, {measured['copies']['after']} after. "
         f"Cost on the rest of the data: {cost:.3g} ± {error:.2g} nats.",
     ]
-    held_out = measured.get("surprise gained at held-out images (mean, standard error)")
+    held_out = measured.get(HELD_OUT)
     if held_out is not None:
         lines.append(f"Held-out images gained {held_out[0]:.2f} ± {held_out[1]:.2f} nats of surprise.")
     return lines

@@ -1,6 +1,6 @@
 r"""Images out of a pipeline: draws before, the exact answer, the fit, draws after, and what was measured.
 
-    levels (m,)  ->  lam (m,) by `duality.point_masses`  ->  alternating algorithm into a LoRA  ->  surprise gained,
+    levels (m,)  ->  lam (m,) by `duality.point_masses`  ->  a method's fit into a LoRA  ->  surprise gained,
     cost, copies among draws under the images' prompts
 
 Everything that is written is about numbers: pictures that are to be forgotten are no part of the output folder.
@@ -25,6 +25,7 @@ from .cache import Cache, fingerprint
 from .certificate import to_json
 from .copies import HALF, distances
 from .draws import decode, draw
+from .forget_nats import in_nats
 from .forget_report import certificate, model_card
 from .forget_settled import Settled, settled
 from .forget_task import Task
@@ -32,8 +33,7 @@ from .full import put_back
 from .known import Bar, progress_bar
 from .lora import check_adapters, folded, has_loader, remove_lora, save_student
 from .methods import ImageMethod, Outcome
-from .methods.images import exact, gained
-from .methods.surprise import divergence, loss
+from .methods.images import exact
 from .metrics import frequency
 from .models import Denoiser
 from .output import save_pictures
@@ -41,9 +41,7 @@ from .parallel import Part, world
 from .trackers import Tracked
 from .training import Fit
 
-NOISE_LEVELS = 40  # of what is measured after the fit, under noise that it was not fitted on
-REPEATS = 8
-MOST = 256  # rows that the cost and held-out surprise are measured at
+NOISE_LEVELS, REPEATS = 40, 8  # of what is measured after the fit
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,15 @@ def forget(
     under = np.array([[text == own for own in task.prompts] for text in asked])
     far_was, far_now = (np.where(under, distances(some, pictures, known.spacing), np.inf) for some in (was, now))
     measured = {
-        **_surprise(denoiser, task, known, fit.seed + 1),
+        **in_nats(
+            denoiser,
+            known.images,
+            task.held_out,
+            task.held_out_prompts,
+            seed=fit.seed + 1,
+            noise_levels=NOISE_LEVELS,
+            repeats=REPEATS,
+        ),
         "copies": {
             when: str(frequency((far <= HALF).any(1))) for when, far in (("before", far_was), ("after", far_now))
         },
@@ -132,31 +138,6 @@ def forget(
     proof = certificate(task, known, answers, outcome, measured, name)
     nearest = was[far_was.argmin(0)], now[far_now.argmin(0)]
     return Forgotten(known, answers, outcome, measured, proof, pictures, *nearest, now[:60])
-
-
-def _surprise(denoiser: Denoiser, task: Task, known: Settled, seed: int) -> dict[str, Any]:
-    """Nats, each with its standard error, under noise of their own seed."""
-    images = known.images
-    own, errors = gained(denoiser, images, NOISE_LEVELS, REPEATS, seed)
-    rows = (~images.aside).nonzero()[:, 0]
-    rows = rows[:: -(-len(rows) // MOST)]
-    condition = denoiser.condition([images.data_prompts[int(j)] for j in rows])
-    moved = divergence(denoiser, images.data[rows], condition, levels=NOISE_LEVELS // 2, seed=seed)
-    found: dict[str, Any] = {
-        "surprise gained (mean, standard error)": list(zip(own.tolist(), errors.tolist(), strict=True)),
-        "cost of the network in nats (mean, standard error)": _mean(moved),
-    }
-    if len(task.held_out):
-        some = slice(0, MOST)
-        condition = denoiser.condition(list(task.held_out_prompts[some]))
-        value = loss(denoiser, task.held_out[some], condition, levels=NOISE_LEVELS // 2, seed=seed)
-        found["surprise gained at held-out images (mean, standard error)"] = _mean(value)
-    return found
-
-
-def _mean(values: Tensor) -> tuple[float, float]:
-    error = float(values.std() / len(values) ** 0.5) if len(values) > 1 else float("nan")
-    return float(values.mean()), error
 
 
 def save(result: Forgotten, denoiser: Denoiser, folder: Path) -> None:

@@ -2,7 +2,8 @@
 
 1. Two models (:mod:`.planted_model`): one that was never shown the planted images, and one that copies them.
 2. Levels: as surprising as images never seen. Regression on the exact answer, primal-dual, and three baselines.
-3. Draws of every model, compared (:mod:`.planted_measures`): copies, quality, and the multipliers beside repeats.
+3. Draws of every model, compared (:mod:`.planted_measures`): copies, quality, and the multipliers beside repeats; and
+   what was gained, cost and done to held-out digits, in nats under noise that nothing was fitted on.
 
 The baselines, NegGrad, SISS and EraseDiff, have the same adapters, budget, batches and seed.
 
@@ -25,6 +26,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..draws import draw
+from ..forget_nats import in_nats
 from ..lora import remove_lora
 from ..methods import IMAGE_METHODS, Images, as_unseen
 from ..methods.base import Outcome
@@ -39,6 +41,7 @@ from .planted_report import as_json, table, thresholds
 SAMPLER_STEPS = 25
 BATCH, RANK = 32, 16
 NOISE_LEVELS = 30  # of a level that is asked for; of the gap to the never-shown model, four times as many
+REPEATS = 16  # noises at each image and level for what was gained, after the fit
 
 
 def cached_draws(path: Path, pipeline: Any, count: int, seed: int) -> Tensor:
@@ -108,15 +111,20 @@ def run(
         return cached_draws(output / "draws" / f"{name}.safetensors", pipeline, draws, 100 * seed + 7 + offset)
 
     outcomes: dict[str, Outcome] = {}
+    nats: dict[str, dict[str, Any]] = {}
     after: dict[str, Tensor] = {}
     for name in methods:
         settings = Fit(steps=fit_steps, batch=BATCH, rank=RANK, seed=seed)
         outcomes[name] = forget(name, models.copy, images, levels, settings, output / "fits")
         after[name] = drawn(name, models.copy)
+        nats[name] = in_nats(
+            denoiser_of(models.copy), images, stage.held_out, [""] * len(stage.held_out),
+            seed=seed + 12, noise_levels=NOISE_LEVELS, repeats=REPEATS,
+        )  # fmt: skip
     remove_lora(denoiser_of(models.copy))
     threshold = thresholds(drawn("threshold", models.base, 1), stage.planted)
     shown = {"never shown": drawn("never shown", models.base), "before": drawn("before", models.copy), **after}
-    result = as_json(stage, levels, gap, threshold, shown, outcomes)
+    result = as_json(stage, levels, gap, threshold, shown, outcomes, nats)
     result["settings"] = {
         "seed": seed, "steps": steps, "further": further, "fit_steps": fit_steps, "draws": draws,
         "sampler_steps": SAMPLER_STEPS, "quantile": quantile,

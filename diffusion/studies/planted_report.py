@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..forget_nats import COST, GAINED, HELD_OUT
 from ..methods.base import Outcome
 from ..metrics import Frequency, frequency
 from .planted_measures import Array, Distance, features, kid, kid_change, similarity
@@ -59,8 +60,12 @@ def as_json(
     threshold: Array,
     shown: Mapping[str, Tensor],
     outcomes: Mapping[str, Outcome],
+    nats: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """Plain data: everything that the table, the picture and the docs show. ``shown``: draws of each model."""
+    """Plain data: everything that the table, the picture and the docs show.
+
+    ``shown``: draws of each model; ``nats``: what :func:`diffusion.forget_nats.in_nats` measured of each fit.
+    """
     real = features(torch.cat([stage.digits, stage.held_out]))
     before, others = features(shown["before"]), ~reading(shown["before"], stage.planted, threshold).copied
     models = {}
@@ -89,9 +94,9 @@ def as_json(
         "fits": {
             name: {
                 "multipliers": None if np.isnan(outcome.multipliers).any() else outcome.multipliers.tolist(),
-                "gained": outcome.levels.tolist(),
-                "stderr": outcome.errors.tolist(),
+                "rounds": {"gained": outcome.levels.tolist(), "stderr": outcome.errors.tolist()},
                 "asked": outcome.asked.tolist(),
+                "measured": {what: np.asarray(value).tolist() for what, value in nats[name].items()},
             }
             for name, outcome in outcomes.items()
         },
@@ -114,7 +119,7 @@ def table(result: Mapping[str, Any]) -> str:
         largest, copies = np.array(some["largest"]), Frequency(some["copies"]["hits"], some["copies"]["draws"])
         met = ""
         if name in fits:
-            gained, error = np.array(fits[name]["gained"][-1]), np.array(fits[name]["stderr"][-1])
+            gained, error = np.array(fits[name]["measured"][GAINED]).T
             met = f"{int((gained >= levels - 2 * error).sum())} of {len(levels)}"
         lines.append(f"{name:12s} {copies!s:>15s} {largest.mean():.3f} ({largest.min():.3f}-{largest.max():.3f}) {met}")
     lines += ["", f"{'model':12s} {'KID, all draws':>17s} {'change':>18s} {'without copies':>18s} {'change':>18s}"]
@@ -123,6 +128,10 @@ def table(result: Mapping[str, Any]) -> str:
             Distance(**some[f"{what}KID{those}"]) for those in ("", " without copies") for what in ("", "change of ")
         ]
         lines.append(f"{name:12s} {found[0]!s:>17s} " + " ".join(f"{one!s:>18s}" for one in found[1:]))
+    lines += ["", f"{'model':12s} {'cost at the data, nats':>22s} {'held-out digits, nats':>22s}"]
+    for name, fit in fits.items():
+        cost, others = ("{:.2f} ± {:.2f}".format(*fit["measured"][what]) for what in (COST, HELD_OUT))
+        lines.append(f"{name:12s} {cost:>22s} {others:>22s}")
     for name in solving(result):
         lines += ["", *_images(result, name)]
     return "\n".join(lines)
@@ -136,6 +145,7 @@ def solving(result: Mapping[str, Any]) -> list[str]:
 def _images(result: Mapping[str, Any], method: str) -> list[str]:
     images, models, fit = result["images"], result["models"], result["fits"][method]
     levels, shares, last = np.array(images["levels"]), images["shares"], np.array(fit["multipliers"])[-1]
+    gained = fit["measured"][GAINED]
     asked = np.array(fit["asked"])[-1] if fit["asked"] else levels
     lines = [
         f"{method}: repeats  share  level  asked         gained     lam lam/share  largest before / after / never shown"
@@ -144,7 +154,7 @@ def _images(result: Mapping[str, Any], method: str) -> list[str]:
         near = " / ".join(f"{models[name]['largest'][i]:.3f}" for name in ("before", method, "never shown"))
         lines.append(
             f"{'':{len(method)}s}  {images['repeats'][i]:7d} {shares[i]:6.4f} {levels[i]:6.1f} {asked[i]:6.1f} "
-            f"{fit['gained'][-1][i]:7.1f} ± {fit['stderr'][-1][i]:4.1f} {last[i]:7.4f} "
+            f"{gained[i][0]:7.1f} ± {gained[i][1]:4.1f} {last[i]:7.4f} "
             f"{last[i] / shares[i]:9.2f}  {near}"
         )
     gap = images["gap to never shown"]

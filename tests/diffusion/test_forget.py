@@ -10,7 +10,8 @@ from PIL import Image
 import diffusion
 from diffusion import forget_run, forget_settled
 from diffusion.draws import decode
-from diffusion.forget_run import _surprise, save_comparison
+from diffusion.forget_nats import COST, GAINED, HELD_OUT, in_nats
+from diffusion.forget_run import save_comparison
 from diffusion.forget_settled import settled
 from diffusion.forget_task import task_of
 from diffusion.lora import add_lora, teacher
@@ -185,28 +186,28 @@ def test_one_call_from_pictures_to_a_folder(make, prompt, tmp_path, coarse):
         levels=[500.0, 700.0],
         method=QUICK, looks=6, fit=BRIEF, cache_folder=tmp_path / "cache",
     )  # fmt: skip
-    for key in ("surprise gained (mean, standard error)", "copies", "distance of the nearest draw"):
+    for key in (GAINED, "copies", "distance of the nearest draw"):
         assert again.measured[key] == result.measured[key]
 
 
-def test_what_is_measured_after_the_fit(latents, monkeypatch):
-    monkeypatch.setattr(forget_run, "NOISE_LEVELS", 12)
+def test_what_is_measured_after_the_fit(latents):
     data, unseen = random_draws(latents, 9), random_draws(latents, 3, 2)
     task = task_of(latents, data[:2], prompts="one", data=data, held_out=unseen, levels=1.0)
     known = settled(latents, task, random_draws(latents, 4, 1), ["one"] * 4)
     add_lora(latents, 2, 0)
-    same = _surprise(latents, task, known, 1)
-    assert [mean for mean, _ in same["surprise gained (mean, standard error)"]] == [0.0, 0.0]
-    assert same["cost of the network in nats (mean, standard error)"] == (0.0, 0.0)
+
+    def measured():
+        return in_nats(latents, known.images, task.held_out, ["one"] * 3, seed=1, noise_levels=12, repeats=8)
+
+    same = measured()
+    assert [mean for mean, _ in same[GAINED]] == [0.0, 0.0]
+    assert same[COST] == (0.0, 0.0)
     with torch.no_grad():
         for name, value in latents.network.named_parameters():
             if "lora_B" in name:
                 value.normal_(0, 0.5, generator=torch.Generator().manual_seed(3))
-    moved = _surprise(latents, task, known, 1)
-    own, cost = (
-        moved["surprise gained (mean, standard error)"],
-        moved["cost of the network in nats (mean, standard error)"],
-    )
+    moved = measured()
+    own, cost = moved[GAINED], moved[COST]
     condition = latents.condition(["one"] * 2)
     now = surprise(latents, data[:2], condition, levels=60, seed=9)
     with teacher(latents):
@@ -214,7 +215,7 @@ def test_what_is_measured_after_the_fit(latents, monkeypatch):
     for (mean, error), value in zip(own, (now - before).tolist(), strict=True):
         assert abs(mean - value) < 4 * error + 0.1 * abs(value)
     assert cost[0] > 0
-    assert moved["surprise gained at held-out images (mean, standard error)"][0] != 0
+    assert moved[HELD_OUT][0] != 0
 
 
 def test_a_run_that_cannot_work_ends_before_it_draws(latents):

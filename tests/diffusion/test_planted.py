@@ -8,6 +8,7 @@ import torch
 
 from diffusion.digits.data import WORDS
 from diffusion.folders import read_folder
+from diffusion.forget_nats import COST, GAINED, HELD_OUT
 from diffusion.forget_task import task_of
 from diffusion.methods import SISS, ForgetImages, OnImages, TiltedImages
 from diffusion.models import denoiser_of, load_pipeline
@@ -107,6 +108,7 @@ def test_training_resumes(tmp_path):
 def test_the_study_runs_and_runs_again_from_what_it_left(tmp_path, monkeypatch):
     monkeypatch.setattr(planted, "SAMPLER_STEPS", 2)
     monkeypatch.setattr(planted, "NOISE_LEVELS", 1)
+    monkeypatch.setattr(planted, "REPEATS", 2)
     quick = {"noise_levels": 1, "repeats": 2}
     methods = {
         "tilted": lambda: TiltedImages(inner=1, extra=0, **quick),
@@ -120,6 +122,11 @@ def test_the_study_runs_and_runs_again_from_what_it_left(tmp_path, monkeypatch):
     assert (tmp_path / "study.png").stat().st_size > 10_000
     text = table(result)
     assert text.count("rank correlation") == 2
+    for name in methods:
+        measured = result["fits"][name]["measured"]
+        assert len(measured[GAINED]) == 8
+        assert f"{measured[COST][0]:.2f} ± {measured[COST][1]:.2f}" in text
+        assert measured[HELD_OUT][1] > 0
     (tmp_path / "draws" / "siss.safetensors").unlink()
     again = planted.run(tmp_path, **size)
     for part in ("images", "models", "fits"):
