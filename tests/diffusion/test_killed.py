@@ -25,7 +25,7 @@ def start(method, out, checkpoint=None):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("method", ["tilted", "primal-dual,reverse", "tilted,full"])
+@pytest.mark.parametrize("method", ["tilted", "primal-dual,reverse", "tilted,full", "tilted,images"])
 def test_ten_kills_change_nothing(method, tmp_path):
     """A moment is a number of steps into the life of the process, and a part of a step after that (its own loss, its
     gradient, the checkpoint that is being written): uniform over the whole run, drawn anew for every life."""
