@@ -6,10 +6,12 @@ r"""What a step of each method costs beside a bare forward and backward pass of 
     time      CPU seconds of a step, the mean over ``steps`` steps after two that are not counted
     memory    most resident memory during those steps, less what the process held before the first one (Linux)
 
-Each row runs in a process of its own, because what a process has once had, it rarely gives back. Both are divided by
-those of the bare pass as well: ``predict(x, t, c).square().mean().backward()`` on one batch with all weights open. The
-survey that the methods need is small, real, and kept between rows. Measurements between steps (dual rounds) are left
-out: they are draws, and cost what draws cost.
+The whole table is gone through several times. Each row keeps its shortest time, since whatever else a machine does
+makes a step longer and nothing makes it shorter, and its largest memory. Each row runs in a process of its own,
+because what a process has once had, it rarely gives back. Both are divided by those of the bare pass as well:
+``predict(x, t, c).square().mean().backward()`` on one batch with all weights open. The survey that the methods need
+is small, real, and kept between rows. Measurements between steps (dual rounds) are left out: they are draws, and cost
+what draws cost.
 """
 
 from __future__ import annotations
@@ -175,18 +177,25 @@ def table(costs: Sequence[Cost]) -> str:
     return "\n".join(lines)
 
 
+def of_rounds(costs: Sequence[Cost]) -> Cost:
+    """One row from its measurements in several rounds."""
+    return Cost(costs[0].name, min(cost.seconds for cost in costs), max(cost.megabytes for cost in costs))
+
+
 def main() -> None:
     need_extra()
     parser = argparse.ArgumentParser(prog="python -m diffusion.costs", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--batch", type=int, help="rows of a step; the fit's default where left out")
     parser.add_argument("--steps", type=int, default=6, help="steps that are counted")
+    parser.add_argument("--rounds", type=int, default=3, help="times that the table is gone through")
     parser.add_argument("--only", action="append", help="a row of the table; once per row, beside the bare pass")
     parser.add_argument("--output", type=Path, help="the same as JSON")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--cache", type=Path, help="where the survey is kept; a folder that goes away where left out")
     given = parser.parse_args()
-    if given.steps < 1:
-        parser.error(f"steps must be at least 1, got {given.steps}")
+    for name in ("steps", "rounds"):
+        if getattr(given, name) < 1:
+            parser.error(f"{name} must be at least 1, got {getattr(given, name)}")
     if given.one is not None:
         cost = rows(given.batch, given.steps, given.cache)[given.one]()
         print(json.dumps({"name": cost.name, "seconds": cost.seconds, "megabytes": cost.megabytes}))
@@ -197,15 +206,17 @@ def main() -> None:
         unknown = set(given.only or []) - set(every)
         if unknown:
             parser.error(f"only must name rows among {', '.join(every)}, got {sorted(unknown)}")
-        costs = []
-        for name in [every[0], *(given.only or every[1:])]:
+        names = [every[0], *(given.only or every[1:])]
+        found: dict[str, list[Cost]] = {name: [] for name in names}
+        for name in names * given.rounds:
             words = [sys.executable, "-m", "diffusion.costs", "--steps", str(given.steps)]
             words += ["--one", name, "--cache", folder] + (["--batch", str(given.batch)] if given.batch else [])
             run = subprocess.run(words, capture_output=True, text=True)
             if run.returncode:
                 raise SystemExit(f"{name} failed:\n{run.stderr}")
-            costs.append(Cost(**json.loads(run.stdout.splitlines()[-1])))
-            print(costs[-1], file=sys.stderr)
+            found[name].append(Cost(**json.loads(run.stdout.splitlines()[-1])))
+            print(found[name][-1], file=sys.stderr)
+    costs = [of_rounds(found[name]) for name in names]
     print(table(costs))
     if given.output is not None:
         given.output.write_text(json.dumps([cost.__dict__ for cost in costs], indent=1) + "\n", encoding="utf-8")

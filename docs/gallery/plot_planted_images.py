@@ -23,8 +23,8 @@ did not run while the page was built.
 #
 # Copies fall from a fifth of all draws to 0.96 ± 0.11 %, against 0.83 ± 0.10 % for the model that was never shown the
 # images: as rare, within the errors. What else the model draws is at least as good as before, and all draws together
-# are far better, since copies of eight odd digits were part of what was wrong with them. All eight levels are met, under
-# noise that nothing was fitted on, and digits that were held out are as surprising as before. Multipliers rank as
+# are far better, since copies of eight odd digits were part of what was wrong with them. All eight levels are met,
+# under noise that nothing was fitted on, and digits that were held out are as surprising as before. Multipliers rank as
 # repeats do: they are the shares, less what no double can tell. What moves from round to round is how many nats are
 # asked of the exact answer, so that the network, which follows it with some error, gains what was wanted.
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from diffusion.costs import UNCOUNTED, Cost, measured, table
+from diffusion.costs import UNCOUNTED, Cost, main, measured, of_rounds, table
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 
@@ -37,11 +37,38 @@ def test_the_table_compares_with_its_first_row():
     assert lines[2:] == ["| bare | 0.500 | 1.00 | 100 | 1.00 |", "| other | 1.000 | 2.00 | 250 | 2.50 |"]
 
 
+def test_of_several_rounds_the_quickest_and_the_fullest_count():
+    assert of_rounds([Cost("some", 0.5, 90.0), Cost("some", 0.4, 80.0), Cost("some", 0.7, 85.0)]) == Cost(
+        "some", 0.4, 90.0
+    )
+
+
+@pytest.mark.parametrize("name", ["steps", "rounds"])
+def test_counts_must_be_positive(name, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["costs", f"--{name}", "0"])
+    with pytest.raises(SystemExit):
+        main()
+    assert f"{name} must be at least 1, got 0" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_command(tmp_path):
-    words = [sys.executable, "-m", "diffusion.costs", "--batch", "12", "--steps", "2", "--only", "tilted"]
+    words = [
+        sys.executable,
+        "-m",
+        "diffusion.costs",
+        "--batch",
+        "12",
+        "--steps",
+        "2",
+        "--rounds",
+        "2",
+        "--only",
+        "tilted",
+    ]
     run = subprocess.run([*words, "--output", tmp_path / "costs.json"], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert [line.split(" | ")[0] for line in run.stdout.splitlines()[2:]] == ["| bare pass, all weights", "| tilted"]
     assert (tmp_path / "costs.json").exists()
+    assert run.stderr.count("Cost(name='tilted'") == 2
