@@ -14,6 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from .draws import encode
+from .methods.images import MOST, check_shares
 from .models import Denoiser
 from .pictures import read_pictures
 
@@ -60,8 +61,8 @@ def task_of(
     """Everything read and checked, nothing drawn. ``ValueError`` naming the argument that does not fit."""
     forget = _draws(denoiser, "images", images)
     m = len(forget)
-    if not m:
-        raise ValueError("images must hold at least one image, got none")
+    if not 1 <= m <= MOST:
+        raise ValueError(f"images must hold 1 to {MOST}, got {m}")
     own = _texts("prompts", prompts, m)
     common = own[0] if len(set(own)) == 1 else None
 
@@ -87,8 +88,8 @@ def task_of(
         if not (np.isfinite(wanted) & (wanted > 0)).all():
             raise ValueError(f"levels must be positive (nats above the present surprise), got {wanted.tolist()}")
     part = None if shares is None else _numbers("shares", shares, m)
-    if part is not None and not ((part > 0) & (part < 1)).all():
-        raise ValueError(f"shares must lie strictly between 0 and 1, got {part.tolist()}")
+    if part is not None:
+        check_shares(part, own)
     return Task(forget, own, rest, rest_prompts, unseen, unseen_prompts, wanted, quantile, part)
 
 

@@ -77,13 +77,11 @@ class Images:
         missing = set(self.forget_prompts) - set(self.data_prompts)
         if missing:
             raise ValueError(f"data must hold draws under every prompt of an image, got none under {sorted(missing)}")
-        names = list(dict.fromkeys(self.forget_prompts))
-        groups = tuple(tuple(i for i, p in enumerate(self.forget_prompts) if p == name) for name in names)
-        object.__setattr__(self, "groups", groups)
-        if not (shares > 0).all() or any(shares[list(group)].sum() >= 1 for group in groups):
-            raise ValueError(f"shares must be positive and add up to less than 1 under each prompt, got {shares}")
+        object.__setattr__(self, "groups", grouped(self.forget_prompts))
+        check_shares(shares, self.forget_prompts)
         object.__setattr__(self, "aside", self._copies())
-        alone = set(names) - {p for p, aside in zip(self.data_prompts, self.aside.tolist(), strict=True) if not aside}
+        others = {p for p, aside in zip(self.data_prompts, self.aside.tolist(), strict=True) if not aside}
+        alone = set(self.forget_prompts) - others
         if alone:
             raise ValueError(f"data must hold more than the images themselves, got nothing else under {sorted(alone)}")
 
@@ -106,6 +104,19 @@ class Images:
         for group, answer in zip(self.groups, exact(self, levels), strict=True):
             result[list(group)] = answer.multipliers
         return result
+
+
+def grouped(prompts: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+    """Rows by prompt, prompts in the order in which they first come."""
+    return tuple(tuple(i for i, p in enumerate(prompts) if p == name) for name in dict.fromkeys(prompts))
+
+
+def check_shares(shares: np.ndarray, prompts: Sequence[str]) -> None:
+    """ValueError where the images' shares (m,) cannot be parts of the data of their prompts."""
+    if not (shares > 0).all() or any(shares[list(group)].sum() >= 1 for group in grouped(prompts)):
+        raise ValueError(
+            f"shares must be positive and add up to less than 1 under each prompt, got {np.asarray(shares).tolist()}"
+        )
 
 
 def alike(draws: Tensor, image: Tensor) -> Tensor:
