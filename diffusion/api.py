@@ -20,6 +20,7 @@ from .evaluation import Evaluation
 from .known import Bar, Budget, progress_bar
 from .measure import Witness
 from .methods import IMAGE_METHODS, METHODS, GuidanceDistillation, ImageMethod, Method, PrimalDual, Tilted
+from .methods.image_fit import ImageFit
 from .models import DIGITS, Denoiser, denoiser_of, load_pipeline
 from .output import OutputFolder
 from .parallel import is_main
@@ -99,14 +100,14 @@ def _named(method: str | Kind, known: Mapping[str, Callable[[], Kind]]) -> Kind:
     return known[method]()
 
 
-def patient(method: Method, patience: int | None) -> Method:
+def patient(method: Kind, patience: int | None) -> Kind:
     """The method, to end early; ``ValueError`` where it has no dual rounds, or none are asked for."""
     if patience is None:
         return method
-    if not isinstance(method, PrimalDual) or patience < 1:
+    if not isinstance(method, PrimalDual | ImageFit) or patience < 1:
         raise ValueError(
-            f"patience must be at least 1 round, of a method that has rounds (primal-dual), got {patience} for "
-            f"{type(method).__name__}"
+            f"patience must be at least 1 round, of a method that has rounds (primal-dual; of images also tilted), "
+            f"got {patience} for {type(method).__name__}"
         )
     return replace(method, patience=patience)
 

@@ -52,6 +52,9 @@ def forget(
     precision: shared.PrecisionOption = "no",
     accumulate: shared.AccumulateOption = 1,
     gradient_checkpointing: shared.CheckpointingOption = False,
+    patience: Annotated[
+        int | None, typer.Option(help="tilted, primal-dual: stop after so many rounds with all levels met")
+    ] = None,
     looks: Annotated[int, typer.Option(help="draws before and after, among which copies are counted")] = 1000,
     sampler_steps: Annotated[int, typer.Option(help="steps of the pipeline's sampler in each of these draws")] = 25,
     comparison: Annotated[
@@ -71,7 +74,7 @@ def forget(
     rest, rest_prompts = gather(data or [], "data", None)
     unseen, unseen_prompts = gather(held_out or [], "held-out", None)
     need_extra()
-    from .api import image_method_of
+    from .api import image_method_of, patient
     from .cache import default_folder
     from .forget_report import findings
     from .forget_run import forget as run
@@ -80,7 +83,7 @@ def forget(
     from .output import OutputFolder
     from .parallel import is_main
 
-    chosen = image_method_of(method)
+    chosen = patient(image_method_of(method), patience)
     fit = shared.make_fit(steps, batch, rank, full, rate, seed, precision, accumulate, gradient_checkpointing)
     tracked = shared.make_tracked(track, track_folder, method, fit)
     place = OutputFolder(output, overwrite)

@@ -41,8 +41,9 @@ class ImageFit(ABC):
     """``inner``: optimiser steps in a round. ``warmup``: rounds before the first dual step, ``gain`` and ``damping`` of
     the dual steps (0: plain ascent), which shrink with the optimiser's rate. ``extra``: rounds at most after the last
     step of the settings, at a tenth of the rate, while a level is not met within one standard error, or overshot by
-    more under a multiplier. ``mixture``: beta, the part of states that is drawn around images. ``noise_levels``,
-    ``repeats``: levels and noises of an estimate. ``patience``: see :func:`diffusion.methods.dual.settled`.
+    more under a multiplier (``one_sided``: while one is not met by a standard error). ``mixture``: beta, the part of
+    states that is drawn around images. ``noise_levels``, ``repeats``: levels and noises of an estimate. ``patience``:
+    see :func:`diffusion.methods.dual.settled`.
     """
 
     inner: int = 20
@@ -113,6 +114,7 @@ class ImageRun(ABC):
     """One run; a method adds its ``objective``, and ``rule`` and ``project`` of the multipliers (m,)."""
 
     least = AFTER  # what a miss counts at least, however low the optimiser's rate
+    one_sided = False  # see :class:`diffusion.methods.rounds.Rounds`
 
     def __init__(self, method: ImageFit, denoiser: Denoiser, images: Images, levels: Any, settings: Fit) -> None:
         images.check(denoiser)
@@ -133,6 +135,7 @@ class ImageRun(ABC):
             every,
             method.patience,
             len(ends),
+            one_sided=self.one_sided,
         )
         self.pairing = Pairing(images, ~images.aside, settings)
         distinct = sorted(set(images.data_prompts))

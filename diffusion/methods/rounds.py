@@ -44,6 +44,8 @@ class Rounds:
             is trained at the multipliers that it leaves, and not measured.
         enough: rounds after which the run ends as soon as every level is met within one standard error, and overshot by
             more only where the next multiplier is zero.
+        one_sided: levels are bounds that a method aims beyond: the run ends when each is met by a standard error, and
+            has settled when they are met; passing them is no reason to go on.
         anew: whether the mean of the weights starts again after each round: where multipliers move by much, a mean
             that remembers the old ones is measured too late, and corrected twice.
         patience: see :func:`diffusion.methods.dual.settled`; None runs all steps.
@@ -63,9 +65,10 @@ class Rounds:
         patience: int | None = None,
         enough: int | None = None,
         anew: bool = False,
+        one_sided: bool = False,
     ) -> None:
         self.problem, self.measure, self.ends, self.patience = problem, measure, tuple(ends), patience
-        self.enough, self.anew = enough, anew
+        self.enough, self.anew, self.one_sided = enough, anew, one_sided
         self.loop = pd.PrimalDual(problem, self, rule, start, project)
         self.path: list[np.ndarray] = [self.loop.multipliers]
         self.seen: list[tuple[list[float], list[float]]] = []
@@ -106,13 +109,19 @@ class Rounds:
             return False
         levels, errors = self._seen()
         slacks = np.array([self.problem.slack(row) for row in levels])
-        return settled(slacks, errors, np.array(self.path[:-1]), self.patience)
+        return settled(slacks, errors, self._prices(self.path[:-1]), self.patience)
 
     def _enough(self) -> bool:
         if self.enough is None or self.loop.rounds < self.enough:
             return False
         levels, errors = self._seen()
+        if self.one_sided:
+            return bool((self.problem.slack(levels[-1]) >= errors[-1]).all())
         return met(self.problem, levels[-1], errors[-1], self.path[-1])
+
+    def _prices(self, multipliers: Sequence[np.ndarray]) -> np.ndarray:
+        """Multipliers (k, m), zero where a level may be passed for nothing."""
+        return np.array(multipliers) * (not self.one_sided)
 
     # -- the player -----------------------------------------------------------------------------------------------
 

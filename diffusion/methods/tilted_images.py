@@ -20,7 +20,8 @@ is not, so what is asked, b', moves by what is measured, round by round,
     b' <- b' + gain · (miss + damping · (miss - miss before)),    miss = (1 + margin) level - estimate,
 
 with cooper's nuPI, times what is left of the optimiser's rate (at least 0.4), and multipliers with it: lam = lam*(b'),
-which is never above pi.
+which is never above pi. As lam is close to pi whatever is asked, passing a level takes nothing from the rest: rounds
+after the last step go on only while one is not met.
 
 Source: theory, "Forgetting images"; "Into a LoRA", (a), for targets by regression.
 """
@@ -95,6 +96,8 @@ class Tilting(ImageRun):
     method: TiltedImages
     # A nat more is asked for a nat more, near enough: dual steps need not be as small as those of prices.
     least = 0.4
+    # Multipliers are the shares, near enough, whatever is asked: to pass a level takes nothing from the rest.
+    one_sided = True
 
     def __init__(self, method: TiltedImages, denoiser: Denoiser, images: Images, levels: Any, settings: Fit) -> None:
         super().__init__(method, denoiser, images, levels, settings)

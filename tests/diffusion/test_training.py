@@ -324,9 +324,12 @@ def test_a_batch_that_cannot_be_dealt_out_is_refused_before_any_work(monkeypatch
 
 def test_patience_is_for_methods_with_rounds():
     assert patient(METHODS["primal-dual"](), 3).patience == 3
+    assert [patient(IMAGE_METHODS[name](), 2).patience for name in ("tilted", "primal-dual")] == [2, 2]
+    with pytest.raises(ValueError, match="got 3 for OnImages"):
+        patient(IMAGE_METHODS["siss"](), 3)
     tilted = METHODS["tilted"]()
     assert patient(tilted, None) is tilted
-    with pytest.raises(ValueError, match=r"method that has rounds \(primal-dual\), got 3 for Tilted"):
+    with pytest.raises(ValueError, match=r"method that has rounds \(primal-dual; .*\), got 3 for Tilted"):
         patient(tilted, 3)
     with pytest.raises(ValueError, match="at least 1 round"):
         patient(METHODS["primal-dual"](), 0)
