@@ -70,6 +70,15 @@ def met(problem: du.Problem, levels: np.ndarray, errors: np.ndarray, multipliers
     return bool(((slack >= -errors) & ((slack <= errors) | (multipliers <= 0))).all())
 
 
+def surpassed(problem: du.Problem, levels: np.ndarray, errors: np.ndarray) -> bool:
+    """Whether levels (m,) are beyond those asked for by a standard error, as a method that aims beyond them can be.
+
+    Of a level that asks for nothing it is enough that nothing was lost, as far as one can tell.
+    """
+    beyond = np.where(np.asarray(problem.levels) > 0, errors, -errors)
+    return bool((problem.slack(levels) >= beyond).all())
+
+
 def settled(slacks: np.ndarray, errors: np.ndarray, multipliers: np.ndarray, patience: int) -> bool:
     """Whether the last ``patience`` rounds met all levels, and stood still.
 

@@ -21,7 +21,7 @@ from ..parallel import same
 from ..trackers import log_round
 from ..training import Trainer
 from .base import Outcome
-from .dual import met, settled
+from .dual import met, settled, surpassed
 
 # The number of a round to levels (m,) and their standard errors (m,) of the network as it then stands.
 Measure = Callable[[int], tuple[np.ndarray, np.ndarray]]
@@ -109,21 +109,16 @@ class Rounds:
             return False
         levels, errors = self._seen()
         slacks = np.array([self.problem.slack(row) for row in levels])
-        return settled(slacks, errors, self._prices(self.path[:-1]), self.patience)
+        prices = np.array(self.path[:-1]) * (not self.one_sided)
+        return settled(slacks, errors, prices, self.patience)
 
     def _enough(self) -> bool:
         if self.enough is None or self.loop.rounds < self.enough:
             return False
         levels, errors = self._seen()
         if self.one_sided:
-            # Of a level that asks for nothing it is enough that nothing was lost, as far as one can tell.
-            beyond = np.where(np.asarray(self.problem.levels) > 0, errors[-1], -errors[-1])
-            return bool((self.problem.slack(levels[-1]) >= beyond).all())
+            return surpassed(self.problem, levels[-1], errors[-1])
         return met(self.problem, levels[-1], errors[-1], self.path[-1])
-
-    def _prices(self, multipliers: Sequence[np.ndarray]) -> np.ndarray:
-        """Multipliers (k, m), zero where a level may be passed for nothing."""
-        return np.array(multipliers) * (not self.one_sided)
 
     # -- the player -----------------------------------------------------------------------------------------------
 
