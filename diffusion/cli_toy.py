@@ -142,8 +142,8 @@ def verify(
     output: Annotated[Path, typer.Option(help="the same table as JSON")] = Path("verify.json"),
 ) -> None:
     """Check every theorem on fresh random instances: worst error, tolerance, verdict. Exit 1 on a failure."""
-    from toy.verify import left_out, table, write_json
-    from toy.verify import verify as check
+    from toy.verification.verify import left_out, table, write_json
+    from toy.verification.verify import verify as check
 
     chosen = seed if seed is not None else int(np.random.default_rng().integers(2**31))
     typer.echo(f"seed {chosen}")

@@ -9,7 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from duality import atoms, gaussians, point_masses, primal_dual
+from duality import point_masses, primal_dual
+from duality.checks import atoms, gaussians
 from duality.frontier import fixed_weights, frontier
 from duality.problems import ForwardKL, Likelihood, Problem, ReverseKL
 from duality.ratios import LogRatios
@@ -17,7 +18,7 @@ from duality.solution import FewDrawsWarning, InfeasibleError, Solution, Status
 from duality.solve import DualPoint, dual_function, solve
 
 if TYPE_CHECKING:
-    from duality import reference as reference
+    from duality.checks import reference as reference
 
 __all__ = [
     "DualPoint",
@@ -44,5 +45,5 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "reference":  # loaded on first use: it needs CVXPY, which the core does not
-        return importlib.import_module("duality.reference")
+        return importlib.import_module("duality.checks.reference")
     raise AttributeError(f"module 'duality' has no attribute {name!r}")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from duality._arrays import to_numpy
-from duality.climbable import Dual
+from duality.dual_protocol import Dual
 from duality.newton import TARGET, climb
 from duality.problems import Problem
 from duality.ratios import LogRatios

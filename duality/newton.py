@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from duality.climbable import Dual, Evaluation
+from duality.dual_protocol import Dual, Evaluation
 from duality.quadratic import newton_step
 from duality.ratios import EPS
 

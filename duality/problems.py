@@ -32,8 +32,8 @@ from duality._arrays import (
     safe_log,
     vector,
 )
-from duality.climbable import Dual
-from duality.duals import ExponentialDual, MixtureDual
+from duality.dual_functions import ExponentialDual, MixtureDual
+from duality.dual_protocol import Dual
 from duality.feasibility import least_levels
 from duality.likelihoods import KINDS, Kind
 from duality.ratios import LogRatios, check_priors

@@ -129,7 +129,7 @@ def test_verify_passes_and_fails_by_its_exit_code(monkeypatch, capsys, tmp_path)
     )
     assert code == 0, out
     assert "seed 1" in out
-    from toy import verify
+    from toy.verification import verify
 
     real = verify.verify
 

@@ -23,7 +23,7 @@ def complete() -> ModuleType:
 
 
 def test_nothing_is_missing(complete: ModuleType) -> None:
-    pytest.importorskip("cvxpy")  # duality.reference is a public name that needs it
+    pytest.importorskip("cvxpy")  # duality.checks.reference is a public name that needs it
     pytest.importorskip("diffusers")
     assert complete.complaints(DOCS / "reference") == []
 

@@ -65,7 +65,7 @@ def test_functions_import_and_tests_exist(row: Row) -> None:
 
 @pytest.mark.parametrize("row", rows(), ids=lambda row: row.label)
 def test_rows_of_verify_exist(row: Row) -> None:
-    from toy import verify
+    from toy.verification import verify
 
     assert set(row.verified) <= set(verify.THEOREMS), row.verified
 

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 import duality as du
 import toy
-from toy import instances, samplers, schedules
+from toy import samplers, schedules
 from toy.dual import dual_value
 from toy.mixtures import GaussianMixture, log_ratio, moments
-from toy.theorems import cost_of, levels_of
+from toy.verification import instances
+from toy.verification.theorems import cost_of, levels_of
 
 SEEDS = st.integers(0, 2**32 - 1)
 SLOW = settings(deadline=None, max_examples=30)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import duality as du
-from toy import instances, theorems, verify
-from toy.theorems import THEOREMS, Theorem
+from toy.verification import instances, theorems, verify
+from toy.verification.theorems import THEOREMS, Theorem
 
 SOLVER = [
     "zero gap",

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 import duality as du
-from toy import instances
 from toy.guidance import guided_score
 from toy.mixtures import Array, GaussianMixture, log_ratio
 from toy.noised import SignedMixture
 from toy.paths import sample_paths
-from toy.theorems import theorem
+from toy.verification import instances
+from toy.verification.theorems import theorem
 
 
 # 1e-8: two chains' log densities of up to 1e3 nats, whose kernels are conditioned by up to 1e4.

@@ -18,7 +18,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from duality.climbable import Dual, Evaluation
+from duality.dual_protocol import Dual, Evaluation
 from duality.ratios import EPS
 
 SLICE = 1 << 16  # rows per slice: temporaries of 2 MiB at m = 4, inside the cache

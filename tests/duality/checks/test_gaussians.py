@@ -6,7 +6,7 @@ from instances import trapezoid
 from kkt import assert_optimal
 
 import duality as du
-from duality.gaussians import Gaussian, divergence, domain_end, log_ratio_likelihood, reverse_kl, tilted
+from duality.checks.gaussians import Gaussian, divergence, domain_end, log_ratio_likelihood, reverse_kl, tilted
 
 
 def random_pair(rng, d, narrow):

@@ -1,6 +1,6 @@
 """The same problems through CVXPY, written independently of the solver: for checking, not for use.
 
-The forms share no formula with `duality.duals`. Likelihood is the convex program over densities on the nodes.
+The forms share no formula with `duality.dual_functions`. Likelihood is the convex program over densities on the nodes.
 ReverseKL and ForwardKL are not convex in the density, and the theorem of strong duality is what lets one solve them
 by the maximum of their concave duals, here written as cone programs:
 
@@ -23,7 +23,7 @@ try:
     import cvxpy as cp
 except ImportError as error:  # pragma: no cover - depends on the installation
     raise ImportError(
-        "duality.reference needs CVXPY: pip install 'unlearning-duality[reference]'", name=error.name
+        "duality.checks.reference needs CVXPY: pip install 'unlearning-duality[reference]'", name=error.name
     ) from error
 
 

@@ -8,10 +8,10 @@ import numpy as np
 
 import duality as du
 from duality.primal_dual import Ascent, ExactPlayer, PrimalDual
-from toy import instances
 from toy.dual import dual_value
 from toy.mixtures import Array
-from toy.theorems import certificate, levels_of, theorem, with_levels
+from toy.verification import instances
+from toy.verification.theorems import certificate, levels_of, theorem, with_levels
 
 MOST = 32
 

@@ -18,9 +18,13 @@ from pathlib import Path
 
 import numpy as np
 
-from toy import theorems_closed, theorems_diffusion, theorems_joint  # noqa: F401  (they enter their theorems into the table)
 from toy.mixtures import Array
-from toy.theorems import THEOREMS
+from toy.verification import (  # they enter their theorems into the table
+    theorems_closed,  # noqa: F401
+    theorems_diffusion,  # noqa: F401
+    theorems_joint,  # noqa: F401
+)
+from toy.verification.theorems import THEOREMS
 
 CHUNK = 250
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 import duality as du
-from toy import instances
 from toy.dual import dual_value, log_mean_exp
 from toy.mixtures import Array, log_ratio
 from toy.solving import Problem
+from toy.verification import instances
 
 Check = Callable[[np.random.Generator], float]
 

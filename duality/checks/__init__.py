@@ -1,0 +1,1 @@
+"""Independent checks of the solver: closed forms for Gaussians, what atoms do, and a reference by CVXPY."""

@@ -1,0 +1,1 @@
+"""Theorems as checks on fresh random instances, and the command that runs them."""
