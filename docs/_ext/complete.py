@@ -39,7 +39,13 @@ def listed(reference: Path) -> set[str]:
 def public() -> dict[str, Any]:
     """Every name in the packages' `__all__`, with its object."""
     modules = [importlib.import_module(package) for package in PACKAGES]
-    return {f"{module.__name__}.{name}": getattr(module, name) for module in modules for name in module.__all__}
+    found: dict[str, Any] = {}
+    for module in modules:
+        for name in module.__all__:
+            value = getattr(module, name)
+            # A module that a package hands on is documented under the name that it is imported by.
+            found[value.__name__ if inspect.ismodule(value) else f"{module.__name__}.{name}"] = value
+    return found
 
 
 def public_modules() -> Iterator[ModuleType]:
