@@ -102,7 +102,8 @@ class ExponentialDual:
         return (self._base + x) / self._scale
 
     def from_natural(self, natural: np.ndarray) -> np.ndarray:
-        return natural * self._scale - self._base
+        # A free constraint has no multiplier but zero, whatever was given: any other makes g = -inf.
+        return np.where(self._free, self.lower, natural * self._scale - self._base)
 
     def _tilted(self, x: np.ndarray) -> tuple[np.ndarray, float]:
         """Node masses p of the tilt `(n,)` and KL(p‖q).
