@@ -14,7 +14,7 @@ from duality.checks import atoms, gaussians
 from duality.frontier import fixed_weights, frontier
 from duality.problems import ForwardKL, Likelihood, Problem, ReverseKL
 from duality.ratios import LogRatios
-from duality.solution import FewDrawsWarning, InfeasibleError, Solution, Status
+from duality.solution import FewDrawsWarning, InfeasibleError, SmallGroupsWarning, Solution, Status
 from duality.solve import DualPoint, dual_function, solve
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ __all__ = [
     "LogRatios",
     "Problem",
     "ReverseKL",
+    "SmallGroupsWarning",
     "Solution",
     "Status",
     "atoms",

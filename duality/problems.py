@@ -37,10 +37,12 @@ from duality.convex_form import solve_by_cost
 from duality.dual_functions import ExponentialDual, MixtureDual
 from duality.dual_protocol import Dual
 from duality.faces import beyond, leave_false_faces
-from duality.feasibility import least_levels
+from duality.family_dual import FamilyDual
+from duality.feasibility import least_each, least_levels
 from duality.likelihoods import KINDS, Kind
 from duality.newton import Climb
 from duality.ratios import LogRatios, check_priors
+from duality.signed_dual import SignedDual
 
 try:
     from typing import Self
@@ -297,6 +299,9 @@ class ReverseKL(Problem):
         return self.cost(ratios, log_weights) - expectation(np.exp(log_weights), ratios.values)
 
     def dual(self, ratios: LogRatios) -> Dual:
+        if ratios.grouped:
+            everywhere = np.ones(self.levels.size)
+            return FamilyDual(ratios.values, ratios.partition, ratios.log_weights, -self.levels, everywhere)
         return ExponentialDual(ratios.values, ratios.log_weights, -self.levels, shared=True)
 
     def answer(self, ratios: LogRatios, dual: Dual, found: Climb, tolerance: float) -> Answer:
@@ -357,6 +362,9 @@ class ForwardKL(Problem):
         return np.array([divergence(log_mass, log_weights) for log_mass in log_masses.T])
 
     def dual(self, ratios: LogRatios) -> Dual:
+        if ratios.grouped:
+            everywhere = np.ones(self.levels.size)
+            return SignedDual(ratios.values, ratios.partition, ratios.log_weights, self.levels, everywhere)
         return MixtureDual(ratios.values, ratios.log_weights, self.levels)
 
     def answer(self, ratios: LogRatios, dual: Dual, found: Climb, tolerance: float) -> Answer:
@@ -451,14 +459,17 @@ class Likelihood(Problem):
 
     def out_of_reach(self, ratios: LogRatios) -> bool:
         # E_p[l_i] > ess inf l_i for every density, unless l_i is constant on a set: the level must be above it.
-        return bool((self.levels <= self._table(ratios)[np.isfinite(ratios.log_weights)].min(axis=0)).any())
+        return bool((self.levels <= least_each(self._table(ratios), ratios.partition)).any())
 
     def _table(self, ratios: LogRatios) -> np.ndarray:
         """l_i at the nodes, `(n, m)`."""
         return np.asarray(self.likelihoods(self.inputs(ratios)))
 
     def least_levels(self, ratios: LogRatios) -> np.ndarray:
-        return least_levels(self._table(ratios), ratios.log_weights, self.levels)
+        return least_levels(self._table(ratios), ratios.log_weights, self.levels, ratios.partition)
 
     def dual(self, ratios: LogRatios) -> Dual:
+        if ratios.grouped:
+            nowhere = np.zeros(self.levels.size)
+            return FamilyDual(self._table(ratios), ratios.partition, ratios.log_weights, self.levels, nowhere)
         return ExponentialDual(self._table(ratios), ratios.log_weights, self.levels, shared=False)

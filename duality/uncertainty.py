@@ -8,6 +8,8 @@ import numpy as np
 
 from duality.newton import Climb
 from duality.problems import Problem
+from duality.ratios import LogRatios
+from duality.two_stage import influence
 
 
 @dataclass(frozen=True)
@@ -17,16 +19,18 @@ class Uncertainty:
     Attributes:
         multipliers: `(m,)`.
         value: of the optimal value, nats.
+        excess: what maximising over the multipliers adds to the value on average, to leading order, nats.
         effective: the smallest, over the active constraints and the target itself, of the numbers of draws of equal
             influence that would carry the same information.
     """
 
     multipliers: np.ndarray
     value: float
+    excess: float
     effective: float
 
 
-def delta_method(problem: Problem, climb: Climb, sample_size: float) -> Uncertainty:
+def delta_method(problem: Problem, ratios: LogRatios, climb: Climb, sample_size: float) -> Uncertainty:
     """stderr(lam) = sqrt(diag(J H⁻¹ S H⁻¹ Jᵀ)/n), stderr(V) = sd(pull)/sqrt(n).
 
     Over n draws the active multipliers solve stationarity conditions that are means of `conditions_j`, with
@@ -37,14 +41,15 @@ def delta_method(problem: Problem, climb: Climb, sample_size: float) -> Uncertai
 
     Args:
         problem: for J.
+        ratios: the draws, and whether they, or groups of them, are the independent units.
         climb: the maximiser, on draws of equal weight.
         sample_size: effective sample size of the target.
     """
     dual, x, active, curvature = climb.dual, climb.x, climb.active, climb.at.curvature
-    pull, conditions = dual.influence(x)
+    pull, conditions = influence(dual, x, ratios)
     n = pull.size
     errors = np.zeros(x.size)
-    effective = sample_size
+    effective, excess = sample_size, 0.0
     if active.any():
         used = conditions[:, active]
         magnitude = np.abs(used)
@@ -56,5 +61,8 @@ def delta_method(problem: Problem, climb: Climb, sample_size: float) -> Uncertai
             dual.to_natural(np.ones(x.size)) - dual.to_natural(np.zeros(x.size))
         )
         carry = jacobian[np.ix_(active, active)] @ inverse
-        errors[active] = np.sqrt(np.diagonal(carry @ (used.T @ used) @ carry.T)) / n
-    return Uncertainty(errors, float(pull.std() / np.sqrt(n)), effective)
+        covariance = carry @ (used.T @ used) @ carry.T / n**2
+        errors[active] = np.sqrt(np.diagonal(covariance))
+        # The maximum of a function that is off by h·(lam - lam*) exceeds the value at lam* by h·H⁻¹h/2.
+        excess = -0.5 * float((dual.hessian(x)[np.ix_(active, active)] * covariance).sum())
+    return Uncertainty(errors, float(pull.std() / np.sqrt(n)), excess, effective)

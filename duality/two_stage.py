@@ -1,0 +1,40 @@
+"""Draws in groups: influence of draws within groups, or of whole groups."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from duality.dual_protocol import Dual
+from duality.ratios import LogRatios
+
+
+class GroupedDual(Dual, Protocol):
+    """A dual function that knows the groups of its nodes."""
+
+    def group_influence(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As `influence`, of whole groups `(C,)` and `(C, m)`."""
+
+    def log_mean_bias(self, x: np.ndarray) -> float:
+        """By how much g from these draws exceeds g on average, at given multipliers; by the jackknife, nats."""
+
+
+def influence(dual: Dual, x: np.ndarray, ratios: LogRatios) -> tuple[np.ndarray, np.ndarray]:
+    """The terms of the delta method, of the draws or of the groups: whichever are the independent units.
+
+    Where the groups are all that there are (their weights were given), only draws within them scatter, n_c in group c.
+    Where they are a sample of groups, whole groups do, and what draws add within is in the scatter between groups
+    already. A single draw of a group says nothing of the scatter within: then groups are read as a sample, too, which
+    overstates the errors. Sums of squares that were centred on n terms are n/(n - 1) times as large.
+    """
+    if not ratios.grouped:
+        return dual.influence(x)
+    partition = ratios.partition
+    if ratios.groups_sampled or (partition.sizes == 1).any():
+        pull, conditions = dual.group_influence(x)  # type: ignore[attr-defined]
+        factor = np.sqrt(partition.count / (partition.count - 1))
+        return pull * factor, conditions * factor
+    pull, conditions = dual.influence(x)
+    within = partition.spread(np.sqrt(partition.sizes / (partition.sizes - 1)))
+    return pull * within, conditions * within[:, None]
