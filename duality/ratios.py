@@ -6,9 +6,8 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy.special import logsumexp
 
-from duality._arrays import frozen, to_numpy, vector
+from duality._arrays import frozen, logsumexp, precision, to_numpy, vector
 
 EPS = float(np.finfo(np.float64).eps)
 
@@ -19,9 +18,13 @@ class LogRatios:
     Everything that the solver needs to know of q and of q_1 … q_m; a grid, a quadrature rule, or draws of q (from
     a toy or from a network) are the same input.
 
+    Where `ReverseKL` or `ForwardKL` are solved with ratios whose masses E_q[e^{rho_i}] are not one, so that no law has
+    them, a `MassWarning` says so (`duality.masses` has the rule); `normalise` returns ratios of mass one.
+
     Args:
         values: rho `(n, m)` in nats, points by constraints; `(n,)` is read as `(n, 1)`. -inf is ordinary (q_i
-            vanishes where q does not); NaN and +inf are not (q must charge what q_i charges).
+            vanishes where q does not); NaN and +inf are not (q must charge what q_i charges), and neither is a column
+            that is -inf wherever q has weight. Half- and single-precision tensors are widened to double.
         log_weights: `(n,)` logs of quadrature weights under q, summing to one; -inf for a node without weight.
             Left out, the points are *draws* of q with equal weights, and answers carry standard errors.
         log_densities: `(n, m)` log q_i(x_j), needed only by `Likelihood(kind="density")`.
@@ -39,6 +42,7 @@ class LogRatios:
     log_densities: np.ndarray | None
     priors: np.ndarray | None
     is_draws: bool
+    precision: float  # eps of the type that the values came in: what their last digits are worth
 
     def __init__(
         self,
@@ -47,9 +51,16 @@ class LogRatios:
         log_densities: Any = None,
         priors: Any = None,
     ) -> None:
+        eps = precision(values)
         values = _table("values", values)
         n, m = values.shape
         weights = np.full(n, -np.log(n)) if log_weights is None else _normalised(log_weights, n)
+        absent = (values.max(axis=0, where=np.isfinite(weights)[:, None], initial=-np.inf)) == -np.inf
+        if absent.any():
+            raise ValueError(
+                f"values: constraint {int(np.argmax(absent))} is -inf at every point that has weight, so that nothing"
+                " of its q_i is to be seen where q is; leave its column out, or bring points of q that show it"
+            )
         if log_densities is not None:
             log_densities = _table("log_densities", log_densities)
             if log_densities.shape != (n, m):
@@ -64,6 +75,7 @@ class LogRatios:
             ("log_densities", None if log_densities is None else frozen(log_densities)),
             ("priors", priors),
             ("is_draws", log_weights is None),
+            ("precision", eps),
         ):
             object.__setattr__(self, name, value)
 
@@ -81,9 +93,28 @@ class LogRatios:
         return int(self.values.shape[1])
 
     @cached_property
+    def log_masses(self) -> np.ndarray:
+        """log E_q[e^{rho_i}] `(m,)`, nats; finite for ratios of any size."""
+        with np.errstate(under="ignore"):
+            return np.asarray(logsumexp(np, (self.values + self.log_weights[:, None]).T))
+
+    @cached_property
     def masses(self) -> np.ndarray:
         """E_q[e^{rho_i}] `(m,)`: 1 for exact ratios, so its distance from 1 measures quadrature or network error."""
-        return np.asarray(np.exp(logsumexp(self.values + self.log_weights[:, None], axis=0)))
+        with np.errstate(over="ignore"):
+            return np.asarray(np.exp(self.log_masses))
+
+    def normalise(self) -> LogRatios:
+        """The same with rho_i - log E_q[e^{rho_i}] in the place of rho_i, and so for log q_i: ratios of mass one.
+
+        For ratios that are known up to a factor, or that a network gets right but for one. A mass that is missing
+        because part of q_i lies beyond the points is not brought back by this: q_i is then restricted to the points.
+        """
+        values = self.values - self.log_masses
+        densities = None if self.log_densities is None else self.log_densities - self.log_masses
+        again = LogRatios(values, None if self.is_draws else self.log_weights, densities, self.priors)
+        object.__setattr__(again, "precision", self.precision)
+        return again
 
     @cached_property
     def spreads(self) -> np.ndarray:

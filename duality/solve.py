@@ -111,7 +111,7 @@ def finish(problem: Problem, ratios: LogRatios, found: Climb) -> Solution:
     log_weights = dual.log_masses(x)
     levels = problem.levels_of(ratios, log_weights)
     primal = problem.cost(ratios, log_weights)
-    slack = problem.slack(levels)
+    slack = problem.slack_of(ratios, log_weights)
     wrong = np.where(found.active, np.abs(slack), np.maximum(-slack, 0.0))
     if found.stopped_by_face(units):
         status = Status.NOT_ATTAINED
@@ -128,12 +128,12 @@ def finish(problem: Problem, ratios: LogRatios, found: Climb) -> Solution:
         primal, levels = float("nan"), np.full(x.size, np.nan)
     masses = np.exp(log_weights)
     sample_size = 1.0 / float(masses @ masses)
-    multipliers_stderr, primal_stderr = np.full(x.size, np.nan), float("nan")
+    multipliers_stderr, levels_stderr, primal_stderr = np.full(x.size, np.nan), np.full(x.size, np.nan), float("nan")
     if ratios.is_draws:
-        errors = delta_method(problem, found, sample_size)
-        multipliers_stderr, primal_stderr = errors.multipliers, errors.value
-        if status is Status.NOT_ATTAINED:
-            multipliers_stderr = np.full(x.size, np.nan)  # an extreme of the draws: no normal law holds for it
+        errors = delta_method(problem, ratios, found, log_weights)
+        multipliers_stderr, levels_stderr, primal_stderr = errors.multipliers, errors.levels, errors.value
+        if status is Status.NOT_ATTAINED:  # multipliers are an extreme of the draws: no normal law holds for them
+            multipliers_stderr, levels_stderr = np.full(x.size, np.nan), np.full(x.size, np.nan)
         if errors.effective < FEW_DRAWS:
             warnings.warn(FewDrawsWarning(errors.effective, ratios.n), stacklevel=3)
     return Solution(
@@ -148,6 +148,7 @@ def finish(problem: Problem, ratios: LogRatios, found: Climb) -> Solution:
         kkt_residual=residual,
         effective_sample_size=sample_size,
         multipliers_stderr=frozen(multipliers_stderr),
+        levels_stderr=frozen(levels_stderr),
         primal_stderr=primal_stderr,
         critical_levels=levels if status is Status.NOT_ATTAINED else None,
         iterations=found.iterations,
