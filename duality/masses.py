@@ -13,10 +13,10 @@ it a mass is tolerated to `TOLERANCE` = 1e-8: what it moves a level by is then l
 **Draws.** The mass is a mean M of n terms r_j = e^{rho_j} ≥ 0 with the standard error s/sqrt(n), which is allowed five
 times over. That is not all: a set of mass `UNSEEN`/n, UNSEEN = 15, is missed by all n draws with probability e^{-15} =
 3e-7 (five deviations of a normal law). On such a set r may be 0, which lowers the mass by UNSEEN/n · M, or as large as
-the largest r that was drawn, which raises it by UNSEEN/n · max r. Only what these do not explain is reported, and a mass
-below one only where the equivalent of `ENOUGH` = 100 draws carries it, (sum r)²/sum r²: sample means of heavy tails
-nearly always fall short (tests/duality/test_masses.py tries many laws). A ratio larger than any that was drawn, on a set
-that no draw has hit, cannot be told from a wrong factor: the mass then says how much of q_i these draws show.
+the largest r that was drawn, which raises it by UNSEEN/n · max r. Only what these do not explain is reported, and a
+mass below one only where the equivalent of `ENOUGH` = 100 draws carries it, (sum r)²/sum r²: sample means of heavy
+tails nearly always fall short (tests/duality/test_masses.py tries many laws). A ratio larger than any that was drawn,
+on a set that no draw has hit, cannot be told from a wrong factor: the mass then says how much of q_i the draws show.
 """
 
 from __future__ import annotations
