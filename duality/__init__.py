@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from duality import confidence, point_masses, primal_dual
 from duality.checks import atoms, gaussians
 from duality.frontier import fixed_weights, frontier
+from duality.masses import MassWarning
 from duality.problems import ForwardKL, Likelihood, Problem, ReverseKL
 from duality.ratios import LogRatios
 from duality.solution import FewDrawsWarning, InfeasibleError, SmallGroupsWarning, Solution, Status
@@ -27,6 +28,7 @@ __all__ = [
     "InfeasibleError",
     "Likelihood",
     "LogRatios",
+    "MassWarning",
     "Problem",
     "ReverseKL",
     "SmallGroupsWarning",

@@ -6,9 +6,8 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy.special import logsumexp
 
-from duality._arrays import frozen, to_numpy, vector
+from duality._arrays import frozen, logsumexp, precision, to_numpy, vector
 from duality.groups import Partition, check_groups
 
 EPS = float(np.finfo(np.float64).eps)
@@ -20,9 +19,13 @@ class LogRatios:
     Everything that the solver needs to know of q and of q_1 … q_m; a grid, a quadrature rule, or draws of q (from
     a toy or from a network) are the same input.
 
+    Where `ReverseKL` or `ForwardKL` are solved with ratios whose masses E_q[e^{rho_i}] are not one, so that no law has
+    them, a `MassWarning` says so (`duality.masses` has the rule); `normalise` returns ratios of mass one.
+
     Args:
         values: rho `(n, m)` in nats, points by constraints; `(n,)` is read as `(n, 1)`. -inf is ordinary (q_i
-            vanishes where q does not); NaN and +inf are not (q must charge what q_i charges).
+            vanishes where q does not); NaN and +inf are not (q must charge what q_i charges), and neither is a column
+            that is -inf wherever q has weight. Half- and single-precision tensors are widened to double.
         log_weights: `(n,)` logs of quadrature weights under q, summing to one; -inf for a node without weight.
             Left out, the points are *draws* of q with equal weights, and answers carry standard errors.
         log_densities: `(n, m)` log q_i(x_j), needed only by `Likelihood(kind="density")`.
@@ -47,6 +50,7 @@ class LogRatios:
     log_densities: np.ndarray | None
     priors: np.ndarray | None
     is_draws: bool
+    precision: float  # eps of the type that the values came in: what their last digits are worth
     groups: np.ndarray | None
     group_weights: np.ndarray | None
     groups_sampled: bool  # whether the groups are a sample of groups, and not all that there are
@@ -62,6 +66,7 @@ class LogRatios:
         group_weights: Any = None,
         detectors: Any = None,
     ) -> None:
+        eps = precision(values)
         if detectors is not None:
             detectors = finite_table("detectors", detectors)
         if values is None:
@@ -82,6 +87,12 @@ class LogRatios:
         sampled = groups is not None and group_weights is None
         if groups is not None:
             groups, group_weights, weights = check_groups(groups, group_weights, weights)
+        absent = (values.max(axis=0, where=np.isfinite(weights)[:, None], initial=-np.inf)) == -np.inf
+        if absent.any():
+            raise ValueError(
+                f"values: constraint {int(np.argmax(absent))} is -inf at every point that has weight, so that nothing"
+                " of its q_i is to be seen where q is; leave its column out, or bring points of q that show it"
+            )
         if log_densities is not None:
             log_densities = _table("log_densities", log_densities)
             if log_densities.shape != (n, m):
@@ -96,6 +107,7 @@ class LogRatios:
             ("log_densities", None if log_densities is None else frozen(log_densities)),
             ("priors", priors),
             ("is_draws", log_weights is None),
+            ("precision", eps),
             ("groups", groups),
             ("group_weights", group_weights),
             ("groups_sampled", sampled),
@@ -126,10 +138,50 @@ class LogRatios:
         """Whether there is more than one group, each with a normaliser of its own."""
         return self.group_weights is not None and self.group_weights.size > 1
 
+    def mean_within(self, masses: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """sum_j masses_j values_ji / sum_j masses_j over the group of each point, `(n,)` and `(n, m)` -> `(n, m)`."""
+        if not self.grouped:
+            return np.broadcast_to(masses @ values / masses.sum(), values.shape)
+        return self.by_group(masses[:, None] * values)[self.groups] / self.by_group(masses[:, None])[self.groups]
+
+    def by_group(self, terms: np.ndarray) -> np.ndarray:
+        """Sums over the points of each group, `(n, m)` -> `(C, m)`."""
+        if self.groups is None or self.group_weights is None:
+            return np.asarray(terms.sum(axis=0, keepdims=True))
+        sums = [np.bincount(self.groups, weights=column, minlength=self.group_weights.size) for column in terms.T]
+        return np.stack(sums, axis=1)
+
+    @cached_property
+    def log_masses(self) -> np.ndarray:
+        """log E_q[e^{rho_i}] `(m,)`, nats; finite for ratios of any size."""
+        with np.errstate(under="ignore"):
+            return np.asarray(logsumexp(np, (self.values + self.log_weights[:, None]).T))
+
     @cached_property
     def masses(self) -> np.ndarray:
         """E_q[e^{rho_i}] `(m,)`: 1 for exact ratios, so its distance from 1 measures quadrature or network error."""
-        return np.asarray(np.exp(logsumexp(self.values + self.log_weights[:, None], axis=0)))
+        with np.errstate(over="ignore"):
+            return np.asarray(np.exp(self.log_masses))
+
+    def normalise(self) -> LogRatios:
+        """The same with rho_i - log E_q[e^{rho_i}] in the place of rho_i, and so for log q_i: ratios of mass one.
+
+        For ratios that are known up to a factor, or that a network gets right but for one. A mass that is missing
+        because part of q_i lies beyond the points is not brought back by this: q_i is then restricted to the points.
+        """
+        values = self.values - self.log_masses
+        densities = None if self.log_densities is None else self.log_densities - self.log_masses
+        again = LogRatios(
+            values,
+            None if self.is_draws else self.log_weights,
+            densities,
+            self.priors,
+            self.groups,
+            None if self.groups_sampled else self.group_weights,
+            self.detectors,
+        )
+        object.__setattr__(again, "precision", self.precision)
+        return again
 
     @cached_property
     def spreads(self) -> np.ndarray:

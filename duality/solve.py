@@ -133,7 +133,7 @@ def finish(problem: Problem, ratios: LogRatios, answer: Answer, tolerance: float
     log_weights, lam = answer.log_weights, answer.multipliers
     levels = problem.levels_of(ratios, log_weights)
     primal = problem.cost(ratios, log_weights)
-    slack = problem.slack(levels)
+    slack = problem.slack_of(ratios, log_weights)
     wrong = np.where(answer.active, np.abs(slack), np.maximum(-slack, 0.0))
     bound = primal
     if not (wrong > met).any():
@@ -150,12 +150,13 @@ def finish(problem: Problem, ratios: LogRatios, answer: Answer, tolerance: float
         primal, levels = float("nan"), np.full(lam.size, np.nan)
     masses = np.exp(log_weights)
     sample_size = 1.0 / float(masses @ masses)
-    multipliers_stderr, primal_stderr, bias = np.full(lam.size, np.nan), float("nan"), float("nan")
+    multipliers_stderr, levels_stderr = np.full(lam.size, np.nan), np.full(lam.size, np.nan)
+    primal_stderr, bias = float("nan"), float("nan")
     if ratios.is_draws:
-        errors = delta_method(problem, ratios, found, sample_size)
-        multipliers_stderr, primal_stderr = errors.multipliers, errors.value
-        if status is Status.NOT_ATTAINED:
-            multipliers_stderr = np.full(lam.size, np.nan)  # an extreme of the draws: no normal law holds for it
+        errors = delta_method(problem, ratios, found, log_weights)
+        multipliers_stderr, levels_stderr, primal_stderr = errors.multipliers, errors.levels, errors.value
+        if status is Status.NOT_ATTAINED:  # multipliers are an extreme of the draws: no normal law holds for them
+            multipliers_stderr, levels_stderr = np.full(lam.size, np.nan), np.full(lam.size, np.nan)
         if errors.effective < FEW_DRAWS:
             warnings.warn(FewDrawsWarning(errors.effective, ratios.n), stacklevel=3)
         if ratios.grouped:
@@ -176,6 +177,7 @@ def finish(problem: Problem, ratios: LogRatios, answer: Answer, tolerance: float
         kkt_residual=float((wrong / units).max()),
         effective_sample_size=sample_size,
         multipliers_stderr=frozen(multipliers_stderr),
+        levels_stderr=frozen(levels_stderr),
         primal_stderr=primal_stderr,
         primal_bias=bias,
         critical_levels=levels if status is Status.NOT_ATTAINED else None,

@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from duality.dual_protocol import Dual
+from duality.problems import Problem
 from duality.ratios import LogRatios
 
 
@@ -31,10 +32,33 @@ def influence(dual: Dual, x: np.ndarray, ratios: LogRatios) -> tuple[np.ndarray,
     if not ratios.grouped:
         return dual.influence(x)
     partition = ratios.partition
-    if ratios.groups_sampled or (partition.sizes == 1).any():
+    if of_groups(ratios):
         pull, conditions = dual.group_influence(x)  # type: ignore[attr-defined]
         factor = np.sqrt(partition.count / (partition.count - 1))
         return pull * factor, conditions * factor
     pull, conditions = dual.influence(x)
     within = partition.spread(np.sqrt(partition.sizes / (partition.sizes - 1)))
     return pull * within, conditions * within[:, None]
+
+
+def of_groups(ratios: LogRatios) -> bool:
+    """Whether whole groups are the independent units."""
+    return ratios.grouped and (ratios.groups_sampled or bool((ratios.partition.sizes == 1).any()))
+
+
+def levels_stderr(problem: Problem, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
+    """Standard errors of the levels of a tilt of log masses `(n,)` at given multipliers, `(m,)`."""
+    if of_groups(ratios):
+        assert ratios.group_weights is not None
+        shares = ratios.group_weights[:, None]
+        own = ratios.by_group(problem.level_terms(ratios, log_weights)) / shares
+        count = shares.size
+        return np.asarray(
+            np.sqrt(((shares * (own - (shares * own).sum(axis=0))) ** 2).sum(axis=0) * count / (count - 1))
+        )
+    influence = problem.level_influence(ratios, log_weights)
+    if not ratios.grouped:
+        return np.asarray(np.sqrt((influence**2).sum(axis=0)) / ratios.n)
+    size = ratios.by_group(np.ones((ratios.n, 1)))[ratios.groups]
+    weight = np.exp(ratios.log_weights)[:, None] * np.sqrt(size / (size - 1))
+    return np.asarray(np.sqrt(((weight * influence) ** 2).sum(axis=0)))

@@ -9,7 +9,7 @@ import numpy as np
 from duality.newton import Climb
 from duality.problems import Problem
 from duality.ratios import LogRatios
-from duality.two_stage import influence
+from duality.two_stage import influence, levels_stderr
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,7 @@ class Uncertainty:
 
     Attributes:
         multipliers: `(m,)`.
+        levels: `(m,)`, of the levels that the target has under q itself, not under the draws of it.
         value: of the optimal value, nats.
         excess: what maximising over the multipliers adds to the value on average, to leading order, nats.
         effective: the smallest, over the active constraints and the target itself, of the numbers of draws of equal
@@ -25,13 +26,14 @@ class Uncertainty:
     """
 
     multipliers: np.ndarray
+    levels: np.ndarray
     value: float
     excess: float
     effective: float
 
 
-def delta_method(problem: Problem, ratios: LogRatios, climb: Climb, sample_size: float) -> Uncertainty:
-    """stderr(lam) = sqrt(diag(J H⁻¹ S H⁻¹ Jᵀ)/n), stderr(V) = sd(pull)/sqrt(n).
+def delta_method(problem: Problem, ratios: LogRatios, climb: Climb, log_weights: np.ndarray) -> Uncertainty:
+    """stderr(lam) = sqrt(diag(J H⁻¹ S H⁻¹ Jᵀ)/n), stderr(V) = sd(pull)/sqrt(n), stderr(level_i) = sd(psi_i)/sqrt(n).
 
     Over n draws the active multipliers solve stationarity conditions that are means of `conditions_j`, with
     covariance S and derivative -H (the curvature), so that they scatter as H⁻¹ times that mean; J carries the
@@ -39,12 +41,19 @@ def delta_method(problem: Problem, ratios: LogRatios, climb: Climb, sample_size:
     `pull_j` alone. Constraints with a multiplier of zero are taken to keep it. Where duplicated constraints make H
     singular, the pseudo-inverse gives the errors of the combination that is determined.
 
+    A level of the tilt at *given* multipliers is off, on the draws, by the mean of psi_ij (`Problem.level_influence`).
+    The multipliers that were solved for differ from any given ones by 1/sqrt(n), which changes that mean by 1/n: to
+    first order the solved target's level under q is what the draws say, with that error, active or not.
+
     Args:
-        problem: for J.
+        problem: for J and psi.
         ratios: the draws, and whether they, or groups of them, are the independent units.
-        climb: the maximiser, on draws of equal weight.
-        sample_size: effective sample size of the target.
+        climb: the maximiser on them.
+        log_weights: `(n,)` log masses of the target.
     """
+    masses = np.exp(log_weights)
+    sample_size = 1.0 / float(masses @ masses)
+    levels = levels_stderr(problem, ratios, log_weights)
     dual, x, active, curvature = climb.dual, climb.x, climb.active, climb.at.curvature
     pull, conditions = influence(dual, x, ratios)
     n = pull.size
@@ -65,4 +74,4 @@ def delta_method(problem: Problem, ratios: LogRatios, climb: Climb, sample_size:
         errors[active] = np.sqrt(np.diagonal(covariance))
         # The maximum of a function that is off by h·(lam - lam*) exceeds the value at lam* by h·H⁻¹h/2.
         excess = -0.5 * float((dual.hessian(x)[np.ix_(active, active)] * covariance).sum())
-    return Uncertainty(errors, float(pull.std() / np.sqrt(n)), excess, effective)
+    return Uncertainty(errors, levels, float(pull.std() / np.sqrt(n)), excess, effective)

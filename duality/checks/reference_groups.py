@@ -1,9 +1,9 @@
 """Problems on nodes in groups through CVXPY, with one normaliser for each group: for checking, not for use.
 
-    KL(p‖q)   constraints E_p[T_i] - s_i KL(p‖q) ≤ beta_i, s_i in {0, 1, -1}: where all s_i = 0 the convex program over p,
-              else  max -lam·beta - sum_c P_c t_c  with  sum_{j in c} q_cj exp((-lam·T_j - t_c)/S) ≤ 1,  S = 1 - s·lam
-    KL(q‖p)   constraints s_i (b_i - KL(q_i‖p)) ≤ 0:  max -sum_j q_j u_j log(u_j/Z_c(j)) + sum_i s_i lam_i (b_i - KL(q_i‖q)),
-              u = 1 - sum_i s_i lam_i e^rho_i ≥ 0,  Z_c = E_{q_c}[u]
+KL(p‖q)   constraints E_p[T_i] - s_i KL(p‖q) ≤ beta_i, s_i in {0, 1, -1}: where all s_i = 0 the convex program over p,
+          else  max -lam·beta - sum_c P_c t_c  with  sum_{j in c} q_cj exp((-lam·T_j - t_c)/S) ≤ 1,  S = 1 - s·lam
+KL(q‖p)   constraints s_i (b_i - KL(q_i‖p)) ≤ 0:  max -sum_j q_j u_j log(u_j/Z_c(j)) + sum_i s_i lam_i (b_i - KL(q_i‖q)),
+          u = 1 - sum_i s_i lam_i e^rho_i ≥ 0,  Z_c = E_{q_c}[u]
 """
 
 from __future__ import annotations
@@ -62,9 +62,7 @@ def perspective(
     return cp.Problem(objective, [cone, nodes.sums @ bound <= s * np.ones(nodes.shares.size), s >= 0]), lam
 
 
-def mixture(
-    nodes: Nodes, values: np.ndarray, levels: np.ndarray, signs: np.ndarray
-) -> tuple[cp.Problem, cp.Variable]:
+def mixture(nodes: Nodes, values: np.ndarray, levels: np.ndarray, signs: np.ndarray) -> tuple[cp.Problem, cp.Variable]:
     """The dual of KL(q‖p) with KL(q_i‖p) on the side that the sign says."""
     ratio = np.exp(values)
     own = np.array([(nodes.q * r) @ np.where(r > 0, v, 0.0) for r, v in zip(ratio.T, values.T, strict=True)])
