@@ -15,9 +15,9 @@ class FamilyDual(ExponentialDual):
     """g(lam) = -lam·beta - S sum_c P(c) log E_{q_c}[e^{-theta·T}],   theta = lam/S,  S = 1 - sum_i s_i lam_i.
 
     The constraints are E_p[T_i] - s_i KL(p‖q) ≤ beta_i. With s_i = 0 that bounds an expectation (`Likelihood`, and with
-    -T `Keep`); with s_i = 1 and T = rho_i it is -KL(p‖q_i) ≤ -b_i (`ReverseKL`). All of them share the tilt e^{-theta·T}.
-    g is a perspective as in `ExponentialDual`, from which all that is not written here is taken: Newton's direction in
-    theta is the solution d of Cov d = r with r_i = misses_i - s_i lam·misses, covariances being those within groups.
+    -T `Keep`); with s_i = 1 and T = rho_i it is -KL(p‖q_i) ≤ -b_i (`ReverseKL`). All share the tilt e^{-theta·T}. g is a
+    perspective as in `ExponentialDual`, from which all that is not written here is taken: Newton's direction in theta
+    is the solution d of Cov d = r with r_i = misses_i - s_i lam·misses, covariances being those within groups.
 
     Args:
         table: T `(n, m)`.
@@ -129,7 +129,7 @@ class FamilyDual(ExponentialDual):
         return spread(exponent, self._kept, self._n)
 
     def influence(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """By draws within groups: with omega = p/q, -S (omega - 1) and omega (T - E_{p_c} T), each less s_i the first."""
+        """By draws within groups: with omega = p/q, -S (omega - 1), and omega (T - E_{p_c} T) less s_i the first."""
         p, _, means, _ = self._at(x)
         pull = -self._share(x) * (p - np.exp(self._log_q)) * p.size
         conditions = (p * p.size)[:, None] * (self._table - self._groups.spread(means))

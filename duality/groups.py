@@ -1,9 +1,9 @@
 """Nodes that belong to groups, such as the prompts of a distribution: sums and normalisers over each of them.
 
-Groups c = 1 … C have shares P(c), and q and every candidate p have a law within each: q = (q_c), p = (p_c). As masses of
-the nodes, both are P(c) q_c and P(c) p_c: densities on the pairs (c, x) whose marginal over c is held at P. Costs, levels
-and Lagrangians are then what they are without groups (KL(p‖q) = sum_c P(c) KL(p_c‖q_c), and so on), and only the
-normaliser is another: one for each group. Source: docs/theory, "groups".
+Groups c = 1 … C have shares P(c), and q and every candidate p have a law within each: q = (q_c), p = (p_c). As masses
+of the nodes, both are P(c) q_c and P(c) p_c: densities on the pairs (c, x) whose marginal over c is held at P. Costs,
+levels and Lagrangians are then what they are without groups (KL(p‖q) = sum_c P(c) KL(p_c‖q_c), and so on), and only
+the normaliser is another: one for each group. Source: docs/theory, "groups".
 """
 
 from __future__ import annotations

@@ -12,11 +12,11 @@ from duality.slices import spread
 
 
 class SignedDual(MixtureDual):
-    """-E[u log u] + sum_c P(c) Z_c log Z_c + sum_i lam_i s_i (b_i - E[e^rho_i rho_i]),  u = 1 - sum_i s_i lam_i e^rho_i.
+    """-E[u log u] + sum_c P(c) Z_c log Z_c + sum_i lam_i s_i (b_i - E[e^rho_i rho_i]).
 
-    E is the mean over groups and within them, Z_c = E_{q_c}[u]. With s_i = 1 the constraint is KL(q_i‖p) ≥ b_i
-    (`ForwardKL`), with s_i = -1 it is KL(q_i‖p) ≤ b_i (`Keep`). What is not written here is `MixtureDual`'s, read with
-    s_i e^rho_i in the place of e^rho_i and s_i b_i in that of b_i.
+    u = 1 - sum_i s_i lam_i e^rho_i, E is the mean over groups and within them, Z_c = E_{q_c}[u]. With s_i = 1 the
+    constraint is KL(q_i‖p) ≥ b_i (`ForwardKL`), with s_i = -1 it is KL(q_i‖p) ≤ b_i (`Keep`). What is not written here
+    is `MixtureDual`'s, read with s_i e^rho_i in the place of e^rho_i and s_i b_i in that of b_i.
 
     Args:
         values: rho `(n, m)`.
@@ -99,7 +99,7 @@ class SignedDual(MixtureDual):
         return n * self._q * pull, n * self._q[:, None] * conditions * self._shrink
 
     def group_influence(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """By groups `(C,)` and `(C, m)`, where these are a sample: what each adds to g and to the conditions, centred."""
+        """By groups `(C,)` and `(C, m)`, where these are a sample: their parts of g and of the conditions, centred."""
         _, _, value, conditions = self._terms(x)
         shares = self._groups.shares
         size = shares.size * shares

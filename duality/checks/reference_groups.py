@@ -2,7 +2,8 @@
 
 KL(p‖q)   constraints E_p[T_i] - s_i KL(p‖q) ≤ beta_i, s_i in {0, 1, -1}: where all s_i = 0 the convex program over p,
           else  max -lam·beta - sum_c P_c t_c  with  sum_{j in c} q_cj exp((-lam·T_j - t_c)/S) ≤ 1,  S = 1 - s·lam
-KL(q‖p)   constraints s_i (b_i - KL(q_i‖p)) ≤ 0:  max -sum_j q_j u_j log(u_j/Z_c(j)) + sum_i s_i lam_i (b_i - KL(q_i‖q)),
+KL(q‖p)   constraints s_i (b_i - KL(q_i‖p)) ≤ 0:
+          max -sum_j q_j u_j log(u_j/Z_c(j)) + sum_i s_i lam_i (b_i - KL(q_i‖q)),
           u = 1 - sum_i s_i lam_i e^rho_i ≥ 0,  Z_c = E_{q_c}[u]
 """
 
