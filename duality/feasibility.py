@@ -74,6 +74,28 @@ def least_levels(
     return levels + min(share, 1.0) * gaps
 
 
+def conflicting(table: np.ndarray, log_weights: np.ndarray, levels: np.ndarray, partition: Partition) -> np.ndarray:
+    """Which constraints E_p[l_i] ≤ b_i cannot be had together, `(m,)`: those that the least relaxation has a price for.
+
+    By the prices y of `minimise`: sum_i y_i E_p[l_i] > y·b for every density p with the shares of the groups, which the
+    constraints with y_i > 0 prove alone. All where no density is known to tell.
+    """
+    kept = partition.order
+    q, likelihood = np.exp(log_weights[kept]), table[kept]
+    free = ~np.isfinite(likelihood).all(axis=0)
+    gaps = np.where(free, 0.0, np.maximum(q @ np.where(free, 0.0, likelihood) - levels, 0.0))
+    named = np.zeros(levels.size, dtype=bool)
+    if not gaps.any():
+        return named
+    found = minimise(likelihood[:, ~free], gaps[~free], levels[~free], partition)
+    if found is None:
+        return ~free
+    # y_i E_p[l_i - b_i] is what constraint i adds to the proof, in the units of the relaxation.
+    part = found.prices * np.abs(likelihood[:, ~free] - levels[~free]).max(axis=0)
+    named[~free] = part > 1e-9 * part.max()
+    return named
+
+
 def least_each(table: np.ndarray, partition: Partition) -> np.ndarray:
     """inf_p E_p[l_i] for each constraint alone `(m,)`, over densities with the shares of the groups."""
     held = table[partition.order]
