@@ -75,24 +75,33 @@ def least_levels(
 
 
 def conflicting(table: np.ndarray, log_weights: np.ndarray, levels: np.ndarray, partition: Partition) -> np.ndarray:
-    """Which constraints E_p[l_i] ≤ b_i cannot be had together, `(m,)`: those that the least relaxation has a price for.
+    """Which constraints E_p[l_i] ≤ b_i cannot be had together `(m,)`: a set that conflicts, and without any one not.
 
-    By the prices y of `minimise`: sum_i y_i E_p[l_i] > y·b for every density p with the shares of the groups, which the
-    constraints with y_i > 0 prove alone. All where no density is known to tell.
+    One after the other is left out of those that have no interior point in common, for good where the rest has none
+    either (a deletion filter). Constraints that some density meets whatever the others ask are never named.
     """
     kept = partition.order
-    q, likelihood = np.exp(log_weights[kept]), table[kept]
-    free = ~np.isfinite(likelihood).all(axis=0)
-    gaps = np.where(free, 0.0, np.maximum(q @ np.where(free, 0.0, likelihood) - levels, 0.0))
-    named = np.zeros(levels.size, dtype=bool)
-    if not gaps.any():
-        return named
-    found = minimise(likelihood[:, ~free], gaps[~free], levels[~free], partition)
-    if found is None:
-        return ~free
-    # y_i E_p[l_i - b_i] is what constraint i adds to the proof, in the units of the relaxation.
-    part = found.prices * np.abs(likelihood[:, ~free] - levels[~free]).max(axis=0)
-    named[~free] = part > 1e-9 * part.max()
+    likelihood = table[kept]
+    used = np.isfinite(likelihood).all(axis=0)
+    miss = np.where(used, likelihood, 0.0) - np.where(used, levels, 0.0)
+    size = np.abs(miss).max(axis=0)
+    size[size == 0] = 1.0
+
+    def conflict(chosen: np.ndarray) -> bool:
+        """Whether min_p max_i E_p[l_i - b_i]/size_i is not below zero, by more than rounding."""
+        if not chosen.any():
+            return False
+        rows = miss[:, chosen] / size[chosen]
+        found = minimise(rows, np.ones(rows.shape[1]), np.zeros(rows.shape[1]), partition)
+        return found is None or found.value >= -1e-12
+
+    named = used.copy()
+    if not conflict(named):
+        return named  # only just infeasible: all that is known
+    for i in np.flatnonzero(used):
+        without = named & (np.arange(levels.size) != i)
+        if conflict(without):
+            named = without
     return named
 
 

@@ -123,9 +123,7 @@ class Joint(Problem):
         for k, (part, source, each) in enumerate(zip(self.problems, sources, chosen, strict=True)):
             there = ratios.columns(source)
             if each.size == 0 or each.min() < 0 or each.max() >= there:
-                raise ValueError(
-                    f"columns: part {k} reads columns {each.tolist()} of {source}, of which {there} are given"
-                )
+                raise ValueError(f"columns: part {k} reads {each.tolist()} of {source}, of which {there} are given")
             if part.levels.size not in (1, each.size):
                 raise ValueError(f"columns: part {k} has {part.levels.size} levels for {each.size} columns")
         return tuple(chosen)
