@@ -67,7 +67,7 @@ def test_noised_weight_is_exact_for_one_detector_of_two_values() -> None:
 def test_bad_input() -> None:
     with pytest.raises(ValueError, match="values: neither log ratios nor detectors"):
         du.LogRatios()
-    with pytest.raises(ValueError, match="detectors: nan at point 1|detectors: .*nan"):
+    with pytest.raises(ValueError, match="detectors: nan at point 1"):
         du.LogRatios(detectors=[0.1, float("nan")])
     with pytest.raises(ValueError, match="detectors: -inf at point 1, column 0; finite numbers"):
         du.LogRatios(detectors=[0.1, -np.inf])
