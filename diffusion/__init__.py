@@ -191,7 +191,7 @@ def forget(
         FloatingPointError: when a loss is not finite; the last checkpoint is kept.
     """
     need_extra()
-    from diffusion.api import image_method_of
+    from diffusion.methods import image_method_of
     from diffusion.pipelines import denoiser_of, load_pipeline
     from diffusion.reports.save_images import save
     from diffusion.runtime.distributed import is_main

@@ -74,7 +74,7 @@ def forget(
     rest, rest_prompts = gather(data or [], "data", None)
     unseen, unseen_prompts = gather(held_out or [], "held-out", None)
     need_extra()
-    from diffusion.api import image_method_of, patient
+    from diffusion.methods import image_method_of
     from diffusion.reports.images import findings
     from diffusion.reports.save_images import save, save_comparison
     from diffusion.runtime.cache import default_folder
@@ -83,7 +83,7 @@ def forget(
     from diffusion.tasks.images import task_of
     from diffusion.workflows.images import forget as run
 
-    chosen = patient(image_method_of(method), patience)
+    chosen = image_method_of(method) if patience is None else image_method_of(method).with_patience(patience)
     fit = shared.make_fit(steps, batch, rank, full, rate, seed, precision, accumulate, gradient_checkpointing)
     tracked = shared.make_tracked(track, track_folder, method, fit)
     place = OutputFolder(output, overwrite)

@@ -82,8 +82,8 @@ def distill(
     target = shared.make_problem(problem, level)
     task = shared.make_task(model, concept, wording, examples, contrast, vocabulary, prior, anchor)
     need_extra()
-    from diffusion.api import method_of, patient, without_correction
     from diffusion.evaluation.measure import Evaluation
+    from diffusion.methods import method_of
     from diffusion.reports.model_card import findings
     from diffusion.reports.save import save
     from diffusion.runtime.cache import default_folder
@@ -92,9 +92,9 @@ def distill(
     from diffusion.workflows.concepts import unlearn
     from diffusion.workflows.validation import check
 
-    chosen = patient(method_of(method), patience)
+    chosen = method_of(method) if patience is None else method_of(method).with_patience(patience)
     if uncorrected:
-        chosen = without_correction(chosen)
+        chosen = chosen.uncorrected()
     fit = shared.make_fit(steps, batch, rank, full, rate, seed, precision, accumulate, gradient_checkpointing)
     tracked = shared.make_tracked(track, track_folder, method, fit)
     place = OutputFolder(output, overwrite)

@@ -8,17 +8,15 @@ those that do not (DDPM, DDIM) get ``adapter_model.safetensors`` with ``adapter_
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import nn
 
 from diffusion.pipelines import Denoiser
 from diffusion.training.full_weights import free_weights, is_free, put_back, save_network, switch_weights
-from diffusion.training.trainer import Fit, Objective, Progress, Stateful, Trainer
 
 ADAPTER = "unlearned"
 
@@ -173,34 +171,3 @@ def save_lora(denoiser: Denoiser, folder: Path) -> None:
     config.save_pretrained(folder)
     tensors = {f"base_model.model.{name}": value.detach().contiguous().cpu() for name, value in state.items()}
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-
-
-def fit_adapters(
-    denoiser: Denoiser,
-    objective: Callable[[list[nn.Parameter]], Objective],
-    settings: Fit,
-    *,
-    targets: Sequence[str] | None = None,
-    checkpoint: Path | None = None,
-    every: int = 100,
-    progress: Progress | None = None,
-    state: Stateful | None = None,
-    train: Callable[[Trainer], None] = Trainer.run,
-) -> list[float]:
-    """A fresh student, the objective made from their parameters, all steps, averages in place; returns the losses.
-
-    ``train`` takes the steps, where something is to happen between them; ``state`` is what it keeps.
-    """
-    parameters = add_student(denoiser, settings.rank, settings.seed, targets)
-    trainer = Trainer(
-        denoiser.network,
-        parameters,
-        objective(parameters),
-        settings,
-        checkpoint=checkpoint,
-        every=every,
-        progress=progress,
-        state=state,
-    )
-    train(trainer)
-    return trainer.finish()

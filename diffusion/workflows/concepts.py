@@ -12,7 +12,7 @@ import numpy as np
 import duality as du
 from diffusion.evaluation.measure import Evaluation, measure_lora
 from diffusion.evaluation.samples import Witness
-from diffusion.methods import METHODS, Method
+from diffusion.methods import METHODS, FitContext, Method
 from diffusion.pipelines import Denoiser
 from diffusion.pipelines.fingerprint import fingerprint
 from diffusion.ratios.estimate import survey
@@ -68,7 +68,7 @@ def unlearn(
         checkpoint = cache_folder / f"fit-{hashlib.sha256(asked.encode()).hexdigest()[:12]}.safetensors"
     title = "fit of the LoRA" if fit.rank is not None else "fit of all weights"
     with bar(title, fit.steps) as shown, tracked or nullcontext():
-        outcome = method.fit(denoiser, known, solution, fit, checkpoint=checkpoint, progress=shown.update)
+        outcome = method.fit(FitContext(denoiser, known, solution, fit, checkpoint, progress=shown.update))
     samples, measured = measure_lora(denoiser, known, solution, evaluation, witness, bar)
     measured["seconds"] = round(time.monotonic() - started, 1)
     measured["fit"] = {"method": repr(method), **asdict(fit), "processes": world().num_processes}

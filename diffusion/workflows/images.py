@@ -20,7 +20,7 @@ from torch import Tensor
 from diffusion.evaluation.image_likelihood import in_nats
 from diffusion.evaluation.metrics import frequency
 from diffusion.evaluation.near_duplicates import HALF, distances
-from diffusion.methods import ImageMethod
+from diffusion.methods import ImageFitContext, ImageMethod
 from diffusion.pipelines import Denoiser
 from diffusion.pipelines.fingerprint import fingerprint
 from diffusion.pipelines.latents import decode
@@ -89,7 +89,9 @@ def forget(
         checkpoint = cache_folder / f"forget-{key.hexdigest()[:12]}.safetensors"
     title = "fit of the LoRA" if fit.rank is not None else "fit of all weights"
     with bar(title, fit.steps) as shown, tracked or nullcontext():
-        outcome = method.fit(denoiser, known.images, known.levels, fit, checkpoint=checkpoint, progress=shown.update)
+        outcome = method.fit(
+            ImageFitContext(denoiser, known.images, known.levels, fit, checkpoint, progress=shown.update)
+        )
     with folded(denoiser):
         after = drawn("draws after")
     pictures, was, now = (decode(denoiser.pipeline, some) for some in (task.images, before, after))

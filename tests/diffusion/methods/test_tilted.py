@@ -2,20 +2,12 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion.methods.tilted_loss import (
-    ADAPTER,
-    Fit,
-    Material,
-    add_lora,
-    blended,
-    fit_lora,
-    save_lora,
-    teacher,
-    tilted_loss,
-)
+from diffusion.methods.tilted_loss import Material, Tilt, blended, tilted_loss
 from diffusion.pipelines.sampling import draw
 from diffusion.ratios.classifier import ContrastHead
-from diffusion.training.lora import add_student, folded
+from diffusion.training.lora import ADAPTER, add_lora, add_student, folded, save_lora, teacher
+from diffusion.training.trainer import Fit
+from tests.diffusion.methods.conftest import fit_tilted
 
 SMALL = Fit(steps=4, batch=6, rank=2, rate=1e-2, seed=3)
 
@@ -35,7 +27,8 @@ def material():
 
 
 def fit(denoiser, prompts, head, material, settings=SMALL, **more):
-    return fit_lora(denoiser, prompts, head, lambda rho: -0.5 * rho[:, 0].exp() * 0.1, material, settings, **more)
+    tilt = Tilt(lambda rho: -0.5 * rho[:, 0].exp() * 0.1)
+    return fit_tilted(denoiser, prompts, head, tilt, material, settings, **more)
 
 
 def adapters(denoiser):

@@ -10,6 +10,7 @@ import sys
 import pytest
 from safetensors import safe_open
 
+from diffusion.methods.base import FitContext
 from diffusion.runtime.files import OutputFolder, whole
 from diffusion.training.trainer import Fit
 from tests.diffusion.methods.conftest import made, make_denoiser
@@ -19,7 +20,9 @@ SMALL = Fit(steps=3, batch=12, rank=2, rate=1e-2, seed=3)
 
 def test_a_full_disk_leaves_the_earlier_checkpoint_whole(known, solution, tmp_path, monkeypatch):
     path = tmp_path / "fit.safetensors"
-    made("tilted").fit(make_denoiser(), known, solution, dataclasses.replace(SMALL), checkpoint=path, every=2)
+    made("tilted").fit(
+        FitContext(make_denoiser(), known, solution, dataclasses.replace(SMALL), checkpoint=path, every=2)
+    )
     kept = path.read_bytes()
 
     def full(_tensors, place, **_more):
@@ -29,7 +32,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoint_whole(known, solution, tmp_pa
     monkeypatch.setattr("safetensors.torch.save_file", full)
     with pytest.raises(OSError, match=r"fit.safetensors could not be written \(No space left on device\)") as caught:
         made("tilted").fit(
-            make_denoiser(), known, solution, dataclasses.replace(SMALL, steps=6), checkpoint=path, every=2
+            FitContext(make_denoiser(), known, solution, dataclasses.replace(SMALL, steps=6), checkpoint=path, every=2)
         )
     assert caught.value.errno == errno.ENOSPC
     assert path.read_bytes() == kept
@@ -98,7 +101,7 @@ main()
     assert len(list(tmp_path.iterdir())) == 2  # the whole one and the torn one
     with safe_open(path, "pt") as file:
         assert file.metadata()["done"] == "1"
-    made("tilted").fit(make_denoiser(), known, solution, SMALL, checkpoint=path, every=1)
+    made("tilted").fit(FitContext(make_denoiser(), known, solution, SMALL, checkpoint=path, every=1))
     assert [file.name for file in tmp_path.iterdir()] == ["fit.safetensors"]
     with safe_open(path, "pt") as file:
         assert file.metadata()["done"] == "3"

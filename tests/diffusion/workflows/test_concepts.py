@@ -12,10 +12,10 @@ from PIL import Image
 
 import diffusion
 import duality as du
-from diffusion.api import is_digits, method_of, prompts_of
+from diffusion.api import is_digits, prompts_of
 from diffusion.evaluation.measure import Evaluation
 from diffusion.guidance.sampling import guided_draws
-from diffusion.methods import ESD, METHODS, PrimalDual, Tilted
+from diffusion.methods import ESD, METHODS, PrimalDual, Tilted, method_of
 from diffusion.pipelines import denoiser_of, load_pipeline
 from diffusion.pipelines.images import read_pictures
 from diffusion.pipelines.sampling import draw
