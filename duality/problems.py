@@ -32,16 +32,33 @@ from duality._arrays import (
     safe_log,
     vector,
 )
+from duality.answers import Answer
+from duality.convex_form import solve_by_cost
 from duality.dual_functions import ExponentialDual, MixtureDual
 from duality.dual_protocol import Dual
+from duality.faces import beyond, leave_false_faces
 from duality.feasibility import least_levels
 from duality.likelihoods import KINDS, Kind
+from duality.newton import Climb
 from duality.ratios import LogRatios, check_priors
 
 try:
     from typing import Self
 except ImportError:  # Python 3.10
     from typing_extensions import Self
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a density proves although it misses the levels.
+
+    Attributes:
+        bound: an upper bound on the value, nats; inf where it proves none.
+        wrong: `(m,)`, by how much what it proves misses optimality in each constraint, in the level's unit.
+    """
+
+    bound: float
+    wrong: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +124,30 @@ class Problem(ABC):
     def jacobian(self, natural: np.ndarray) -> np.ndarray:
         """d multipliers / d natural, `(m, m)`."""
         return np.eye(natural.size)
+
+    def answer(self, ratios: LogRatios, dual: Dual, found: Climb, tolerance: float) -> Answer:
+        """The answer that a climb of `dual` leads to, and beyond it where the kind knows a way that the climb did not.
+
+        tolerance: the relative miss of the levels that will do.
+        """
+        return self._read(found)
+
+    def _read(self, found: Climb) -> Answer:
+        natural = found.dual.to_natural(found.x)
+        return Answer(
+            multipliers=self.multipliers(natural),
+            value=found.at.value,
+            natural=natural,
+            log_weights=found.dual.log_masses(found.x),
+            active=found.active,
+            climb=found,
+            iterations=found.iterations,
+            limit=bool(found.pressure.any()),
+        )
+
+    def shown(self, ratios: LogRatios, log_weights: np.ndarray, multipliers: np.ndarray) -> Shown:
+        """What a density that misses the levels proves all the same, where a kind knows how to go on from it."""
+        return Shown(float("inf"), np.full(self.levels.size, np.inf))
 
     def least_levels(self, ratios: LogRatios) -> np.ndarray:
         """The least levels `(m,)` that can be had jointly, see `InfeasibleError`; NaN where a kind does not say."""
@@ -258,6 +299,18 @@ class ReverseKL(Problem):
     def dual(self, ratios: LogRatios) -> Dual:
         return ExponentialDual(ratios.values, ratios.log_weights, -self.levels, shared=True)
 
+    def answer(self, ratios: LogRatios, dual: Dual, found: Climb, tolerance: float) -> Answer:
+        if found.stationary(self.units(ratios), tolerance):
+            return self._read(found)
+        return solve_by_cost(ratios, self.levels, found)
+
+    def shown(self, ratios: LogRatios, log_weights: np.ndarray, multipliers: np.ndarray) -> Shown:
+        # Where p lives, mass may be concentrated without changing E_p[rho], until KL(p‖q) is the larger of the two
+        # costs below: at that cost every KL(p‖q_i) = KL(p‖q) - E_p[rho_i] is at least b_i.
+        costs = self.levels + expectation(np.exp(log_weights), ratios.values)
+        bound = max(self.cost(ratios, log_weights), float(costs.max()))
+        return Shown(bound, np.where(multipliers > 0, np.abs(bound - costs), 0.0))
+
 
 class ForwardKL(Problem):
     """min KL(q‖p) subject to KL(q_i‖p) ≥ b_i: data unlearning, of which NegGrad and SISS are the swept forms.
@@ -305,6 +358,17 @@ class ForwardKL(Problem):
 
     def dual(self, ratios: LogRatios) -> Dual:
         return MixtureDual(ratios.values, ratios.log_weights, self.levels)
+
+    def answer(self, ratios: LogRatios, dual: Dual, found: Climb, tolerance: float) -> Answer:
+        units = self.units(ratios)
+        if not found.stationary(units, tolerance):
+            found = leave_false_faces(ratios, self.levels, dual, units, found)
+        return self._read(found)
+
+    def shown(self, ratios: LogRatios, log_weights: np.ndarray, multipliers: np.ndarray) -> Shown:
+        proved = beyond(ratios, self.levels, log_weights)
+        wrong = np.where(multipliers > 0, np.abs(proved.left), np.maximum(proved.left, 0.0))
+        return Shown(proved.bound, wrong)
 
 
 @dataclass(frozen=True, eq=False)

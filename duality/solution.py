@@ -89,6 +89,7 @@ class Solution:
     natural: np.ndarray
     primal: float
     dual: float
+    bound: float
     levels: np.ndarray
     status: Status
     log_weights: np.ndarray
@@ -101,8 +102,8 @@ class Solution:
 
     @property
     def gap(self) -> float:
-        """|primal - dual| / (1 + |dual|). Not small where the levels are not attained: the limit costs less."""
-        return abs(self.primal - self.dual) / (1.0 + abs(self.dual))
+        """|bound - dual| / (1 + |dual|): how far apart the two bounds on the value are, attained or not."""
+        return abs(self.bound - self.dual) / (1.0 + abs(self.dual))
 
     @property
     def slack(self) -> np.ndarray:
@@ -215,6 +216,7 @@ _FIELDS = (
     "natural",
     "primal",
     "dual",
+    "bound",
     "levels",
     "log_weights",
     "kkt_residual",
