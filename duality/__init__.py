@@ -9,12 +9,13 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from duality import point_masses, primal_dual
+from duality import confidence, point_masses, primal_dual
 from duality.checks import atoms, gaussians
 from duality.frontier import fixed_weights, frontier
+from duality.masses import MassWarning
 from duality.problems import ForwardKL, Likelihood, Problem, ReverseKL
 from duality.ratios import LogRatios
-from duality.solution import FewDrawsWarning, InfeasibleError, Solution, Status
+from duality.solution import FewDrawsWarning, InfeasibleError, SmallGroupsWarning, Solution, Status
 from duality.solve import DualPoint, dual_function, solve
 
 if TYPE_CHECKING:
@@ -27,11 +28,14 @@ __all__ = [
     "InfeasibleError",
     "Likelihood",
     "LogRatios",
+    "MassWarning",
     "Problem",
     "ReverseKL",
+    "SmallGroupsWarning",
     "Solution",
     "Status",
     "atoms",
+    "confidence",
     "dual_function",
     "fixed_weights",
     "frontier",

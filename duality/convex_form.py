@@ -21,7 +21,10 @@ import numpy as np
 
 from duality.answers import Answer
 from duality.exponential_dual import ExponentialDual
-from duality.matrix_game import saddle
+from duality.family_dual import FamilyDual
+from duality.group_programs import minimise
+from duality.groups import Partition
+from duality.matrix_game import Saddle, saddle
 from duality.newton import Climb, climb
 from duality.ratios import LogRatios
 from duality.slices import spread
@@ -40,10 +43,10 @@ def shown(table: np.ndarray, log_q: np.ndarray, log_p: np.ndarray) -> tuple[floa
 
 def solve_by_cost(ratios: LogRatios, levels: np.ndarray, found: Climb) -> Answer:
     """The answer to `ReverseKL` at levels `(m,)` that the climb `found` has not settled."""
-    kept = np.isfinite(ratios.log_weights)
+    kept = ratios.partition.order
     values, log_q = ratios.values[kept], ratios.log_weights[kept]
     used = np.isfinite(values).all(axis=0)  # the others hold for q itself, and for densities next to any p
-    search = _Search(values[:, used], log_q, levels[used])
+    search = _Search(values[:, used], log_q, levels[used], ratios.partition)
     search.raise_low(found.dual.to_natural(found.x)[used], found.at.value)
     limit = search.run()
     multipliers, natural = np.zeros(used.size), np.zeros(used.size)
@@ -56,7 +59,7 @@ def solve_by_cost(ratios: LogRatios, levels: np.ndarray, found: Climb) -> Answer
         multipliers=multipliers,
         value=search.low,
         natural=natural,
-        log_weights=spread(search.log_p, None if kept.all() else kept, ratios.n),
+        log_weights=spread(search.log_p, kept, ratios.n),
         active=multipliers > 0,
         climb=found,
         iterations=found.iterations + search.iterations,
@@ -67,13 +70,19 @@ def solve_by_cost(ratios: LogRatios, levels: np.ndarray, found: Climb) -> Answer
 class _Search:
     """Bounds low ≤ V ≤ high that close in on each other, with the multipliers and the density that prove them."""
 
-    def __init__(self, values: np.ndarray, log_q: np.ndarray, levels: np.ndarray) -> None:
+    def __init__(self, values: np.ndarray, log_q: np.ndarray, levels: np.ndarray, partition: Partition) -> None:
         self.table, self.log_q, self.levels = values + levels, log_q, levels
-        self.dual = ExponentialDual(values, log_q, -levels, shared=True)
+        self.partition = replace(partition, order=np.arange(log_q.size))
+        self.dual = self._dual(values, -levels, shared=True)
         self.units = 1.0 + np.abs(levels)
         self.low, self.high = -np.inf, np.inf
         self.multipliers, self.natural, self.log_p = np.zeros(levels.size), np.zeros(levels.size), log_q
         self.iterations = 0
+
+    def _dual(self, table: np.ndarray, levels: np.ndarray, shared: bool) -> ExponentialDual:
+        if self.partition.count == 1:
+            return ExponentialDual(table, self.log_q, levels, shared=shared)
+        return FamilyDual(table, self.partition, self.log_q, levels, np.full(levels.size, float(shared)))
 
     @property
     def close(self) -> float:
@@ -81,7 +90,7 @@ class _Search:
 
     def run(self) -> bool:
         """Close the interval; True where the multipliers add up to one, so that the target is a limit."""
-        game = saddle(self.table)
+        game = self._end()
         at_end = game.value >= self.low - self.close
         if game.value > self.low:
             self.low, self.multipliers = game.value, game.multipliers
@@ -105,9 +114,19 @@ class _Search:
                 self._try((self.low + self.high) / 2 if np.isfinite(self.high) else self.low + 1.0 + abs(self.low))
         return float(self.multipliers.sum()) >= 1.0 - 1e-12
 
+    def _end(self) -> Saddle:
+        """The greatest g with sum lam = 1, its multipliers, and the density that proves that it is the maximum."""
+        if self.partition.count == 1:
+            return saddle(self.table)
+        m = self.levels.size
+        found = minimise(self.table, np.ones(m), np.zeros(m), self.partition)
+        assert found is not None  # any density with the shares reaches some t
+        held = np.flatnonzero(found.masses)
+        return Saddle(found.prices, found.value, held, found.masses[held], float(found.reached.max()))
+
     def _try(self, cost: float) -> np.ndarray:
         """Both bounds from the likelihood problem at levels c - b; its natural parameters."""
-        dual = ExponentialDual(self.table, self.log_q, np.full(self.levels.size, cost), shared=False)
+        dual = self._dual(self.table, np.full(self.levels.size, cost), shared=False)
         found = climb(dual, np.zeros(self.levels.size), self.units)
         self.iterations += found.iterations
         self.lower_high(found)

@@ -46,10 +46,10 @@ def beyond(ratios: LogRatios, levels: np.ndarray, log_weights: np.ndarray) -> Be
 
         min{ sum_j q_j d_j : d ≥ 0, sum_j q_ij d_j ≥ missing_i } = max{ lam·missing : lam in the dual domain }.
     """
-    kept = np.isfinite(ratios.log_weights)
+    kept = ratios.partition.order
     values, log_q = ratios.values[kept], ratios.log_weights[kept]
     log_u = np.maximum(log_weights[kept] - log_q, np.log(SHALLOW))
-    log_u -= np.log(np.exp(log_q + log_u).sum())
+    log_u = ratios.partition.normalised(log_q + log_u)[0] - log_q
     masses = np.exp(values + log_q[:, None])
     finite = np.where(masses > 0, values, 0.0)
     missing = levels - (masses * (finite - log_u[:, None])).sum(axis=0)

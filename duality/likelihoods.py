@@ -25,9 +25,9 @@ class Kind(ABC):
         """The array `(n, m)` that `likelihood` reads."""
         return ratios.values
 
-    @abstractmethod
-    def units(self, levels: np.ndarray, ratios: LogRatios) -> np.ndarray:
-        """The sizes `(m,)` against which a miss of the levels is judged."""
+    def size(self, levels: np.ndarray) -> np.ndarray:
+        """The most `(m,)` that a unit in which misses of the levels are judged may be: the level itself."""
+        return np.maximum(np.abs(levels), np.finfo(np.float64).tiny)
 
     @abstractmethod
     def likelihood(self, values: Array, priors: Array) -> Array:
@@ -45,16 +45,8 @@ class Kind(ABC):
 class LogRatioKind(Kind):
     """l_i = rho_i: the tilt of `ReverseKL`, with a_i = lam_i."""
 
-    def units(self, levels: np.ndarray, ratios: LogRatios) -> np.ndarray:
-        # Log ratios may be of any size and either sign: their spread under q counts as well as the level.
-        spread = ratios.spreads
-        if not np.isfinite(spread).all():  # somewhere a log ratio is -inf: there it counts as the level
-            held = np.isfinite(ratios.log_weights)
-            values, q = ratios.values[held], np.exp(ratios.log_weights[held])
-            values = np.where(np.isfinite(values), values, levels)
-            spread = np.sqrt(q @ (values - q @ values) ** 2)
-        units = np.maximum(np.abs(levels), spread)
-        return np.where(units > 0, units, 1.0)
+    def size(self, levels: np.ndarray) -> np.ndarray:
+        return np.full(levels.shape, np.inf)  # nats of either sign: a level near zero is no small one
 
     def likelihood(self, values: Array, priors: Array) -> Array:
         return values
@@ -82,10 +74,6 @@ class DensityKind(Kind):
     def inputs(self, ratios: LogRatios) -> np.ndarray:
         assert ratios.log_densities is not None  # `check` has run: solve binds every problem first
         return ratios.log_densities
-
-    def units(self, levels: np.ndarray, ratios: LogRatios) -> np.ndarray:
-        # A density has no natural size: only the level itself says what is large.
-        return np.maximum(np.abs(levels), np.finfo(np.float64).tiny)
 
     def likelihood(self, values: Array, priors: Array) -> Array:
         return array_namespace(values).exp(values)
@@ -115,9 +103,6 @@ class PosteriorKind(Kind):
                 f"values: a log ratio of {top:.4g} nats given, but its posterior, prior · e^rho, overflows; a posterior"
                 " is at most 1, so exact log ratios are at most -log(prior)"
             )
-
-    def units(self, levels: np.ndarray, ratios: LogRatios) -> np.ndarray:
-        return np.maximum(np.abs(levels), np.finfo(np.float64).tiny)
 
     def likelihood(self, values: Array, priors: Array) -> Array:
         return priors * array_namespace(values).exp(values)

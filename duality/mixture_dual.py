@@ -50,7 +50,8 @@ class MixtureDual:
                 f"values: a log ratio of {top.max():.5g} nats given, but ForwardKL works with e^rho, which overflows"
                 " above 700 (E_q[e^rho] must be 1, so exact ratios stay below -min log_weights)"
             )
-        self._top = np.where(np.isfinite(top), top, 0.0)  # q_i without any mass on the nodes: its column is zero
+        # Scales are kept where e^top and e^-top are finite. A q_i that is nowhere above e^-700 is as good as absent.
+        self._top = np.maximum(top, -700.0)
         self._shrink = np.exp(-self._top)
         self._values = values
         self._log_q = log_weights

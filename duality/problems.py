@@ -13,6 +13,7 @@ which dual function the solver is to climb. Nothing else in the project asks whi
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -22,25 +23,31 @@ from array_api_compat import array_namespace
 from duality._arrays import (
     Array,
     beside,
+    computed,
     divergence,
     expectation,
     frozen,
     log1mexp,
     logsumexp,
     namespace,
+    narrowed,
     pick,
     safe_log,
     vector,
+    widened,
 )
 from duality.answers import Answer
 from duality.convex_form import solve_by_cost
 from duality.dual_functions import ExponentialDual, MixtureDual
 from duality.dual_protocol import Dual
 from duality.faces import beyond, leave_false_faces
-from duality.feasibility import least_levels
+from duality.family_dual import FamilyDual
+from duality.feasibility import least_each, least_levels
 from duality.likelihoods import KINDS, Kind
+from duality.masses import check_masses
 from duality.newton import Climb
 from duality.ratios import LogRatios, check_priors
+from duality.signed_dual import SignedDual
 
 try:
     from typing import Self
@@ -73,6 +80,9 @@ class Problem(ABC):
     levels: Any  # given as a number or a vector; kept as a frozen float64 vector (m,)
     #: +1 where a constraint asks for level ≥ b, -1 where it asks for level ≤ b.
     direction: ClassVar[int] = 1
+    #: The mass E_q[e^{rho_i}] that the ratios must have for the levels to mean what they say: "one" where a level
+    #: integrates over all of q_i, "at most one" where q_i counts only where p lives, "any" where no q_i is asked for.
+    mass: ClassVar[str] = "any"
     #: What it means, in words, that no tilt attains the levels.
     not_attained: ClassVar[str] = (
         "not attained: no density reaches the value, which is the greatest lower bound; the target shown is the limit"
@@ -175,7 +185,7 @@ class Problem(ABC):
             ValueError: for multipliers that are negative, or that no tilt of this problem belongs to.
         """
         _, values = namespace(values)
-        return self.tilt(values, self.natural(beside(values, self._checked(multipliers, values))))
+        return self.at_natural(self.tilt, values, self.natural(widened(self._checked(multipliers, values))))
 
     def guidance(self, values: Array, multipliers: Array) -> Array:
         """Strengths k_i of negative guidance at a noised state: score = score_q + sum_i k_i (score_q - score_i).
@@ -190,18 +200,50 @@ class Problem(ABC):
             `(..., m)`, nonnegative.
         """
         _, values = namespace(values)
-        return self.strengths(values, self.natural(beside(values, self._checked(multipliers, values))))
+        return self.at_natural(self.strengths, values, self.natural(widened(self._checked(multipliers, values))))
+
+    @staticmethod
+    def at_natural(function: Callable[[Array, Array], Array], values: Array, natural: Array) -> Array:
+        """`tilt` or `strengths` in the precision of `values`, from natural parameters `(m,)` in double precision.
+
+        They are given in double because a = lam/(1 - sum lam) of rounded multipliers is infinite, or wrong in every
+        digit, where sum lam is near 1. Half-precision values are widened for the computation.
+        """
+        wide = computed(values)
+        return narrowed(function(wide, beside(wide, natural)), values)
 
     def slack(self, levels: np.ndarray) -> np.ndarray:
         """How far levels `(m,)` are on the right side of those asked for; a level is met when slack ≥ 0."""
         return self.direction * (levels - self.levels)
+
+    def slack_of(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
+        """The slack `(m,)` of any density p given by its log masses `(n,)`."""
+        return self.slack(self.levels_of(ratios, log_weights))
+
+    def level_influence(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
+        """How much each draw moves the levels of a tilt with given natural parameters, `(n, m)`, of mean zero.
+
+        n d level_i / d q_j at fixed parameters, where q is the law that the draws stand for and log_weights `(n,)` are
+        the log masses of the tilt. NaN where a kind of problem does not say.
+        """
+        return np.full(ratios.values.shape, np.nan)
+
+    def level_terms(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
+        """`(n, m)`, of which the levels are the sums over the nodes; NaN where a kind of problem does not say."""
+        return np.full(ratios.values.shape, np.nan)
 
     def inputs(self, ratios: LogRatios) -> np.ndarray:
         """The array `(n, m)` that `log_weight` reads: log ratios, unless a kind says otherwise."""
         return ratios.values
 
     def bind(self, ratios: LogRatios) -> Self:
-        """The same problem with one level for each constraint of these ratios."""
+        """The same problem with one level for each constraint of these ratios.
+
+        Warns:
+            MassWarning: where the problem reads the ratios as those of laws, and they are not.
+        """
+        if self.mass != "any":
+            check_masses(ratios, below=self.mass == "one")
         if self.levels.size == ratios.m:
             return self
         if self.levels.size != 1:
@@ -232,6 +274,12 @@ class Problem(ABC):
         return multipliers if hasattr(multipliers, "detach") else given
 
 
+def _odds(ratios: LogRatios, log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """p/q at draws `(n,)`, of mean one, and its logarithm."""
+    tilt = log_weights - ratios.log_weights
+    return np.exp(tilt), tilt
+
+
 def _nonnegative(problem: Problem) -> None:
     if (problem.levels < 0).any():
         raise ValueError(
@@ -254,6 +302,7 @@ class ReverseKL(Problem):
     Source: problem RU of arXiv:2605.30825; the tilt and its dual, docs/theory.
     """
 
+    mass = "at most one"
     not_attained = (
         "not attained by a tilt: the value is right, but tilts end at the critical levels, on the nodes of least log"
         " ratio; if it is flat there, densities on that set reach the levels, and if only the nodes end, take more"
@@ -296,7 +345,26 @@ class ReverseKL(Problem):
     def levels_of(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
         return self.cost(ratios, log_weights) - expectation(np.exp(log_weights), ratios.values)
 
+    def level_influence(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
+        # level_i = E_p[t - rho_i], t = log p/q. With omega = p/q, E_p[f] moves by omega (f - E_p f), and t itself by
+        # 1 - omega, that of -log Z.
+        omega, tilt = _odds(ratios, log_weights)
+        gap = np.where(omega[:, None] > 0, tilt[:, None] - ratios.values, 0.0)
+        finite = np.isfinite(gap).all(axis=0)  # an infinite level stays one
+        gap = np.where(finite, gap, 0.0)
+        mean = ratios.mean_within(np.exp(log_weights), gap)
+        influence = omega[:, None] * (gap - mean) - (omega[:, None] - 1)
+        return np.where(finite, influence, np.nan)
+
+    def level_terms(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
+        p = np.exp(log_weights)[:, None]
+        tilt = log_weights - ratios.log_weights
+        return np.where(p > 0, p * np.where(p > 0, tilt[:, None] - ratios.values, 0.0), 0.0)
+
     def dual(self, ratios: LogRatios) -> Dual:
+        if ratios.grouped:
+            everywhere = np.ones(self.levels.size)
+            return FamilyDual(ratios.values, ratios.partition, ratios.log_weights, -self.levels, everywhere)
         return ExponentialDual(ratios.values, ratios.log_weights, -self.levels, shared=True)
 
     def answer(self, ratios: LogRatios, dual: Dual, found: Climb, tolerance: float) -> Answer:
@@ -325,6 +393,8 @@ class ForwardKL(Problem):
 
     Source: problem FU of arXiv:2605.30825; the closed dual domain and what lies beyond it, docs/theory.
     """
+
+    mass = "one"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -356,7 +426,30 @@ class ForwardKL(Problem):
         log_masses = ratios.values + ratios.log_weights[:, None]
         return np.array([divergence(log_mass, log_weights) for log_mass in log_masses.T])
 
+    def level_influence(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
+        # level_i = E_q[r_i (rho_i - t)], t = log p/q = log u - log Z, and log Z moves by omega - 1.
+        omega, tilt = _odds(ratios, log_weights)
+        ratio = np.exp(ratios.values)
+        terms = np.where(ratio > 0, ratio * (np.where(ratio > 0, ratios.values, 0.0) - tilt[:, None]), 0.0)
+        q = np.exp(ratios.log_weights)
+        return terms - ratios.mean_within(q, terms) + ratios.mean_within(q, ratio) * (omega[:, None] - 1)
+
+    def level_terms(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
+        mass = np.exp(ratios.values + ratios.log_weights[:, None])
+        tilt = log_weights - ratios.log_weights
+        return np.where(mass > 0, mass * np.where(mass > 0, ratios.values - tilt[:, None], 0.0), 0.0)
+
     def dual(self, ratios: LogRatios) -> Dual:
+        small = ratios.values.max(axis=0, where=np.isfinite(ratios.log_weights)[:, None], initial=-np.inf) < -700
+        if (small & (self.levels > 0)).any():
+            raise ValueError(
+                f"values: no log ratio of constraint {int(np.argmax(small & (self.levels > 0)))} is above -700 nats, so"
+                " that ForwardKL, which works with e^rho, sees nothing of its q_i; a law has E_q[e^rho] = 1 (if only a"
+                " factor is wrong, LogRatios.normalise())"
+            )
+        if ratios.grouped:
+            everywhere = np.ones(self.levels.size)
+            return SignedDual(ratios.values, ratios.partition, ratios.log_weights, self.levels, everywhere)
         return MixtureDual(ratios.values, ratios.log_weights, self.levels)
 
     def answer(self, ratios: LogRatios, dual: Dual, found: Climb, tolerance: float) -> Answer:
@@ -432,7 +525,22 @@ class Likelihood(Problem):
         return self.rule.inputs(ratios)
 
     def units(self, ratios: LogRatios) -> np.ndarray:
-        return self.rule.units(self.levels, ratios)
+        """min(size of the level, max(|E_q[l] - b|, spread of l under q, 1e-6 of the reach of l - b)), `(m,)`.
+
+        What can be gained or lost is the distance of q from its level, or the spread of l, which may be a billionth of
+        the level (a posterior that hardly varies): a miss is measured against that. Sums over the nodes round to eps
+        times the reach, a ten-thousandth of what counts as met in the smallest unit.
+        """
+        kept = np.isfinite(ratios.log_weights)
+        q = np.exp(ratios.log_weights[kept])
+        miss = self._table(ratios)[kept] - self.levels
+        miss = np.where(np.isfinite(miss), miss, 0.0)
+        reach = np.abs(miss).max(axis=0)
+        scaled = miss / np.where(reach > 0, reach, 1.0)
+        mean = q @ scaled
+        unit = reach * np.maximum(np.maximum(np.abs(mean), np.sqrt(q @ (scaled - mean) ** 2)), 1e-6)
+        size = self.rule.size(self.levels)
+        return np.minimum(np.where(unit > 0, unit, np.where(np.isfinite(size), size, 1.0)), size)
 
     def tilt(self, values: Array, natural: Array) -> Array:
         return -pick(array_namespace(values), natural, self.likelihoods(values))
@@ -449,16 +557,34 @@ class Likelihood(Problem):
     def levels_of(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
         return expectation(np.exp(log_weights), self._table(ratios))
 
+    def slack_of(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
+        # E_p[b - l], not b - E_p[l]: where l hardly varies the digits of the difference are in the terms.
+        return -expectation(np.exp(log_weights), self._table(ratios) - self.levels)
+
+    def level_influence(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
+        omega, _ = _odds(ratios, log_weights)
+        miss = np.where(omega[:, None] > 0, self._table(ratios) - self.levels, 0.0)
+        finite = np.isfinite(miss).all(axis=0)
+        miss = np.where(finite, miss, 0.0)
+        return np.where(finite, omega[:, None] * (miss - ratios.mean_within(np.exp(log_weights), miss)), np.nan)
+
+    def level_terms(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
+        p = np.exp(log_weights)[:, None]
+        return np.where(p > 0, p * np.where(p > 0, self._table(ratios), 0.0), 0.0)
+
     def out_of_reach(self, ratios: LogRatios) -> bool:
         # E_p[l_i] > ess inf l_i for every density, unless l_i is constant on a set: the level must be above it.
-        return bool((self.levels <= self._table(ratios)[np.isfinite(ratios.log_weights)].min(axis=0)).any())
+        return bool((self.levels <= least_each(self._table(ratios), ratios.partition)).any())
 
     def _table(self, ratios: LogRatios) -> np.ndarray:
         """l_i at the nodes, `(n, m)`."""
         return np.asarray(self.likelihoods(self.inputs(ratios)))
 
     def least_levels(self, ratios: LogRatios) -> np.ndarray:
-        return least_levels(self._table(ratios), ratios.log_weights, self.levels)
+        return least_levels(self._table(ratios), ratios.log_weights, self.levels, ratios.partition)
 
     def dual(self, ratios: LogRatios) -> Dual:
+        if ratios.grouped:
+            nowhere = np.zeros(self.levels.size)
+            return FamilyDual(self._table(ratios), ratios.partition, ratios.log_weights, self.levels, nowhere)
         return ExponentialDual(self._table(ratios), ratios.log_weights, self.levels, shared=False)

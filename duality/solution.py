@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
 
 import numpy as np
 
-from duality._arrays import Array, beside, frozen, namespace
-from duality.problems import ForwardKL, Likelihood, Problem, ReverseKL
+from duality._arrays import Array, namespace
+from duality.problems import Problem
 
 
 class Status(Enum):
@@ -58,6 +55,26 @@ class FewDrawsWarning(UserWarning):
         )
 
 
+class SmallGroupsWarning(UserWarning):
+    """Groups have too few draws each: logarithms of their means are biased by more than the value's standard error.
+
+    Attributes:
+        bias: the jackknife's estimate, nats; NaN where every group has a single draw, of which none can be made.
+        single: the share P of the groups that have a single draw, which no tilt can change.
+    """
+
+    def __init__(self, bias: float, stderr: float, single: float) -> None:
+        self.bias, self.single = bias, single
+        how = f"by about {bias:.2g} nats" if np.isfinite(bias) else "by an amount that such draws do not tell"
+        alone = (
+            f"; groups of a single draw, {single:.2g} of all that is asked, cannot be tilted at all" if single else ""
+        )
+        super().__init__(
+            f"few draws per group: the value is overstated {how}, with a standard error of {stderr:.2g}{alone};"
+            " take more draws of each group, or pool groups"
+        )
+
+
 FEW_DRAWS = 100  # where the normal approximation behind the delta method begins to hold, tests/duality/test_draws.py
 
 
@@ -77,7 +94,11 @@ class Solution:
         kkt_residual: largest relative violation of the optimality conditions, in units of the levels.
         effective_sample_size: 1 / sum_j p_j², how many nodes of equal mass the target amounts to.
         multipliers_stderr: `(m,)` standard errors of lam* where the nodes are draws, else NaN; 0 where lam_i = 0.
+        levels_stderr: `(m,)` standard errors of `levels` where the nodes are draws, else NaN: how far the levels that
+            this target has under q itself lie from those that it has on the draws, which meet what was asked exactly.
         primal_stderr: standard error of the value where the nodes are draws, else NaN.
+        primal_bias: by how much the value is overstated on average, where the nodes are draws in groups, else NaN: by
+            logarithms of means of few draws (the jackknife), and by maximising over the multipliers.
         critical_levels: `(m,)` levels of the limit density where the levels asked for are not attained, else None.
             Where everything of q is to be forgotten (ForwardKL with sum lam* = 1) there is no limit density: these
             levels, `levels` and `primal` are NaN, and `log_weights` are only the last density that nodes can show.
@@ -96,7 +117,9 @@ class Solution:
     kkt_residual: float
     effective_sample_size: float
     multipliers_stderr: np.ndarray
+    levels_stderr: np.ndarray
     primal_stderr: float
+    primal_bias: float
     critical_levels: np.ndarray | None
     iterations: int
 
@@ -135,27 +158,30 @@ class Solution:
     def log_weight(self, values: Array) -> Array:
         """log w(rho; lam*), `(..., m)` -> `(...)`, NumPy or torch; see `Problem.log_weight`."""
         _, values = namespace(values)
-        return self.problem.tilt(values, beside(values, self.natural))
+        return self.problem.at_natural(self.problem.tilt, values, self.natural)
 
     def guidance(self, values: Array) -> Array:
         """Strengths k of negative guidance at noised states, `(..., m)` -> `(..., m)`; see `Problem.guidance`."""
         _, values = namespace(values)
-        return self.problem.strengths(values, beside(values, self.natural))
+        return self.problem.at_natural(self.problem.strengths, values, self.natural)
 
     def __str__(self) -> str:
         """A small table: one line for each constraint, then the certificate."""
         draws = bool(np.isfinite(self.primal_stderr))
-        head = ["", "asked", "reached", "slack", "multiplier", *(["std. error"] if draws else [])]
+        error = ["std. error"] if draws else []
+        head = ["", "asked", "reached", *error, "slack", "multiplier", *error]
         columns = [self.problem.levels, self.levels, self.slack, self.multipliers]
         if draws:
+            columns.insert(2, self.levels_stderr)
             columns.append(self.multipliers_stderr)
         rows = [head] + [[str(i + 1), *(f"{c[i]:.6g}" for c in columns)] for i in range(self.multipliers.size)]
         widths = [max(len(row[k]) for row in rows) for k in range(len(head))]
         lines = [f"{type(self.problem).__name__}: {self.message}"]
         lines += ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-        error = f" ± {self.primal_stderr:.2g}" if draws else ""
+        scatter = f" ± {self.primal_stderr:.2g}" if draws else ""
+        scatter += f" (bias {self.primal_bias:+.1g})" if np.isfinite(self.primal_bias) else ""
         lines.append(
-            f"primal {self.primal:.9g}{error}  dual {self.dual:.9g}  gap {self.gap:.1e}  KKT {self.kkt_residual:.1e}"
+            f"primal {self.primal:.9g}{scatter}  dual {self.dual:.9g}  gap {self.gap:.1e}  KKT {self.kkt_residual:.1e}"
             f"  effective sample size {self.effective_sample_size:.4g} of {self.log_weights.size}"
         )
         return "\n".join(lines)
@@ -166,96 +192,26 @@ class Solution:
         Raises:
             ValueError: where a problem of your own has a field that is no number, text, or array of numbers.
         """
-        problem: dict[str, Any] = {"type": _name(type(self.problem))}
-        for each in dataclasses.fields(self.problem):
-            if each.init:
-                problem[each.name] = _stored(each.name, getattr(self.problem, each.name))
-        fields = {name: _plain(getattr(self, name)) for name in _FIELDS}
-        return json.dumps({"problem": problem, "status": self.status.name, **fields}, allow_nan=False)
+        from duality import solution_json  # it knows `Solution`
+
+        return solution_json.to_json(self)
 
     @classmethod
     def from_json(cls, text: str) -> Solution:
         """The solution that `to_json` wrote, of a built-in problem or of any `Problem` class that has been imported.
 
+        Types and sizes are checked field by field: numbers are JSON numbers (or "inf", "-inf", "nan") within the range
+        of a double, and every vector has the length that the others have. What a solution claims is not checked anew;
+        that takes the ratios, and `solve`.
+
         Raises:
-            ValueError: for text that `to_json` did not write, or whose problem is of a class not imported yet.
+            ValueError: for text that `to_json` did not write, naming the field; or whose problem is of a class not
+                imported yet.
         """
-        try:
-            data = json.loads(text)
-            given = dict(data["problem"])
-            kind = _kind(given.pop("type"))
-            arguments = {name: _number(value) for name, value in given.items()}
-            fields = {name: _number(data[name]) for name in _FIELDS}
-            return cls(problem=kind(**arguments), status=Status[data["status"]], **fields)
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
-            raise ValueError(f"text: not the JSON of a Solution ({type(error).__name__}: {error})") from None
+        from duality import solution_json  # it knows `Solution`
 
-
-def _name(kind: type[Problem]) -> str:
-    """Plain for the problems of this package, with its module for one of yours: two may share a name."""
-    return kind.__name__ if kind in BUILT_IN else f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _kind(name: str) -> type[Problem]:
-    known = {_name(kind): kind for kind in (*_descendants(Problem), *BUILT_IN)}
-    if name not in known:
-        raise ValueError(
-            f"text: not the JSON of a Solution of a problem known here: its problem is of class {name!r}; import the"
-            " module that defines this class before reading"
-        )
-    return known[name]
-
-
-def _descendants(kind: type[Any]) -> list[type[Problem]]:
-    return [each for child in kind.__subclasses__() for each in (child, *_descendants(child))]
-
-
-BUILT_IN: tuple[type[Problem], ...] = (ReverseKL, ForwardKL, Likelihood)
-_FIELDS = (
-    "multipliers",
-    "natural",
-    "primal",
-    "dual",
-    "bound",
-    "levels",
-    "log_weights",
-    "kkt_residual",
-    "effective_sample_size",
-    "multipliers_stderr",
-    "primal_stderr",
-    "critical_levels",
-    "iterations",
-)
+        return solution_json.from_json(text)
 
 
 def _row(values: np.ndarray) -> str:
     return ", ".join(f"{value:.6g}" for value in values)
-
-
-def _plain(value: Any) -> Any:
-    """Plain JSON data. Python writes a double with the digits that restore it; non-finite ones become strings."""
-    if isinstance(value, np.ndarray):
-        return value.tolist() if np.isfinite(value).all() else [_plain(float(v)) for v in value]
-    if isinstance(value, float) and not np.isfinite(value):
-        return str(value)
-    return value
-
-
-def _stored(name: str, value: Any) -> Any:
-    plain = _plain(value)
-    try:
-        json.dumps(plain, allow_nan=False)
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"problem: its field {name!r} is a {type(value).__name__}, which JSON cannot hold; numbers, text and arrays"
-            " of numbers are needed (or store the parts of the solution yourself)"
-        ) from None
-    return plain
-
-
-def _number(value: Any) -> Any:
-    if isinstance(value, list):
-        return frozen(np.array([float(v) for v in value]))
-    if value in ("inf", "-inf", "nan"):
-        return float(value)
-    return value

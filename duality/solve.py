@@ -14,7 +14,7 @@ from duality.dual_protocol import Dual
 from duality.newton import MET, TARGET, climb
 from duality.problems import Problem
 from duality.ratios import LogRatios
-from duality.solution import FEW_DRAWS, FewDrawsWarning, InfeasibleError, Solution, Status
+from duality.solution import FEW_DRAWS, FewDrawsWarning, InfeasibleError, SmallGroupsWarning, Solution, Status
 from duality.uncertainty import delta_method
 
 
@@ -37,6 +37,7 @@ def solve(problem: Problem, ratios: LogRatios, start: Any = None) -> Solution:
 
     Warns:
         FewDrawsWarning: where the answer rests on few draws.
+        SmallGroupsWarning: where groups have so few draws that the value is biased by more than its standard error.
 
     Source: strong duality for these nonconvex problems, arXiv:2605.30825; docs/theory.
     """
@@ -132,7 +133,7 @@ def finish(problem: Problem, ratios: LogRatios, answer: Answer, tolerance: float
     log_weights, lam = answer.log_weights, answer.multipliers
     levels = problem.levels_of(ratios, log_weights)
     primal = problem.cost(ratios, log_weights)
-    slack = problem.slack(levels)
+    slack = problem.slack_of(ratios, log_weights)
     wrong = np.where(answer.active, np.abs(slack), np.maximum(-slack, 0.0))
     bound = primal
     if not (wrong > met).any():
@@ -149,14 +150,20 @@ def finish(problem: Problem, ratios: LogRatios, answer: Answer, tolerance: float
         primal, levels = float("nan"), np.full(lam.size, np.nan)
     masses = np.exp(log_weights)
     sample_size = 1.0 / float(masses @ masses)
-    multipliers_stderr, primal_stderr = np.full(lam.size, np.nan), float("nan")
+    multipliers_stderr, levels_stderr = np.full(lam.size, np.nan), np.full(lam.size, np.nan)
+    primal_stderr, bias = float("nan"), float("nan")
     if ratios.is_draws:
-        errors = delta_method(problem, found, sample_size)
-        multipliers_stderr, primal_stderr = errors.multipliers, errors.value
-        if status is Status.NOT_ATTAINED:
-            multipliers_stderr = np.full(lam.size, np.nan)  # an extreme of the draws: no normal law holds for it
+        errors = delta_method(problem, ratios, found, log_weights)
+        multipliers_stderr, levels_stderr, primal_stderr = errors.multipliers, errors.levels, errors.value
+        if status is Status.NOT_ATTAINED:  # multipliers are an extreme of the draws: no normal law holds for them
+            multipliers_stderr, levels_stderr = np.full(lam.size, np.nan), np.full(lam.size, np.nan)
         if errors.effective < FEW_DRAWS:
             warnings.warn(FewDrawsWarning(errors.effective, ratios.n), stacklevel=3)
+        if ratios.grouped:
+            bias = errors.excess + found.dual.log_mean_bias(found.x)  # type: ignore[attr-defined]
+            if not bias <= primal_stderr:
+                single = float(ratios.partition.shares[ratios.partition.sizes == 1].sum())
+                warnings.warn(SmallGroupsWarning(bias, primal_stderr, single), stacklevel=3)
     return Solution(
         problem=problem,
         multipliers=frozen(lam),
@@ -170,7 +177,9 @@ def finish(problem: Problem, ratios: LogRatios, answer: Answer, tolerance: float
         kkt_residual=float((wrong / units).max()),
         effective_sample_size=sample_size,
         multipliers_stderr=frozen(multipliers_stderr),
+        levels_stderr=frozen(levels_stderr),
         primal_stderr=primal_stderr,
+        primal_bias=bias,
         critical_levels=levels if status is Status.NOT_ATTAINED else None,
         iterations=answer.iterations,
     )

@@ -36,9 +36,39 @@ def test_frozen_and_apart_from_its_source():
         ratios.values = source
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_half_precision_is_widened(dtype):
+    values = torch.randn(200, 2, generator=torch.Generator().manual_seed(0)).to(dtype).requires_grad_()
+    ratios = du.LogRatios(values, priors=0.1)
+    assert ratios.values.dtype == np.float64
+    np.testing.assert_array_equal(ratios.values, values.detach().double().numpy())
+    assert ratios.precision == torch.finfo(dtype).eps
+    assert du.solve(du.Likelihood(0.12), ratios).status is du.Status.OPTIMAL
+
+
+def test_a_column_without_mass_is_named():
+    values = np.zeros((3, 2))
+    values[:, 1] = -np.inf
+    with pytest.raises(ValueError, match="values: constraint 1 is -inf at every point that has weight"):
+        du.LogRatios(values)
+    values[2, 1] = 0.0  # but that point has no weight
+    with pytest.raises(ValueError, match="values: constraint 1 is -inf"):
+        du.LogRatios(values, [np.log(0.5), np.log(0.5), -np.inf])
+    du.LogRatios(values)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"values": ["1", "2"]}, r"values: an array of real numbers is needed, got list \(text\)"),
+        ({"values": np.array(["１"])}, r"values: an array of real numbers is needed, got ndarray \(text\)"),
+        ({"values": [b"1"]}, r"values: .*bytes"),
+        ({"values": [10**400]}, r"values: .*too large to convert"),
+        ({"values": [1.0, None]}, "values: .*NoneType among its entries"),
+        ({"values": np.array(["2020-01-01"], dtype="M8[D]")}, "values: .*dates"),
+        ({"values": np.ma.masked_array([1.0, 2.0], [0, 1])}, "values: .*masked"),
+        ({"values": torch.tensor([1j])}, "values: .*complex"),
+        ({"values": np.zeros(2), "priors": "０.５"}, "priors: .*text"),
         ({"values": [0.0, np.nan]}, "values: nan at point 1"),
         ({"values": [0.0, np.inf]}, r"values: inf at point 1"),
         ({"values": []}, "values: empty"),

@@ -356,6 +356,6 @@ def test_far_modes_and_thin_covariances(distance, condition):
     log_1 = -0.5 * (((x - centre) / scale) ** 2).sum(axis=1)
     log_0 = -0.5 * ((x / scale) ** 2).sum(axis=1)
     log_q = np.logaddexp(log_0, log_1) - np.log(2)
-    ratios = du.LogRatios(log_1 - log_q, np.full(4000, -np.log(4000)), priors=0.5)
+    ratios = du.LogRatios(log_1 - log_q, np.full(4000, -np.log(4000)), priors=0.5).normalise()
     for problem in (du.ReverseKL(0.4 * distance**2 + 2), du.ForwardKL(2.0), du.Likelihood(0.1)):
         check(du.solve(problem, ratios), ratios)

@@ -110,7 +110,8 @@ def test_nodes_cannot_see_where_the_domain_ends():
     q, q_1 = Gaussian(0.0, 1.0), Gaussian(1.0, 0.5)
     ratios = trapezoid(q, [q_1], 801, 5.0)
     exact = reverse_kl(q, q_1, 40.0)
-    solution = du.solve(du.ReverseKL(40.0), ratios)
+    with pytest.warns(du.MassWarning, match=r"1\.000001 for constraint 0"):  # nor do they integrate to all digits
+        solution = du.solve(du.ReverseKL(40.0), ratios)
     assert solution.attained
     assert solution.natural[0] > 1.0 > exact.tilt
     p = np.exp(solution.log_weights)
