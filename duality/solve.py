@@ -116,7 +116,7 @@ def finish(problem: Problem, ratios: LogRatios, found: Climb) -> Solution:
     if found.stopped_by_face(units):
         status = Status.NOT_ATTAINED
         wrong = np.where(found.pressure > 0, np.maximum(slack, 0.0), wrong)
-    elif (wrong > MET * units).any():
+    elif (wrong > MET * units + problem.resolution(ratios, log_weights)).any():
         status = Status.INEXACT
     elif not found.active.any():
         status = Status.INACTIVE
