@@ -453,10 +453,11 @@ class Likelihood(Problem):
         return self.rule.inputs(ratios)
 
     def units(self, ratios: LogRatios) -> np.ndarray:
-        """min(size of the level, max(|E_q[l] - b|, standard deviation of l under q)), `(m,)`.
+        """min(size of the level, max(|E_q[l] - b|, standard deviation of l under q), b - min l), `(m,)`.
 
         What can be gained or lost is the distance of q from its level, or the spread of l, which may be a billionth of
-        the level (a posterior that hardly varies): a miss is measured against that.
+        the level (a posterior that hardly varies), and at most the room below the level: near the least level the value
+        grows as -log(b - min l). A miss is measured against the smallest of these.
         """
         kept = np.isfinite(ratios.log_weights)
         q = np.exp(ratios.log_weights[kept])
@@ -466,6 +467,8 @@ class Likelihood(Problem):
         scaled = miss / np.where(reach > 0, reach, 1.0)
         mean = q @ scaled
         unit = reach * np.maximum(np.abs(mean), np.sqrt(q @ (scaled - mean) ** 2))
+        room = -miss.min(axis=0)
+        unit = np.where(room > 0, np.minimum(unit, room), unit)
         size = self.rule.size(self.levels)
         return np.minimum(np.where(unit > 0, unit, np.where(np.isfinite(size), size, 1.0)), size)
 

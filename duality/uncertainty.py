@@ -51,7 +51,8 @@ def delta_method(problem: Problem, ratios: LogRatios, climb: Climb, log_weights:
     masses = np.exp(log_weights)
     sample_size = 1.0 / float(masses @ masses)
     influence = problem.level_influence(ratios, log_weights)
-    levels = np.sqrt((influence**2).sum(axis=0)) / ratios.n
+    size = np.maximum(np.abs(influence).max(axis=0), np.finfo(np.float64).tiny)  # its square may be out of range
+    levels = size * np.sqrt(((influence / size) ** 2).sum(axis=0)) / ratios.n
     dual, x, active, curvature = climb.dual, climb.x, climb.active, climb.at.curvature
     pull, conditions = dual.influence(x)
     n = pull.size
