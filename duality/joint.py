@@ -237,6 +237,9 @@ class Joint(Problem):
     def slack_of(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
         return np.concatenate([part.slack_of(view, log_weights) for part, view in self._views(ratios)])
 
+    def resolution(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
+        return np.concatenate([part.resolution(view, log_weights) for part, view in self._views(ratios)])
+
     def level_influence(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
         return np.hstack([part.level_influence(view, log_weights) for part, view in self._views(ratios)])
 

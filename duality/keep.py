@@ -119,6 +119,9 @@ class Keep(Problem):
     def slack_of(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
         return -np.asarray(self.of.slack_of(ratios, log_weights))
 
+    def resolution(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
+        return np.asarray(self.of.resolution(ratios, log_weights))
+
     def level_influence(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
         return np.asarray(self.of.level_influence(ratios, log_weights))
 

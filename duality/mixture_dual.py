@@ -51,7 +51,10 @@ class MixtureDual:
                 " above 700 (E_q[e^rho] must be 1, so exact ratios stay below -min log_weights)"
             )
         # Scales are kept where e^top and e^-top are finite. A q_i that is nowhere above e^-700 is as good as absent.
-        self._top = np.maximum(top, -700.0)
+        absent = top < -700.0
+        if absent.any():
+            values = np.asfortranarray(np.where(absent, -np.inf, values))
+        self._top = np.where(absent, 0.0, top)
         self._shrink = np.exp(-self._top)
         self._values = values
         self._log_q = log_weights

@@ -47,7 +47,7 @@ from duality.feasibility import conflicting, least_each, least_levels
 from duality.likelihoods import KINDS, Kind
 from duality.masses import check_masses
 from duality.newton import Climb
-from duality.ratios import LogRatios, check_priors
+from duality.ratios import EPS, LogRatios, check_priors
 from duality.signed_dual import SignedDual
 
 try:
@@ -224,6 +224,10 @@ class Problem(ABC):
     def slack_of(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
         """The slack `(m,)` of any density p given by its log masses `(n,)`."""
         return self.slack(self.levels_of(ratios, log_weights))
+
+    def resolution(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
+        """What rounding leaves of the slack of a density p given by its log masses `(n,)`: less is no miss, `(m,)`."""
+        return np.zeros(self.levels.size)
 
     def level_influence(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
         """How much each draw moves the levels of a tilt with given natural parameters, `(n, m)`, of mean zero.
@@ -425,6 +429,25 @@ class ForwardKL(Problem):
         super().__post_init__()
         _nonnegative(self)
 
+    def bind(self, ratios: LogRatios) -> Self:
+        held = np.isfinite(ratios.log_weights)[:, None]
+        top = ratios.values.max(axis=0, where=held, initial=-np.inf)
+        if top.max() > 700:
+            raise ValueError(
+                f"values: a log ratio of {top.max():.5g} nats given for constraint {int(top.argmax())}, but ForwardKL"
+                " works with e^rho, which overflows above 700 (E_q[e^rho] must be 1, so exact ratios stay below -min"
+                " log_weights; if only a factor is wrong, LogRatios.normalise())"
+            )
+        bound = super().bind(ratios)
+        small = (top < -700) & (bound.levels > 0)
+        if small.any():
+            raise ValueError(
+                f"values: no log ratio of constraint {int(small.argmax())} is above -700 nats, so that ForwardKL, which"
+                " works with e^rho, sees nothing of its q_i; a law has E_q[e^rho] = 1 (if only a factor is wrong,"
+                " LogRatios.normalise())"
+            )
+        return bound
+
     def tilt(self, values: Array, natural: Array) -> Array:
         xp = array_namespace(values)
         return log1mexp(xp, logsumexp(xp, safe_log(xp, natural) + values))
@@ -472,13 +495,6 @@ class ForwardKL(Problem):
         return Mixtures(ratios.values, self.levels, np.ones(self.levels.size))
 
     def dual(self, ratios: LogRatios) -> Dual:
-        small = ratios.values.max(axis=0, where=np.isfinite(ratios.log_weights)[:, None], initial=-np.inf) < -700
-        if (small & (self.levels > 0)).any():
-            raise ValueError(
-                f"values: no log ratio of constraint {int(np.argmax(small & (self.levels > 0)))} is above -700 nats, so"
-                " that ForwardKL, which works with e^rho, sees nothing of its q_i; a law has E_q[e^rho] = 1 (if only a"
-                " factor is wrong, LogRatios.normalise())"
-            )
         if ratios.grouped:
             return SignedDual(*self.mixtures(ratios), ratios.partition, ratios.log_weights)
         return MixtureDual(ratios.values, ratios.log_weights, self.levels)
@@ -557,11 +573,11 @@ class Likelihood(Problem):
         return self.rule.inputs(ratios)
 
     def units(self, ratios: LogRatios) -> np.ndarray:
-        """min(size of the level, max(|E_q[l] - b|, spread of l under q, 1e-6 of the reach of l - b)), `(m,)`.
+        """min(size of the level, max(|E_q[l] - b|, standard deviation of l under q), b - min l), `(m,)`.
 
         What can be gained or lost is the distance of q from its level, or the spread of l, which may be a billionth of
-        the level (a posterior that hardly varies): a miss is measured against that. Sums over the nodes round to eps
-        times the reach, a ten-thousandth of what counts as met in the smallest unit.
+        the level (a posterior that hardly varies), and at most the room below the level: near the least level the value
+        grows as -log(b - min l). A miss is measured against the smallest of these.
         """
         kept = np.isfinite(ratios.log_weights)
         q = np.exp(ratios.log_weights[kept])
@@ -570,7 +586,9 @@ class Likelihood(Problem):
         reach = np.abs(miss).max(axis=0)
         scaled = miss / np.where(reach > 0, reach, 1.0)
         mean = q @ scaled
-        unit = reach * np.maximum(np.maximum(np.abs(mean), np.sqrt(q @ (scaled - mean) ** 2)), 1e-6)
+        unit = reach * np.maximum(np.abs(mean), np.sqrt(q @ (scaled - mean) ** 2))
+        room = -miss.min(axis=0)
+        unit = np.where(room > 0, np.minimum(unit, room), unit)
         size = self.rule.size(self.levels)
         return np.minimum(np.where(unit > 0, unit, np.where(np.isfinite(size), size, 1.0)), size)
 
@@ -592,6 +610,13 @@ class Likelihood(Problem):
     def slack_of(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
         # E_p[b - l], not b - E_p[l]: where l hardly varies the digits of the difference are in the terms.
         return -expectation(np.exp(log_weights), self._table(ratios) - self.levels)
+
+    def resolution(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
+        # Masses are known to eps |log p|, and the sum over them is rounded.
+        held = np.isfinite(log_weights)
+        miss = self._table(ratios)[held] - self.levels
+        known = np.exp(log_weights[held]) * EPS * (4.0 + np.abs(log_weights[held]))
+        return np.asarray(known @ np.abs(np.where(np.isfinite(miss), miss, 0.0)))
 
     def level_influence(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
         omega, _ = _odds(ratios, log_weights)

@@ -280,9 +280,10 @@ def _normalised(log_weights: Any, n: int, exact: bool = True) -> np.ndarray:
     total = top + float(np.log(np.exp(weights - top).sum()))
     # A sum of n doubles is off by at most n eps (Higham 2002, §4.2), and a stored log weight l makes its weight off by
     # a relative eps |l|. Weights that were normalised in double precision therefore stay within eps (n + |l|) of
-    # one, |l| averaged under the weights themselves and so at most log n + |top|; the factor 8 is slack for a
-    # normalisation that was done in several steps.
-    tolerance = 8 * EPS * (n + np.log(n) + abs(top) + 1)
+    # one, |l| averaged under the weights themselves and so at most log n + |top|. What was subtracted to normalise them
+    # had its own rounding, for densities within the range of a double at most 745 nats of it; the factor 8 is slack
+    # for a normalisation that was done in several steps.
+    tolerance = 8 * EPS * (n + np.log(n) + abs(top) + 745)
     if exact and abs(total) > tolerance:
         raise ValueError(
             f"log_weights: they sum to exp({total:.6g}), not to one (tolerance {tolerance:.1e});"

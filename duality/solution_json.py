@@ -15,10 +15,6 @@ from duality.problems import ForwardKL, Likelihood, Problem, ReverseKL
 from duality.solution import Solution, Status
 
 BUILT_IN: tuple[type[Problem], ...] = (ReverseKL, ForwardKL, Likelihood, Keep, Joint)
-#: The fields of a solution by their shape: one entry for each constraint, for each node, or a number.
-BY_CONSTRAINT = ("multipliers", "natural", "levels", "multipliers_stderr", "levels_stderr", "critical_levels")
-BY_NODE = ("log_weights",)
-NUMBERS = ("primal", "dual", "bound", "kkt_residual", "effective_sample_size", "primal_stderr", "primal_bias")
 WRITTEN = {"inf": float("inf"), "-inf": float("-inf"), "nan": float("nan")}
 
 
@@ -49,17 +45,17 @@ def from_json(text: str) -> Solution:
             continue
         if name not in data:
             _refuse(f"{name}: missing")
-        given = data[name]
-        if name in NUMBERS:
+        given, kind = data[name], str(each.type)  # as it is annotated
+        if kind == "float":
             fields[name] = _number(name, given)
-        elif name == "iterations":
+        elif kind == "int":
             if isinstance(given, bool) or not isinstance(given, int) or given < 0:
                 _refuse(f"{name}: {_shown(given)} given, a whole number ≥ 0 is needed")
             fields[name] = given
-        elif name == "critical_levels" and given is None:
+        elif given is None and kind.endswith("| None"):
             fields[name] = None
-        else:
-            fields[name] = _vector(name, given, m if name in BY_CONSTRAINT else None)
+        else:  # one entry for each constraint, or for each node
+            fields[name] = _vector(name, given, None if name == "log_weights" else m)
     if not (fields["multipliers"] >= 0).all():
         _refuse("multipliers: numbers ≥ 0 are needed")
     return Solution(problem=problem, status=Status[status], **fields)

@@ -58,7 +58,8 @@ def levels_stderr(problem: Problem, ratios: LogRatios, log_weights: np.ndarray) 
         )
     influence = problem.level_influence(ratios, log_weights)
     if not ratios.grouped:
-        return np.asarray(np.sqrt((influence**2).sum(axis=0)) / ratios.n)
+        size = np.maximum(np.abs(influence).max(axis=0), np.finfo(np.float64).tiny)  # its square may be out of range
+        return np.asarray(size * np.sqrt(((influence / size) ** 2).sum(axis=0)) / ratios.n)
     size = ratios.by_group(np.ones((ratios.n, 1)))[ratios.groups]
     weight = np.exp(ratios.log_weights)[:, None] * np.sqrt(size / (size - 1))
     return np.asarray(np.sqrt(((weight * influence) ** 2).sum(axis=0)))
