@@ -32,14 +32,14 @@ from duality._arrays import (
     safe_log,
     vector,
 )
-from duality.answers import Answer
+from duality.answers import Answer, read_climb
 from duality.convex_form import solve_by_cost
 from duality.dual_functions import ExponentialDual, MixtureDual
 from duality.dual_protocol import Dual
-from duality.faces import beyond, leave_false_faces
+from duality.faces import beyond, settle
 from duality.feasibility import least_levels
 from duality.likelihoods import KINDS, Kind
-from duality.newton import Climb
+from duality.newton import ENDLESS, MET, SURE, Climb, Patience
 from duality.ratios import LogRatios, check_priors
 
 try:
@@ -73,6 +73,8 @@ class Problem(ABC):
     levels: Any  # given as a number or a vector; kept as a frozen float64 vector (m,)
     #: +1 where a constraint asks for level ≥ b, -1 where it asks for level ≤ b.
     direction: ClassVar[int] = 1
+    #: How long a climb of its dual function may take before `answer` looks for another way.
+    patience: ClassVar[Patience] = ENDLESS
     #: What it means, in words, that no tilt attains the levels.
     not_attained: ClassVar[str] = (
         "not attained: no density reaches the value, which is the greatest lower bound; the target shown is the limit"
@@ -130,20 +132,8 @@ class Problem(ABC):
 
         tolerance: the relative miss of the levels that will do.
         """
-        return self._read(found)
-
-    def _read(self, found: Climb) -> Answer:
-        natural = found.dual.to_natural(found.x)
-        return Answer(
-            multipliers=self.multipliers(natural),
-            value=found.at.value,
-            natural=natural,
-            log_weights=found.dual.log_masses(found.x),
-            active=found.active,
-            climb=found,
-            iterations=found.iterations,
-            limit=bool(found.pressure.any()),
-        )
+        read = read_climb(found)
+        return replace(read, multipliers=self.multipliers(read.natural))
 
     def shown(self, ratios: LogRatios, log_weights: np.ndarray, multipliers: np.ndarray) -> Shown:
         """What a density that misses the levels proves all the same, where a kind knows how to go on from it."""
@@ -254,9 +244,11 @@ class ReverseKL(Problem):
     Source: problem RU of arXiv:2605.30825; the tilt and its dual, docs/theory.
     """
 
+    patience: ClassVar[Patience] = Patience(steps=16)  # beyond, `duality.convex_form` is faster
     not_attained = (
-        "not attained by a tilt: the value is right, but tilts end at the critical levels, on the nodes of least log"
-        " ratio; if it is flat there, densities on that set reach the levels, and if only the nodes end, take more"
+        "not attained by a tilt: the value is right, but the multipliers add up to 1, where tilts end, on the nodes of"
+        " least sum lam_i rho_i; densities that are as uneven as it takes on these nodes (or near them) reach the"
+        " levels at this cost, and the target shown is the most even one; if only the nodes end there, take more"
     )
 
     def __post_init__(self) -> None:
@@ -301,15 +293,19 @@ class ReverseKL(Problem):
 
     def answer(self, ratios: LogRatios, dual: Dual, found: Climb, tolerance: float) -> Answer:
         if found.stationary(self.units(ratios), tolerance):
-            return self._read(found)
-        return solve_by_cost(ratios, self.levels, found)
+            return super().answer(ratios, dual, found, tolerance)
+        read = super().answer(ratios, dual, found, tolerance)
+        by_cost = solve_by_cost(ratios, self.levels, found)
+        # Where ratios are small beside the levels a tilt is known to fewer digits than SURE, and still the answer.
+        close = by_cost.value <= read.value + SURE * (1.0 + abs(read.value))
+        return read if close and found.stationary(self.units(ratios), max(MET, tolerance)) else by_cost
 
     def shown(self, ratios: LogRatios, log_weights: np.ndarray, multipliers: np.ndarray) -> Shown:
         # Where p lives, mass may be concentrated without changing E_p[rho], until KL(p‖q) is the larger of the two
         # costs below: at that cost every KL(p‖q_i) = KL(p‖q) - E_p[rho_i] is at least b_i.
         costs = self.levels + expectation(np.exp(log_weights), ratios.values)
         bound = max(self.cost(ratios, log_weights), float(costs.max()))
-        return Shown(bound, np.where(multipliers > 0, np.abs(bound - costs), 0.0))
+        return Shown(bound, np.where(multipliers > 0, multipliers, 0.0) * np.where(multipliers > 0, bound - costs, 0.0))
 
 
 class ForwardKL(Problem):
@@ -325,6 +321,8 @@ class ForwardKL(Problem):
 
     Source: problem FU of arXiv:2605.30825; the closed dual domain and what lies beyond it, docs/theory.
     """
+
+    patience: ClassVar[Patience] = Patience(pressed=15)  # beyond, `duality.faces` is faster
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -361,14 +359,13 @@ class ForwardKL(Problem):
 
     def answer(self, ratios: LogRatios, dual: Dual, found: Climb, tolerance: float) -> Answer:
         units = self.units(ratios)
-        if not found.stationary(units, tolerance):
-            found = leave_false_faces(ratios, self.levels, dual, units, found)
-        return self._read(found)
+        if found.stationary(units, tolerance) or not isinstance(dual, MixtureDual):
+            return super().answer(ratios, dual, found, tolerance)
+        return settle(ratios, self.levels, dual, units, found)
 
     def shown(self, ratios: LogRatios, log_weights: np.ndarray, multipliers: np.ndarray) -> Shown:
         proved = beyond(ratios, self.levels, log_weights)
-        wrong = np.where(multipliers > 0, np.abs(proved.left), np.maximum(proved.left, 0.0))
-        return Shown(proved.bound, wrong)
+        return Shown(proved.bound, proved.wrong(multipliers))
 
 
 @dataclass(frozen=True, eq=False)
