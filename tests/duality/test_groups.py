@@ -120,6 +120,23 @@ def test_one_normaliser_for_all_prompts_is_another_problem() -> None:
     assert np.exp(pooled.log_weights)[:50].sum() < 0.5 - 0.05
 
 
+def test_a_constraint_on_some_prompts_leaves_the_others_alone() -> None:
+    rng = np.random.default_rng(15)
+    ratios = grouped_space(rng, count=4, detectors=1, m=1)
+    own, groups = np.array([0.0, 0.3, 0.7, 0.0]), ratios.groups  # shares a(c) of the constraint's own
+    seen = ratios.detectors[:, 0] * (own / ratios.group_weights)[groups]
+    weighed = du.LogRatios(None, ratios.log_weights, None, None, groups, ratios.group_weights, seen)
+
+    def level(log_p: np.ndarray) -> float:
+        means = np.bincount(groups, weights=np.exp(log_p) * ratios.detectors[:, 0]) / ratios.group_weights
+        return float(own @ means)
+
+    found = du.solve(du.Likelihood(0.8 * level(ratios.log_weights), kind="detector"), weighed)
+    assert level(found.log_weights) == pytest.approx(0.8 * level(ratios.log_weights), rel=1e-9)
+    elsewhere = np.isin(groups, [0, 3])
+    np.testing.assert_allclose(found.log_weights[elsewhere], ratios.log_weights[elsewhere], atol=1e-12)
+
+
 @pytest.mark.parametrize("kind", ["reverse", "forward", "likelihood"])
 def test_dual_function_is_its_formula_and_has_its_derivatives(kind: str) -> None:
     ratios = grouped_space(np.random.default_rng(6), count=3, m=2)
