@@ -209,7 +209,7 @@ def laws(rng: np.random.Generator, count: int, size: int = 30) -> tuple[np.ndarr
     return q, rho - np.log((q * np.exp(rho)).sum(axis=1, keepdims=True))
 
 
-PROBLEMS = [du.ReverseKL(1.0), du.Likelihood(0.1), du.ForwardKL(0.28)]
+PROBLEMS = [du.ReverseKL(1.0), du.Likelihood(0.1), du.ForwardKL(0.1)]
 
 
 @pytest.mark.filterwarnings("ignore::duality.MassWarning", "ignore::duality.FewDrawsWarning")
@@ -218,6 +218,8 @@ PROBLEMS = [du.ReverseKL(1.0), du.Likelihood(0.1), du.ForwardKL(0.28)]
 def test_standard_errors_within_groups_are_the_scatter_of_repetitions(problem: du.Problem) -> None:
     rng = np.random.default_rng(9)
     q, rho = laws(rng, 4)
+    if isinstance(problem, du.ForwardKL):  # milder ratios: a level of few draws beyond the critical one has no tilt
+        rho = 0.5 * rho - np.log((q * np.exp(0.5 * rho)).sum(axis=1, keepdims=True))
     shares, each = np.array([0.1, 0.2, 0.3, 0.4]), 300
     groups = np.repeat(np.arange(4), each)
     found, levels = [], []
@@ -227,7 +229,7 @@ def test_standard_errors_within_groups_are_the_scatter_of_repetitions(problem: d
         s = du.solve(problem, ratios)
         if s.status is du.Status.OPTIMAL:
             # The level that this tilt has under the laws themselves: what levels_stderr speaks of.
-            w = np.maximum(np.exp(s.log_weight(rho.reshape(-1, 1))).reshape(rho.shape), 1e-9) * q
+            w = np.exp(s.log_weight(rho.reshape(-1, 1))).reshape(rho.shape) * q
             whole = du.LogRatios(rho.ravel(), np.log(q).ravel(), None, 0.2, np.repeat(np.arange(4), 30), shares)
             p = shares[:, None] * w / w.sum(axis=1, keepdims=True)
             levels.append(problem.bind(whole).levels_of(whole, np.log(p).ravel())[0])
