@@ -18,7 +18,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from duality.dual_protocol import Dual, Evaluation
+from duality.dual_protocol import Dual, Evaluation, rounding
 from duality.ratios import EPS
 
 SLICE = 1 << 16  # rows per slice: temporaries of 2 MiB at m = 4, inside the cache
@@ -116,8 +116,8 @@ class ExponentialDual:
     def from_natural(self, natural: np.ndarray) -> np.ndarray:
         return natural * self._scale - self._base
 
-    def _tilted(self, x: np.ndarray) -> tuple[np.ndarray, float]:
-        """Node masses p of the tilt `(n,)` and KL(p‖q).
+    def _tilted(self, x: np.ndarray) -> tuple[np.ndarray, float, float]:
+        """Node masses p of the tilt `(n,)`, KL(p‖q), and the size of the terms that it is summed from.
 
         The divergence is summed over p, not taken from x·E_p[T] + log Z, which cancels where x is large.
         """
@@ -125,7 +125,8 @@ class ExponentialDual:
         p = np.exp(self._log_q + tilt - self._log_q[mode])
         total = float(p.sum())
         p /= total
-        return p, float(p @ tilt) - (float(np.log(total)) + float(self._log_q[mode]))
+        divergence = float(p @ tilt) - (float(np.log(total)) + float(self._log_q[mode]))
+        return p, divergence, float(p @ np.abs(tilt)) + 1.0  # the masses add up to one, and the logarithm is of that
 
     def _centred_tilt(self, x: np.ndarray) -> tuple[np.ndarray, int]:
         """log w at the nodes `(n,)` relative to the heaviest node of the target, and which that is.
@@ -143,7 +144,7 @@ class ExponentialDual:
         return 1.0 / (1.0 + float(self.to_natural(x).sum())) if self._shared else 1.0
 
     def evaluate(self, x: np.ndarray) -> Evaluation:
-        p, divergence = self._tilted(x)
+        p, divergence, terms = self._tilted(x)
         mean = p @ self._table
         if len(self._slices) == 1:
             deviation = self._table - mean
@@ -168,7 +169,10 @@ class ExponentialDual:
         if self._any_free:
             gradient = np.where(self._free, -1.0, gradient)
             misses = np.where(self._free, -np.inf, misses)
-        return Evaluation(divergence + excess, gradient, curvature / share, misses, excess)
+        value = divergence + excess
+        # |T| ≤ 1 in these coordinates, so the terms of lam·E_p[T] add up to no more than this.
+        noise = rounding(value, terms + share * float((self._base + x).sum()), p.size)
+        return Evaluation(value, gradient, curvature / share, misses, excess, noise)
 
     def hessian(self, x: np.ndarray) -> np.ndarray:
         share = self._share(x)
@@ -186,7 +190,7 @@ class ExponentialDual:
         return _spread(exponent, self._kept, self._n)
 
     def influence(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        p, _ = self._tilted(x)
+        p = self._tilted(x)[0]
         weight = p * self._log_q.size  # w/Z, of mean 1 over draws
         mean = p @ self._table
         share = self._share(x)
@@ -246,6 +250,7 @@ class MixtureDual:
         self._total = self._mass.sum(axis=0)
         finite = np.where(self._mass > 0, values, 0.0) if not np.isfinite(values).all() else values
         self._self = np.einsum("nm,nm->m", self._mass, finite)
+        self._self_terms = np.einsum("nm,nm->m", self._mass, np.abs(finite))
         self._levels = levels
         self._heavy = self._mass.max(axis=1) > EPS
         self._heavy_relative = self._relative[self._heavy]
@@ -310,23 +315,27 @@ class MixtureDual:
         u = self._slack - fall
         if u.min() <= 0.0:
             nothing = np.zeros(self.m)
-            return Evaluation(-np.inf, nothing, np.zeros((self.m, self.m)), nothing, 0.0)
+            return Evaluation(-np.inf, nothing, np.zeros((self.m, self.m)), nothing, 0.0, 0.0)
         log_u = self._log(u, fall)
         z = float(self._q @ u)
         log_z = float(np.log(z))
         reached = self._self - log_u @ self._mass + self._total * log_z
         misses = self._levels - reached
-        value = float(-(self._q * u) @ log_u + z * log_z + self.to_natural(x) @ (self._levels - self._self))
+        mass = self._q * u
+        cost, lam = -float(mass @ log_u), self.to_natural(x)
+        value = cost + z * log_z + float(lam @ (self._levels - self._self))
+        # u ≤ 1, so the terms of the cost have one sign; those of E_q[e^rho rho] may cancel, by the size of rho.
+        terms = cost + abs(z * log_z) + float(lam @ (np.abs(self._levels) + self._self_terms))
         # sum_j q_j r_j r_jᵀ/u_j - (E_q[r] E_q[r]ᵀ)/Z is Z times the covariance of r/u under the target: centred, it
         # neither cancels nor turns indefinite where q_i and q are nearly the same.
-        mass = self._q * u
         mean = (self._q @ self._relative) / z
         curvature = np.zeros((self.m, self.m))
         for part in self._slices:
             deviation = self._relative[part] / u[part, None] - mean
             curvature += deviation.T @ (deviation * mass[part, None])
         gradient = self._shrink * misses
-        return Evaluation(value, gradient, curvature, misses, float((self._base + x) @ gradient))
+        noise = rounding(value, terms, mass.size)
+        return Evaluation(value, gradient, curvature, misses, float((self._base + x) @ gradient), noise)
 
     def hessian(self, x: np.ndarray) -> np.ndarray:
         return -self.evaluate(x).curvature / np.outer(self._shrink, self._shrink)

@@ -148,7 +148,6 @@ def _search(
     slope = float(at.gradient @ step)
     if not slope > 0:
         return None
-    noise = 16 * EPS * (1.0 + abs(at.value))
     longest = None
     best: tuple[np.ndarray, Evaluation] | None = None
     t = dual.stride(x, step)
@@ -162,7 +161,7 @@ def _search(
         point = _along(dual.lower, x, step, t)
         there = dual.evaluate(point)
         reached = float(there.gradient @ step)
-        if not (there.value >= at.value - noise and reached >= -0.9 * slope):
+        if not (there.value >= at.value - at.noise - there.noise and reached >= -0.9 * slope):
             if best is not None:
                 break
             # Halve twice, then fall faster: an overlong step is overlong by orders of magnitude.
