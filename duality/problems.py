@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from array_api_compat import array_namespace
@@ -37,11 +37,6 @@ from duality.dual_protocol import Dual
 from duality.feasibility import least_levels
 from duality.likelihoods import KINDS, Kind
 from duality.ratios import LogRatios, check_priors
-
-try:
-    from typing import Self
-except ImportError:  # Python 3.10
-    from typing_extensions import Self
 
 
 @dataclass(frozen=True, eq=False)

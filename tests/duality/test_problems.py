@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 
 import duality as du
 
@@ -35,7 +34,7 @@ def test_log_weight_is_its_formula():
 
 
 @pytest.mark.parametrize(("problem", "lam"), CASES, ids=IDS)
-def test_torch_agrees_with_numpy_on_any_shape(problem, lam):
+def test_torch_agrees_with_numpy_on_any_shape(torch, problem, lam):
     rho = values(np.random.default_rng(1)).reshape(4, 50, 2)
     for method in (problem.log_weight, problem.guidance):
         ours, theirs = method(rho, lam), method(torch.tensor(rho), torch.tensor(lam))
@@ -46,7 +45,7 @@ def test_torch_agrees_with_numpy_on_any_shape(problem, lam):
 
 
 @pytest.mark.parametrize(("problem", "lam"), CASES, ids=IDS)
-def test_guidance_is_minus_the_derivative_of_the_noised_log_weight(problem, lam):
+def test_guidance_is_minus_the_derivative_of_the_noised_log_weight(torch, problem, lam):
     rho = torch.tensor(values(np.random.default_rng(2)), requires_grad=True)
     natural = problem.natural(torch.tensor(lam))
     (slope,) = torch.autograd.grad(problem.noised_tilt(rho, natural).sum(), rho)

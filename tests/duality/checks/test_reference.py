@@ -1,5 +1,6 @@
 """The solver against CVXPY, and the solver's absence of CVXPY."""
 
+import importlib.util
 import subprocess
 import sys
 
@@ -8,6 +9,8 @@ import pytest
 from instances import finite_space, own_levels, worked_mixture
 
 import duality as du
+
+with_cvxpy = pytest.mark.skipif(importlib.util.find_spec("cvxpy") is None, reason="CVXPY is not installed: [reference]")
 
 FACTORS = {
     "reverse": lambda own, rng: du.ReverseKL(own * rng.uniform(0.8, 1.8, size=own.size)),
@@ -25,6 +28,7 @@ BASE = {
 }
 
 
+@with_cvxpy
 @pytest.mark.parametrize("m", [1, 3])
 @pytest.mark.parametrize("kind", FACTORS)
 def test_value_and_multipliers(kind, m):
@@ -41,12 +45,14 @@ def test_value_and_multipliers(kind, m):
         np.testing.assert_allclose(np.exp(ours.log_weights), np.exp(theirs.log_weights), atol=1e-6)
 
 
+@with_cvxpy
 def test_worked_mixture_in_both():
     ratios = worked_mixture(31)
     for problem in (du.ReverseKL(30.0), du.ForwardKL(4.0), du.Likelihood(0.01)):
         np.testing.assert_allclose(du.solve(problem, ratios).dual, du.reference.solve(problem, ratios).value, rtol=1e-6)
 
 
+@with_cvxpy
 def test_value_beyond_the_critical_level():
     # Not attained in the continuum; on nodes the dual value is the same to the mass of the extreme node.
     ratios = worked_mixture(31)
