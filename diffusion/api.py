@@ -10,26 +10,28 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 import duality as du
-
-from .asked import Asked
-from .concepts import Concept, Examples, Prompts
-from .digits import PIPELINE_FOLDER
-from .digits.witness import prompts_for
-from .draws import encode
-from .evaluation import Evaluation
-from .known import Bar, Budget, progress_bar
-from .measure import Witness
-from .methods import IMAGE_METHODS, METHODS, GuidanceDistillation, ImageMethod, Method, PrimalDual, Tilted
-from .methods.image_fit import ImageFit
-from .models import DIGITS, Denoiser, denoiser_of, load_pipeline
-from .output import OutputFolder
-from .parallel import is_main
-from .pictures import read_pictures
-from .proposals import propose
-from .run import Unlearned, check, save
-from .run import unlearn as run
-from .trackers import Tracked
-from .training import Fit
+from diffusion.digits import PIPELINE_FOLDER
+from diffusion.digits.witness import prompts_for
+from diffusion.evaluation.measure import Evaluation
+from diffusion.evaluation.samples import Witness
+from diffusion.methods import IMAGE_METHODS, METHODS, GuidanceDistillation, ImageMethod, Method, PrimalDual, Tilted
+from diffusion.methods.images.base import ImageFit
+from diffusion.pipelines import DIGITS, Denoiser, denoiser_of, load_pipeline
+from diffusion.pipelines.images import read_pictures
+from diffusion.pipelines.latents import encode
+from diffusion.ratios.ratio_estimate import Budget
+from diffusion.reports.results import Unlearned
+from diffusion.reports.save import save
+from diffusion.runtime.distributed import is_main
+from diffusion.runtime.files import OutputFolder
+from diffusion.runtime.progress import Bar, progress_bar
+from diffusion.runtime.trackers import Tracked
+from diffusion.tasks.concepts import Concept, Examples, Prompts
+from diffusion.tasks.contrast_prompts import propose
+from diffusion.tasks.levels import Asked
+from diffusion.training.trainer import Fit
+from diffusion.workflows.concepts import unlearn as run
+from diffusion.workflows.validation import check
 
 Wordings = str | Sequence[str]
 Kind = TypeVar("Kind")

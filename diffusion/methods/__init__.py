@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .base import ImageMethod, Method, Outcome
-from .baselines import SISS, EraseDiff, NegGrad, OnConcepts, OnImages
-from .correction import Correction, corrected_guidance
-from .esd import CROSS_ATTENTION, ESD
-from .forget_data import ForgetImages
-from .guidance_distillation import GuidanceDistillation
-from .images import Images, as_unseen
-from .primal_dual import PrimalDual
-from .tilted import Tilted
-from .tilted_images import TiltedImages
-from .weights import FixedWeights
+from diffusion.methods.base import ImageMethod, Method, Outcome
+from diffusion.methods.baselines import SISS, EraseDiff, NegGrad, OnConcepts, OnImages
+from diffusion.methods.correction import Correction, corrected_guidance
+from diffusion.methods.esd import CROSS_ATTENTION, ESD
+from diffusion.methods.fixed_weights import FixedWeights
+from diffusion.methods.guidance_distillation import GuidanceDistillation
+from diffusion.methods.images.primal_dual import ForgetImages
+from diffusion.methods.images.tilted import TiltedImages
+from diffusion.methods.images.unseen import as_unseen
+from diffusion.methods.primal_dual import PrimalDual
+from diffusion.methods.tilted import Tilted
+from diffusion.tasks.image_set import Images
 
 #: For concepts: name to what makes the method, without arguments.
 METHODS: dict[str, Callable[[], Method]] = {

@@ -17,12 +17,11 @@ from typing import Any, Protocol
 import numpy as np
 
 import duality as du
-
-from ..batches import Batches
-from ..known import Survey
-from ..models import Denoiser
-from ..training import Fit, Progress
-from .images import Images
+from diffusion.pipelines import Denoiser
+from diffusion.ratios.ratio_estimate import Survey
+from diffusion.tasks.image_set import Images
+from diffusion.training.batches import Batches
+from diffusion.training.trainer import Fit, Progress
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,8 @@ class Outcome:
 
 
 class Method(Protocol):
-    """Fits a concept's solution into adapters named ``diffusion.distill.ADAPTER``, left active on the network."""
+    """Fits a concept's solution into adapters named ``diffusion.methods.tilted_loss.ADAPTER``, left active on the
+    network."""
 
     def fit(
         self,

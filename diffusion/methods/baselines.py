@@ -27,17 +27,17 @@ import torch
 from torch import Tensor, nn
 
 import duality as du
-
-from ..batches import spread_levels
-from ..fitting import fit_adapters
-from ..known import Survey
-from ..models import Denoiser
-from ..parallel import WHOLE, Part
-from ..training import Fit, Objective, Progress
-from .base import Outcome
-from .images import Images, gained
-from .mixture import Mixed, mixed
-from .sets import Noised, SetBatches, Sets
+from diffusion.methods.base import Outcome
+from diffusion.methods.forget_retain_sets import Noised, SetBatches, Sets
+from diffusion.methods.images.importance_mixture import Mixed, mixed
+from diffusion.methods.images.unseen import gained
+from diffusion.pipelines import Denoiser
+from diffusion.ratios.ratio_estimate import Survey
+from diffusion.runtime.distributed import WHOLE, Part
+from diffusion.tasks.image_set import Images
+from diffusion.training.batches import spread_levels
+from diffusion.training.lora import fit_adapters
+from diffusion.training.trainer import Fit, Objective, Progress
 
 
 class Rule(Protocol):

@@ -17,17 +17,17 @@ import torch
 from torch import Tensor
 
 import duality as du
-
-from ..guidance import LIMIT, Guided, Strength
-from ..known import Bar, Survey, progress_bar
-from ..models import Denoiser
-from ..parallel import same
-from ..training import Fit
-from .asking import Asking
-from .base import Outcome
-from .dual import met
-from .levels import Meter
-from .rounds import Rounds
+from diffusion.guidance.guided import LIMIT, Guided, Strength
+from diffusion.methods.base import Outcome
+from diffusion.methods.dual_loop import Rounds
+from diffusion.methods.dual_steps import met
+from diffusion.methods.level_estimates import Meter
+from diffusion.methods.level_shift import Asking
+from diffusion.pipelines import Denoiser
+from diffusion.ratios.ratio_estimate import Survey
+from diffusion.runtime.distributed import same
+from diffusion.runtime.progress import Bar, progress_bar
+from diffusion.training.trainer import Fit
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Correction:
 
 
 def trained_in(rounds: Rounds | None) -> dict[str, Any]:
-    """How a trainer is run in rounds and what it saves of them, for :func:`diffusion.fitting.fit_adapters`."""
+    """How a trainer is run in rounds and what it saves of them, for :func:`diffusion.training.lora.fit_adapters`."""
     return {} if rounds is None else {"state": rounds, "train": rounds.train}
 
 
@@ -126,7 +126,7 @@ class Moving:
         return self.problem.noised_tilt(rho, torch.tensor(self.natural, dtype=rho.dtype, device=rho.device))
 
     def strength(self, rho: Tensor) -> Tensor:
-        """Strengths of guidance (n, m), a :data:`diffusion.guidance.Strength`."""
+        """Strengths of guidance (n, m), a :data:`diffusion.guidance.guided.Strength`."""
         return self.problem.strengths(rho, torch.tensor(self.natural, dtype=rho.dtype, device=rho.device))
 
 

@@ -19,15 +19,13 @@ import torch
 from torch import Tensor
 
 import duality as du
-
-from ..batches import spread_levels
-from ..fitting import fit_adapters
-from ..known import Survey
-from ..lora import teacher
-from ..models import Denoiser, add_noise, repeat, rows
-from ..parallel import WHOLE, Part
-from ..training import Fit, Objective, Progress
-from .base import Outcome
+from diffusion.methods.base import Outcome
+from diffusion.pipelines import Denoiser, add_noise, repeat, rows
+from diffusion.ratios.ratio_estimate import Survey
+from diffusion.runtime.distributed import WHOLE, Part
+from diffusion.training.batches import spread_levels
+from diffusion.training.lora import fit_adapters, teacher
+from diffusion.training.trainer import Fit, Objective, Progress
 
 CROSS_ATTENTION = ("attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0")
 

@@ -4,8 +4,8 @@ r"""Guidance distillation: the student regresses onto the teacher's guided outpu
 
 x_t = signal x_0 + noise eps; T the frozen network's raw output (n, ...) under the anchor, T(·|u_i) under concept i, k =
 ``solution.guidance(rho_t)`` (n, m) with rho_t (n, m) from the contrast head at the state, c the anchor or any wording
-that asks for a concept. The same network function :class:`diffusion.guidance.Guided` that samples without training is
-the teacher here, so both share every line of the formula. Retained prompts are held to the plain teacher.
+that asks for a concept. The same network function :class:`diffusion.guidance.guided.Guided` that samples without
+training is the teacher here, so both share every line of the formula. Retained prompts are held to the plain teacher.
 
 The optimum is the guided output itself: exact for ForwardKL always, for Likelihood where Pr(i|x_0) is 0 or 1, for
 ReverseKL for equal-covariance Gaussians. Source: theory, "Fitting a network", (b); distilling guidance as such: Meng et
@@ -21,17 +21,15 @@ import torch
 from torch import Tensor
 
 import duality as du
-
-from ..fitting import fit_adapters
-from ..guidance import LIMIT, Guided
-from ..known import Survey
-from ..lora import teacher
-from ..models import Denoiser, rows
-from ..parallel import WHOLE, Part
-from ..training import Fit, Objective, Progress
-from .base import Outcome, batches_of
-from .correction import Correction, Moving, trained_in
-from .rounds import Rounds
+from diffusion.guidance.guided import LIMIT, Guided
+from diffusion.methods.base import Outcome, batches_of
+from diffusion.methods.correction import Correction, Moving, trained_in
+from diffusion.methods.dual_loop import Rounds
+from diffusion.pipelines import Denoiser, rows
+from diffusion.ratios.ratio_estimate import Survey
+from diffusion.runtime.distributed import WHOLE, Part
+from diffusion.training.lora import fit_adapters, teacher
+from diffusion.training.trainer import Fit, Objective, Progress
 
 
 @dataclass(frozen=True)

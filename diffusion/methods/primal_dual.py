@@ -28,22 +28,21 @@ import torch
 from torch import Tensor
 
 import duality as du
+from diffusion.guidance.guided import LIMIT
+from diffusion.methods.base import Outcome, batches_of
+from diffusion.methods.dual_loop import Rounds, ends_of
+from diffusion.methods.dual_steps import Scaled, newton_scale
+from diffusion.methods.lagrangians import Seen, lagrangian_of
+from diffusion.methods.level_estimates import Meter
+from diffusion.methods.tilted_loss import BETA, NOISE_POWER, blended
+from diffusion.pipelines import Denoiser, repeat, rows
+from diffusion.ratios.classifier import Bottleneck, log_snr, pooled
+from diffusion.ratios.ratio_estimate import Survey
+from diffusion.runtime.distributed import WHOLE, Part
+from diffusion.training.batches import Batch, with_kept
+from diffusion.training.lora import add_student, teacher
+from diffusion.training.trainer import Fit, Progress, Trainer
 from duality import primal_dual as pd
-
-from ..batches import Batch, with_kept
-from ..distill import BETA, NOISE_POWER, blended
-from ..guidance import LIMIT
-from ..head import Bottleneck, log_snr, pooled
-from ..known import Survey
-from ..lora import add_student, teacher
-from ..models import Denoiser, repeat, rows
-from ..parallel import WHOLE, Part
-from ..training import Fit, Progress, Trainer
-from .base import Outcome, batches_of
-from .dual import Scaled, newton_scale
-from .lagrangians import Seen, lagrangian_of
-from .levels import Meter
-from .rounds import Rounds, ends_of
 
 
 @dataclass(frozen=True)
@@ -169,7 +168,7 @@ class Alternation:
         return with_kept(loss, f, said, n)
 
     def _correction(self, seen: Seen) -> Tensor:
-        """G (n, ...) at the present multipliers; strengths at most :data:`diffusion.guidance.LIMIT`."""
+        """G (n, ...) at the present multipliers; strengths at most :data:`diffusion.guidance.guided.LIMIT`."""
         lam = torch.tensor(self.rounds.multipliers, dtype=torch.float64)
         k = self.problem.guidance(seen.rho_t().double().cpu(), lam).clamp(0, LIMIT).to(seen.said)
         shape = (-1, *(1,) * (seen.said.ndim - 1))

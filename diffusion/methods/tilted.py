@@ -1,4 +1,4 @@
-"""Tilted denoising (:mod:`diffusion.distill`) as a method."""
+"""Tilted denoising (:mod:`diffusion.methods.tilted_loss`) as a method."""
 
 from __future__ import annotations
 
@@ -8,22 +8,21 @@ from pathlib import Path
 from torch import Tensor
 
 import duality as du
-
-from ..distill import BETA, Material, fit_lora
-from ..known import Survey
-from ..models import Denoiser
-from ..training import Fit, Progress
-from .base import Outcome
-from .correction import Correction, Moving, trained_in
+from diffusion.methods.base import Outcome
+from diffusion.methods.correction import Correction, Moving, trained_in
+from diffusion.methods.tilted_loss import BETA, Material, fit_lora
+from diffusion.pipelines import Denoiser
+from diffusion.ratios.ratio_estimate import Survey
+from diffusion.training.trainer import Fit, Progress
 
 
 @dataclass(frozen=True)
 class Tilted:
     """``min E_q[ w(rho(x_0)) |y - f|^2 ]``: the optimum is the exact score of the noised target, for all problems.
 
-    See :mod:`diffusion.distill` for the control variates; theory: "Fitting a network", (a). ``beta``: the share of the
-    correction that is taken from the solution's guidance instead of the draws. ``correction``: of the multipliers, on
-    levels that are measured during the fit; None goes by the solved ones.
+    See :mod:`diffusion.methods.tilted_loss` for the control variates; theory: "Fitting a network", (a). ``beta``: the
+    share of the correction that is taken from the solution's guidance instead of the draws. ``correction``: of the
+    multipliers, on levels that are measured during the fit; None goes by the solved ones.
     """
 
     beta: float = BETA

@@ -7,16 +7,15 @@ import pytest
 import torch
 
 import duality as du
-from diffusion.concepts import Concept, Prompts
 from diffusion.digits import wordings
-from diffusion.head import ContrastHead
-from diffusion.known import Budget, Survey
-from diffusion.lora import ADAPTER
 from diffusion.methods import METHODS, Correction
-from diffusion.models import denoiser_of
-from diffusion.training import Fit
-
-from .. import families
+from diffusion.pipelines import denoiser_of
+from diffusion.ratios.classifier import ContrastHead
+from diffusion.ratios.ratio_estimate import Budget, Survey
+from diffusion.tasks.concepts import Concept, Prompts
+from diffusion.training.lora import ADAPTER
+from diffusion.training.trainer import Fit
+from tests.diffusion import families
 
 SMALL = Fit(steps=4, batch=6, rank=2, rate=1e-2, seed=3)
 LEVELS = {

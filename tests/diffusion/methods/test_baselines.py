@@ -5,16 +5,24 @@ import pytest
 import torch
 
 import duality as du
-from diffusion.lora import add_lora, teacher
 from diffusion.methods import CROSS_ATTENTION, ESD, IMAGE_METHODS, METHODS, FixedWeights
 from diffusion.methods.baselines import SISS, EraseDiff, NegGrad, OnImages, siss_loss
-from diffusion.methods.mixture import Mixed
-from diffusion.methods.sets import SetBatches, Sets
-from diffusion.models import repeat
-from diffusion.training import Fit
-
-from .conftest import SMALL, Stop, adapters, make_denoiser, make_survey, numeric_gradient, same, stop_after
-from .test_forget_data import make_images
+from diffusion.methods.forget_retain_sets import SetBatches, Sets
+from diffusion.methods.images.importance_mixture import Mixed
+from diffusion.pipelines import repeat
+from diffusion.training.lora import add_lora, teacher
+from diffusion.training.trainer import Fit
+from tests.diffusion.methods.conftest import (
+    SMALL,
+    Stop,
+    adapters,
+    make_denoiser,
+    make_survey,
+    numeric_gradient,
+    same,
+    stop_after,
+)
+from tests.diffusion.methods.images.test_primal_dual import make_images
 
 BASELINES = {
     **{name: METHODS[name]() for name in ("esd", "esd-x", "neggrad", "siss", "erasediff")},

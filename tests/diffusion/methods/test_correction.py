@@ -9,10 +9,9 @@ import torch
 import duality as du
 from diffusion.methods import Correction, GuidanceDistillation, Tilted, corrected_guidance
 from diffusion.methods.correction import Moving
-from diffusion.methods.levels import Meter
-from diffusion.training import Fit
-
-from .conftest import BRIEF, SMALL, adapters, same
+from diffusion.methods.level_estimates import Meter
+from diffusion.training.trainer import Fit
+from tests.diffusion.methods.conftest import BRIEF, SMALL, adapters, same
 
 KINDS = ("forward", "likelihood", "reverse")
 
@@ -36,7 +35,7 @@ def test_multipliers_move_between_the_steps_of_a_fit(method, kind, denoiser, kno
 
 @pytest.mark.parametrize("reached", [False, True])
 def test_rounds_go_on_after_the_last_step_until_levels_are_met(reached, denoiser, known, solutions, monkeypatch):
-    from diffusion.methods.levels import Measured
+    from diffusion.methods.level_estimates import Measured
 
     problem = solutions["likelihood"].problem.bind(known.ratios)
     level = problem.levels * (1.0 if reached else 1.5)
@@ -62,7 +61,7 @@ def test_moving_starts_as_the_solution(kind, known, solutions):
 @pytest.mark.parametrize("kind", KINDS)
 def test_guidance_is_corrected_until_its_levels_are_met(kind, denoiser, known, solutions, monkeypatch):
     """A network whose levels answer to what is asked, 1.6 times as far from q's as they should be."""
-    from diffusion.methods.levels import Measured
+    from diffusion.methods.level_estimates import Measured
 
     solution = solutions[kind]
     problem = solution.problem.bind(known.ratios)
@@ -132,8 +131,8 @@ def test_moments_of_a_very_short_fit_are_not_taken_twice(denoiser, known, soluti
 
 def test_the_mean_starts_again_after_a_round(denoiser, known, solutions):
     """Weights before the first correction have no part in what is delivered beyond the first tenth."""
-    from diffusion.fitting import fit_adapters
-    from diffusion.training import Trainer
+    from diffusion.training.lora import fit_adapters
+    from diffusion.training.trainer import Trainer
 
     seen = []
 

@@ -5,13 +5,12 @@ import pytest
 import torch
 
 import duality as du
-from diffusion.lora import add_student
 from diffusion.methods import METHODS, GuidanceDistillation, PrimalDual
 from diffusion.methods.primal_dual import Alternation
-from diffusion.training import Fit
+from diffusion.training.lora import add_student
+from diffusion.training.trainer import Fit
 from duality.primal_dual import NuPI
-
-from .conftest import SMALL, Stop, adapters, made, make_denoiser, make_survey, same, stop_after
+from tests.diffusion.methods.conftest import SMALL, Stop, adapters, made, make_denoiser, make_survey, same, stop_after
 
 ALTERNATE = PrimalDual(inner=1, warmup=0, gain=0.2, draws=4, noise_levels=1)
 SHORT = {name: made(name) for name in METHODS if name != "primal-dual"}
@@ -105,7 +104,7 @@ def test_levels_of_an_untrained_student_are_those_of_q(denoiser, known, solution
     np.testing.assert_allclose(run.meter.measure(0).levels, q, atol=1e-5)
     run = Alternation(ALTERNATE, denoiser, known, solutions["reverse"], SMALL)
     found = run.meter.measure(0)
-    from diffusion.ratios import head_ratios
+    from diffusion.ratios.classifier_ratios import head_ratios
 
     rho = head_ratios(denoiser, known.head, found.draws, seed=4 * 100_003 + 50_000)
     np.testing.assert_allclose(found.levels, -rho.double().mean(0), atol=1e-5)
@@ -130,7 +129,7 @@ def test_a_run_that_has_settled_ends_early(denoiser, known, solutions):
 
     class Told:
         def measure(self, round_):
-            from diffusion.methods.levels import Measured
+            from diffusion.methods.level_estimates import Measured
 
             return Measured(asked.copy(), np.full(2, 1e-3), known.anchor)
 
