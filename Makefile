@@ -36,7 +36,7 @@ test-all: $(READY)
 test-portable: $(READY)
 	$(BIN)/python tests/portable.py --jobs 2
 
-# A part of it, on the processor that is farthest from a new one: under 3 minutes on 2 cores.
+# A part of it, for the processors that `make test` does not run as: under 3 minutes on 2 cores.
 test-portable-quick: $(READY)
 	$(BIN)/python tests/portable.py --quick --jobs 2
 

@@ -80,7 +80,7 @@ def test_all_and_the_quick_half(here, capsys):
     assert ran == [(name, portable.FULL) for name in ("Prescott", "Haswell", "SkylakeX")]
     ran.clear()
     assert main(["--quick"]) == 0
-    assert ran == [("Prescott", portable.QUICK)]
+    assert ran == [(name, portable.QUICK) for name in ("Prescott", "Haswell")]  # SkylakeX is what `make test` runs as
     ran.clear()
     assert main(["--list"]) == 0
     assert ran == []
