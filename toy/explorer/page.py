@@ -16,6 +16,7 @@ from toy.explorer.controls import Controls, asked, pane, widget, wrong
 from toy.explorer.entries import entered
 from toy.explorer.figures import DualFigure, FrontierFigure, Plane
 from toy.explorer.sections import FIELDS, CompareSection, NoiseSection, SaveSection, section_figure
+from toy.explorer.sessions import release
 from toy.explorer.shapes import Window, dragged, draws, on_lattice, window
 from toy.explorer.state import EntryError, from_example, from_link, to_link
 from toy.explorer.words import certificate_html, number, status_html, trade_off_html
@@ -39,7 +40,9 @@ def page() -> Any:
     given = pn.state.session_args.get("view", [b""])[0].decode("ascii", "replace")
     visitor = Page(given)
     pn.state.onload(visitor.tell)
-    return visitor.template()
+    template = visitor.template()
+    pn.state.on_session_destroyed(lambda _: release(template))
+    return template
 
 
 class Page:
