@@ -8,15 +8,16 @@ from panel.links import Callback
 from tornado.web import RequestHandler
 
 
-def release(template: Any) -> None:
+def release(template: Any, location: Any, visitor: Any) -> None:
     """Let go of what a closed session has shown, so that its memory can be had again.
 
     Panel keeps the links between widgets (an editable slider has one from its box to its handle) in a table that holds
     each source weakly, but the link strongly; as the link refers to the slider, and the slider to its box, neither
-    would ever be freed, nor would the page that listens to them.
+    would ever be freed, nor would the page that listens to them. The address holds on to what it follows likewise.
     """
     for shown in template.select():
         Callback.registry.pop(shown, None)
+    location.unsync(visitor)
 
 
 def refuse_other_hosts(server: Any) -> None:
