@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from duality.dual_protocol import Evaluation
+from duality.dual_protocol import Evaluation, rounding
 from duality.exponential_dual import ExponentialDual
 from duality.groups import Partition
 from duality.jackknife import jackknife_log, over_groups
@@ -90,9 +90,9 @@ class FamilyDual(ExponentialDual):
         tilt -= self._groups.spread(tilt[modes])
         return tilt, modes
 
-    def _tilted(self, x: np.ndarray) -> tuple[np.ndarray, float]:
+    def _tilted(self, x: np.ndarray) -> tuple[np.ndarray, float, float]:
         p, divergence, _, _ = self._at(x)
-        return p, divergence
+        return p, divergence, divergence + 1.0 + float(np.abs(self._base + x).sum())
 
     def _at(self, x: np.ndarray) -> tuple[np.ndarray, float, np.ndarray, np.ndarray]:
         """Joint masses of the tilt `(k,)`, KL(p‖q), E_{p_c} T `(C, m)`, log Z_c `(C,)`."""
@@ -132,7 +132,11 @@ class FamilyDual(ExponentialDual):
         if self._any_free:
             gradient = np.where(self._free, -1.0, gradient)
             misses = np.where(self._free, -np.inf, misses)
-        return Evaluation(divergence + excess, gradient, curvature / share, misses, excess)
+        value = divergence + excess
+        # |T| ≤ 1 in these coordinates: the terms of lam·E_p[T] add up to no more, nor, within 1 nat, do those of KL.
+        reach = float(np.abs(self._base + x).sum())
+        noise = rounding(value, divergence + 1.0 + (1.0 + share) * reach, p.size)
+        return Evaluation(value, gradient, curvature / share, misses, excess, noise)
 
     def hessian(self, x: np.ndarray) -> np.ndarray:
         share = self._share(x)
