@@ -5,10 +5,15 @@ from __future__ import annotations
 import numpy as np
 from scipy.optimize import linprog
 
+from duality.group_programs import minimise
+from duality.groups import Partition
+
 WORKING_SET = 2000  # columns of the restricted program; the rest is priced in one matrix product per round
 
 
-def least_levels(table: np.ndarray, log_weights: np.ndarray, levels: np.ndarray) -> np.ndarray:
+def least_levels(
+    table: np.ndarray, log_weights: np.ndarray, levels: np.ndarray, partition: Partition | None = None
+) -> np.ndarray:
     """b + s (e - b)_+ for the smallest s ≥ 0 with E_p[l_i] ≤ b_i + s (e_i - b_i)_+ for all i and some density p.
 
     Here e_i = E_q[l_i]. s = 1 is reached by p = q, so s lies in [0, 1]; the direction (e - b)_+ measures every
@@ -20,10 +25,13 @@ def least_levels(table: np.ndarray, log_weights: np.ndarray, levels: np.ndarray)
         table: l `(n, m)`.
         log_weights: `(n,)` under q; only nodes of positive weight can carry p.
         levels: b `(m,)`.
+        partition: where p is to keep the shares of groups, these.
 
     Returns:
         The least levels `(m,)`.
     """
+    if partition is not None and partition.count > 1:
+        return _of_groups(table[partition.order], np.exp(log_weights[partition.order]), levels, partition)
     kept = np.isfinite(log_weights)
     likelihood, q = table[kept], np.exp(log_weights[kept])
     free = ~np.isfinite(likelihood).all(axis=0)  # -inf on positive mass: met by q, whatever is asked
@@ -64,3 +72,22 @@ def least_levels(table: np.ndarray, log_weights: np.ndarray, levels: np.ndarray)
             break
         working = np.concatenate([working, entering])
     return levels + min(share, 1.0) * gaps
+
+
+def least_each(table: np.ndarray, partition: Partition) -> np.ndarray:
+    """inf_p E_p[l_i] for each constraint alone `(m,)`, over densities with the shares of the groups."""
+    held = table[partition.order]
+    if partition.count == 1:
+        return np.asarray(held.min(axis=0))
+    return np.asarray(partition.shares @ np.minimum.reduceat(held, partition.starts, axis=0))
+
+
+def _of_groups(likelihood: np.ndarray, q: np.ndarray, levels: np.ndarray, partition: Partition) -> np.ndarray:
+    """The same for densities that keep the shares of groups, on the nodes of the partition."""
+    free = ~np.isfinite(likelihood).all(axis=0)
+    gaps = np.where(free, 0.0, np.maximum(q @ np.where(free, 0.0, likelihood) - levels, 0.0))
+    if not gaps.any():
+        return levels
+    found = minimise(likelihood[:, ~free], gaps[~free], levels[~free], partition)
+    share = 1.0 if found is None else found.value  # q itself reaches 1
+    return levels + min(max(share, 0.0), 1.0) * gaps

@@ -10,11 +10,11 @@ import numpy as np
 
 from duality._arrays import to_numpy
 from duality.dual_protocol import Dual
-from duality.newton import TARGET, climb
+from duality.newton import TARGET
 from duality.problems import Problem
 from duality.ratios import LogRatios
 from duality.solution import InfeasibleError, Solution
-from duality.solve import finish, inside, solve
+from duality.solve import finish, inside, optimise, solve
 
 
 def frontier(problem: Problem, ratios: LogRatios, levels: Any, tolerance: float = TARGET) -> list[Solution]:
@@ -56,8 +56,8 @@ def frontier(problem: Problem, ratios: LogRatios, levels: Any, tolerance: float 
         if bound.out_of_reach(ratios):
             raise InfeasibleError(bound.levels, bound.least_levels(ratios))
         dual = bound.dual(ratios)
-        found = climb(dual, _start(dual, last, before), bound.units(ratios), tolerance)
-        solutions.append(finish(bound, ratios, found))
+        found = optimise(bound, ratios, dual, _start(dual, last, before), tolerance)
+        solutions.append(finish(bound, ratios, found, tolerance))
         if solutions[-1].attained:
             before, last = last, solutions[-1]
     return solutions

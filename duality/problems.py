@@ -36,17 +36,36 @@ from duality._arrays import (
     vector,
     widened,
 )
+from duality.answers import Answer
+from duality.convex_form import solve_by_cost
 from duality.dual_functions import ExponentialDual, MixtureDual
 from duality.dual_protocol import Dual
-from duality.feasibility import least_levels
+from duality.faces import beyond, leave_false_faces
+from duality.family_dual import FamilyDual
+from duality.feasibility import least_each, least_levels
 from duality.likelihoods import KINDS, Kind
 from duality.masses import check_masses
+from duality.newton import Climb
 from duality.ratios import EPS, LogRatios, check_priors
+from duality.signed_dual import SignedDual
 
 try:
     from typing import Self
 except ImportError:  # Python 3.10
     from typing_extensions import Self
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a density proves although it misses the levels.
+
+    Attributes:
+        bound: an upper bound on the value, nats; inf where it proves none.
+        wrong: `(m,)`, by how much what it proves misses optimality in each constraint, in the level's unit.
+    """
+
+    bound: float
+    wrong: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +134,30 @@ class Problem(ABC):
     def jacobian(self, natural: np.ndarray) -> np.ndarray:
         """d multipliers / d natural, `(m, m)`."""
         return np.eye(natural.size)
+
+    def answer(self, ratios: LogRatios, dual: Dual, found: Climb, tolerance: float) -> Answer:
+        """The answer that a climb of `dual` leads to, and beyond it where the kind knows a way that the climb did not.
+
+        tolerance: the relative miss of the levels that will do.
+        """
+        return self._read(found)
+
+    def _read(self, found: Climb) -> Answer:
+        natural = found.dual.to_natural(found.x)
+        return Answer(
+            multipliers=self.multipliers(natural),
+            value=found.at.value,
+            natural=natural,
+            log_weights=found.dual.log_masses(found.x),
+            active=found.active,
+            climb=found,
+            iterations=found.iterations,
+            limit=bool(found.pressure.any()),
+        )
+
+    def shown(self, ratios: LogRatios, log_weights: np.ndarray, multipliers: np.ndarray) -> Shown:
+        """What a density that misses the levels proves all the same, where a kind knows how to go on from it."""
+        return Shown(float("inf"), np.full(self.levels.size, np.inf))
 
     def least_levels(self, ratios: LogRatios) -> np.ndarray:
         """The least levels `(m,)` that can be had jointly, see `InfeasibleError`; NaN where a kind does not say."""
@@ -187,6 +230,10 @@ class Problem(ABC):
         n d level_i / d q_j at fixed parameters, where q is the law that the draws stand for and log_weights `(n,)` are
         the log masses of the tilt. NaN where a kind of problem does not say.
         """
+        return np.full(ratios.values.shape, np.nan)
+
+    def level_terms(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
+        """`(n, m)`, of which the levels are the sums over the nodes; NaN where a kind of problem does not say."""
         return np.full(ratios.values.shape, np.nan)
 
     def inputs(self, ratios: LogRatios) -> np.ndarray:
@@ -309,11 +356,32 @@ class ReverseKL(Problem):
         gap = np.where(omega[:, None] > 0, tilt[:, None] - ratios.values, 0.0)
         finite = np.isfinite(gap).all(axis=0)  # an infinite level stays one
         gap = np.where(finite, gap, 0.0)
-        influence = omega[:, None] * (gap - omega @ gap / ratios.n) - (omega[:, None] - 1)
+        mean = ratios.mean_within(np.exp(log_weights), gap)
+        influence = omega[:, None] * (gap - mean) - (omega[:, None] - 1)
         return np.where(finite, influence, np.nan)
 
+    def level_terms(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
+        p = np.exp(log_weights)[:, None]
+        tilt = log_weights - ratios.log_weights
+        return np.where(p > 0, p * np.where(p > 0, tilt[:, None] - ratios.values, 0.0), 0.0)
+
     def dual(self, ratios: LogRatios) -> Dual:
+        if ratios.grouped:
+            everywhere = np.ones(self.levels.size)
+            return FamilyDual(ratios.values, ratios.partition, ratios.log_weights, -self.levels, everywhere)
         return ExponentialDual(ratios.values, ratios.log_weights, -self.levels, shared=True)
+
+    def answer(self, ratios: LogRatios, dual: Dual, found: Climb, tolerance: float) -> Answer:
+        if found.stationary(self.units(ratios), tolerance):
+            return self._read(found)
+        return solve_by_cost(ratios, self.levels, found)
+
+    def shown(self, ratios: LogRatios, log_weights: np.ndarray, multipliers: np.ndarray) -> Shown:
+        # Where p lives, mass may be concentrated without changing E_p[rho], until KL(p‖q) is the larger of the two
+        # costs below: at that cost every KL(p‖q_i) = KL(p‖q) - E_p[rho_i] is at least b_i.
+        costs = self.levels + expectation(np.exp(log_weights), ratios.values)
+        bound = max(self.cost(ratios, log_weights), float(costs.max()))
+        return Shown(bound, np.where(multipliers > 0, np.abs(bound - costs), 0.0))
 
 
 class ForwardKL(Problem):
@@ -386,10 +454,30 @@ class ForwardKL(Problem):
         omega, tilt = _odds(ratios, log_weights)
         ratio = np.exp(ratios.values)
         terms = np.where(ratio > 0, ratio * (np.where(ratio > 0, ratios.values, 0.0) - tilt[:, None]), 0.0)
-        return terms - terms.mean(axis=0) + ratio.mean(axis=0) * (omega[:, None] - 1)
+        q = np.exp(ratios.log_weights)
+        return terms - ratios.mean_within(q, terms) + ratios.mean_within(q, ratio) * (omega[:, None] - 1)
+
+    def level_terms(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
+        mass = np.exp(ratios.values + ratios.log_weights[:, None])
+        tilt = log_weights - ratios.log_weights
+        return np.where(mass > 0, mass * np.where(mass > 0, ratios.values - tilt[:, None], 0.0), 0.0)
 
     def dual(self, ratios: LogRatios) -> Dual:
+        if ratios.grouped:
+            everywhere = np.ones(self.levels.size)
+            return SignedDual(ratios.values, ratios.partition, ratios.log_weights, self.levels, everywhere)
         return MixtureDual(ratios.values, ratios.log_weights, self.levels)
+
+    def answer(self, ratios: LogRatios, dual: Dual, found: Climb, tolerance: float) -> Answer:
+        units = self.units(ratios)
+        if not found.stationary(units, tolerance):
+            found = leave_false_faces(ratios, self.levels, dual, units, found)
+        return self._read(found)
+
+    def shown(self, ratios: LogRatios, log_weights: np.ndarray, multipliers: np.ndarray) -> Shown:
+        proved = beyond(ratios, self.levels, log_weights)
+        wrong = np.where(multipliers > 0, np.abs(proved.left), np.maximum(proved.left, 0.0))
+        return Shown(proved.bound, wrong)
 
 
 @dataclass(frozen=True, eq=False)
@@ -503,18 +591,25 @@ class Likelihood(Problem):
         miss = np.where(omega[:, None] > 0, self._table(ratios) - self.levels, 0.0)
         finite = np.isfinite(miss).all(axis=0)
         miss = np.where(finite, miss, 0.0)
-        return np.where(finite, omega[:, None] * (miss - omega @ miss / ratios.n), np.nan)
+        return np.where(finite, omega[:, None] * (miss - ratios.mean_within(np.exp(log_weights), miss)), np.nan)
+
+    def level_terms(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
+        p = np.exp(log_weights)[:, None]
+        return np.where(p > 0, p * np.where(p > 0, self._table(ratios), 0.0), 0.0)
 
     def out_of_reach(self, ratios: LogRatios) -> bool:
         # E_p[l_i] > ess inf l_i for every density, unless l_i is constant on a set: the level must be above it.
-        return bool((self.levels <= self._table(ratios)[np.isfinite(ratios.log_weights)].min(axis=0)).any())
+        return bool((self.levels <= least_each(self._table(ratios), ratios.partition)).any())
 
     def _table(self, ratios: LogRatios) -> np.ndarray:
         """l_i at the nodes, `(n, m)`."""
         return np.asarray(self.likelihoods(self.inputs(ratios)))
 
     def least_levels(self, ratios: LogRatios) -> np.ndarray:
-        return least_levels(self._table(ratios), ratios.log_weights, self.levels)
+        return least_levels(self._table(ratios), ratios.log_weights, self.levels, ratios.partition)
 
     def dual(self, ratios: LogRatios) -> Dual:
+        if ratios.grouped:
+            nowhere = np.zeros(self.levels.size)
+            return FamilyDual(self._table(ratios), ratios.partition, ratios.log_weights, self.levels, nowhere)
         return ExponentialDual(self._table(ratios), ratios.log_weights, self.levels, shared=False)

@@ -55,6 +55,26 @@ class FewDrawsWarning(UserWarning):
         )
 
 
+class SmallGroupsWarning(UserWarning):
+    """Groups have too few draws each: logarithms of their means are biased by more than the value's standard error.
+
+    Attributes:
+        bias: the jackknife's estimate, nats; NaN where every group has a single draw, of which none can be made.
+        single: the share P of the groups that have a single draw, which no tilt can change.
+    """
+
+    def __init__(self, bias: float, stderr: float, single: float) -> None:
+        self.bias, self.single = bias, single
+        how = f"by about {bias:.2g} nats" if np.isfinite(bias) else "by an amount that such draws do not tell"
+        alone = (
+            f"; groups of a single draw, {single:.2g} of all that is asked, cannot be tilted at all" if single else ""
+        )
+        super().__init__(
+            f"few draws per group: the value is overstated {how}, with a standard error of {stderr:.2g}{alone};"
+            " take more draws of each group, or pool groups"
+        )
+
+
 FEW_DRAWS = 100  # where the normal approximation behind the delta method begins to hold, tests/duality/test_draws.py
 
 
@@ -77,6 +97,8 @@ class Solution:
         levels_stderr: `(m,)` standard errors of `levels` where the nodes are draws, else NaN: how far the levels that
             this target has under q itself lie from those that it has on the draws, which meet what was asked exactly.
         primal_stderr: standard error of the value where the nodes are draws, else NaN.
+        primal_bias: by how much the value is overstated on average, where the nodes are draws in groups, else NaN: by
+            logarithms of means of few draws (the jackknife), and by maximising over the multipliers.
         critical_levels: `(m,)` levels of the limit density where the levels asked for are not attained, else None.
             Where everything of q is to be forgotten (ForwardKL with sum lam* = 1) there is no limit density: these
             levels, `levels` and `primal` are NaN, and `log_weights` are only the last density that nodes can show.
@@ -88,6 +110,7 @@ class Solution:
     natural: np.ndarray
     primal: float
     dual: float
+    bound: float
     levels: np.ndarray
     status: Status
     log_weights: np.ndarray
@@ -96,13 +119,14 @@ class Solution:
     multipliers_stderr: np.ndarray
     levels_stderr: np.ndarray
     primal_stderr: float
+    primal_bias: float
     critical_levels: np.ndarray | None
     iterations: int
 
     @property
     def gap(self) -> float:
-        """|primal - dual| / (1 + |dual|). Not small where the levels are not attained: the limit costs less."""
-        return abs(self.primal - self.dual) / (1.0 + abs(self.dual))
+        """|bound - dual| / (1 + |dual|): how far apart the two bounds on the value are, attained or not."""
+        return abs(self.bound - self.dual) / (1.0 + abs(self.dual))
 
     @property
     def slack(self) -> np.ndarray:
@@ -155,6 +179,7 @@ class Solution:
         lines = [f"{type(self.problem).__name__}: {self.message}"]
         lines += ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
         scatter = f" ± {self.primal_stderr:.2g}" if draws else ""
+        scatter += f" (bias {self.primal_bias:+.1g})" if np.isfinite(self.primal_bias) else ""
         lines.append(
             f"primal {self.primal:.9g}{scatter}  dual {self.dual:.9g}  gap {self.gap:.1e}  KKT {self.kkt_residual:.1e}"
             f"  effective sample size {self.effective_sample_size:.4g} of {self.log_weights.size}"

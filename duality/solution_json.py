@@ -35,8 +35,10 @@ def from_json(text: str) -> Solution:
     status = data.get("status")
     if not isinstance(status, str) or status not in Status.__members__:
         _refuse(f"status: {_shown(status)} given, one of {', '.join(Status.__members__)} is needed")
-    # Before levels had standard errors solutions were written without them.
+    # Earlier solutions were written without these.
     data.setdefault("levels_stderr", ["nan"] * m)
+    data.setdefault("primal_bias", "nan")
+    data.setdefault("bound", data.get("primal"))
     fields: dict[str, Any] = {}
     for each in dataclasses.fields(Solution):
         name = each.name

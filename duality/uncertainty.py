@@ -9,6 +9,7 @@ import numpy as np
 from duality.newton import Climb
 from duality.problems import Problem
 from duality.ratios import LogRatios
+from duality.two_stage import influence, levels_stderr
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Uncertainty:
         multipliers: `(m,)`.
         levels: `(m,)`, of the levels that the target has under q itself, not under the draws of it.
         value: of the optimal value, nats.
+        excess: what maximising over the multipliers adds to the value on average, to leading order, nats.
         effective: the smallest, over the active constraints and the target itself, of the numbers of draws of equal
             influence that would carry the same information.
     """
@@ -26,6 +28,7 @@ class Uncertainty:
     multipliers: np.ndarray
     levels: np.ndarray
     value: float
+    excess: float
     effective: float
 
 
@@ -44,20 +47,18 @@ def delta_method(problem: Problem, ratios: LogRatios, climb: Climb, log_weights:
 
     Args:
         problem: for J and psi.
-        ratios: the draws.
+        ratios: the draws, and whether they, or groups of them, are the independent units.
         climb: the maximiser on them.
         log_weights: `(n,)` log masses of the target.
     """
     masses = np.exp(log_weights)
     sample_size = 1.0 / float(masses @ masses)
-    influence = problem.level_influence(ratios, log_weights)
-    size = np.maximum(np.abs(influence).max(axis=0), np.finfo(np.float64).tiny)  # its square may be out of range
-    levels = size * np.sqrt(((influence / size) ** 2).sum(axis=0)) / ratios.n
+    levels = levels_stderr(problem, ratios, log_weights)
     dual, x, active, curvature = climb.dual, climb.x, climb.active, climb.at.curvature
-    pull, conditions = dual.influence(x)
+    pull, conditions = influence(dual, x, ratios)
     n = pull.size
     errors = np.zeros(x.size)
-    effective = sample_size
+    effective, excess = sample_size, 0.0
     if active.any():
         used = conditions[:, active]
         magnitude = np.abs(used)
@@ -69,5 +70,8 @@ def delta_method(problem: Problem, ratios: LogRatios, climb: Climb, log_weights:
             dual.to_natural(np.ones(x.size)) - dual.to_natural(np.zeros(x.size))
         )
         carry = jacobian[np.ix_(active, active)] @ inverse
-        errors[active] = np.sqrt(np.diagonal(carry @ (used.T @ used) @ carry.T)) / n
-    return Uncertainty(errors, levels, float(pull.std() / np.sqrt(n)), effective)
+        covariance = carry @ (used.T @ used) @ carry.T / n**2
+        errors[active] = np.sqrt(np.diagonal(covariance))
+        # The maximum of a function that is off by h·(lam - lam*) exceeds the value at lam* by h·H⁻¹h/2.
+        excess = -0.5 * float((dual.hessian(x)[np.ix_(active, active)] * covariance).sum())
+    return Uncertainty(errors, levels, float(pull.std() / np.sqrt(n)), excess, effective)

@@ -1,0 +1,40 @@
+"""A finished run into a folder: weights, certificate, solution, model card, images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffusion.evaluation.samples import Sample
+from diffusion.pipelines import Denoiser
+from diffusion.reports.figures import save_pictures
+from diffusion.reports.results import Unlearned
+from diffusion.runtime.files import to_json
+from diffusion.training.lora import has_loader, save_student
+
+
+def save(result: Unlearned, denoiser: Denoiser, folder: Path) -> None:
+    """LoRA or network, certificate, solution, model card and the before/after picture, into an empty folder."""
+    from diffusion.reports.model_card import model_card
+
+    save_student(denoiser, folder)
+    (folder / "certificate.json").write_text(to_json(result.certificate), encoding="utf-8")
+    (folder / "solution.json").write_text(result.solution.to_json() + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(model_card(result, has_loader(denoiser)), encoding="utf-8")
+    save_pictures(folder / "before_after.png", panels(result.samples), columns=12)
+
+
+def panels(samples: dict[str, Sample], count: int = 60) -> list[tuple[str, Any]]:
+    """Before and after, side by side: draws of the anchor, of the concept's prompts, of the retained prompts."""
+    shown = []
+    for condition in ("anchor", "concept", "retained"):
+        for when in ("before", "LoRA"):
+            if f"{when}, {condition}" not in samples:
+                continue
+            sample = samples[f"{when}, {condition}"]
+            # Prompts take turns, so every k-th row might be the same prompt over and over.
+            rows = np.random.default_rng(0).permutation(len(sample))[:count]
+            shown.append((f"{condition}: {when}", sample.pictures[rows]))
+    return shown

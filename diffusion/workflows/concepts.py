@@ -1,0 +1,78 @@
+"""Ratios, calibration, dual solution, fit, measurement, certificate: one concept's way out of a pipeline."""
+
+from __future__ import annotations
+
+import time
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+import duality as du
+from diffusion.evaluation.measure import Evaluation, measure_lora
+from diffusion.evaluation.samples import Witness
+from diffusion.methods import METHODS, FitContext, Method
+from diffusion.pipelines import Denoiser
+from diffusion.pipelines.fingerprint import fingerprint
+from diffusion.ratios.estimate import survey
+from diffusion.ratios.ratio_estimate import Budget
+from diffusion.reports.certificate import certificate
+from diffusion.reports.results import Unlearned
+from diffusion.runtime.cache import Cache
+from diffusion.runtime.distributed import world
+from diffusion.runtime.progress import Bar, progress_bar
+from diffusion.runtime.trackers import Tracked
+from diffusion.tasks.concepts import Prompts
+from diffusion.tasks.levels import Asked, settled
+from diffusion.training.trainer import Fit
+from diffusion.workflows.validation import check, check_dealt
+
+
+def unlearn(
+    denoiser: Denoiser,
+    prompts: Prompts,
+    problem: du.Problem | Asked,
+    *,
+    method: Method | None = None,
+    budget: Budget | None = None,
+    fit: Fit | None = None,
+    evaluation: Evaluation | None = None,
+    witness: Witness | None = None,
+    cache_folder: Path | None = None,
+    bar: Bar = progress_bar,
+    tracked: Tracked | None = None,
+) -> Unlearned:
+    """Solve ``problem`` on the pipeline's log ratios and fit its target into a LoRA, left active on the pipeline.
+
+    ``method``: tilted denoising unless another is given (:mod:`diffusion.methods`); its multipliers are corrected on
+    levels that are measured during the fit. ``tracked``: who hears of the fit.
+
+    Raises ``ValueError`` before any work where problem, prompts and pipeline do not fit together,
+    ``du.InfeasibleError`` before any training where the level cannot be had, ``FloatingPointError`` when a loss is not
+    finite. With ``cache_folder`` every stage is kept, and an interrupted run goes on where it stopped.
+    """
+    method = method or METHODS["tilted"]()
+    check(denoiser, prompts, problem, method)
+    budget, fit, evaluation = budget or Budget(), fit or Fit(), evaluation or Evaluation()
+    check_dealt(fit, bool(prompts.contrast))
+    started = time.monotonic()
+    cache = Cache(cache_folder, fingerprint(denoiser.pipeline)) if cache_folder else None
+    known = survey(denoiser, prompts, budget, cache, bar)
+    solution = du.solve(settled(problem, known.ratios), known.ratios)
+    checkpoint = None
+    if cache_folder is not None:
+        import hashlib
+
+        asked = f"{known.fingerprint}{prompts}{budget}{fit}{method}{solution.to_json()}"
+        checkpoint = cache_folder / f"fit-{hashlib.sha256(asked.encode()).hexdigest()[:12]}.safetensors"
+    title = "fit of the LoRA" if fit.rank is not None else "fit of all weights"
+    with bar(title, fit.steps) as shown, tracked or nullcontext():
+        outcome = method.fit(FitContext(denoiser, known, solution, fit, checkpoint, progress=shown.update))
+    samples, measured = measure_lora(denoiser, known, solution, evaluation, witness, bar)
+    measured["seconds"] = round(time.monotonic() - started, 1)
+    measured["fit"] = {"method": repr(method), **asdict(fit), "processes": world().num_processes}
+    if len(outcome.levels):
+        rounds = {"multipliers": outcome.multipliers, "levels": outcome.levels, "standard errors": outcome.errors}
+        measured["dual rounds"] = {name: np.asarray(value).tolist() for name, value in rounds.items()}
+    return Unlearned(known, solution, samples, measured, certificate(known, solution, measured), outcome)

@@ -1,0 +1,293 @@
+"""``diffusion.unlearn``: one call on every family that takes prompts, and what it refuses before any work."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDPMPipeline
+from PIL import Image
+
+import diffusion
+import duality as du
+from diffusion.api import is_digits, prompts_of
+from diffusion.evaluation.measure import Evaluation
+from diffusion.guidance.sampling import guided_draws
+from diffusion.methods import ESD, METHODS, PrimalDual, Tilted, method_of
+from diffusion.pipelines import denoiser_of, load_pipeline
+from diffusion.pipelines.images import read_pictures
+from diffusion.pipelines.sampling import draw
+from diffusion.ratios.ratio_estimate import Budget
+from diffusion.tasks.concepts import Concept, Examples
+from diffusion.tasks.contrast_prompts import propose
+from diffusion.training.trainer import Fit
+from tests.diffusion import families
+from tests.diffusion.families import build
+from tests.diffusion.methods.conftest import made
+
+TINY = {
+    "budget": Budget(10, 10, 24, sampler_steps=2, noises=2, head_steps=4, elbo_draws=4, elbo_levels=2),
+    "fit": Fit(steps=2, batch=6, rank=1),
+    "evaluation": Evaluation(anchor=4, per_wording=1, retained=4),
+    "method": made("tilted"),
+}
+TASK = {"contrast": ["one", ("three", "a handwritten three")], "priors": 0.1}
+
+
+class quiet:
+    """No progress bar."""
+
+    def __init__(self, title, total):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+    def update(self, count):
+        pass
+
+
+def test_importing_the_package_is_light():
+    code = "import sys, diffusion; print(sorted({'torch', 'diffusers', 'numpy', 'duality'} & set(sys.modules)))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+def test_a_missing_extra_is_named():
+    code = "import sys; sys.modules['diffusers'] = None; import diffusion; diffusion.unlearn('digits', ['seven'], None)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "install unlearning-duality[diffusion]" in out.stderr.splitlines()[-1]
+
+
+@pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
+@pytest.mark.parametrize("family", ["sd", "sdxl", "sd3"])
+def test_one_call_unlearns(family, tmp_path):
+    pipeline = build(families.FAMILIES[family])
+    before = draw(pipeline, [""], seed=0, steps=2)
+    result = diffusion.unlearn(
+        pipeline,
+        [["seven", "a handwritten seven"], "eight"],
+        du.ReverseKL([0.3, 0.2]),
+        **TASK,
+        **TINY,
+        output=tmp_path / "out",
+        bar=quiet,
+    )
+    assert result.solution.multipliers.shape == (2,)
+    assert len(result.losses) == 2
+    after = draw(pipeline, [""], seed=0, steps=2)
+    assert not torch.equal(before, after)
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"pytorch_lora_weights.safetensors", "certificate.json", "README.md"} <= written
+    proof = json.loads((tmp_path / "out" / "certificate.json").read_text(encoding="utf-8"))
+    assert proof["network"]["measured"]["fit"]["method"] == repr(made("tilted"))
+    fresh = build(families.FAMILIES[family])
+    fresh.load_lora_weights(tmp_path / "out")
+    np.testing.assert_allclose(draw(fresh, [""], seed=0, steps=2), after, atol=1e-4 * float(after.abs().max()))
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    return build(families.sd)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"concepts": []}, "at least one concept"),
+        ({"concepts": "seven"}, "concepts must be a list of prompts, got the string 'seven'"),
+        ({"contrast": "one"}, "contrast must be a list"),
+        ({"vocabulary": "one"}, "vocabulary must be a list"),
+        ({"contrast": [], "vocabulary": ["Seven", " "]}, "vocabulary must hold prompts"),
+        ({"priors": [0.1, 0.1]}, "one for each of 1 concepts, got 2"),
+        ({"contrast": ["Seven"]}, "neither contrast nor anchor"),
+        ({"concepts": ["seven", "Seven "]}, "asks for two concepts"),
+        ({"anchor": "seven"}, "neither contrast nor anchor"),
+        ({"method": "magic"}, "method must be one of tilted"),
+        ({"problem": du.ReverseKL([1.0, 2.0])}, "one for each of 1 concepts"),
+        ({"problem": du.Likelihood(0.0)}, "strictly between 0 and 1"),
+        ({"problem": du.Likelihood(1.5)}, "strictly between 0 and 1"),
+        ({"problem": du.Likelihood(0.1, kind="density")}, "densities"),
+        ({"pipeline": object()}, "got object"),
+        ({"pipeline": "/no/such/folder"}, "neither an existing folder"),
+    ],
+)
+def test_bad_input_is_refused_before_any_work(pipeline, monkeypatch, change, words):
+    def never(*_arguments, **_more):
+        raise AssertionError("work was begun")
+
+    monkeypatch.setattr("diffusion.workflows.concepts.survey", never)
+    arguments = {"pipeline": pipeline, "concepts": ["seven"], "problem": du.Likelihood(0.01), **TASK, **change}
+    with pytest.raises(ValueError, match=words):
+        diffusion.unlearn(**arguments)
+
+
+def test_an_output_that_is_not_empty_is_refused_before_any_work(pipeline, monkeypatch, tmp_path):
+    monkeypatch.setattr("diffusion.workflows.concepts.survey", None)
+    (tmp_path / "mine").write_text("x")
+    with pytest.raises(ValueError, match="not empty"):
+        diffusion.unlearn(pipeline, ["seven"], du.Likelihood(0.01), **TASK, output=tmp_path)
+
+
+def pictures(count, seed=0):
+    """Pillow images of 16x16 pixels, bright ones."""
+    values = np.random.default_rng(seed).integers(180, 256, size=(count, 16, 16, 3), dtype=np.uint8)
+    return [Image.fromarray(value) for value in values]
+
+
+def test_concepts_by_prompt_need_a_pipeline_with_prompts():
+    pipeline = build(lambda: families.ddpm(DDPMPipeline))
+    with pytest.raises(ValueError, match="DDPMPipeline takes none"):
+        diffusion.unlearn(pipeline, ["seven"], du.Likelihood(0.01), **TASK)
+    with pytest.raises(ValueError, match="ESD needs a prompt for every concept"):
+        diffusion.unlearn(pipeline, [pictures(10)], du.Likelihood(0.01), priors=0.1, method=ESD())
+    with pytest.raises(ValueError, match="at least 10"):
+        diffusion.unlearn(pipeline, [pictures(9)], du.Likelihood(0.01), priors=0.1)
+    with pytest.raises(ValueError, match="PrimalDual of this problem needs a prompt for every concept"):
+        diffusion.unlearn(pipeline, [pictures(10)], du.ReverseKL(1.0), priors=0.1, method="primal-dual")
+    with pytest.raises(ValueError, match="examples must have shape"):
+        diffusion.unlearn(pipeline, [torch.zeros(10, 3, 8, 8)], du.Likelihood(0.01), priors=0.1)
+
+
+BRIEFLY = PrimalDual(inner=1, warmup=0, draws=4, noise_levels=1)
+
+
+@pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
+@pytest.mark.parametrize(
+    ("method", "problem"),
+    [
+        (made("tilted"), diffusion.levels(du.ReverseKL, "1.2x")),
+        (made("guidance"), diffusion.levels(du.ReverseKL, "1.2x")),
+        (BRIEFLY, du.ForwardKL(0.2)),
+        (BRIEFLY, diffusion.levels(du.Likelihood, "0.9x")),
+    ],
+    ids=["tilted", "guidance", "primal-dual, forward", "primal-dual, likelihood"],
+)
+def test_a_model_without_prompts_unlearns_what_pictures_show(method, problem, tmp_path):
+    """Bright pictures, which a random network never makes: found by the head, and the run ends with a LoRA."""
+    pipeline = build(lambda: families.ddpm(DDPMPipeline))
+    result = diffusion.unlearn(
+        pipeline,
+        [pictures(20)],
+        problem,
+        priors=0.1,
+        budget=Budget(20, 30, 24, sampler_steps=2, noises=4, head_steps=40, elbo_draws=4, elbo_levels=2),
+        fit=TINY["fit"],
+        evaluation=TINY["evaluation"],
+        method=method,
+        output=tmp_path / "out",
+        bar=quiet,
+    )
+    assert result.survey.examination[0].auc > 0.9
+    assert result.solution.multipliers[0] > 0
+    assert result.survey.elbo.isnan().all()
+    assert set(result.samples) == {"LoRA, anchor", "before, anchor"}
+    proof = json.loads((tmp_path / "out" / "certificate.json").read_text(encoding="utf-8"))
+    assert proof["asked"]["concepts"][0]["examples"] == 20
+    assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
+
+
+@pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
+@pytest.mark.parametrize("vocabulary", [(), ("one", "two", "three", "the digit 8 in ink")])
+def test_contrast_and_priors_may_be_left_out(pipeline, vocabulary, monkeypatch):
+    """Draws of q stand for the rest. Random weights show nothing apart, so the estimate itself is put in by hand."""
+    from diffusion.ratios import estimate as survey
+
+    monkeypatch.setattr(survey, "unlabelled_prior", lambda *_: (0.25, 0.05))
+    result = diffusion.unlearn(
+        build(families.sd),
+        [["seven", "a handwritten seven"]],
+        du.ReverseKL(0.3),
+        vocabulary=vocabulary,
+        **TINY,
+        bar=quiet,
+    )
+    assert result.survey.prompts.priors == (0.25,)
+    assert result.survey.priors_stderr == (0.05,)
+    assert len(result.survey.prompts.contrast) == len(vocabulary)
+    assert int((result.survey.labels == 2).sum()) == (5 if vocabulary else 10)
+    assert ("LoRA, retained" in result.samples) is bool(vocabulary)
+
+
+@pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
+def test_concepts_by_pictures_of_a_pipeline_with_prompts():
+    result = diffusion.unlearn(
+        build(families.sd), [pictures(12)], du.ReverseKL(0.3), contrast=["one"], priors=0.1, **TINY, bar=quiet
+    )
+    assert result.survey.prompts.concepts[0].examples is not None
+    assert "LoRA, concept" not in result.samples
+    assert "LoRA, retained" in result.samples
+    denoiser = denoiser_of(build(families.sd))
+    plain = draw(denoiser.pipeline, ["one"] * 2, seed=0, steps=2)
+    guided = guided_draws(denoiser, result.survey, result.solution.guidance, ["one"] * 2, seed=0, bar=quiet)
+    assert not torch.equal(plain, guided)
+    assert bool(torch.isfinite(guided).all())
+
+
+def test_neighbours_share_words_with_the_concept():
+    """A random text encoder still maps prompts that differ in one token close together."""
+    denoiser = denoiser_of(load_pipeline("digits"))
+    some = ["someone wrote the number one by hand", "the digit eight in ink", "one", "a handwritten three", "SEVEN"]
+    found = propose(denoiser, [Concept(("a handwritten seven", "seven"), 0.1)], [*some, ""], count=2)
+    assert len(found) == 2
+    assert {each.prompt for each in found} <= set(some[:-1])
+    assert found[0].closeness >= found[1].closeness
+    assert "near 'a handwritten seven'" in str(found[0])
+    with pytest.raises(ValueError, match="no use"):
+        propose(denoiser, [Concept((), 0.1, Examples(torch.zeros(10, 4, 8, 8)))], some)
+
+
+@pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
+def test_an_infeasible_level_is_refused_before_training(pipeline, monkeypatch):
+    """A head of four steps tells nothing apart: every posterior is near the prior, and a millionth cannot be had."""
+
+    class Never:
+        def fit(self, *_arguments, **_more):
+            raise AssertionError("training was begun")
+
+    with pytest.raises(du.InfeasibleError, match="least"):
+        diffusion.unlearn(pipeline, ["seven"], du.Likelihood(1e-9), **TASK, **(TINY | {"method": Never()}), bar=quiet)
+
+
+def test_methods_by_name_or_by_value():
+    assert isinstance(method_of("tilted"), Tilted)
+    mine = Tilted()
+    assert method_of(mine) is mine
+    assert all(callable(make) for make in METHODS.values())
+
+
+def test_the_embedded_pipeline_brings_its_own_prompts():
+    assert is_digits(load_pipeline("digits"))
+    digits = denoiser_of(load_pipeline("digits"))
+    made = prompts_of(digits, ["a handwritten seven", "two"])
+    assert [concept.name for concept in made.concepts] == ["a handwritten seven", "two"]
+    assert len(made.contrast) == 8
+    assert prompts_of(digits, ["a handwritten seven", "two"], priors=[0.2, 0.3]).priors == (0.2, 0.3)
+    given = prompts_of(digits, [Concept(("cat", "kitten"), 0.2)], ["dog"], None, "a photo of an animal")
+    assert given.concepts[0].prior == 0.2
+
+
+def test_pictures_are_read_as_they_are(pipeline, tmp_path):
+    values = np.arange(16 * 16 * 3, dtype=np.uint8).reshape(16, 16, 3)
+    Image.fromarray(values).save(tmp_path / "good.png")
+    made = read_pictures(pipeline, [tmp_path / "good.png", Image.fromarray(values)])
+    assert made.shape == (2, 3, 16, 16)
+    np.testing.assert_allclose(made[1], 2 * (values.transpose(2, 0, 1) / 255.0) - 1, atol=1e-6)
+    Image.fromarray(values[:8]).save(tmp_path / "small.png")
+    Image.fromarray(values[..., 0]).save(tmp_path / "grey.png")
+    (tmp_path / "text.png").write_text("no picture")
+    for some, words in (
+        ([tmp_path / "small.png"], "16x16 pixels, got mode RGB and 16x8"),
+        ([tmp_path / "good.png", tmp_path / "grey.png"], "grey.png' must have mode RGB"),
+        ([tmp_path / "text.png"], "cannot be read"),
+        ([tmp_path / "absent.png"], "cannot be read"),
+        ([], "at least one"),
+        (str(tmp_path / "good.png"), "list of paths"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            read_pictures(pipeline, some)
