@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from duality.dual_protocol import Dual, Evaluation
+from duality.dual_protocol import Dual, Evaluation, rounding
 from duality.ratios import EPS
 from duality.slices import slices, spread
 
@@ -111,8 +111,8 @@ class ExponentialDual:
         # A free constraint has no multiplier but zero, whatever was given: any other makes g = -inf.
         return np.where(self._free, self.lower, natural * self._scale - self._base)
 
-    def _tilted(self, x: np.ndarray) -> tuple[np.ndarray, float]:
-        """Node masses p of the tilt `(n,)` and KL(p‖q).
+    def _tilted(self, x: np.ndarray) -> tuple[np.ndarray, float, float]:
+        """Node masses p of the tilt `(n,)`, KL(p‖q), and the size of the terms that it is summed from.
 
         The divergence is summed over p, not taken from x·E_p[T] + log Z, which cancels where x is large.
         """
@@ -120,7 +120,8 @@ class ExponentialDual:
         p = np.exp(self._log_q + tilt - self._log_q[mode])
         total = float(p.sum())
         p /= total
-        return p, float(p @ tilt) - (float(np.log(total)) + float(self._log_q[mode]))
+        divergence = float(p @ tilt) - (float(np.log(total)) + float(self._log_q[mode]))
+        return p, divergence, float(p @ np.abs(tilt)) + 1.0  # the masses add up to one, and the logarithm is of that
 
     def _centred_tilt(self, x: np.ndarray) -> tuple[np.ndarray, int]:
         """log w at the nodes `(n,)` relative to the heaviest node of the target, and which that is.
@@ -138,7 +139,7 @@ class ExponentialDual:
         return 1.0 / (1.0 + float(self.to_natural(x).sum())) if self._shared else 1.0
 
     def evaluate(self, x: np.ndarray) -> Evaluation:
-        p, divergence = self._tilted(x)
+        p, divergence, terms = self._tilted(x)
         mean = p @ self._table
         if len(self._slices) == 1:
             deviation = self._table - mean
@@ -163,7 +164,10 @@ class ExponentialDual:
         if self._any_free:
             gradient = np.where(self._free, -1.0, gradient)
             misses = np.where(self._free, -np.inf, misses)
-        return Evaluation(divergence + excess, gradient, curvature / share, misses, excess)
+        value = divergence + excess
+        # |T| ≤ 1 in these coordinates, so the terms of lam·E_p[T] add up to no more than this.
+        noise = rounding(value, terms + share * float((self._base + x).sum()), p.size)
+        return Evaluation(value, gradient, curvature / share, misses, excess, noise)
 
     def hessian(self, x: np.ndarray) -> np.ndarray:
         share = self._share(x)
@@ -181,7 +185,7 @@ class ExponentialDual:
         return spread(exponent, self._kept, self._n)
 
     def influence(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        p, _ = self._tilted(x)
+        p = self._tilted(x)[0]
         weight = p * self._log_q.size  # w/Z, of mean 1 over draws
         mean = p @ self._table
         share = self._share(x)

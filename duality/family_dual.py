@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from duality.dual_protocol import Evaluation
+from duality.dual_protocol import Evaluation, rounding
 from duality.exponential_dual import ExponentialDual
 from duality.groups import Partition
 from duality.jackknife import jackknife_log, over_groups
@@ -15,8 +15,8 @@ class FamilyDual(ExponentialDual):
     """g(lam) = -lam·beta - S sum_c P(c) log E_{q_c}[e^{-theta·T}],   theta = lam/S,  S = 1 - sum_i s_i lam_i.
 
     The constraints are E_p[T_i] - s_i KL(p‖q) ≤ beta_i. With s_i = 0 that bounds an expectation (`Likelihood`, and with
-    -T `Keep`); with s_i = 1 and T = rho_i it is -KL(p‖q_i) ≤ -b_i (`ReverseKL`). All share the tilt e^{-theta·T}. g is a
-    perspective as in `ExponentialDual`, from which all that is not written here is taken: Newton's direction in theta
+    -T `Keep`); with s_i = 1 and T = rho_i it is -KL(p‖q_i) ≤ -b_i (`ReverseKL`). All share the tilt e^{-theta·T}. g is
+    a perspective as in `ExponentialDual`, from which all that is not written here is taken: Newton's direction in theta
     is the solution d of Cov d = r with r_i = misses_i - s_i lam·misses, covariances being those within groups.
 
     Args:
@@ -76,9 +76,9 @@ class FamilyDual(ExponentialDual):
         tilt -= self._groups.spread(tilt[modes])
         return tilt, modes
 
-    def _tilted(self, x: np.ndarray) -> tuple[np.ndarray, float]:
+    def _tilted(self, x: np.ndarray) -> tuple[np.ndarray, float, float]:
         p, divergence, _, _ = self._at(x)
-        return p, divergence
+        return p, divergence, divergence + 1.0 + float(np.abs(self._base + x).sum())
 
     def _at(self, x: np.ndarray) -> tuple[np.ndarray, float, np.ndarray, np.ndarray]:
         """Joint masses of the tilt `(k,)`, KL(p‖q), E_{p_c} T `(C, m)`, log Z_c `(C,)`."""
@@ -115,7 +115,11 @@ class FamilyDual(ExponentialDual):
         if self._any_free:
             gradient = np.where(self._free, -1.0, gradient)
             misses = np.where(self._free, -np.inf, misses)
-        return Evaluation(divergence + excess, gradient, curvature / share, misses, excess)
+        value = divergence + excess
+        # |T| ≤ 1 in these coordinates: the terms of lam·E_p[T] add up to no more, nor, within 1 nat, do those of KL.
+        reach = float(np.abs(self._base + x).sum())
+        noise = rounding(value, divergence + 1.0 + (1.0 + share) * reach, p.size)
+        return Evaluation(value, gradient, curvature / share, misses, excess, noise)
 
     def hessian(self, x: np.ndarray) -> np.ndarray:
         share = self._share(x)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from duality.dual_protocol import Dual, Evaluation
+from duality.dual_protocol import Dual, Evaluation, rounding
 from duality.ratios import EPS
 from duality.slices import slices, spread
 
@@ -64,6 +64,7 @@ class MixtureDual:
         self._total = self._mass.sum(axis=0)
         finite = np.where(self._mass > 0, values, 0.0) if not np.isfinite(values).all() else values
         self._self = np.einsum("nm,nm->m", self._mass, finite)
+        self._self_terms = np.einsum("nm,nm->m", self._mass, np.abs(finite))
         self._levels = levels
         self._heavy = self._mass.max(axis=1) > EPS
         self._heavy_relative = self._relative[self._heavy]
@@ -128,23 +129,27 @@ class MixtureDual:
         u = self._slack - fall
         if u.min() <= 0.0:
             nothing = np.zeros(self.m)
-            return Evaluation(-np.inf, nothing, np.zeros((self.m, self.m)), nothing, 0.0)
+            return Evaluation(-np.inf, nothing, np.zeros((self.m, self.m)), nothing, 0.0, 0.0)
         log_u = self._log(u, fall)
         z = float(self._q @ u)
         log_z = float(np.log(z))
         reached = self._self - log_u @ self._mass + self._total * log_z
         misses = self._levels - reached
-        value = float(-(self._q * u) @ log_u + z * log_z + self.to_natural(x) @ (self._levels - self._self))
+        mass = self._q * u
+        cost, lam = -float(mass @ log_u), self.to_natural(x)
+        value = cost + z * log_z + float(lam @ (self._levels - self._self))
+        # u ≤ 1, so the terms of the cost have one sign; those of E_q[e^rho rho] may cancel, by the size of rho.
+        terms = cost + abs(z * log_z) + float(lam @ (np.abs(self._levels) + self._self_terms))
         # sum_j q_j r_j r_jᵀ/u_j - (E_q[r] E_q[r]ᵀ)/Z is Z times the covariance of r/u under the target: centred, it
         # neither cancels nor turns indefinite where q_i and q are nearly the same.
-        mass = self._q * u
         mean = (self._q @ self._relative) / z
         curvature = np.zeros((self.m, self.m))
         for part in self._slices:
             deviation = self._relative[part] / u[part, None] - mean
             curvature += deviation.T @ (deviation * mass[part, None])
         gradient = self._shrink * misses
-        return Evaluation(value, gradient, curvature, misses, float((self._base + x) @ gradient))
+        noise = rounding(value, terms, mass.size)
+        return Evaluation(value, gradient, curvature, misses, float((self._base + x) @ gradient), noise)
 
     def hessian(self, x: np.ndarray) -> np.ndarray:
         return -self.evaluate(x).curvature / np.outer(self._shrink, self._shrink)

@@ -105,8 +105,8 @@ def maximise(dual: Dual, start: np.ndarray, units: np.ndarray, target: float = T
         stale = 0 if residual < 0.5 * best_residual else stale + 1
         best_residual = min(best_residual, residual)
         # The highest point is the answer. Only among points whose values rounding cannot tell apart, the flattest is.
-        noise = 16 * EPS * (1.0 + abs(top))
-        if at.value > top + noise or (at.value >= top - noise and residual < flattest):
+        blur = at.noise + best[1].noise
+        if at.value > top + blur or (at.value >= top - blur and residual < flattest):
             flattest, best = residual, (x, at, pressure)
         top = max(top, at.value)
         # A residual that no longer falls is rounding if it is small, and if it is not, thirty steps are a fair trial.
@@ -166,7 +166,6 @@ def _search(
     slope = float((at.gradient - push) @ step)
     if not slope > 0:
         return None
-    noise = 16 * EPS * (1.0 + abs(at.value))
     longest = None
     best: tuple[np.ndarray, Evaluation] | None = None
     t = dual.stride(x, step)
@@ -180,7 +179,7 @@ def _search(
         point = _along(dual.lower, x, step, t)
         there = dual.evaluate(point)
         reached = float((there.gradient - push) @ step)
-        if not (there.value >= at.value - noise and reached >= -0.9 * slope):
+        if not (there.value >= at.value - at.noise - there.noise and reached >= -0.9 * slope):
             if best is not None:
                 break
             # Halve twice, then fall faster: an overlong step is overlong by orders of magnitude.

@@ -15,7 +15,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from array_api_compat import array_namespace
@@ -48,11 +48,6 @@ from duality.masses import check_masses
 from duality.newton import Climb
 from duality.ratios import EPS, LogRatios, check_priors
 from duality.signed_dual import SignedDual
-
-try:
-    from typing import Self
-except ImportError:  # Python 3.10
-    from typing_extensions import Self
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from duality.dual_protocol import Evaluation
+from duality.dual_protocol import Evaluation, rounding
 from duality.groups import Partition
 from duality.jackknife import over_groups
 from duality.mixture_dual import MixtureDual
@@ -68,13 +68,15 @@ class SignedDual(MixtureDual):
     def evaluate(self, x: np.ndarray) -> Evaluation:
         if (self._slack - self._relative @ x).min() <= 0.0:
             nothing = np.zeros(self.m)
-            return Evaluation(-np.inf, nothing, np.zeros((self.m, self.m)), nothing, 0.0)
+            return Evaluation(-np.inf, nothing, np.zeros((self.m, self.m)), nothing, 0.0, 0.0)
         u, log_u, z = self._state(x)
         log_z = np.log(z)
         misses = self._levels - (self._self - log_u @ self._mass + log_z @ self._totals)
         mass = self._q * u
-        value = float(-mass @ log_u + (self._groups.shares * z) @ log_z)
-        value += float(self.to_natural(x) @ (self._levels - self._self))
+        cost, normal, lam = -(mass * log_u), self._groups.shares * z * log_z, self.to_natural(x)
+        value = float(cost.sum() + normal.sum()) + float(lam @ (self._levels - self._self))
+        terms = float(np.abs(cost).sum() + np.abs(normal).sum())
+        terms += float(np.abs(lam) @ (np.abs(self._levels) + self._self_terms))
         # Z_c times the covariance of r/u within each group under the target, as in `MixtureDual`.
         means = self._groups.total(self._q[:, None] * self._relative) / (self._groups.shares * z)[:, None]
         curvature = np.zeros((self.m, self.m))
@@ -82,7 +84,8 @@ class SignedDual(MixtureDual):
             deviation = self._relative[part] / u[part, None] - means[self._labels[part]]
             curvature += deviation.T @ (deviation * mass[part, None])
         gradient = self._shrink * misses
-        return Evaluation(value, gradient, curvature, misses, float((self._base + x) @ gradient))
+        noise = rounding(value, terms, mass.size)
+        return Evaluation(value, gradient, curvature, misses, float((self._base + x) @ gradient), noise)
 
     def log_masses(self, x: np.ndarray) -> np.ndarray:
         _, log_u, z = self._state(x)

@@ -5,7 +5,6 @@ import json
 
 import numpy as np
 import pytest
-import torch
 from instances import finite_space, mixture_draws, own_levels, worked_mixture
 
 import duality as du
@@ -195,7 +194,7 @@ def test_log_weight_of_a_solution_is_its_target():
         np.testing.assert_allclose(p, np.exp(solution.log_weights), atol=1e-12)
 
 
-def test_log_weight_takes_tensors():
+def test_log_weight_takes_tensors(torch):
     solution = du.solve(du.Likelihood(0.01), worked_mixture(41))
     rho = np.random.default_rng(1).normal(size=(3, 4, 1))
     np.testing.assert_allclose(solution.log_weight(torch.tensor(rho)).numpy(), solution.log_weight(rho), rtol=1e-14)

@@ -63,6 +63,12 @@ def status_html(view: View) -> str:
     return _box(kind, head, text)
 
 
+def failure_html(error: Exception) -> str:
+    """What is said where the page itself failed, for a reason that it did not foresee."""
+    reason = escape(f"{type(error).__name__}: {error}")
+    return _box("bad", "No answer", f"<p>The page failed at this entry ({reason}); what it shows is older.</p>")
+
+
 def certificate_html(view: View) -> str:
     """A table of what was asked and reached, and how far the numbers can be trusted; empty without an answer."""
     if view.answer is None:

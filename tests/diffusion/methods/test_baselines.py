@@ -1,5 +1,7 @@
 """What is compared against has the gradient of its published formula, resumes exactly, and is found by name."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from diffusion.methods import CROSS_ATTENTION, ESD, IMAGE_METHODS, METHODS, Fixe
 from diffusion.methods.base import FitContext, ImageFitContext
 from diffusion.methods.baselines import SISS, EraseDiff, NegGrad, OnImages, siss_loss
 from diffusion.methods.forget_retain_sets import SetBatches, Sets
+from diffusion.methods.images.base import ImageFit
 from diffusion.methods.images.importance_mixture import Mixed
 from diffusion.pipelines import repeat
 from diffusion.training.lora import add_lora, teacher
@@ -58,6 +61,8 @@ def test_images_by_name(name):
     denoiser = make_denoiser("ddpm")
     images = make_images(denoiser)
     method = IMAGE_METHODS[name]()
+    if isinstance(method, ImageFit):  # two rounds after the last step show what twenty would
+        method = replace(method, noise_levels=2, repeats=2, extra=2)
     outcome = method.fit(ImageFitContext(denoiser, images, 1.0, Fit(steps=1, batch=3, rank=1)))
     assert outcome.levels.shape == outcome.errors.shape
     assert outcome.levels.shape[1] == 3  # after one step, and for some in rounds after it
