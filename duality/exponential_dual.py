@@ -61,7 +61,8 @@ class ExponentialDual:
             # Exponents that matter are those of nodes below the level: where they lie a billionth as far from it as the
             # nodes above, exponents in units of the latter would have to pass REACH (weights of 1e-300, for instance).
             # (Within limits: squares of the table and multipliers have to stay below 1e308.)
-            reach = np.maximum(-centred.min(axis=0), np.maximum(1e-100 * reach, 1e-290))
+            below = -centred.min(axis=0)
+            reach = np.where(below > 0, np.maximum(below, np.maximum(1e-100 * reach, 1e-290)), reach)
         reach[reach <= 0] = 1.0
         centred /= reach
         self._scale = reach

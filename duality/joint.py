@@ -26,7 +26,7 @@ from duality.signed_faces import beyond_signed, leave_false_faces
 try:
     from typing import Self
 except ImportError:  # Python 3.10
-    from typing_extensions import Self
+    from typing import Self
 
 
 @dataclass(frozen=True, eq=False, init=False)

@@ -22,7 +22,7 @@ from duality.signed_dual import SignedDual
 try:
     from typing import Self
 except ImportError:  # Python 3.10
-    from typing_extensions import Self
+    from typing import Self
 
 DIVERGENCES = ("reverse-kl", "forward-kl")
 

@@ -135,9 +135,10 @@ def finish(problem: Problem, ratios: LogRatios, answer: Answer, tolerance: float
     levels = problem.levels_of(ratios, log_weights)
     primal = problem.cost(ratios, log_weights)
     slack = problem.slack_of(ratios, log_weights)
+    met = met + problem.resolution(ratios, log_weights)
     wrong = np.where(answer.active, np.abs(slack), np.maximum(-slack, 0.0))
     bound = primal
-    if not (wrong > met + problem.resolution(ratios, log_weights)).any():
+    if not (wrong > met).any():
         status = Status.OPTIMAL if answer.active.any() else Status.INACTIVE
     else:
         shown = problem.shown(ratios, log_weights, lam)

@@ -53,13 +53,17 @@ def levels_stderr(problem: Problem, ratios: LogRatios, log_weights: np.ndarray) 
         shares = ratios.group_weights[:, None]
         own = ratios.by_group(problem.level_terms(ratios, log_weights)) / shares
         count = shares.size
-        return np.asarray(
-            np.sqrt(((shares * (own - (shares * own).sum(axis=0))) ** 2).sum(axis=0) * count / (count - 1))
-        )
+        return _length(shares * (own - (shares * own).sum(axis=0))) * np.sqrt(count / (count - 1))
     influence = problem.level_influence(ratios, log_weights)
     if not ratios.grouped:
-        size = np.maximum(np.abs(influence).max(axis=0), np.finfo(np.float64).tiny)  # its square may be out of range
-        return np.asarray(size * np.sqrt(((influence / size) ** 2).sum(axis=0)) / ratios.n)
+        return _length(influence) / ratios.n
     size = ratios.by_group(np.ones((ratios.n, 1)))[ratios.groups]
     weight = np.exp(ratios.log_weights)[:, None] * np.sqrt(size / (size - 1))
-    return np.asarray(np.sqrt(((weight * influence) ** 2).sum(axis=0)))
+    return _length(weight * influence)
+
+
+def _length(columns: np.ndarray) -> np.ndarray:
+    """Euclidean lengths of columns `(n, m)`, whose squares may be out of range; NaN where an entry is."""
+    size = np.abs(columns).max(axis=0)
+    unit = np.where(size > 0, size, 1.0)
+    return np.asarray(unit * np.sqrt(((columns / unit) ** 2).sum(axis=0)))

@@ -10,6 +10,8 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from diffusion.cli.ratio_files import number, read_ratios
+
 EXAMPLE_HELP = "a named toy, or a safetensors file with `values` (n, m) and optionally `log_weights` and `priors`"
 _NAMES = {"reverse-kl": "ReverseKL", "forward-kl": "ForwardKL", "likelihood": "Likelihood"}
 
@@ -25,25 +27,12 @@ def _chosen(problems: Any, name: str) -> list[Any]:
     return found
 
 
-def _cached_ratios(path: str) -> Any:
-    """``du.LogRatios`` from a safetensors file, or None when ``path`` is no file."""
-    if not Path(path).is_file():
-        return None
-    import duality as du
-
-    try:
-        from safetensors.numpy import load_file
-    except ImportError as error:
-        raise ValueError("reading cached ratios needs safetensors: install unlearning-duality[diffusion]") from error
-    data = load_file(path)
-    key = "values" if "values" in data else "anchor"  # `unlearn ratios` keeps those at draws of the anchor
-    if key not in data:
-        raise ValueError(f"file {path!r} holds no tensor named values or anchor, but {', '.join(data)}")
-    return du.LogRatios(
-        data[key].astype(float),
-        log_weights=data.get("log_weights"),
-        priors=data.get("priors"),
-    )
+def _documents(answers: list[Any]) -> dict[str, str]:
+    """File name -> what `du.Solution.from_json` reads: solution.json, or one for each of several problems."""
+    if len(answers) == 1:
+        return {"solution.json": answers[0].to_json() + "\n"}
+    names = {name: option for option, name in _NAMES.items()}
+    return {f"solution-{names[type(each.problem).__name__]}.json": each.to_json() + "\n" for each in answers}
 
 
 def _problem(name: str, levels: list[float]) -> Any:
@@ -58,15 +47,17 @@ def solve(
     source: Annotated[str, typer.Argument(help=EXAMPLE_HELP)] = "worked",
     problem: Annotated[str, typer.Option(help="all, reverse-kl, forward-kl or likelihood")] = "all",
     level: Annotated[
-        list[float] | None, typer.Option(help="own level, one per constraint; default: the example's")
+        list[float] | None, typer.Option(parser=number, help="own level, one per constraint; default: the example's")
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="folder for solution.json and figure.png")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="folder for solution.json (one for each of several problems) and figure.png")
+    ] = None,
 ) -> None:
     """Solve a toy (or cached ratios) exactly: table, certificate, and with --output JSON and a figure."""
     import duality as du
     import toy
 
-    cached = _cached_ratios(source)
+    cached = read_ratios(source)
     if cached is not None:
         if not level:
             raise ValueError("level is needed with cached ratios")
@@ -85,8 +76,8 @@ def solve(
             typer.echo(f"{answer}\n")
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
-        data = [json.loads(answer.to_json()) for answer in answers]
-        (output / "solution.json").write_text(json.dumps(data) + "\n", encoding="utf-8")
+        for name, text in _documents(answers).items():
+            (output / name).write_text(text, encoding="utf-8")
         if cached is None:
             from toy.plots import solve_figure
 
@@ -97,14 +88,16 @@ def solve(
 def frontier(
     source: Annotated[str, typer.Argument(help=EXAMPLE_HELP)] = "worked",
     problem: Annotated[str, typer.Option(help="reverse-kl, forward-kl or likelihood")] = "likelihood",
-    level: Annotated[list[float] | None, typer.Option(help="levels, the same for every constraint")] = None,
+    level: Annotated[
+        list[float] | None, typer.Option(parser=number, help="levels, the same for every constraint")
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="folder for frontier.json and figure.png")] = None,
 ) -> None:
     """The trade-off curve: least cost against level; its slope is the multiplier."""
     import duality as du
     import toy
 
-    cached = _cached_ratios(source)
+    cached = read_ratios(source)
     if cached is not None:
         base, ratios = _problem(problem, [0.01]), cached
     else:

@@ -108,7 +108,7 @@ def test_ratios_too_large_for_double_precision_are_named():
 @pytest.mark.parametrize("shift", [-720.0, -745.0, -5000.0])
 def test_a_concept_that_is_next_to_absent_leaves_the_others_their_numbers(shift):
     exact = finite_space(np.random.default_rng(1), 50, 2, 1.0)
-    ratios = du.LogRatios(exact.values + [0.0, shift], exact.log_weights)
+    ratios = du.LogRatios(exact.values + np.array([0.0, shift]), exact.log_weights)
     with pytest.warns(du.MassWarning):
         both = du.solve(du.ForwardKL([0.8, 0.0]), ratios)
     alone = du.solve(du.ForwardKL(0.8), du.LogRatios(exact.values[:, :1], exact.log_weights))

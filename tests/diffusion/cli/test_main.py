@@ -85,8 +85,9 @@ def test_solve_prints_and_writes(monkeypatch, capsys, tmp_path):
     assert code == 0
     for number in ("0.0515382", "0.287227", "3.78946"):
         assert number in out
-    data = json.loads((tmp_path / "out" / "solution.json").read_text())
-    assert [each["problem"]["type"] for each in data] == ["ReverseKL", "ForwardKL", "Likelihood"]
+    for name, kind in (("reverse-kl", "ReverseKL"), ("forward-kl", "ForwardKL"), ("likelihood", "Likelihood")):
+        data = json.loads((tmp_path / "out" / f"solution-{name}.json").read_text())
+        assert data["problem"]["type"] == kind
     assert (tmp_path / "out" / "figure.png").stat().st_size > 10_000
 
 
