@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from diffusion.pipelines.adapters import carried, layers_of
+from diffusion.pipelines.adapters import carried
 from diffusion.pipelines.base import Denoiser
 
 PIPELINE_LORA, PEFT_LORA = "pytorch_lora_weights.safetensors", "adapter_model.safetensors"
 COMPONENTS = ("unet", "transformer")
+OWN_FORM = ("lora_A.weight", "lora_B.weight")  # ends of diffusers' names of tensors
 
 
 def holds_fit(folder: Path) -> bool:
@@ -45,29 +47,32 @@ def put_in(denoiser: Denoiser, folder: Path) -> None:
 
 
 def _put_in_lora(denoiser: Denoiser, folder: Path) -> None:
+    from peft import get_peft_model_state_dict
+
     pipeline, network = denoiser.pipeline, denoiser.component
     before = carried(pipeline)
     if before:
         raise ValueError(f"the model carries adapters already: {before}")
-    pipeline.load_lora_weights(folder)
-    found = layers_of(denoiser.network)
-    # Kohya's and other forms name layers their own way; of diffusers' own form we know how many there must be.
-    asked = [n for n in _names(folder / PIPELINE_LORA) if n.startswith(f"{network}.") and _is_first_factor(n)]
-    if not found or (asked and len(found) < len(asked)):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="(?s).*PEFT")  # what does not match is said below, as an error
+        pipeline.load_lora_weights(folder)
+    there = set()
+    for name in getattr(denoiser.network, "peft_config", {}):
+        there |= {f"{network}.{key}" for key in get_peft_model_state_dict(denoiser.network, adapter_name=name)}
+    # Kohya's and other forms name layers their own way; of diffusers' own form we know what there must be.
+    asked = {name for name in _names(folder / PIPELINE_LORA) if name.endswith(OWN_FORM)}
+    ours = {name for name in asked if name.startswith(f"{network}.")}
+    empty = any(parameter.is_meta for parameter in denoiser.network.parameters())
+    if not there or (asked and there != ours) or empty:
         pipeline.unload_lora_weights()
-        count = f"{len(found)} of {len(asked)}" if asked else "none"
-        raise ValueError(f"{count} of the LoRA's layers are layers of the model's {network}")
+        raise ValueError(
+            f"{len(ours & there)} of the LoRA's {len(asked)} tensors are of layers of the model's {network}"
+        )
     pipeline.fuse_lora(components=list(carried(pipeline)))
     pipeline.unload_lora_weights()
 
 
-def _is_first_factor(name: str) -> bool:
-    return name.endswith(("lora_A.weight", "lora.down.weight"))
-
-
 def _with_peft_lora(denoiser: Denoiser, folder: Path) -> Any:
-    import warnings
-
     from peft import PeftModel, get_peft_model_state_dict
 
     asked = set(_names(folder / PEFT_LORA))
@@ -77,10 +82,12 @@ def _with_peft_lora(denoiser: Denoiser, folder: Path) -> Any:
     there = set(get_peft_model_state_dict(wrapped))
     if asked != there:
         wrapped.unload()
-        raise ValueError(
-            f"{len(asked & there)} of the LoRA's {len(asked)} tensors are of layers of the model's {denoiser.component}"
-        )
+        raise ValueError(_mismatch(asked & there, asked, denoiser.component))
     return wrapped.merge_and_unload()
+
+
+def _mismatch(found: set[str], asked: set[str], network: str) -> str:
+    return f"{len(found)} of the LoRA's {len(asked)} tensors are of layers of the model's {network}"
 
 
 def _names(path: Path) -> list[str]:

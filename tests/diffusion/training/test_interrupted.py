@@ -15,6 +15,8 @@ from diffusion.training.trainer import Fit
 from tests.diffusion.methods.conftest import adapters, made, make_denoiser, same
 from tests.diffusion.training.fit_worker import ALTERNATE, on_concepts
 
+pytestmark = pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
+
 SMALL = Fit(steps=6, batch=12, rank=2, rate=1e-2, seed=3)
 
 
