@@ -185,7 +185,7 @@ class Trainer:
         self.done = step + 1
         log(self.done, {"loss": loss, **terms, "rate": rate})
         self._progress(1)
-        return stop
+        return stop or (world().num_processes == 1 and asked.signal is not None)
 
     def _gradient(self, step: int, asked: Deferred) -> tuple[float, dict[str, float], bool]:
         """The step's gradient, over all parts and processes, into ``.grad``; the loss, its noted terms, and whether to

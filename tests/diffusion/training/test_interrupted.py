@@ -37,9 +37,10 @@ def at_step(number, step):
     return progress
 
 
-@pytest.mark.parametrize("method", ["tilted", "primal-dual"])
 @pytest.mark.parametrize(
-    ("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)], ids=["Ctrl-C", "SIGTERM"]
+    ("method", "number", "raised"),
+    [("tilted", signal.SIGINT, KeyboardInterrupt), ("primal-dual", signal.SIGTERM, SystemExit)],
+    ids=["Ctrl-C", "SIGTERM"],
 )
 def test_an_interrupt_saves_and_the_next_run_resumes(method, number, raised, tmp_path, capsys):
     path = tmp_path / "fit.safetensors"

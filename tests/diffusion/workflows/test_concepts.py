@@ -162,7 +162,8 @@ def test_a_second_run_on_one_pipeline_has_to_say_from_what(rank):
     settings = TINY | {"fit": Fit(steps=2, batch=6, rank=rank, rate=1e-2)}
 
     def run():
-        return diffusion.unlearn(pipeline, ["seven"], du.ReverseKL(0.3), **TASK, **settings, bar=quiet)
+        concepts = [["seven", "a handwritten seven"]]
+        return diffusion.unlearn(pipeline, concepts, du.ReverseKL(0.3), **TASK, **settings, bar=quiet)
 
     original = fingerprint(pipeline)
     plain = draw(pipeline, ["one"], seed=0, steps=2)
