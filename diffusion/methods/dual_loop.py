@@ -104,6 +104,7 @@ class Rounds:
             self.path.append(self.loop.multipliers)
             if self.anew:
                 trainer.average_anew()
+            trainer.save()  # with the multipliers that the round has left
         if not self._settled():
             trainer.run()
 
@@ -140,7 +141,7 @@ class Rounds:
 
     def levels(self) -> np.ndarray:
         assert self.trainer is not None
-        with self.trainer.averaged():
+        with self.trainer.saved_if_interrupted(), self.trainer.averaged():
             levels, errors = same(self.measure(self.loop.rounds))
         self.seen.append((levels.tolist(), errors.tolist()))
         log_round(self.trainer.done, self.multipliers, levels, errors, self.problem.slack(levels))

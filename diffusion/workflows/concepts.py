@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +20,7 @@ from diffusion.pipelines.fingerprint import fingerprint
 from diffusion.ratios.estimate import survey
 from diffusion.ratios.ratio_estimate import Budget
 from diffusion.reports.certificate import certificate
+from diffusion.reports.fitted import save_fit
 from diffusion.reports.results import Unlearned
 from diffusion.runtime.cache import Cache
 from diffusion.runtime.distributed import world
@@ -25,10 +28,12 @@ from diffusion.runtime.progress import Bar, progress_bar
 from diffusion.runtime.trackers import Tracked
 from diffusion.tasks.concepts import Prompts
 from diffusion.tasks.levels import Asked, settled
+from diffusion.training.lora import left_as_given
 from diffusion.training.trainer import Fit
 from diffusion.workflows.validation import check, check_dealt
 
 
+@left_as_given
 def unlearn(
     denoiser: Denoiser,
     prompts: Prompts,
@@ -42,11 +47,14 @@ def unlearn(
     cache_folder: Path | None = None,
     bar: Bar = progress_bar,
     tracked: Tracked | None = None,
+    folder: Path | None = None,
+    checkpointing_steps: int = 100,
 ) -> Unlearned:
     """Solve ``problem`` on the pipeline's log ratios and fit its target into a LoRA, left active on the pipeline.
 
     ``method``: tilted denoising unless another is given (:mod:`diffusion.methods`); its multipliers are corrected on
-    levels that are measured during the fit. ``tracked``: who hears of the fit.
+    levels that are measured during the fit. ``tracked``: who hears of the fit. ``folder``: of an output that is being
+    written; the fit is kept there before it is measured. ``checkpointing_steps``: from one checkpoint to the next.
 
     Raises ``ValueError`` before any work where problem, prompts and pipeline do not fit together,
     ``du.InfeasibleError`` before any training where the level cannot be had, ``FloatingPointError`` when a loss is not
@@ -68,11 +76,13 @@ def unlearn(
         checkpoint = cache_folder / f"fit-{hashlib.sha256(asked.encode()).hexdigest()[:12]}.safetensors"
     title = "fit of the LoRA" if fit.rank is not None else "fit of all weights"
     with bar(title, fit.steps) as shown, tracked or nullcontext():
-        outcome = method.fit(FitContext(denoiser, known, solution, fit, checkpoint, progress=shown.update))
-    samples, measured = measure_lora(denoiser, known, solution, evaluation, witness, bar)
-    measured["seconds"] = round(time.monotonic() - started, 1)
-    measured["fit"] = {"method": repr(method), **asdict(fit), "processes": world().num_processes}
+        context = FitContext(denoiser, known, solution, fit, checkpoint, checkpointing_steps, shown.update)
+        outcome = method.fit(context)
+    fitted: dict[str, Any] = {"fit": {"method": repr(method), **asdict(fit), "processes": world().num_processes}}
     if len(outcome.levels):
         rounds = {"multipliers": outcome.multipliers, "levels": outcome.levels, "standard errors": outcome.errors}
-        measured["dual rounds"] = {name: np.asarray(value).tolist() for name, value in rounds.items()}
+        fitted["dual rounds"] = {name: np.asarray(value).tolist() for name, value in rounds.items()}
+    save_fit(denoiser, folder, {"solution": json.loads(solution.to_json()), "network": {"measured": fitted}})
+    samples, measured = measure_lora(denoiser, known, solution, evaluation, witness, bar)
+    measured |= {"seconds": round(time.monotonic() - started, 1), **fitted}
     return Unlearned(known, solution, samples, measured, certificate(known, solution, measured), outcome)

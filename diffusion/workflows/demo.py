@@ -51,6 +51,7 @@ def run_demo(
         evaluation=Evaluation(anchor=judged, per_wording=32, retained=400, integrated=128),
         witness=witness,
         cache_folder=cache_folder,
+        folder=folder,
     )
     clock["ratios, solution, LoRA, judging"] = time.monotonic() - started
     save(result, denoiser, folder)

@@ -10,6 +10,7 @@ from diffusion.pipelines import Denoiser
 from diffusion.runtime.distributed import Part, world
 from diffusion.tasks.concepts import Prompts
 from diffusion.tasks.levels import KINDS, Asked
+from diffusion.training.lora import check_as_given
 from diffusion.training.trainer import Fit
 
 
@@ -25,6 +26,7 @@ def check(
     denoiser: Denoiser, prompts: Prompts, problem: du.Problem | Asked | None = None, method: Method | None = None
 ) -> None:
     """Raise ``ValueError`` for what cannot work, with the reason, before anything is drawn."""
+    check_as_given(denoiser)
     wordless = [concept for concept in prompts.concepts if not concept.wordings]
     if not denoiser.worded and (len(wordless) < len(prompts.concepts) or prompts.contrast or prompts.anchor):
         raise ValueError(
