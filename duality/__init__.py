@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from duality import point_masses, primal_dual
+from duality import confidence, point_masses, primal_dual
 from duality.checks import atoms, gaussians
 from duality.frontier import fixed_weights, frontier
 from duality.problems import ForwardKL, Likelihood, Problem, ReverseKL
@@ -32,6 +32,7 @@ __all__ = [
     "Solution",
     "Status",
     "atoms",
+    "confidence",
     "dual_function",
     "fixed_weights",
     "frontier",
