@@ -73,7 +73,7 @@ def distill(
     ] = None,
     track: shared.TrackOption = None,
     track_folder: shared.TrackFolderOption = Path("runs"),
-    judged: Annotated[int, typer.Option(help="draws of the anchor that are counted after the fit")] = 2000,
+    evaluation_samples: shared.EvaluationSamplesOption = 2000,
     seed: shared.SeedOption = 0,
     cache: shared.CacheOption = None,
     overwrite: shared.OverwriteOption = False,
@@ -84,6 +84,7 @@ def distill(
     need_extra()
     from diffusion.api import method_of, patient, without_correction
     from diffusion.evaluation.measure import Evaluation
+    from diffusion.evaluation.planning import check_samples
     from diffusion.reports.model_card import findings
     from diffusion.reports.save import save
     from diffusion.runtime.cache import default_folder
@@ -92,6 +93,8 @@ def distill(
     from diffusion.workflows.concepts import unlearn
     from diffusion.workflows.validation import check
 
+    evaluation = Evaluation(samples=evaluation_samples)
+    check_samples(target, evaluation.fewest, evaluation.confidence)
     chosen = patient(method_of(method), patience)
     if uncorrected:
         chosen = without_correction(chosen)
@@ -108,7 +111,7 @@ def distill(
         method=chosen,
         budget=shared.make_budget(draws, seed, labelled),
         fit=fit,
-        evaluation=Evaluation(anchor=judged),
+        evaluation=evaluation,
         witness=shared.witness_of(model, prompts),
         cache_folder=cache or default_folder(),
         tracked=tracked,
@@ -117,9 +120,8 @@ def distill(
         return
     with place as folder:
         save(result, denoiser, folder)
-    typer.echo(str(result.solution))
-    typer.echo("\n".join(findings(result)))
-    shared.say_verdict(result.certificate)
+    typer.echo("\n".join([*result.plan.lines(), str(result.solution), *findings(result)]))
+    typer.echo("\n".join(result.certificate.lines()))
     typer.echo(f"written to {output}")
 
 
@@ -253,14 +255,18 @@ def demo(
     output: Annotated[Path, typer.Option(help="folder for the page")] = Path("out/demo"),
     concept: Annotated[str, typer.Option(help="which digit goes")] = "a handwritten seven",
     level: Annotated[float, typer.Option(help="at most this share of draws may show it")] = 0.01,
-    judged: Annotated[int, typer.Option(help="draws that are judged, guided and after the LoRA")] = 2000,
+    evaluation_samples: shared.EvaluationSamplesOption = 2000,
     seed: shared.SeedOption = 0,
     cache: shared.CacheOption = None,
     overwrite: shared.OverwriteOption = False,
 ) -> None:
     """The main job, end to end: three problems on densities, then a digit unlearned; leaves one page with pictures."""
-    shared.make_problem("likelihood", [str(level)])
+    asked = shared.make_problem("likelihood", [str(level)])
     need_extra()
+    from diffusion.evaluation.measure import Evaluation
+    from diffusion.evaluation.planning import check_samples
+
+    check_samples(asked, evaluation_samples, Evaluation().confidence)
     from diffusion.cli.toy import demo_section
     from diffusion.runtime.cache import default_folder
     from diffusion.runtime.files import OutputFolder
@@ -268,7 +274,7 @@ def demo(
 
     with OutputFolder(output, overwrite) as folder:
         opening = demo_section(folder)
-        summary = run_demo(folder, opening, concept, level, judged, seed, cache or default_folder())
+        summary = run_demo(folder, opening, concept, level, evaluation_samples, seed, cache or default_folder())
     typer.echo(summary)
     typer.echo(f"open {output / 'index.html'}")
 

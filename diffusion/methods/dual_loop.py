@@ -47,6 +47,7 @@ class Rounds:
             has settled when they are met; passing them is no reason to go on.
         anew: whether the mean of the weights starts again after each round: where multipliers move by much, a mean
             that remembers the old ones is measured too late, and corrected twice.
+        ceiling: (m,) what ``project`` holds multipliers below; one that reaches it has run away.
         patience: see :func:`diffusion.methods.dual_steps.settled`; None runs all steps.
 
     ``multipliers`` are for the objective to read, as plain numbers; ``pool`` is for tensors that the measurement leaves
@@ -65,9 +66,11 @@ class Rounds:
         enough: int | None = None,
         anew: bool = False,
         one_sided: bool = False,
+        ceiling: np.ndarray | None = None,
     ) -> None:
         self.problem, self.measure, self.ends, self.patience = problem, measure, tuple(ends), patience
         self.enough, self.anew, self.one_sided = enough, anew, one_sided
+        self.rule, self.ceiling = rule, ceiling
         self.loop = pd.PrimalDual(problem, self, rule, start, project)
         self.path: list[np.ndarray] = [self.loop.multipliers]
         self.seen: list[tuple[list[float], list[float]]] = []
@@ -96,7 +99,12 @@ class Rounds:
 
     def outcome(self, losses: list[float]) -> Outcome:
         levels, errors = self._seen()
-        return Outcome(losses, np.array(self.path), levels, errors)
+        return Outcome(losses, np.array(self.path), levels, errors, capped=self.capped())
+
+    def capped(self) -> np.ndarray:
+        """(m,) whether a multiplier was held back, by its rule or by ``ceiling``."""
+        held = np.asarray(getattr(self.rule, "capped", False)) | np.zeros(self.multipliers.size, dtype=bool)
+        return held if self.ceiling is None else held | (np.array(self.path) >= self.ceiling).any(0)
 
     def _seen(self) -> tuple[np.ndarray, np.ndarray]:
         m = self.loop.multipliers.size

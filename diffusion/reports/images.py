@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diffusion.evaluation.image_likelihood import COST, GAINED, HELD_OUT
-from diffusion.reports.certificate import Standards, versions
+from diffusion.reports.certificate import versions
 from diffusion.reports.model_card import head_of, loading
+from diffusion.reports.verdicts import Standards
 from duality.point_masses import WaterFilling
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from PIL import Image
 import diffusion
 import duality as du
 from diffusion.api import is_digits, method_of, prompts_of
-from diffusion.evaluation.measure import Evaluation
+from diffusion.evaluation.measure import PAIRED, Evaluation
 from diffusion.guidance.sampling import guided_draws
 from diffusion.methods import ESD, METHODS, PrimalDual, Tilted
 from diffusion.pipelines import denoiser_of, load_pipeline
@@ -30,7 +30,7 @@ from tests.diffusion.methods.conftest import made
 TINY = {
     "budget": Budget(10, 10, 24, sampler_steps=2, noises=2, head_steps=4, elbo_draws=4, elbo_levels=2),
     "fit": Fit(steps=2, batch=6, rank=1),
-    "evaluation": Evaluation(anchor=4, per_wording=1, retained=4),
+    "evaluation": Evaluation(samples=4, retained=4, integrated=4),
     "method": made("tilted"),
 }
 TASK = {"contrast": ["one", ("three", "a handwritten three")], "priors": 0.1}
@@ -85,7 +85,7 @@ def test_one_call_unlearns(family, tmp_path):
     written = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"pytorch_lora_weights.safetensors", "certificate.json", "README.md"} <= written
     proof = json.loads((tmp_path / "out" / "certificate.json").read_text(encoding="utf-8"))
-    assert proof["network"]["measured"]["fit"]["method"] == repr(made("tilted"))
+    assert proof["fitted_model"]["fit"]["method"] == repr(made("tilted"))
     fresh = build(families.FAMILIES[family])
     fresh.load_lora_weights(tmp_path / "out")
     np.testing.assert_allclose(draw(fresh, [""], seed=0, steps=2), after, atol=1e-4 * float(after.abs().max()))
@@ -186,9 +186,9 @@ def test_a_model_without_prompts_unlearns_what_pictures_show(method, problem, tm
     assert result.survey.examination[0].auc > 0.9
     assert result.solution.multipliers[0] > 0
     assert result.survey.elbo.isnan().all()
-    assert set(result.samples) == {"LoRA, anchor", "before, anchor"}
+    assert set(result.samples) == {"LoRA, anchor", "before, anchor", PAIRED}
     proof = json.loads((tmp_path / "out" / "certificate.json").read_text(encoding="utf-8"))
-    assert proof["asked"]["concepts"][0]["examples"] == 20
+    assert proof["question"]["concepts"][0]["examples"] == 20
     assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
 
 
