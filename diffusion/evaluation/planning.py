@@ -74,17 +74,6 @@ def most_hits(level: float, n: int, confidence: float) -> int:
     return low
 
 
-def enough_samples(level: float, confidence: float) -> int:
-    """The fewest samples that can show a share of at most ``level``, if none is a hit."""
-    low, high = 0, 1
-    while most_hits(level, high, confidence) < 0:
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if most_hits(level, middle, confidence) >= 0 else (middle, high)
-    return high
-
-
 def check_samples(problem: du.Problem | Asked, samples: int, confidence: float) -> None:
     """Raise ``ValueError`` where so few samples cannot show a level, however few of them are hits.
 
@@ -95,10 +84,11 @@ def check_samples(problem: du.Problem | Asked, samples: int, confidence: float) 
     else:
         levels = problem.levels.tolist() if _is_share(problem) else []
     for level in levels:
-        if 0 < level < 1 and most_hits(level, samples, confidence) < 0:
+        if 0 < level < 1 and plan(level, samples, confidence) < 0:  # without a hit betting shows what counting does
+            needed = int(np.ceil(np.log1p(-confidence) / np.log1p(-level)))
             raise ValueError(
                 f"evaluation samples: {samples} cannot show a level of {level:.4g} at {100 * confidence:g} % "
-                f"confidence, even if none shows the concept: at least {enough_samples(level, confidence)} are needed"
+                f"confidence, even if none shows the concept: at least {needed} are needed"
             )
 
 
