@@ -184,7 +184,9 @@ def _one(
     values: dict[str, Value] = {}
     guided = Guided(denoiser, prompts, known.head, strength) if name == GUIDED else None
     problem = solution.problem.bind(known.ratios)
-    meter = Meter(denoiser, known, problem, evaluation.integrated, seed=evaluation.seed, guided=guided)
+    meter = Meter(
+        denoiser, known, problem, min(evaluation.integrated, evaluation.samples), seed=evaluation.seed, guided=guided
+    )
     with teacher(denoiser):
         rho = {what: head_ratios(denoiser, known.head, some, seed=evaluation.seed) for what, some in latents.items()}
     found = meter.of(latents["anchor"], rho["anchor"])

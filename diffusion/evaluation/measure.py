@@ -39,8 +39,8 @@ class Evaluation:
     """How many samples are looked at after the fit; none of them was used for solving or moved a multiplier.
 
     ``samples``: under the anchor; ``asked``: under each concept's own prompts, as many where left out; ``retained``:
-    under the retained prompts. ``integrated``: runs of the chain along which a cost is measured, and samples at which
-    the levels of KL problems are integrated over noise. ``confidence``: of every bound and of the verdict;
+    under the retained prompts. ``integrated``: at most so many runs of the chain along which a cost is measured, and
+    samples at which the levels of KL problems are integrated over noise. ``confidence``: of every bound and of the verdict;
     ``success``: the probability with which a network at the level that is solved for is to pass
     (:mod:`diffusion.evaluation.planning`).
     """
@@ -98,7 +98,8 @@ def measure_lora(
             for name, sample in samples.items()
             if name != PAIRED
         }
-    meter = Meter(denoiser, known, plan.asked, evaluation.integrated, seed=evaluation.fresh_seed(known, 11))
+    count = min(evaluation.integrated, evaluation.samples)
+    meter = Meter(denoiser, known, plan.asked, count, seed=evaluation.fresh_seed(known, 11))
     if isinstance(plan.asked, du.ForwardKL):
         meter = replace(meter, of_q=_fresh_q(denoiser, known, evaluation, bar))
     levels = _levels(known, plan, samples, rho, meter, witness)

@@ -118,17 +118,8 @@ def lora(place):
         words = (
             *("distill", place / "sd", "--concept", "seven", "--wording", "a handwritten seven", "--prior", "0.1"),
             *("--vocabulary", place / "words.txt", "--level", "0.99x", "--steps", "2"),
-            *(
-                "--rank",
-                "1",
-                "--evaluation-samples",
-                "40",
-                *SMALL,
-                "--cache",
-                place / "cache",
-                "--output",
-                place / "lora",
-            ),
+            *("--rank", "1", "--evaluation-samples", "80", *SMALL),
+            *("--cache", place / "cache", "--output", place / "lora"),
         )
         patch.setattr(sys, "argv", ["unlearn", *map(str, words)])
         with pytest.raises(SystemExit) as ended:
@@ -158,7 +149,7 @@ def test_sample_with_guidance_and_with_the_lora(monkeypatch, capsys, place, lora
 
 def test_without_corrections_multipliers_are_the_solved_ones(monkeypatch, capsys, place, lora, tmp_path):
     words = ("distill", place / "sd", *TASK, "--prior", "0.1", "--level", "0.99x", *SMALL, "--cache", place / "cache")
-    brief = ("--steps", "1", "--rank", "1", "--evaluation-samples", "40", "--output", tmp_path / "out")
+    brief = ("--steps", "1", "--rank", "1", "--evaluation-samples", "80", "--output", tmp_path / "out")
     assert "dual round" not in run(monkeypatch, capsys, *words, *brief, "--uncorrected")
     assert json.loads((lora / "certificate.json").read_text(encoding="utf-8"))["fitted_model"]["dual_rounds"]
     message = error(monkeypatch, capsys, *words, *brief, "--overwrite", "--method", "siss", "--uncorrected")
