@@ -40,8 +40,8 @@ class Evaluation:
 
     ``samples``: under the anchor; ``asked``: under each concept's own prompts, as many where left out; ``retained``:
     under the retained prompts. ``integrated``: at most so many runs of the chain along which a cost is measured, and
-    samples at which the levels of KL problems are integrated over noise. ``confidence``: of every bound and of the verdict;
-    ``success``: the probability with which a network at the level that is solved for is to pass
+    samples at which the levels of KL problems are integrated over noise. ``confidence``: of every bound and of the
+    verdict; ``success``: the probability with which a network at the level that is solved for is to pass
     (:mod:`diffusion.evaluation.planning`).
     """
 
@@ -230,10 +230,14 @@ def _witnessed(
 ) -> dict[str, object]:
     """What only independent detectors can say."""
     classes, before, after = _classes(known, witness), samples["before, anchor"], samples["LoRA, anchor"]
-    moved = retained(before, after, classes, witness, evaluation.seed)
+    rest = [sum(~np.isin(list(sample.said.values())[-1], classes)) for sample in (before, after)]
+    moved = None
+    if min(rest) >= 2:  # a distance needs two samples without the concept on either side
+        change = retained(before, after, classes, witness, evaluation.seed)
+        moved = Moved(energy_distance=change.energy, noise_floor=change.floor, largest_class_shift=change.class_shift)
     names = {name: sample for name, sample in samples.items() if name in ("before, anchor", "LoRA, anchor")}
     return {
-        "moved": Moved(energy_distance=moved.energy, noise_floor=moved.floor, largest_class_shift=moved.class_shift),
+        "moved": moved,
         "target_shares": weighted_frequency(before, solution.log_weights, classes),
         "class_shares": {name: sample.classes(len(witness.classes)) for name, sample in names.items()},
         "retained": tuple(_obeyed(samples, witness, evaluation.confidence)),
