@@ -123,7 +123,7 @@ def bench(
         methods,
         tuple(range(seed, seed + seeds)),
         Fit(steps=steps, rank=rank),
-        Evaluation(anchor=judged, per_wording=max(1, judged // 50), retained=max(1, judged // 3)),
+        Evaluation(judged, asked=max(1, judged // 5), retained=max(1, judged // 3)),
     )
     found = run_bench(denoiser, known, target.problem(known.ratios), plan, shared.witness_of(model, prompts), output)
     typer.echo("\n".join(found.lines()))

@@ -75,7 +75,7 @@ def distill(
     checkpointing_steps: shared.CheckpointingStepsOption = 100,
     track: shared.TrackOption = None,
     track_folder: shared.TrackFolderOption = Path("runs"),
-    judged: Annotated[int, typer.Option(help="draws of the anchor that are counted after the fit")] = 2000,
+    evaluation_samples: shared.EvaluationSamplesOption = 2000,
     seed: shared.SeedOption = 0,
     cache: shared.CacheOption = None,
     overwrite: shared.OverwriteOption = False,
@@ -85,6 +85,7 @@ def distill(
     task = shared.make_task(model, concept, wording, examples, contrast, vocabulary, prior, anchor)
     need_extra()
     from diffusion.evaluation.measure import Evaluation
+    from diffusion.evaluation.planning import check_samples
     from diffusion.methods import method_of
     from diffusion.reports.model_card import findings
     from diffusion.reports.save import save
@@ -94,6 +95,8 @@ def distill(
     from diffusion.workflows.concepts import unlearn
     from diffusion.workflows.validation import check
 
+    evaluation = Evaluation(samples=evaluation_samples)
+    check_samples(target, evaluation.fewest, evaluation.confidence)
     chosen = method_of(method) if patience is None else method_of(method).with_patience(patience)
     if uncorrected:
         chosen = chosen.uncorrected()
@@ -110,7 +113,7 @@ def distill(
             method=chosen,
             budget=shared.make_budget(draws, seed, labelled),
             fit=fit,
-            evaluation=Evaluation(anchor=judged),
+            evaluation=evaluation,
             witness=shared.witness_of(model, prompts),
             cache_folder=cache or default_folder(),
             tracked=tracked,
@@ -121,9 +124,8 @@ def distill(
             save(result, denoiser, folder)
     if not is_main():
         return
-    typer.echo(str(result.solution))
-    typer.echo("\n".join(findings(result)))
-    shared.say_verdict(result.certificate)
+    typer.echo("\n".join([*result.plan.lines(), str(result.solution), *findings(result)]))
+    typer.echo("\n".join(result.certificate.lines()))
     typer.echo(f"written to {output}")
 
 
@@ -256,14 +258,18 @@ def demo(
     output: Annotated[Path, typer.Option(help="folder for the page")] = Path("out/demo"),
     concept: Annotated[str, typer.Option(help="which digit goes")] = "a handwritten seven",
     level: Annotated[float, typer.Option(help="at most this share of draws may show it")] = 0.01,
-    judged: Annotated[int, typer.Option(help="draws that are judged, guided and after the LoRA")] = 2000,
+    evaluation_samples: shared.EvaluationSamplesOption = 2000,
     seed: shared.SeedOption = 0,
     cache: shared.CacheOption = None,
     overwrite: shared.OverwriteOption = False,
 ) -> None:
     """The main job, end to end: three problems on densities, then a digit unlearned; leaves one page with pictures."""
-    shared.make_problem("likelihood", [str(level)])
+    asked = shared.make_problem("likelihood", [str(level)])
     need_extra()
+    from diffusion.evaluation.measure import Evaluation
+    from diffusion.evaluation.planning import check_samples
+
+    check_samples(asked, evaluation_samples, Evaluation().confidence)
     from diffusion.cli.toy import demo_section
     from diffusion.runtime.cache import default_folder
     from diffusion.runtime.output_folder import OutputFolder
@@ -271,7 +277,7 @@ def demo(
 
     with OutputFolder(output, overwrite) as folder:
         opening = demo_section(folder)
-        summary = run_demo(folder, opening, concept, level, judged, seed, cache or default_folder())
+        summary = run_demo(folder, opening, concept, level, evaluation_samples, seed, cache or default_folder())
     typer.echo(summary)
     typer.echo(f"open {output / 'index.html'}")
 
