@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from duality import confidence, point_masses, primal_dual
 from duality.checks import atoms, gaussians
 from duality.frontier import fixed_weights, frontier
+from duality.joint import Joint
+from duality.keep import Keep
 from duality.masses import MassWarning
 from duality.problems import ForwardKL, Likelihood, Problem, ReverseKL
 from duality.ratios import LogRatios
@@ -26,6 +28,8 @@ __all__ = [
     "FewDrawsWarning",
     "ForwardKL",
     "InfeasibleError",
+    "Joint",
+    "Keep",
     "Likelihood",
     "LogRatios",
     "MassWarning",

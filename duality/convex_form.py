@@ -25,28 +25,46 @@ from duality.family_dual import FamilyDual
 from duality.group_programs import minimise
 from duality.groups import Partition
 from duality.matrix_game import Saddle, saddle
-from duality.newton import Climb, climb
+from duality.newton import MET, Climb, climb
 from duality.ratios import LogRatios
 from duality.slices import spread
 
 ROUNDS = 60  # each halves the interval between the two bounds, at least
 #: Where the two bounds count as one, relative to 1 + |c|; and by how much c exceeds its threshold in the limit.
 CLOSE = 1e-12
+WIDER = (1e-11, 1e-10, 1e-9)
 
 
-def shown(table: np.ndarray, log_q: np.ndarray, log_p: np.ndarray) -> tuple[float, float]:
-    """(KL(p‖q), max_i E_p[v_i]) for v = rho + b: the larger is a cost at which the levels can be had."""
+def shown(table: np.ndarray, sharing: np.ndarray, log_q: np.ndarray, log_p: np.ndarray) -> float:
+    """max(KL(p‖q), E_p[v_i] for s_i = 1) for v = T - beta: a cost at which the levels can be had.
+
+    inf where an expectation with s_i = 0 is missed by more than rounding.
+    """
     p = np.exp(log_p)
     held = p > 0
-    return float(p[held] @ (log_p[held] - log_q[held])), float((p @ table).max())
+    reached = p @ table
+    fixed = sharing == 0
+    if (reached[fixed] > MET * np.abs(table[:, fixed]).max(axis=0)).any():
+        return float("inf")
+    return max(float(p[held] @ (log_p[held] - log_q[held])), float(reached[~fixed].max()))
 
 
-def solve_by_cost(ratios: LogRatios, levels: np.ndarray, found: Climb) -> Answer:
-    """The answer to `ReverseKL` at levels `(m,)` that the climb `found` has not settled."""
+def solve_by_cost(
+    ratios: LogRatios, table: np.ndarray, limits: np.ndarray, sharing: np.ndarray, found: Climb
+) -> Answer:
+    """The answer to `ReverseKL`, alone or among bounded expectations, that the climb `found` has not settled.
+
+    Args:
+        ratios: the nodes.
+        table: T `(n, m)`: rho_i where s_i = 1.
+        limits: beta `(m,)`: -b_i where s_i = 1.
+        sharing: s `(m,)`, 1 for KL(p‖q_i) ≥ b_i and 0 for E_p[T_i] ≤ beta_i.
+        found: where the climb of the dual function ended.
+    """
     kept = ratios.partition.order
-    values, log_q = ratios.values[kept], ratios.log_weights[kept]
+    values, log_q = table[kept], ratios.log_weights[kept]
     used = np.isfinite(values).all(axis=0)  # the others hold for q itself, and for densities next to any p
-    search = _Search(values[:, used], log_q, levels[used], ratios.partition)
+    search = _Search(values[:, used], log_q, limits[used], sharing[used], ratios.partition)
     search.raise_low(found.dual.to_natural(found.x)[used], found.at.value)
     limit = search.run()
     multipliers, natural = np.zeros(used.size), np.zeros(used.size)
@@ -70,19 +88,21 @@ def solve_by_cost(ratios: LogRatios, levels: np.ndarray, found: Climb) -> Answer
 class _Search:
     """Bounds low ≤ V ≤ high that close in on each other, with the multipliers and the density that prove them."""
 
-    def __init__(self, values: np.ndarray, log_q: np.ndarray, levels: np.ndarray, partition: Partition) -> None:
-        self.table, self.log_q, self.levels = values + levels, log_q, levels
+    def __init__(
+        self, values: np.ndarray, log_q: np.ndarray, limits: np.ndarray, sharing: np.ndarray, partition: Partition
+    ) -> None:
+        self.table, self.log_q, self.levels, self.sharing = values - limits, log_q, limits, sharing
         self.partition = replace(partition, order=np.arange(log_q.size))
-        self.dual = self._dual(values, -levels, shared=True)
-        self.units = 1.0 + np.abs(levels)
+        self.dual = self._dual(values, limits, sharing)
+        self.units = 1.0 + np.abs(limits)
         self.low, self.high = -np.inf, np.inf
-        self.multipliers, self.natural, self.log_p = np.zeros(levels.size), np.zeros(levels.size), log_q
+        self.multipliers, self.natural, self.log_p = np.zeros(limits.size), np.zeros(limits.size), log_q
         self.iterations = 0
 
-    def _dual(self, table: np.ndarray, levels: np.ndarray, shared: bool) -> ExponentialDual:
-        if self.partition.count == 1:
-            return ExponentialDual(table, self.log_q, levels, shared=shared)
-        return FamilyDual(table, self.partition, self.log_q, levels, np.full(levels.size, float(shared)))
+    def _dual(self, table: np.ndarray, levels: np.ndarray, sharing: np.ndarray) -> ExponentialDual:
+        if self.partition.count == 1 and (self.sharing == 1).all():
+            return ExponentialDual(table, self.log_q, levels, shared=bool(sharing.any()))
+        return FamilyDual(table, levels, sharing, self.partition, self.log_q)
 
     @property
     def close(self) -> float:
@@ -98,6 +118,12 @@ class _Search:
             self._try(max(game.least, self.low) + 0.5 * self.close)
             if self.high <= self.low + self.close:
                 return True
+            for wider in WIDER if (self.sharing == 0).any() else ():
+                # Expectations that only just can be had: the density is a limit, and rounding hides its last digits.
+                room = wider / CLOSE * self.close
+                self._try(max(game.least, self.low) + 0.5 * room)
+                if self.high <= self.low + room:
+                    return True
         for _ in range(ROUNDS):
             before = self.high - self.low
             tilt = self._try(self.low + min(0.5 * self.close, before / 2))
@@ -112,21 +138,22 @@ class _Search:
                 break
             if self.high - self.low > 0.5 * before:
                 self._try((self.low + self.high) / 2 if np.isfinite(self.high) else self.low + 1.0 + abs(self.low))
-        return float(self.multipliers.sum()) >= 1.0 - 1e-12
+        return float(self.sharing @ self.multipliers) >= 1.0 - 1e-12
 
     def _end(self) -> Saddle:
         """The greatest g with sum lam = 1, its multipliers, and the density that proves that it is the maximum."""
-        if self.partition.count == 1:
+        if self.partition.count == 1 and (self.sharing == 1).all():
             return saddle(self.table)
-        m = self.levels.size
-        found = minimise(self.table, np.ones(m), np.zeros(m), self.partition)
-        assert found is not None  # any density with the shares reaches some t
+        found = minimise(self.table, self.sharing, np.zeros(self.levels.size), self.partition)
+        if found is None:  # the expectations cannot be had, which the climb should have found
+            return Saddle(np.zeros(self.levels.size), -np.inf, np.empty(0, dtype=int), np.empty(0), np.inf)
         held = np.flatnonzero(found.masses)
-        return Saddle(found.prices, found.value, held, found.masses[held], float(found.reached.max()))
+        least = float(found.reached[self.sharing > 0].max())
+        return Saddle(found.prices, found.value, held, found.masses[held], least)
 
     def _try(self, cost: float) -> np.ndarray:
         """Both bounds from the likelihood problem at levels c - b; its natural parameters."""
-        dual = self._dual(self.table, np.full(self.levels.size, cost), shared=False)
+        dual = self._dual(self.table, cost * self.sharing, np.zeros(self.levels.size))
         found = climb(dual, np.zeros(self.levels.size), self.units)
         self.iterations += found.iterations
         self.lower_high(found)
@@ -136,10 +163,10 @@ class _Search:
 
     def raise_low(self, natural: np.ndarray, value: float) -> None:
         if value > self.low:
-            self.low, self.multipliers = value, natural / (1.0 + natural.sum())
+            self.low, self.multipliers = value, natural / (1.0 + float(self.sharing @ natural))
 
     def lower_high(self, found: Climb) -> None:
         log_p = found.dual.log_masses(found.x)
-        high = max(shown(self.table, self.log_q, log_p))
+        high = shown(self.table, self.sharing, self.log_q, log_p)
         if high < self.high:
             self.high, self.natural, self.log_p = high, found.dual.to_natural(found.x), log_p

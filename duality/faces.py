@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.optimize import linprog
 
 from duality.dual_protocol import Dual
+from duality.families import Mixtures
 from duality.newton import Climb, climb
-from duality.packing import packing
+from duality.packing import TIGHT, packing
 from duality.ratios import LogRatios
 
 ESCAPES = 60
@@ -62,7 +65,32 @@ def beyond(ratios: LogRatios, levels: np.ndarray, log_weights: np.ndarray) -> Be
     return Beyond(bound, missing - gained, missing, np.exp(-top) * found.point)
 
 
-def leave_false_faces(ratios: LogRatios, levels: np.ndarray, dual: Dual, units: np.ndarray, found: Climb) -> Climb:
+def beyond_signed(ratios: LogRatios, mixtures: Mixtures, log_weights: np.ndarray) -> Beyond:
+    """The same where some KL(q_k‖p) are bounded above, which what is bought raises as well: a plain linear program.
+
+    min{ sum_j y_j : y ≥ 0, sum_j s_i r_ij y_j ≥ s_i (b_i - KL(q_i‖p)) },   y_j = q_j d_j
+    """
+    kept = ratios.partition.order
+    values, log_q = mixtures.values[kept], ratios.log_weights[kept]
+    log_u = np.maximum(log_weights[kept] - log_q, np.log(SHALLOW))
+    log_u = ratios.partition.normalised(log_q + log_u)[0] - log_q
+    masses = np.exp(values + log_q[:, None])
+    reached = (masses * (np.where(masses > 0, values, 0.0) - log_u[:, None])).sum(axis=0)
+    missing = mixtures.signs * (mixtures.levels - reached)
+    cost = float(-np.exp(log_q) @ log_u)
+    top = values.max(axis=0)
+    rows = mixtures.signs * np.exp(values - top)
+    program = linprog(np.ones(len(rows)), A_ub=-rows.T, b_ub=-np.exp(-top) * missing, method="highs", options=TIGHT)
+    if program.x is None:
+        return Beyond(float("inf"), missing, missing, np.zeros(missing.size))
+    bought = np.maximum(np.asarray(program.x), 0.0)
+    towards = np.maximum(-np.asarray(program.ineqlin.marginals), 0.0)
+    towards /= max(float((rows @ towards).max()), 1.0)
+    left = missing - np.exp(top) * (bought @ rows)
+    return Beyond(cost + float(bought.sum()), left, missing, np.exp(-top) * towards)
+
+
+def leave_false_faces(dual: Dual, units: np.ndarray, found: Climb, prove: Callable[[np.ndarray], Beyond]) -> Climb:
     """The maximiser of g, from a climb that may have stopped on a face which is not the optimum's.
 
     On a face u is 1e-15 at some node, and a Newton step off it is no longer than u: a gain too small to be seen among
@@ -70,7 +98,7 @@ def leave_false_faces(ratios: LogRatios, levels: np.ndarray, dual: Dual, units: 
     those that price what is missing: g is concave, so it rises towards them by as much as the two bounds differ.
     """
     for _ in range(ESCAPES):
-        proved = beyond(ratios, levels, found.dual.log_masses(found.x))
+        proved = prove(found.dual.log_masses(found.x))
         if proved.bound - found.at.value <= CLOSE * (1.0 + abs(found.at.value)):
             break
         lam = found.dual.to_natural(found.x)

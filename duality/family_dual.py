@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from duality.dual_protocol import Evaluation, rounding
@@ -21,19 +23,19 @@ class FamilyDual(ExponentialDual):
 
     Args:
         table: T `(n, m)`.
+        levels: beta `(m,)`.
+        sharing: s `(m,)`: 0, 1 or -1.
         partition: the nodes that count, by group.
         log_weights: joint log weights `(n,)`, in which group c has the share P(c).
-        levels: beta `(m,)`.
-        sharing: s `(m,)`, 0 or 1.
     """
 
     def __init__(
         self,
         table: np.ndarray,
-        partition: Partition,
-        log_weights: np.ndarray,
         levels: np.ndarray,
         sharing: np.ndarray,
+        partition: Partition,
+        log_weights: np.ndarray,
     ) -> None:
         order = partition.order
         super().__init__(np.asfortranarray(table[order]), log_weights[order], levels, shared=False)
@@ -57,17 +59,29 @@ class FamilyDual(ExponentialDual):
         most = partition.shares @ -np.minimum.reduceat(self._log_conditional, partition.starts)
         self.ceiling = float(most)
         if self._shared:
+            # Cost of a density that meets E_p[T_i] ≤ beta_i + s_i c, concentrated within nodes until KL(p‖q) = c.
+            tops = (self._table.max(axis=0) - self._beta) * self._scale
             if (sharing > 0).all():
                 self.ceiling = np.inf  # the KL levels alone can always be had
-            else:  # concentrating a density that meets the others, within nodes, costs no more than this
-                tops = (self._table.max(axis=0) - self._beta) * self._scale
+            elif (sharing > 0).any():
                 self.ceiling = max(self.ceiling, float(tops[sharing > 0].max()))
+
+    # Where constraints KL(p‖q_i) ≤ c take part, S may grow without bound: theta then nears the face 1 + s·theta = 0.
+    FACE: ClassVar[float] = 2.0**-40
+
+    def rows(self) -> tuple[np.ndarray, np.ndarray]:
+        rows, limits = super().rows()
+        if not (self._sharing < 0).any():
+            return rows, limits
+        face = -self._sharing / self._scale
+        room = 1.0 - self.FACE - float(face @ self._base)
+        return np.vstack([rows, face * self.REACH]), np.append(limits, room * self.REACH)
 
     def _share(self, x: np.ndarray) -> float:
         return 1.0 / (1.0 + float(self._sharing @ self.to_natural(x)))
 
     def horizon(self, x: np.ndarray, at: Evaluation) -> np.ndarray:
-        return super().horizon(x, at) * self._sharing
+        return super().horizon(x, at) * (self._sharing > 0)
 
     def _grouped_tilt(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """log w at the nodes `(k,)` relative to the heaviest of their group, and which nodes those are `(C,)`."""
@@ -97,6 +111,9 @@ class FamilyDual(ExponentialDual):
         return p, float(p @ tilt) - float(groups.shares @ log_z), means, log_z + absolute
 
     def evaluate(self, x: np.ndarray) -> Evaluation:
+        if not 1.0 + float(self._sharing @ self.to_natural(x)) > 0:
+            nothing = np.zeros(self.m)
+            return Evaluation(-np.inf, nothing, np.zeros((self.m, self.m)), nothing, 0.0)
         p, divergence, means, _ = self._at(x)
         mean = self._groups.shares @ means
         curvature = np.zeros((self.m, self.m))
@@ -110,7 +127,7 @@ class FamilyDual(ExponentialDual):
         if self._shared:
             # misses_i - lam·misses, by differences: as S nears 0 the two would cancel.
             among = share * misses + (np.outer(misses, s) - misses) @ (share * self.to_natural(x))
-            core = np.where(s > 0, among, misses)
+            core = np.where(s > 0, among, misses - s * excess)
         gradient = core / (self._scale * share)
         if self._any_free:
             gradient = np.where(self._free, -1.0, gradient)

@@ -74,6 +74,37 @@ def least_levels(
     return levels + min(share, 1.0) * gaps
 
 
+def conflicting(table: np.ndarray, log_weights: np.ndarray, levels: np.ndarray, partition: Partition) -> np.ndarray:
+    """Which constraints E_p[l_i] ≤ b_i cannot be had together `(m,)`: a set that conflicts, and without any one not.
+
+    One after the other is left out of those that have no interior point in common, for good where the rest has none
+    either (a deletion filter). Constraints that some density meets whatever the others ask are never named.
+    """
+    kept = partition.order
+    likelihood = table[kept]
+    used = np.isfinite(likelihood).all(axis=0)
+    miss = np.where(used, likelihood, 0.0) - np.where(used, levels, 0.0)
+    size = np.abs(miss).max(axis=0)
+    size[size == 0] = 1.0
+
+    def conflict(chosen: np.ndarray) -> bool:
+        """Whether min_p max_i E_p[l_i - b_i]/size_i is not below zero, by more than rounding."""
+        if not chosen.any():
+            return False
+        rows = miss[:, chosen] / size[chosen]
+        found = minimise(rows, np.ones(rows.shape[1]), np.zeros(rows.shape[1]), partition)
+        return found is None or found.value >= -1e-12
+
+    named = used.copy()
+    if not conflict(named):
+        return named  # only just infeasible: all that is known
+    for i in np.flatnonzero(used):
+        without = named & (np.arange(levels.size) != i)
+        if conflict(without):
+            named = without
+    return named
+
+
 def least_each(table: np.ndarray, partition: Partition) -> np.ndarray:
     """inf_p E_p[l_i] for each constraint alone `(m,)`, over densities with the shares of the groups."""
     held = table[partition.order]

@@ -1,4 +1,4 @@
-"""The three readings of "likelihood" in `Likelihood`: one small class each, chosen once by name."""
+"""The readings of "likelihood" in `Likelihood`: one small class each, chosen once by name."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ class Kind(ABC):
     """l_i as a function of the input `(..., m)`, and what noising makes of exp(-sum_i lam_i l_i)."""
 
     needs_priors: ClassVar[bool] = False
+    #: Which columns of the ratios it reads: those of "values", or the "detectors".
+    source: ClassVar[str] = "values"
 
     def check(self, ratios: LogRatios) -> None:
         """ValueError where the ratios lack what this kind reads, or hold what it cannot."""
@@ -130,4 +132,49 @@ class PosteriorKind(Kind):
         return log_posterior, safe_log(xp, -xp.expm1(below))
 
 
-KINDS: dict[str, Kind] = {"posterior": PosteriorKind(), "density": DensityKind(), "log-ratio": LogRatioKind()}
+class DetectorKind(Kind):
+    """l_i = what detector i says of x, by definition: no density ratio enters.
+
+    At noised states `log_weight` and `guidance` read eta_i = E_q[l_i | x_t]. For one detector that says 0 or 1 then
+    E_q[w | x_t] = 1 - (1 - e^{-lam}) eta exactly; several are taken as independent given x_t. Outside [0, 1], where no
+    such mean can lie, w is read as e^{-lam·eta}.
+    """
+
+    source: ClassVar[str] = "detectors"
+
+    def check(self, ratios: LogRatios) -> None:
+        if ratios.detectors is None:
+            raise ValueError(
+                "detectors: the ratios carry none, but kind='detector' constrains what they say; give"
+                " LogRatios(..., detectors=...)"
+            )
+
+    def inputs(self, ratios: LogRatios) -> np.ndarray:
+        assert ratios.detectors is not None  # `check` has run: solve binds every problem first
+        return ratios.detectors
+
+    def size(self, levels: np.ndarray) -> np.ndarray:
+        return np.where(levels != 0, np.abs(levels), np.inf)
+
+    def likelihood(self, values: Array, priors: Array) -> Array:
+        return values
+
+    def noised_tilt(self, values: Array, natural: Array, priors: Array) -> Array:
+        xp = array_namespace(values)
+        inside = xp.clip(values, 0.0, 1.0)
+        closure = xp.log((1 - inside) + inside * xp.exp(-natural))
+        return xp.sum(xp.where(values == inside, closure, -natural * values), axis=-1)
+
+    def strengths(self, values: Array, natural: Array, priors: Array) -> Array:
+        xp = array_namespace(values)
+        inside = xp.clip(values, 0.0, 1.0)
+        steep = -xp.expm1(-natural) / ((1 - inside) + inside * xp.exp(-natural))
+        return xp.where(values == inside, steep, natural + xp.zeros_like(values))
+
+
+KINDS: dict[str, Kind] = {
+    "posterior": PosteriorKind(),
+    "density": DensityKind(),
+    "log-ratio": LogRatioKind(),
+    "detector": DetectorKind(),
+}

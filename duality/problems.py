@@ -41,8 +41,9 @@ from duality.convex_form import solve_by_cost
 from duality.dual_functions import ExponentialDual, MixtureDual
 from duality.dual_protocol import Dual
 from duality.faces import beyond, leave_false_faces
+from duality.families import Mixtures, Statistics
 from duality.family_dual import FamilyDual
-from duality.feasibility import least_each, least_levels
+from duality.feasibility import conflicting, least_each, least_levels
 from duality.likelihoods import KINDS, Kind
 from duality.masses import check_masses
 from duality.newton import Climb
@@ -158,6 +159,10 @@ class Problem(ABC):
         """The least levels `(m,)` that can be had jointly, see `InfeasibleError`; NaN where a kind does not say."""
         return np.full(self.levels.size, np.nan)
 
+    def conflict(self, ratios: LogRatios) -> np.ndarray | None:
+        """Which constraints cannot be had together `(m,)`, where some cannot; None where a kind does not say."""
+        return None
+
     def emptied(self, natural: np.ndarray) -> bool:
         """Whether the tilt at these natural parameters leaves nothing of q, so that it is no density at all."""
         return False
@@ -243,11 +248,29 @@ class Problem(ABC):
         """
         if self.mass != "any":
             check_masses(ratios, below=self.mass == "one")
-        if self.levels.size == ratios.m:
+        count = self.count(ratios)
+        if self.levels.size == count:
             return self
         if self.levels.size != 1:
-            raise ValueError(f"levels: {self.levels.size} given for {ratios.m} constraints; give one, or one for each")
-        return replace(self, levels=frozen(np.repeat(self.levels, ratios.m)))
+            raise ValueError(f"levels: {self.levels.size} given for {count} constraints; give one, or one for each")
+        return replace(self, levels=frozen(np.repeat(self.levels, count)))
+
+    @property
+    def source(self) -> str:
+        """Which columns of the ratios it constrains: "values" or "detectors"."""
+        return "values"
+
+    def count(self, ratios: LogRatios) -> int:
+        """The number m of constraints on these ratios."""
+        return ratios.columns(self.source)
+
+    def statistics(self, ratios: LogRatios) -> Statistics | None:
+        """The constraints as E_p[T_i] - s_i KL(p‖q) ≤ beta_i, where the objective is KL(p‖q); else None."""
+        return None
+
+    def mixtures(self, ratios: LogRatios) -> Mixtures | None:
+        """The constraints as s_i KL(q_i‖p) ≥ s_i b_i, where the objective is KL(q‖p); else None."""
+        return None
 
     def units(self, ratios: LogRatios) -> np.ndarray:
         """The sizes `(m,)` against which a miss of the levels is judged: 1 + |b_i| nats."""
@@ -362,14 +385,16 @@ class ReverseKL(Problem):
 
     def dual(self, ratios: LogRatios) -> Dual:
         if ratios.grouped:
-            everywhere = np.ones(self.levels.size)
-            return FamilyDual(ratios.values, ratios.partition, ratios.log_weights, -self.levels, everywhere)
+            return FamilyDual(*self.statistics(ratios), ratios.partition, ratios.log_weights)
         return ExponentialDual(ratios.values, ratios.log_weights, -self.levels, shared=True)
+
+    def statistics(self, ratios: LogRatios) -> Statistics:
+        return Statistics(ratios.values, -self.levels, np.ones(self.levels.size))
 
     def answer(self, ratios: LogRatios, dual: Dual, found: Climb, tolerance: float) -> Answer:
         if found.stationary(self.units(ratios), tolerance):
             return self._read(found)
-        return solve_by_cost(ratios, self.levels, found)
+        return solve_by_cost(ratios, *self.statistics(ratios), found)
 
     def shown(self, ratios: LogRatios, log_weights: np.ndarray, multipliers: np.ndarray) -> Shown:
         # Where p lives, mass may be concentrated without changing E_p[rho], until KL(p‖q) is the larger of the two
@@ -432,6 +457,10 @@ class ForwardKL(Problem):
         log_w = xp.maximum(self.tilt(values, natural), floor)
         return xp.exp(safe_log(xp, natural) + values - log_w[..., None])
 
+    def conflict(self, ratios: LogRatios) -> np.ndarray | None:
+        """Which constraints cannot be had together `(m,)`, where some cannot; None where a kind does not say."""
+        return None
+
     def emptied(self, natural: np.ndarray) -> bool:
         # u = 1 - sum lam r is resolved to RESOLUTION, so that u/(1 - L), the target, keeps no five digits below this.
         return bool(1.0 - natural.sum() < 1e5 * MixtureDual.RESOLUTION)
@@ -457,16 +486,18 @@ class ForwardKL(Problem):
         tilt = log_weights - ratios.log_weights
         return np.where(mass > 0, mass * np.where(mass > 0, ratios.values - tilt[:, None], 0.0), 0.0)
 
+    def mixtures(self, ratios: LogRatios) -> Mixtures:
+        return Mixtures(ratios.values, self.levels, np.ones(self.levels.size))
+
     def dual(self, ratios: LogRatios) -> Dual:
         if ratios.grouped:
-            everywhere = np.ones(self.levels.size)
-            return SignedDual(ratios.values, ratios.partition, ratios.log_weights, self.levels, everywhere)
+            return SignedDual(*self.mixtures(ratios), ratios.partition, ratios.log_weights)
         return MixtureDual(ratios.values, ratios.log_weights, self.levels)
 
     def answer(self, ratios: LogRatios, dual: Dual, found: Climb, tolerance: float) -> Answer:
         units = self.units(ratios)
         if not found.stationary(units, tolerance):
-            found = leave_false_faces(ratios, self.levels, dual, units, found)
+            found = leave_false_faces(dual, units, found, lambda log_p: beyond(ratios, self.levels, log_p))
         return self._read(found)
 
     def shown(self, ratios: LogRatios, log_weights: np.ndarray, multipliers: np.ndarray) -> Shown:
@@ -486,7 +517,8 @@ class Likelihood(Problem):
         kind: which likelihood l_i is:
             "posterior" (default), Pr(i|x) = priors_i e^{rho_i(x)}, a probability;
             "density", q_i(x) itself (the ratios must carry `log_densities`, which `log_weight` then reads);
-            "log-ratio", rho_i(x) in nats.
+            "log-ratio", rho_i(x) in nats;
+            "detector", what detector i says of x (the ratios must carry `detectors`, which `log_weight` then reads).
         priors: `(m,)` Pr(i) under q; left out, those that the ratios carry. Posterior only.
 
     Raises:
@@ -515,7 +547,7 @@ class Likelihood(Problem):
         bound = super().bind(ratios)
         if not self.rule.needs_priors:
             return bound
-        priors = ratios.priors if self.priors is None else check_priors(self.priors, ratios.m)
+        priors = ratios.priors if self.priors is None else check_priors(self.priors, self.count(ratios))
         if priors is None:
             raise ValueError("priors: neither the problem nor the ratios carry any; a posterior needs Pr(i) in (0, 1)")
         return replace(bound, priors=priors)
@@ -596,6 +628,13 @@ class Likelihood(Problem):
         # E_p[l_i] > ess inf l_i for every density, unless l_i is constant on a set: the level must be above it.
         return bool((self.levels <= least_each(self._table(ratios), ratios.partition)).any())
 
+    @property
+    def source(self) -> str:
+        return self.rule.source
+
+    def statistics(self, ratios: LogRatios) -> Statistics:
+        return Statistics(self._table(ratios), self.levels, np.zeros(self.levels.size))
+
     def _table(self, ratios: LogRatios) -> np.ndarray:
         """l_i at the nodes, `(n, m)`."""
         return np.asarray(self.likelihoods(self.inputs(ratios)))
@@ -603,8 +642,10 @@ class Likelihood(Problem):
     def least_levels(self, ratios: LogRatios) -> np.ndarray:
         return least_levels(self._table(ratios), ratios.log_weights, self.levels, ratios.partition)
 
+    def conflict(self, ratios: LogRatios) -> np.ndarray:
+        return conflicting(self._table(ratios), ratios.log_weights, self.levels, ratios.partition)
+
     def dual(self, ratios: LogRatios) -> Dual:
         if ratios.grouped:
-            nowhere = np.zeros(self.levels.size)
-            return FamilyDual(self._table(ratios), ratios.partition, ratios.log_weights, self.levels, nowhere)
+            return FamilyDual(*self.statistics(ratios), ratios.partition, ratios.log_weights)
         return ExponentialDual(self._table(ratios), ratios.log_weights, self.levels, shared=False)

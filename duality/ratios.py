@@ -128,6 +128,30 @@ class LogRatios:
         """Number of constraints."""
         return int(self.values.shape[1])
 
+    def columns(self, source: str) -> int:
+        """How many columns of "values" or of "detectors" there are."""
+        if source == "values":
+            return self.m
+        return 0 if self.detectors is None else int(self.detectors.shape[1])
+
+    def select(self, source: str, chosen: np.ndarray) -> LogRatios:
+        """The same points with some columns of "values" (and of what belongs to them), or of "detectors", alone."""
+        view = object.__new__(LogRatios)
+        view.__dict__.update(self.__dict__)
+        for cached in ("log_masses", "masses", "spreads"):
+            view.__dict__.pop(cached, None)
+        own: dict[str, np.ndarray | None] = {"detectors": None}
+        if source == "detectors":
+            assert self.detectors is not None
+            own = {"values": self.values[:, :0], "log_densities": None, "priors": None}
+            own["detectors"] = np.asfortranarray(self.detectors[:, chosen])
+        else:
+            own["values"] = np.asfortranarray(self.values[:, chosen])
+            own["log_densities"] = None if self.log_densities is None else self.log_densities[:, chosen]
+            own["priors"] = None if self.priors is None else self.priors[chosen]
+        view.__dict__.update({name: None if value is None else frozen(value) for name, value in own.items()})
+        return view
+
     @cached_property
     def partition(self) -> Partition:
         """The points of positive weight by group; one group where there are none."""

@@ -20,19 +20,19 @@ class SignedDual(MixtureDual):
 
     Args:
         values: rho `(n, m)`.
-        partition: the nodes that count, by group.
-        log_weights: joint log weights `(n,)`, in which group c has the share P(c).
         levels: b `(m,)`.
         signs: s `(m,)`, 1 or -1.
+        partition: the nodes that count, by group.
+        log_weights: joint log weights `(n,)`, in which group c has the share P(c).
     """
 
     def __init__(
         self,
         values: np.ndarray,
-        partition: Partition,
-        log_weights: np.ndarray,
         levels: np.ndarray,
         signs: np.ndarray,
+        partition: Partition,
+        log_weights: np.ndarray,
     ) -> None:
         order = partition.order
         super().__init__(np.asfortranarray(values[order]), log_weights[order], levels * signs)

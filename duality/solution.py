@@ -28,16 +28,24 @@ class InfeasibleError(ValueError):
             least = b + s (e - b)_+ for the smallest s in [0, 1] at which some density has E_p[l_i] ≤ least_i for all
             i at once: the same fraction of the way from what was asked to what q has, for every constraint. For one
             constraint that is the smallest likelihood on the nodes. NaN for a kind of problem that does not say.
+        conflict: `(k,)` positions of the constraints that cannot be had together: none of them is to blame alone, and
+            the others are not. None where a kind of problem does not say.
     """
 
-    def __init__(self, levels: np.ndarray, least: np.ndarray) -> None:
+    def __init__(self, levels: np.ndarray, least: np.ndarray, conflict: np.ndarray | None = None) -> None:
         self.levels = levels
         self.least = least
+        self.conflict = None if conflict is None else np.flatnonzero(conflict)
         if np.isnan(least).any():
             known = "what can be had is not known, because the problem does not say (`Problem.least_levels`)"
         else:
             known = f"the least that can be had jointly is {_row(least)} (only in the limit: ask for a little more)"
-        super().__init__(f"levels: no density meets {_row(levels)}; {known}")
+        who = ""
+        if self.conflict is not None and 1 < self.conflict.size < levels.size:
+            who = f"; it is constraints {', '.join(str(i + 1) for i in self.conflict)} that conflict"
+        elif self.conflict is not None and self.conflict.size == 1 < levels.size:
+            who = f"; it is constraint {int(self.conflict[0]) + 1} that cannot be met"
+        super().__init__(f"levels: no density meets {_row(levels)}{who}; {known}")
 
 
 class FewDrawsWarning(UserWarning):

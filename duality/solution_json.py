@@ -9,19 +9,18 @@ from typing import Any, NoReturn
 import numpy as np
 
 from duality._arrays import frozen
+from duality.joint import Joint
+from duality.keep import Keep
 from duality.problems import ForwardKL, Likelihood, Problem, ReverseKL
 from duality.solution import Solution, Status
 
-BUILT_IN: tuple[type[Problem], ...] = (ReverseKL, ForwardKL, Likelihood)
+BUILT_IN: tuple[type[Problem], ...] = (ReverseKL, ForwardKL, Likelihood, Keep, Joint)
 WRITTEN = {"inf": float("inf"), "-inf": float("-inf"), "nan": float("nan")}
 
 
 def to_json(solution: Solution) -> str:
     """See `Solution.to_json`."""
-    problem: dict[str, Any] = {"type": _name(type(solution.problem))}
-    for each in dataclasses.fields(solution.problem):
-        if each.init:
-            problem[each.name] = _stored(each.name, getattr(solution.problem, each.name))
+    problem = _described(solution.problem)
     names = (each.name for each in dataclasses.fields(solution) if each.name not in ("problem", "status"))
     fields = {name: _plain(getattr(solution, name)) for name in names}
     return json.dumps({"problem": problem, "status": solution.status.name, **fields}, allow_nan=False)
@@ -99,6 +98,10 @@ def _problem(given: Any) -> Problem:
 def _field(name: str, value: Any) -> Any:
     """An argument of a problem: text and truth values as they are, all else as numbers."""
     if isinstance(value, list):
+        if value and isinstance(value[0], dict):  # the parts of a Joint
+            return [_problem(each) for each in value]
+        if value and isinstance(value[0], list):  # their columns
+            return [_vector(name, each, None) for each in value]
         return _vector(name, value, None)
     if value is None or isinstance(value, bool) or (isinstance(value, str) and value not in WRITTEN):
         return value
@@ -151,6 +154,21 @@ def _kind(name: str) -> type[Problem]:
 
 def _descendants(kind: type[Any]) -> list[type[Problem]]:
     return [each for child in kind.__subclasses__() for each in (child, *_descendants(child))]
+
+
+def _described(problem: Problem) -> dict[str, Any]:
+    """A problem by its type and fields; parts of a Joint likewise."""
+    described: dict[str, Any] = {"type": _name(type(problem))}
+    for each in dataclasses.fields(problem):
+        if each.init:
+            value = getattr(problem, each.name)
+            if isinstance(value, tuple) and all(isinstance(part, Problem) for part in value):
+                described[each.name] = [_described(part) for part in value]
+            elif isinstance(value, tuple):
+                described[each.name] = [_stored(each.name, part) for part in value]
+            else:
+                described[each.name] = _stored(each.name, value)
+    return described
 
 
 def _plain(value: Any) -> Any:

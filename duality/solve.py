@@ -43,7 +43,7 @@ def solve(problem: Problem, ratios: LogRatios, start: Any = None) -> Solution:
     """
     bound = problem.bind(ratios)
     if bound.out_of_reach(ratios):
-        raise InfeasibleError(bound.levels, bound.least_levels(ratios))
+        raise InfeasibleError(bound.levels, bound.least_levels(ratios), bound.conflict(ratios))
     dual = bound.dual(ratios)
     first = None
     if start is not None:
@@ -106,8 +106,8 @@ def dual_function(problem: Problem, ratios: LogRatios, multipliers: Any) -> Dual
     """
     bound = problem.bind(ratios)
     lam = vector("multipliers", multipliers)
-    if lam.size != ratios.m:
-        raise ValueError(f"multipliers: {lam.size} given for {ratios.m} constraints")
+    if lam.size != bound.levels.size:
+        raise ValueError(f"multipliers: {lam.size} given for {bound.levels.size} constraints")
     outside = DualPoint(-np.inf, np.full(lam.size, np.nan), np.full((lam.size, lam.size), np.nan))
     if not bound.domain(lam):
         return outside
@@ -129,7 +129,7 @@ def finish(problem: Problem, ratios: LogRatios, answer: Answer, tolerance: float
         # Past the ceiling infeasibility is certain; short of it, a climb that was stopped may only be unfinished.
         least = problem.least_levels(ratios)
         if found.exhausted or (problem.slack(least) < -MET * units).any():
-            raise InfeasibleError(problem.levels, least)
+            raise InfeasibleError(problem.levels, least, problem.conflict(ratios))
     log_weights, lam = answer.log_weights, answer.multipliers
     levels = problem.levels_of(ratios, log_weights)
     primal = problem.cost(ratios, log_weights)

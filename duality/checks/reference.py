@@ -47,7 +47,7 @@ def solve(problem: Problem, ratios: LogRatios) -> ReferenceSolution:
         ValueError: where CVXPY reports that it has no solution.
     """
     bound = problem.bind(ratios)
-    if ratios.grouped:
+    if ratios.grouped or not isinstance(bound, ReverseKL | ForwardKL | Likelihood):
         return _grouped(bound, ratios)
     kept = np.isfinite(ratios.log_weights)
     q = np.exp(ratios.log_weights[kept])
@@ -64,15 +64,14 @@ def solve(problem: Problem, ratios: LogRatios) -> ReferenceSolution:
 def _grouped(bound: Problem, ratios: LogRatios) -> ReferenceSolution:
     """One normaliser for each group."""
     nodes = groups.Nodes.of(ratios)
-    values, levels = ratios.values[nodes.kept], bound.levels
-    everywhere = np.ones(levels.size)
-    if isinstance(bound, Likelihood):
-        table = np.asarray(bound.likelihoods(bound.inputs(ratios)))[nodes.kept]
-        return expectations(nodes, table, levels)
-    if isinstance(bound, ReverseKL):
-        program, lam = groups.perspective(nodes, values, -levels, everywhere)
-    elif isinstance(bound, ForwardKL):
-        program, lam = groups.mixture(nodes, values, levels, everywhere)
+    statistics, mixtures = bound.statistics(ratios), bound.mixtures(ratios)
+    if statistics is not None:
+        table = statistics.table[nodes.kept]
+        if not statistics.sharing.any():
+            return expectations(nodes, table, statistics.limits)
+        program, lam = groups.perspective(nodes, table, statistics.limits, statistics.sharing)
+    elif mixtures is not None:
+        program, lam = groups.mixture(nodes, mixtures.values[nodes.kept], mixtures.levels, mixtures.signs)
     else:
         raise TypeError(f"problem: {type(bound).__name__} has no reference form")
     _run(program)

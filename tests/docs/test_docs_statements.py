@@ -348,3 +348,26 @@ def test_signed_denoising_has_the_noised_target_as_its_optimum() -> None:
         epsilon = (joint @ noise) / joint.sum()
         exact = -np.sqrt(1 - alpha_bar) * law.score(np.array([[x]]), alpha_bar)[0, 0]
         np.testing.assert_allclose(epsilon, exact, rtol=1e-8)
+
+
+def test_levels_moved_by_the_error_are_safe_for_all_ratios_within_it() -> None:
+    q, _, ratios = space(21)
+    generator = np.random.default_rng(22)
+    known, delta = ratios.values, np.array([0.1, 0.05])
+    b = np.array([0.6, 0.5])
+    robust = du.solve(du.ReverseKL(b + delta), ratios)
+    p = np.exp(robust.log_weights)
+    cost = divergence(p, q)
+    for _ in range(50):
+        rho = known + generator.uniform(-1, 1, size=known.shape) * delta
+        assert (cost - p @ rho >= b - 1e-12).all()
+    active = robust.multipliers > 0
+    np.testing.assert_allclose((cost - p @ (known + delta))[active], b[active], rtol=1e-9)  # the worst of them just is
+    plain = np.exp(du.solve(du.ReverseKL(b), ratios).log_weights)
+    assert (divergence(plain, q) - plain @ (known + delta) < b).any()  # and without moving the levels it is not
+    bound = np.array([0.2, 0.15])
+    p = np.exp(du.solve(du.Likelihood(bound * np.exp(-delta)), ratios).log_weights)
+    for _ in range(50):
+        rho = known + generator.uniform(-1, 1, size=known.shape) * delta
+        assert (p @ (ratios.priors * np.exp(rho)) <= bound * (1 + 1e-12)).all()
+    np.testing.assert_allclose(p @ (ratios.priors * np.exp(known + delta)), bound, rtol=1e-8)
