@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,7 +22,7 @@ from diffusion.ratios.ratio_estimate import Budget
 from diffusion.reports.results import Unlearned
 from diffusion.reports.save import save
 from diffusion.runtime.distributed import is_main
-from diffusion.runtime.files import OutputFolder
+from diffusion.runtime.output_folder import OutputFolder
 from diffusion.runtime.progress import Bar, progress_bar
 from diffusion.runtime.trackers import Tracked
 from diffusion.tasks.concepts import Concept, Examples, Prompts
@@ -54,6 +55,7 @@ def unlearn(
     cache_folder: Path | str | None,
     bar: Bar | None,
     tracked: Tracked | None,
+    checkpointing_steps: int,
 ) -> Unlearned:
     """See :func:`diffusion.unlearn`, which has the defaults."""
     chosen = method_of(method)
@@ -62,22 +64,24 @@ def unlearn(
     denoiser = denoiser_of(pipeline)
     prompts = prompts_of(denoiser, concepts, contrast, priors, anchor, vocabulary)
     check(denoiser, prompts, problem, chosen)
-    place = OutputFolder(Path(output), overwrite) if output is not None else None
-    result = run(
-        denoiser,
-        prompts,
-        problem,
-        method=chosen,
-        budget=budget,
-        fit=fit,
-        evaluation=evaluation,
-        witness=witness,
-        cache_folder=Path(cache_folder) if cache_folder is not None else None,
-        bar=bar or progress_bar,
-        tracked=tracked,
-    )
-    if place is not None and is_main():
-        with place as folder:
+    place = OutputFolder(Path(output), overwrite) if output is not None else nullcontext(None)
+    with place as folder:
+        result = run(
+            denoiser,
+            prompts,
+            problem,
+            method=chosen,
+            budget=budget,
+            fit=fit,
+            evaluation=evaluation,
+            witness=witness,
+            cache_folder=Path(cache_folder) if cache_folder is not None else None,
+            bar=bar or progress_bar,
+            tracked=tracked,
+            folder=folder,
+            checkpointing_steps=checkpointing_steps,
+        )
+        if folder is not None and is_main():
             save(result, denoiser, folder)
     return result
 

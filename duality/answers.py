@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from duality.dual_protocol import Dual
 from duality.newton import Climb
 
 
@@ -24,6 +23,7 @@ class Answer:
         iterations: Newton steps, all climbs together.
         limit: whether the dual maximum lies on the boundary of its domain, so that the target is a limit of densities
             and need not meet the levels itself.
+        smooth: whether g has derivatives at lam, on which standard errors rest.
     """
 
     multipliers: np.ndarray
@@ -34,8 +34,19 @@ class Answer:
     climb: Climb
     iterations: int
     limit: bool
+    smooth: bool = True
 
-    @property
-    def dual(self) -> Dual:
-        """The function climbed last."""
-        return self.climb.dual
+
+def read_climb(found: Climb) -> Answer:
+    """The point that a climb ended at; multipliers are its natural parameters, as they are for most problems."""
+    natural = found.dual.to_natural(found.x)
+    return Answer(
+        multipliers=natural,
+        value=found.at.value,
+        natural=natural,
+        log_weights=found.dual.log_masses(found.x),
+        active=found.active,
+        climb=found,
+        iterations=found.iterations,
+        limit=bool(found.pressure.any()),
+    )

@@ -82,6 +82,7 @@ def solve_by_cost(
         climb=found,
         iterations=found.iterations + search.iterations,
         limit=limit,
+        smooth=not limit,
     )
 
 
@@ -109,7 +110,7 @@ class _Search:
         return CLOSE * (1.0 + abs(self.low) + float(np.abs(self.levels).max()))
 
     def run(self) -> bool:
-        """Close the interval; True where the multipliers add up to one, so that the target is a limit."""
+        """Close the interval; True where the target is a limit, not the tilt at the multipliers."""
         game = self._end()
         at_end = game.value >= self.low - self.close
         if game.value > self.low:
@@ -138,7 +139,16 @@ class _Search:
                 break
             if self.high - self.low > 0.5 * before:
                 self._try((self.low + self.high) / 2 if np.isfinite(self.high) else self.low + 1.0 + abs(self.low))
-        return float(self.sharing @ self.multipliers) >= 1.0 - 1e-12
+        return not self._agree()
+
+    def _agree(self) -> bool:
+        """Whether the multipliers that belong to the target prove as much as the best; then they are the answer."""
+        value = self.dual.evaluate(self.dual.from_natural(self.natural)).value
+        if value < self.low - self.close:
+            return False
+        self.low = max(self.low, value)
+        self.multipliers = self.natural / (1.0 + float(self.sharing @ self.natural))
+        return True
 
     def _end(self) -> Saddle:
         """The greatest g with sum lam = 1, its multipliers, and the density that proves that it is the maximum."""

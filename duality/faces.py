@@ -1,22 +1,25 @@
-"""ForwardKL on the faces of its dual domain: leaving a false one, and what a true one is worth."""
+"""ForwardKL on the faces of its dual domain: which one is the optimum's, and what a density there proves."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.optimize import linprog
 
-from duality.dual_protocol import Dual
-from duality.families import Mixtures
-from duality.newton import Climb, climb
-from duality.packing import TIGHT, packing
+from duality.answers import Answer, read_climb
+from duality.interior import MU, maximise_inside
+from duality.mixture_dual import MixtureDual
+from duality.newton import Climb, Patience, climb
+from duality.packing import packing
 from duality.ratios import LogRatios
 
-ESCAPES = 60
-#: Relative to 1 + |g|, what is still to be gained where the search ends.
-CLOSE = 1e-11
+#: Relative to 1 + |g|, how far apart the two bounds may be for a climb to have the last word.
+CLOSE = 1e-10
+NEAREST = 200
+POLISH = Patience(
+    pressed=15
+)  # steps of a climb from where the interior-point method ended, for levels that are attained after all
+IDLE = 1e-12  # of the multiplier that alone would fill the domain: what the interior-point method leaves of zero
 
 
 @dataclass(frozen=True)
@@ -26,14 +29,14 @@ class Beyond:
     Attributes:
         bound: KL(q‖p) + sum_j q_j d_j, an upper bound on the value.
         left: `(m,)` b_i - KL(q_i‖p) - sum_j q_ij d_j, at most 0 up to rounding.
-        missing: `(m,)` b_i - KL(q_i‖p).
-        towards: lam `(m,)` in the dual domain with lam·missing = sum_j q_j d_j.
     """
 
     bound: float
     left: np.ndarray
-    missing: np.ndarray
-    towards: np.ndarray
+
+    def wrong(self, multipliers: np.ndarray) -> np.ndarray:
+        """`(m,)`: what is left, where something is, else what was bought in vain, at its price."""
+        return np.where(self.left > 0, self.left, -self.left * multipliers)
 
 
 #: u below this is left to be bought: what is bought has the same price per nat as what u = e^{-d} gives, so p, raised
@@ -49,72 +52,61 @@ def beyond(ratios: LogRatios, levels: np.ndarray, log_weights: np.ndarray) -> Be
 
         min{ sum_j q_j d_j : d ≥ 0, sum_j q_ij d_j ≥ missing_i } = max{ lam·missing : lam in the dual domain }.
     """
-    kept = ratios.partition.order
+    kept = np.isfinite(ratios.log_weights)
     values, log_q = ratios.values[kept], ratios.log_weights[kept]
     log_u = np.maximum(log_weights[kept] - log_q, np.log(SHALLOW))
-    log_u = ratios.partition.normalised(log_q + log_u)[0] - log_q
+    log_u -= np.log(np.exp(log_q + log_u).sum())
     masses = np.exp(values + log_q[:, None])
     finite = np.where(masses > 0, values, 0.0)
     missing = levels - (masses * (finite - log_u[:, None])).sum(axis=0)
     top = values.max(axis=0)
     top = np.where(np.isfinite(top), top, 0.0)
     rows = np.exp(values - top)
-    found = packing(rows, np.exp(-top) * missing)
+    nearest = np.argsort(log_u)[:NEAREST]  # to a face: that is where levels are bought
+    found = packing(rows, np.exp(-top) * missing, nearest)
     gained = np.exp(top) * (found.prices @ rows[found.nodes])
     bound = float(-np.exp(log_q) @ log_u) + found.bound
-    return Beyond(bound, missing - gained, missing, np.exp(-top) * found.point)
+    return Beyond(bound, missing - gained)
 
 
-def beyond_signed(ratios: LogRatios, mixtures: Mixtures, log_weights: np.ndarray) -> Beyond:
-    """The same where some KL(q_k‖p) are bounded above, which what is bought raises as well: a plain linear program.
+def settle(ratios: LogRatios, levels: np.ndarray, dual: MixtureDual, units: np.ndarray, found: Climb) -> Answer:
+    """The answer to `ForwardKL` at levels `(m,)` from a climb of `dual` that ended on a face of its domain.
 
-    min{ sum_j y_j : y ≥ 0, sum_j s_i r_ij y_j ≥ s_i (b_i - KL(q_i‖p)) },   y_j = q_j d_j
+    Near a face u is 1e-15 at some node. Steps that would leave it are no longer than u, and gain what doubles cannot
+    show, so the climb may have ended on a face that is not the optimum's. Where its target does not prove the value,
+    an interior-point method, which meets no faces, has the word, and with it what is bought at each node.
     """
-    kept = ratios.partition.order
-    values, log_q = mixtures.values[kept], ratios.log_weights[kept]
-    log_u = np.maximum(log_weights[kept] - log_q, np.log(SHALLOW))
-    log_u = ratios.partition.normalised(log_q + log_u)[0] - log_q
-    masses = np.exp(values + log_q[:, None])
-    reached = (masses * (np.where(masses > 0, values, 0.0) - log_u[:, None])).sum(axis=0)
-    missing = mixtures.signs * (mixtures.levels - reached)
-    cost = float(-np.exp(log_q) @ log_u)
-    top = values.max(axis=0)
-    rows = mixtures.signs * np.exp(values - top)
-    program = linprog(np.ones(len(rows)), A_ub=-rows.T, b_ub=-np.exp(-top) * missing, method="highs", options=TIGHT)
-    if program.x is None:
-        return Beyond(float("inf"), missing, missing, np.zeros(missing.size))
-    bought = np.maximum(np.asarray(program.x), 0.0)
-    towards = np.maximum(-np.asarray(program.ineqlin.marginals), 0.0)
-    towards /= max(float((rows @ towards).max()), 1.0)
-    left = missing - np.exp(top) * (bought @ rows)
-    return Beyond(cost + float(bought.sum()), left, missing, np.exp(-top) * towards)
+    read = read_climb(found)
+    if _proved(beyond(ratios, levels, read.log_weights), read, units):
+        return read
+    q = np.exp(dual.log_q)
+    inside = maximise_inside(q, dual.table, dual.gain)
+    if not np.isfinite(inside.residual):
+        return read
+    # The depth -log u + d at which stationarity holds, as far as nodes can tell: what lies deeper is bought.
+    depth = inside.prices / np.maximum(q, np.finfo(float).tiny)
+    log_p = dual.log_q + np.maximum(np.log(inside.u) - depth, np.log(dual.floor * float(q @ inside.u)))
+    log_p -= np.log(np.exp(log_p).sum())
+    y = np.where((inside.y < IDLE) & (inside.y < inside.slack), 0.0, inside.y)
+    fresh = climb(dual, inside.y * (1.0 - 64 * dual.touch), units, patience=POLISH)
+    polished = replace(read_climb(fresh), iterations=read.iterations + inside.steps + fresh.iterations)
+    best = max((read, polished), key=lambda one: one.value)
+    value = float(y @ dual.gain - (q * inside.u) @ np.log(inside.u / (q @ inside.u)))
+    if fresh.stationary(units) or value < best.value - 10 * MU * (1.0 + dual.m) * (1.0 + abs(value)):
+        return best
+    lam = y * dual.shrink if value >= best.value else best.multipliers
+    return Answer(
+        multipliers=lam,
+        value=max(value, best.value),
+        natural=lam,
+        log_weights=dual.spread(log_p),
+        active=lam > 0,
+        climb=fresh,
+        iterations=polished.iterations,
+        limit=True,
+    )
 
 
-def leave_false_faces(dual: Dual, units: np.ndarray, found: Climb, prove: Callable[[np.ndarray], Beyond]) -> Climb:
-    """The maximiser of g, from a climb that may have stopped on a face which is not the optimum's.
-
-    On a face u is 1e-15 at some node, and a Newton step off it is no longer than u: a gain too small to be seen among
-    doubles. Where the target proves less than the multipliers, the climb goes on from the best point on the way to
-    those that price what is missing: g is concave, so it rises towards them by as much as the two bounds differ.
-    """
-    for _ in range(ESCAPES):
-        proved = prove(found.dual.log_masses(found.x))
-        if proved.bound - found.at.value <= CLOSE * (1.0 + abs(found.at.value)):
-            break
-        lam = found.dual.to_natural(found.x)
-        start = _highest_between(dual, lam, proved.towards * (1.0 - 64 * dual.touch), found.at.value)
-        if start is None:
-            break
-        again = climb(dual, np.maximum(dual.from_natural(start), dual.lower), units)
-        if not again.at.value > found.at.value:
-            break
-        found = replace(again, iterations=found.iterations + again.iterations)
-    return found
-
-
-def _highest_between(dual: Dual, lam: np.ndarray, towards: np.ndarray, value: float) -> np.ndarray | None:
-    """The highest of points on the segment, at distances of powers of two; None where none exceeds `value`."""
-    points = [lam + 2.0**-k * (towards - lam) for k in range(45)]  # near a face everything happens at the scale of u
-    values = [dual.evaluate(dual.from_natural(point)).value for point in points]
-    best = int(np.argmax(values))
-    return points[best] if values[best] > value else None
+def _proved(proved: Beyond, read: Answer, units: np.ndarray) -> bool:
+    close = proved.bound - read.value <= CLOSE * (1.0 + abs(read.value))
+    return close and not (proved.wrong(read.multipliers) > CLOSE * units).any()

@@ -113,7 +113,7 @@ class FamilyDual(ExponentialDual):
     def evaluate(self, x: np.ndarray) -> Evaluation:
         if not 1.0 + float(self._sharing @ self.to_natural(x)) > 0:
             nothing = np.zeros(self.m)
-            return Evaluation(-np.inf, nothing, np.zeros((self.m, self.m)), nothing, 0.0)
+            return Evaluation(-np.inf, nothing, np.zeros((self.m, self.m)), nothing, 0.0, 0.0)
         p, divergence, means, _ = self._at(x)
         mean = self._groups.shares @ means
         curvature = np.zeros((self.m, self.m))

@@ -13,7 +13,6 @@ from duality._arrays import Array, beside, divergence, vector
 from duality.answers import Answer
 from duality.convex_form import shown, solve_by_cost
 from duality.dual_protocol import Dual
-from duality.faces import beyond_signed, leave_false_faces
 from duality.families import Mixtures, Statistics
 from duality.family_dual import FamilyDual
 from duality.feasibility import conflicting, least_levels
@@ -22,11 +21,12 @@ from duality.newton import Climb
 from duality.problems import Problem, Shown
 from duality.ratios import LogRatios
 from duality.signed_dual import SignedDual
+from duality.signed_faces import beyond_signed, leave_false_faces
 
 try:
     from typing import Self
 except ImportError:  # Python 3.10
-    from typing_extensions import Self
+    from typing import Self
 
 
 @dataclass(frozen=True, eq=False, init=False)
@@ -237,6 +237,9 @@ class Joint(Problem):
     def slack_of(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
         return np.concatenate([part.slack_of(view, log_weights) for part, view in self._views(ratios)])
 
+    def resolution(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
+        return np.concatenate([part.resolution(view, log_weights) for part, view in self._views(ratios)])
+
     def level_influence(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
         return np.hstack([part.level_influence(view, log_weights) for part, view in self._views(ratios)])
 
@@ -259,13 +262,13 @@ class Joint(Problem):
                 dual, units, found, lambda log_p: beyond_signed(ratios, self._mixed(ratios), log_p)
             )
         if settled or not (sharing > 0).any() or (sharing < 0).any():
-            return self._read(found)
+            return super().answer(ratios, dual, found, tolerance)
         return solve_by_cost(ratios, *self._shared(ratios), found)
 
     def shown(self, ratios: LogRatios, log_weights: np.ndarray, multipliers: np.ndarray) -> Shown:
         if self.forward:
             proved = beyond_signed(ratios, self._mixed(ratios), log_weights)
-            return Shown(proved.bound, np.where(multipliers > 0, np.abs(proved.left), np.maximum(proved.left, 0.0)))
+            return Shown(proved.bound, proved.wrong(multipliers))
         sharing = self._sharing
         if not (sharing > 0).any() or (sharing < 0).any():
             return super().shown(ratios, log_weights, multipliers)

@@ -22,7 +22,7 @@ from duality.signed_dual import SignedDual
 try:
     from typing import Self
 except ImportError:  # Python 3.10
-    from typing_extensions import Self
+    from typing import Self
 
 DIVERGENCES = ("reverse-kl", "forward-kl")
 
@@ -118,6 +118,9 @@ class Keep(Problem):
 
     def slack_of(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
         return -np.asarray(self.of.slack_of(ratios, log_weights))
+
+    def resolution(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
+        return np.asarray(self.of.resolution(ratios, log_weights))
 
     def level_influence(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
         return np.asarray(self.of.level_influence(ratios, log_weights))

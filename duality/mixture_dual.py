@@ -76,6 +76,30 @@ class MixtureDual:
         self.ceiling = np.inf
         self._slices = slices(log_weights.size)
 
+    @property
+    def log_q(self) -> np.ndarray:
+        """`(k,)`, on the k nodes that have weight."""
+        return self._log_q
+
+    @property
+    def table(self) -> np.ndarray:
+        """e^{rho_i - max rho_i} on these nodes, `(k, m)`, in [0, 1]."""
+        return self._relative
+
+    @property
+    def shrink(self) -> np.ndarray:
+        """e^{-max rho_i} `(m,)`: multipliers per unit of x."""
+        return self._shrink
+
+    @property
+    def gain(self) -> np.ndarray:
+        """The part of g that is linear in x, `(m,)`."""
+        return self._shrink * (self._levels - self._self)
+
+    def spread(self, log_p: np.ndarray) -> np.ndarray:
+        """Log masses on these nodes as log masses on all `(n,)`."""
+        return spread(log_p, self._kept, self._n)
+
     def rows(self) -> tuple[np.ndarray, np.ndarray]:
         # At first one node for each constraint, its largest ratio; later also the node of least slack.
         chosen = self._relative.argmax(axis=0)

@@ -36,23 +36,38 @@ class Climb:
     def stationary(self, units: np.ndarray, tolerance: float = 0.0) -> bool:
         """Whether every level is met, and met with equality where its multiplier is positive: x is the maximiser."""
         wrong = np.where(self.active, np.abs(self.at.misses), self.at.misses)
-        return not (wrong > max(MET, tolerance) * units).any()
+        return not (wrong > max(SURE, tolerance) * units).any()
 
 
 # A level counts as met when it is missed by less than this, relative to its unit: far above the rounding of a climb
 # that converged (1e-14 to 1e-11), far below anything that a user could mean.
 MET = 1e-8
-MAX_STEPS = 200
+SURE = 1e-10  # a climb that ends with less than this has arrived; others are looked after
 TARGET = 1e-14  # relative residual to aim at; rounding decides how much of it is reached
 
 
-def climb(dual: Dual, start: np.ndarray, units: np.ndarray, target: float = TARGET) -> Climb:
+@dataclass(frozen=True)
+class Patience:
+    """How long a climb may take: steps in all, and steps with a face of the domain in the way."""
+
+    steps: int = 200
+    pressed: int = 200
+
+
+ENDLESS = Patience()
+
+
+def climb(
+    dual: Dual, start: np.ndarray, units: np.ndarray, target: float = TARGET, patience: Patience = ENDLESS
+) -> Climb:
     """`maximise`, and once more in finer coordinates where the dual says that these were too coarse."""
-    first = maximise(dual, start, units, target)
+    first = maximise(dual, start, units, target, patience)
+    if first.iterations >= patience.steps:
+        return first
     finer = dual.refined(first.x)
     if finer is None:
         return first
-    second = maximise(finer, np.zeros(dual.m), units, target)
+    second = maximise(finer, np.zeros(dual.m), units, target, patience)
     return Climb(
         finer,
         second.x,
@@ -64,7 +79,9 @@ def climb(dual: Dual, start: np.ndarray, units: np.ndarray, target: float = TARG
     )
 
 
-def maximise(dual: Dual, start: np.ndarray, units: np.ndarray, target: float = TARGET) -> Climb:
+def maximise(
+    dual: Dual, start: np.ndarray, units: np.ndarray, target: float = TARGET, patience: Patience = ENDLESS
+) -> Climb:
     """max g(x) over {x ≥ lower, rows·x ≤ limits}, by Newton steps that solve the quadratic model on that set.
 
     Args:
@@ -72,6 +89,7 @@ def maximise(dual: Dual, start: np.ndarray, units: np.ndarray, target: float = T
         start: `(m,)`, feasible.
         units: `(m,)`, sizes against which misses of the levels are judged.
         target: the relative residual at which to stop.
+        patience: how many steps to take at most.
 
     Each step maximises the quadratic model over the set (adding the node whose constraint it violates most, until
     it violates none), then searches along it. The search accepts by slope as well as by value, because within
@@ -84,8 +102,8 @@ def maximise(dual: Dual, start: np.ndarray, units: np.ndarray, target: float = T
     best_residual, stale = np.inf, 0
     top, flattest = -np.inf, np.inf
     best = (x, at, np.zeros(dual.m))
-    iteration = 0
-    while iteration < MAX_STEPS:
+    iteration = pressing = 0
+    while iteration < patience.steps and pressing < patience.pressed:
         if at.value > dual.ceiling + 1.0:
             return Climb(dual, x, at, x > lower, np.zeros(dual.m), iteration, True)
         held = limits - rows @ x <= dual.touch
@@ -101,6 +119,7 @@ def maximise(dual: Dual, start: np.ndarray, units: np.ndarray, target: float = T
         if not pressed:
             pressure = dual.horizon(x, at)
             pressed = bool(pressure.any())
+        pressing += bool(push.any())
         residual = _residual(at, x > lower, pressure if pressed else None, units)
         stale = 0 if residual < 0.5 * best_residual else stale + 1
         best_residual = min(best_residual, residual)

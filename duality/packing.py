@@ -30,11 +30,12 @@ class Packing:
     bound: float
 
 
-def packing(rows: np.ndarray, gain: np.ndarray) -> Packing:
+def packing(rows: np.ndarray, gain: np.ndarray, first: np.ndarray) -> Packing:
     """max gain·y over {y ≥ 0, rows·y ≤ 1}, for rows `(n, m)` in [0, 1], each column with a 1 in it, or all zero.
 
-    Solved by HiGHS on a working set of rows, which the most violated ones join until none is. Both answers are then
-    relieved of the part in 1e10 by which they miss, so that both are feasible and their values bounds.
+    Solved by HiGHS on a working set of rows, at first those numbered in `first`, which the most violated ones join
+    until none is. Both answers are then relieved of the part in 1e10 by which they miss, so that both are feasible and
+    their values bounds.
     """
     n, m = rows.shape
     point = np.zeros(m)
@@ -45,7 +46,7 @@ def packing(rows: np.ndarray, gain: np.ndarray) -> Packing:
     table, wish = rows[:, wanted], gain[wanted] / size
     if not table.max(axis=0).all():  # nothing limits this one, so no price is high enough
         return Packing(point, np.empty(0, dtype=int), np.empty(0), np.inf)
-    entering = np.unique(table.argmax(axis=0))
+    entering = np.unique(np.append(table.argmax(axis=0), first))
     working = entering[:0]
     for _ in range(ROUNDS):
         tried = np.append(working, entering)

@@ -36,19 +36,20 @@ from duality._arrays import (
     vector,
     widened,
 )
-from duality.answers import Answer
+from duality.answers import Answer, read_climb
 from duality.convex_form import solve_by_cost
 from duality.dual_functions import ExponentialDual, MixtureDual
 from duality.dual_protocol import Dual
-from duality.faces import beyond, leave_false_faces
+from duality.faces import beyond, settle
 from duality.families import Mixtures, Statistics
 from duality.family_dual import FamilyDual
 from duality.feasibility import conflicting, least_each, least_levels
 from duality.likelihoods import KINDS, Kind
 from duality.masses import check_masses
-from duality.newton import Climb
+from duality.newton import ENDLESS, MET, SURE, Climb, Patience
 from duality.ratios import EPS, LogRatios, check_priors
 from duality.signed_dual import SignedDual
+from duality.signed_faces import beyond_signed, leave_false_faces
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,8 @@ class Problem(ABC):
     #: The mass E_q[e^{rho_i}] that the ratios must have for the levels to mean what they say: "one" where a level
     #: integrates over all of q_i, "at most one" where q_i counts only where p lives, "any" where no q_i is asked for.
     mass: ClassVar[str] = "any"
+    #: How long a climb of its dual function may take before `answer` looks for another way.
+    patience: ClassVar[Patience] = ENDLESS
     #: What it means, in words, that no tilt attains the levels.
     not_attained: ClassVar[str] = (
         "not attained: no density reaches the value, which is the greatest lower bound; the target shown is the limit"
@@ -136,20 +139,8 @@ class Problem(ABC):
 
         tolerance: the relative miss of the levels that will do.
         """
-        return self._read(found)
-
-    def _read(self, found: Climb) -> Answer:
-        natural = found.dual.to_natural(found.x)
-        return Answer(
-            multipliers=self.multipliers(natural),
-            value=found.at.value,
-            natural=natural,
-            log_weights=found.dual.log_masses(found.x),
-            active=found.active,
-            climb=found,
-            iterations=found.iterations,
-            limit=bool(found.pressure.any()),
-        )
+        read = read_climb(found)
+        return replace(read, multipliers=self.multipliers(read.natural))
 
     def shown(self, ratios: LogRatios, log_weights: np.ndarray, multipliers: np.ndarray) -> Shown:
         """What a density that misses the levels proves all the same, where a kind knows how to go on from it."""
@@ -325,9 +316,11 @@ class ReverseKL(Problem):
     """
 
     mass = "at most one"
+    patience: ClassVar[Patience] = Patience(steps=16)  # beyond, `duality.convex_form` is faster
     not_attained = (
-        "not attained by a tilt: the value is right, but tilts end at the critical levels, on the nodes of least log"
-        " ratio; if it is flat there, densities on that set reach the levels, and if only the nodes end, take more"
+        "not attained by a tilt: the value is right, but the multipliers add up to 1, where tilts end, on the nodes of"
+        " least sum lam_i rho_i; densities that are as uneven as it takes on these nodes (or near them) reach the"
+        " levels at this cost, and the target shown is the most even one; if only the nodes end there, take more"
     )
 
     def __post_init__(self) -> None:
@@ -393,15 +386,19 @@ class ReverseKL(Problem):
 
     def answer(self, ratios: LogRatios, dual: Dual, found: Climb, tolerance: float) -> Answer:
         if found.stationary(self.units(ratios), tolerance):
-            return self._read(found)
-        return solve_by_cost(ratios, *self.statistics(ratios), found)
+            return super().answer(ratios, dual, found, tolerance)
+        read = super().answer(ratios, dual, found, tolerance)
+        by_cost = solve_by_cost(ratios, *self.statistics(ratios), found)
+        # Where ratios are small beside the levels a tilt is known to fewer digits than SURE, and still the answer.
+        close = by_cost.value <= read.value + SURE * (1.0 + abs(read.value))
+        return read if close and found.stationary(self.units(ratios), max(MET, tolerance)) else by_cost
 
     def shown(self, ratios: LogRatios, log_weights: np.ndarray, multipliers: np.ndarray) -> Shown:
         # Where p lives, mass may be concentrated without changing E_p[rho], until KL(p‖q) is the larger of the two
         # costs below: at that cost every KL(p‖q_i) = KL(p‖q) - E_p[rho_i] is at least b_i.
         costs = self.levels + expectation(np.exp(log_weights), ratios.values)
         bound = max(self.cost(ratios, log_weights), float(costs.max()))
-        return Shown(bound, np.where(multipliers > 0, np.abs(bound - costs), 0.0))
+        return Shown(bound, np.where(multipliers > 0, multipliers, 0.0) * np.where(multipliers > 0, bound - costs, 0.0))
 
 
 class ForwardKL(Problem):
@@ -419,6 +416,7 @@ class ForwardKL(Problem):
     """
 
     mass = "one"
+    patience: ClassVar[Patience] = Patience(pressed=15)  # beyond, `duality.faces` is faster
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -496,14 +494,20 @@ class ForwardKL(Problem):
 
     def answer(self, ratios: LogRatios, dual: Dual, found: Climb, tolerance: float) -> Answer:
         units = self.units(ratios)
-        if not found.stationary(units, tolerance):
-            found = leave_false_faces(dual, units, found, lambda log_p: beyond(ratios, self.levels, log_p))
-        return self._read(found)
+        if found.stationary(units, tolerance) or not isinstance(dual, MixtureDual):
+            return super().answer(ratios, dual, found, tolerance)
+        if ratios.grouped:
+            mixtures = self.mixtures(ratios)
+            found = leave_false_faces(dual, units, found, lambda log_p: beyond_signed(ratios, mixtures, log_p))
+            return super().answer(ratios, dual, found, tolerance)
+        return settle(ratios, self.levels, dual, units, found)
 
     def shown(self, ratios: LogRatios, log_weights: np.ndarray, multipliers: np.ndarray) -> Shown:
-        proved = beyond(ratios, self.levels, log_weights)
-        wrong = np.where(multipliers > 0, np.abs(proved.left), np.maximum(proved.left, 0.0))
-        return Shown(proved.bound, wrong)
+        if ratios.grouped:
+            proved = beyond_signed(ratios, self.mixtures(ratios), log_weights)
+            return Shown(proved.bound, proved.wrong(multipliers))
+        alone = beyond(ratios, self.levels, log_weights)
+        return Shown(alone.bound, alone.wrong(multipliers))
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,7 @@ class Status(Enum):
     OPTIMAL = "optimal: the target meets every level at the least cost"
     INACTIVE = "inactive: q itself meets every level, so nothing is to be done"
     NOT_ATTAINED = "not attained: the value is right, but no tilt of q reaches it; Solution.message says why"
-    INEXACT = "inexact: rounding stopped the climb short of the tolerance; read the gap and the KKT residual"
+    INEXACT = "inexact: the two bounds on the value are apart, or a level is missed; Solution.message says by how much"
 
 
 class InfeasibleError(ValueError):
@@ -93,13 +93,17 @@ class Solution:
     Attributes:
         problem: the problem solved, with one level for each constraint and the priors that were used.
         multipliers: lam* `(m,)`, ≥ 0. dV/db_i = lam_i (ReverseKL, ForwardKL), -lam_i (Likelihood).
-        natural: `(m,)` natural parameters of the tilt: a for ReverseKL, otherwise lam.
+        natural: `(m,)` natural parameters of the target: a for ReverseKL, otherwise lam. Where ReverseKL's lam add up
+            to 1 the target is the limit of log-ratio likelihood targets at falling cost, and these are theirs.
         primal: cost of the target in nats, computed from the target alone.
         dual: value of the dual function at lam*, nats: by weak duality no density that meets the levels costs less.
+        bound: the least cost that the target proves possible, nats: its own where it meets the levels, otherwise that
+            of densities that differ from it as little as one likes (`Problem.shown`); inf where it proves none.
         levels: `(m,)` what the target reaches, computed from the target alone.
         status: how the solve ended; `message` says it in words.
         log_weights: `(n,)` log masses of the target at the nodes, normalised.
-        kkt_residual: largest relative violation of the optimality conditions, in units of the levels.
+        kkt_residual: largest relative violation of the optimality conditions, in units of the levels; where they are
+            not attained, of the conditions for `bound`.
         effective_sample_size: 1 / sum_j p_j², how many nodes of equal mass the target amounts to.
         multipliers_stderr: `(m,)` standard errors of lam* where the nodes are draws, else NaN; 0 where lam_i = 0.
         levels_stderr: `(m,)` standard errors of `levels` where the nodes are draws, else NaN: how far the levels that
@@ -149,6 +153,8 @@ class Solution:
     @property
     def message(self) -> str:
         """How the solve ended, in a sentence."""
+        if self.status is Status.INEXACT:
+            return self._inexact()
         if self.status is not Status.NOT_ATTAINED:
             return self.status.value
         if self.problem.emptied(self.natural):
@@ -157,6 +163,19 @@ class Solution:
                 " left; only the value is known"
             )
         return self.problem.not_attained
+
+    def _inexact(self) -> str:
+        above = f"and at most {self.bound:.9g}" if np.isfinite(self.bound) else "and nothing is known from above"
+        said = f"inexact: the least cost is at least {self.dual:.9g} nats, {above} (relative gap {self.gap:.1e})"
+        wrong = np.where(self.multipliers > 0, np.abs(self.slack), np.maximum(-self.slack, 0.0))
+        if np.isnan(wrong).any():
+            return said
+        i = int(np.argmax(wrong / (1.0 + np.abs(self.problem.levels))))
+        kind = "misses" if self.slack[i] < 0 else "goes beyond"
+        return (
+            f"{said}; the target {kind} level {i + 1} by {wrong[i]:.2g} (asked {self.problem.levels[i]:.6g}), with the"
+            f" multiplier {self.multipliers[i]:.3g}, KKT residual {self.kkt_residual:.1e}"
+        )
 
     @property
     def inactive(self) -> bool:

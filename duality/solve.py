@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from duality._arrays import frozen, vector
-from duality.answers import Answer
+from duality.answers import Answer, read_climb
 from duality.dual_protocol import Dual
 from duality.newton import MET, TARGET, climb
 from duality.problems import Problem
@@ -59,19 +59,20 @@ def solve(problem: Problem, ratios: LogRatios, start: Any = None) -> Solution:
 def optimise(
     problem: Problem, ratios: LogRatios, dual: Dual, first: np.ndarray | None = None, tolerance: float = TARGET
 ) -> Answer:
-    """The maximum of the dual function, from `first` or from 0; from both where the way from `first` ends early.
+    """The maximum of the dual function, from `first`, and from 0 where the way from `first` does not lead to it.
 
     tolerance: the relative miss of the levels at which a climb may stop.
     """
     units = problem.units(ratios)
     origin = np.zeros(dual.m)
-    found = climb(dual, origin if first is None else first, units, tolerance)
-    if first is not None and not found.exhausted and not found.stationary(units, tolerance):
-        other = climb(dual, origin, units, tolerance)
-        if other.exhausted or other.at.value > found.at.value:
-            found = other
+    found = None
+    if first is not None and (dual.evaluate(origin).misses > tolerance * units).any():
+        found = climb(dual, first, units, tolerance, problem.patience)
+    if found is None or not found.stationary(units, tolerance):
+        # What a start leads to is used where it is the maximum beyond doubt, so that it never changes the answer.
+        found = climb(dual, origin, units, tolerance, problem.patience)
     if found.exhausted:
-        return problem._read(found)
+        return read_climb(found)
     return problem.answer(ratios, dual, found, tolerance)
 
 
@@ -145,26 +146,27 @@ def finish(problem: Problem, ratios: LogRatios, answer: Answer, tolerance: float
         proved = bound - answer.value <= MET * (1.0 + abs(answer.value)) and not (shown.wrong > met).any()
         status = Status.NOT_ATTAINED if answer.limit and proved else Status.INEXACT
         wrong = shown.wrong if status is Status.NOT_ATTAINED else wrong
-    emptied = answer.limit and problem.emptied(answer.natural)
-    if emptied and status is not Status.OPTIMAL:
-        status = Status.NOT_ATTAINED
+    if answer.limit and status is not Status.OPTIMAL and problem.emptied(answer.natural):
         primal, levels = float("nan"), np.full(lam.size, np.nan)
     masses = np.exp(log_weights)
     sample_size = 1.0 / float(masses @ masses)
     multipliers_stderr, levels_stderr = np.full(lam.size, np.nan), np.full(lam.size, np.nan)
     primal_stderr, bias = float("nan"), float("nan")
     if ratios.is_draws:
-        errors = delta_method(problem, ratios, found, log_weights)
-        multipliers_stderr, levels_stderr, primal_stderr = errors.multipliers, errors.levels, errors.value
+        effective = sample_size
+        if answer.smooth:
+            errors = delta_method(problem, ratios, found, log_weights)
+            multipliers_stderr, levels_stderr, primal_stderr = errors.multipliers, errors.levels, errors.value
+            effective = errors.effective
+            if ratios.grouped:
+                bias = errors.excess + found.dual.log_mean_bias(found.x)  # type: ignore[attr-defined]
         if status is Status.NOT_ATTAINED:  # multipliers are an extreme of the draws: no normal law holds for them
             multipliers_stderr, levels_stderr = np.full(lam.size, np.nan), np.full(lam.size, np.nan)
-        if errors.effective < FEW_DRAWS:
-            warnings.warn(FewDrawsWarning(errors.effective, ratios.n), stacklevel=3)
-        if ratios.grouped:
-            bias = errors.excess + found.dual.log_mean_bias(found.x)  # type: ignore[attr-defined]
-            if not bias <= primal_stderr:
-                single = float(ratios.partition.shares[ratios.partition.sizes == 1].sum())
-                warnings.warn(SmallGroupsWarning(bias, primal_stderr, single), stacklevel=3)
+        if effective < FEW_DRAWS:
+            warnings.warn(FewDrawsWarning(effective, ratios.n), stacklevel=3)
+        if ratios.grouped and not bias <= primal_stderr:
+            single = float(ratios.partition.shares[ratios.partition.sizes == 1].sum())
+            warnings.warn(SmallGroupsWarning(bias, primal_stderr, single), stacklevel=3)
     return Solution(
         problem=problem,
         multipliers=frozen(lam),

@@ -83,6 +83,17 @@ AccumulateOption = Annotated[int, typer.Option(help="parts that a process takes 
 CheckpointingOption = Annotated[
     bool, typer.Option("--gradient-checkpointing", help="compute activations again instead of keeping them")
 ]
+CheckpointingStepsOption = Annotated[
+    int, typer.Option("--checkpointing-steps", min=1, help="training steps from one checkpoint to the next")
+]
+EvaluationSamplesOption = Annotated[
+    int,
+    typer.Option(
+        "--evaluation-samples",
+        help="fresh samples that levels are measured on after the fit, under the anchor and under each concept's "
+        "prompts; the fewer, the further below the level the solver has to aim",
+    ),
+]
 TrackOption = Annotated[list[str] | None, typer.Option(help="tensorboard or wandb; off where left out")]
 TrackFolderOption = Annotated[Path, typer.Option(help="where trackers put their files")]
 

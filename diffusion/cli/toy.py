@@ -11,6 +11,7 @@ import numpy as np
 import typer
 
 from diffusion.cli.ratio_files import number, read_ratios
+from diffusion.runtime.files import check_file, check_folder, whole, write_text
 
 EXAMPLE_HELP = "a named toy, or a safetensors file with `values` (n, m) and optionally `log_weights` and `priors`"
 _NAMES = {"reverse-kl": "ReverseKL", "forward-kl": "ForwardKL", "likelihood": "Likelihood"}
@@ -57,6 +58,8 @@ def solve(
     import duality as du
     import toy
 
+    if output is not None:
+        check_folder(output, "output")
     cached = read_ratios(source)
     if cached is not None:
         if not level:
@@ -75,13 +78,13 @@ def solve(
         for answer in answers:
             typer.echo(f"{answer}\n")
     if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
         for name, text in _documents(answers).items():
-            (output / name).write_text(text, encoding="utf-8")
+            write_text(output / name, text)
         if cached is None:
             from toy.plots import solve_figure
 
-            solve_figure(found, example.title).savefig(output / "figure.png", dpi=130)
+            with whole(output / "figure.png") as partial:
+                solve_figure(found, example.title).savefig(partial, dpi=130, format="png")
         typer.echo(f"written to {output}")
 
 
@@ -97,6 +100,8 @@ def frontier(
     import duality as du
     import toy
 
+    if output is not None:
+        check_folder(output, "output")
     cached = read_ratios(source)
     if cached is not None:
         base, ratios = _problem(problem, [0.01]), cached
@@ -112,12 +117,12 @@ def frontier(
         shown = " ".join(f"{lam:.5g}" for lam in each.multipliers)
         typer.echo(f"{value:10.5g}  {each.dual:12.6g}  {shown:>24}  {each.status.name.lower()}")
     if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
         data = [json.loads(each.to_json()) for each in solutions]
-        (output / "frontier.json").write_text(json.dumps(data) + "\n", encoding="utf-8")
+        write_text(output / "frontier.json", json.dumps(data) + "\n")
         from toy.plots import plot_frontier
 
-        plot_frontier(solutions).figure.savefig(output / "figure.png", dpi=130)
+        with whole(output / "figure.png") as partial:
+            plot_frontier(solutions).figure.savefig(partial, dpi=130, format="png")
         typer.echo(f"written to {output}")
 
 
@@ -138,11 +143,13 @@ def verify(
     from toy.verification.verify import left_out, table, write_json
     from toy.verification.verify import verify as check
 
+    check_file(output)
     chosen = seed if seed is not None else int(np.random.default_rng().integers(2**31))
     typer.echo(f"seed {chosen}")
     results = check(instances, chosen, jobs=jobs or os.cpu_count() or 1)
     typer.echo("\n".join([table(results), *left_out()]))
-    write_json(results, chosen, output)
+    with whole(output) as partial:
+        write_json(results, chosen, partial)
     typer.echo(f"written to {output}")
     if not all(result.passed for result in results):
         raise typer.Exit(1)

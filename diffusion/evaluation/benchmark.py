@@ -3,8 +3,8 @@ r"""Every method on one task: same ratios, same solution, same adapters, budget 
     level      of the fitted network, in the problem's own unit, by the ratios that the problem was solved with
                (:mod:`diffusion.methods.level_estimates`)
     showing    E_p[Pr(i|x)] by the same head; and by witnesses
-    cost       KL(p‖q), for ForwardKL KL(q‖p), of the network: E[ 1/2 int |eps_p - eps_q|^2 d log SNR ] at its own
-               draws (at q's), nats; the predicted cost of the target stands beside it
+    cost       KL(p‖q), for ForwardKL KL(q‖p), of paths of the network's own stochastic chain (of q's), nats
+               (:mod:`diffusion.methods.chain`); the predicted cost of the target stands beside it
     kept       energy distance of the draws that do not show the concept to those from before, with its noise floor, and
                how often other prompts are obeyed (both where witnesses judge pictures)
     seconds    wall time and processor time of the fit, and of the measurements that correct its multipliers
@@ -135,7 +135,7 @@ def run_bench(
         "rank": plan.fit.rank,
         "steps": plan.fit.steps,
         "seeds": list(plan.seeds),
-        "draws": plan.evaluation.anchor,
+        "draws": plan.evaluation.samples,
         "showing it in the target": (np.exp(solution.log_weights) @ known.posterior.numpy()).tolist(),
     }
     table = Table(asked, {name: _summary(some) for name, some in runs.items()}, failed)
@@ -186,14 +186,17 @@ def _one(
     values: dict[str, Value] = {}
     guided = Guided(denoiser, prompts, known.head, strength) if name == GUIDED else None
     problem = solution.problem.bind(known.ratios)
-    meter = Meter(denoiser, known, problem, evaluation.integrated, seed=evaluation.seed, guided=guided)
+    meter = Meter(
+        denoiser, known, problem, min(evaluation.integrated, evaluation.samples), seed=evaluation.seed, guided=guided
+    )
     with teacher(denoiser):
         rho = {what: head_ratios(denoiser, known.head, some, seed=evaluation.seed) for what, some in latents.items()}
     found = meter.of(latents["anchor"], rho["anchor"])
     names = [""] if len(prompts.concepts) == 1 else [f", {concept.name}" for concept in prompts.concepts]
     for which, level, stderr in zip(names, found.levels, found.errors, strict=True):
         values[f"level{which}"] = float(level), float(stderr)
-    values["cost"] = meter.cost(latents["anchor"])
+    spent = meter.cost()[0]
+    values["cost"] = float(spent.mean()), float(spent.std() / len(spent) ** 0.5)
     remove_lora(denoiser)
     for what, title in (("anchor", "showing"), ("concept", "showing, asked")):
         if what in rho:

@@ -29,13 +29,17 @@ class Witness(Protocol):
 
 @dataclass(frozen=True)
 class Sample:
-    """Draws of one condition of one pipeline, with everything that was said of them."""
+    """Draws of one condition of one pipeline, with everything that was said of them.
+
+    ``noise``: the seed of the noise they start from, where it is known: draws from common noise are related.
+    """
 
     name: str
     prompts: tuple[str, ...]
     latents: Tensor
     pictures: NDArray[np.float32]
     said: dict[str, NDArray[np.int64]]
+    noise: int | None = None
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -50,10 +54,17 @@ class Sample:
         }
 
 
-def take_sample(name: str, pipeline: Any, prompts: Sequence[str], latents: Tensor, witness: Witness | None) -> Sample:
+def take_sample(
+    name: str,
+    pipeline: Any,
+    prompts: Sequence[str],
+    latents: Tensor,
+    witness: Witness | None,
+    noise: int | None = None,
+) -> Sample:
     """Decode draws (n, ...) of a pipeline, one per prompt, and ask the witness, where there is one, what they show."""
     pictures = decode(pipeline, latents)
-    return Sample(name, tuple(prompts), latents, pictures, witness(pictures) if witness else {})
+    return Sample(name, tuple(prompts), latents, pictures, witness(pictures) if witness else {}, noise)
 
 
 def mean_posterior(value: Tensor) -> list[tuple[float, float]]:
@@ -81,14 +92,16 @@ class Retained:
 def retained(before: Sample, after: Sample, wanted: Sequence[int], witness: Witness, seed: int) -> Retained:
     """Compare the draws in which the last judge sees none of the wanted classes.
 
-    Both may start from common noise: draw j of one is then related to draw j of the other. The floor is that of
+    Where both start from common noise, draw j of one is related to draw j of the other. The floor is that of
     independent draws, and common noise scatters less.
     """
     judge = list(after.said)[-1]
     rows = [np.flatnonzero(~np.isin(sample.said[judge], wanted)) for sample in (before, after)]
     old, new = (witness.view(sample.pictures[kept]) for sample, kept in zip((before, after), rows, strict=True))
-    _, *places = np.intersect1d(rows[0], rows[1], assume_unique=True, return_indices=True)
-    related = np.column_stack(places)
+    related = None
+    if before.noise is not None and before.noise == after.noise:
+        _, *places = np.intersect1d(rows[0], rows[1], assume_unique=True, return_indices=True)
+        related = np.column_stack(places)
     _, floor = energy_noise(old, new, 200, np.random.default_rng(seed))
     shift = {}
     for name in after.said:

@@ -40,6 +40,8 @@ class Outcome:
     ``levels``, ``errors``: (k, m) estimates of the constrained functionals in each round and their standard errors;
     the last row is of the weights that were delivered.
     ``asked``: (k + 1, m) levels that the exact answer was solved for, where a method moves these; else empty.
+    ``capped``: (m,) whether a multiplier was held back from running away
+    (:data:`diffusion.methods.level_shift.REACH`); empty for methods without rounds.
     """
 
     losses: list[float]
@@ -47,6 +49,7 @@ class Outcome:
     levels: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
     errors: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
     asked: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
+    capped: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=bool))
 
 
 @dataclass(frozen=True)

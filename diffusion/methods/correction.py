@@ -162,4 +162,4 @@ def corrected_guidance(
             shown.update(correction.rounds - round_ if done else 1)
             if done:
                 break
-    return moving.strength, Outcome([], np.array(path), np.array(levels), np.array(errors))
+    return moving.strength, Outcome([], np.array(path), np.array(levels), np.array(errors), capped=rule.capped)

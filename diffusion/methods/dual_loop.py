@@ -64,6 +64,7 @@ class Rounds:
         stopping: when the run ends before its last step.
         anew: whether the mean of the weights starts again after each round: where multipliers move by much, a mean
             that remembers the old ones is measured too late, and corrected twice.
+        ceiling: (m,) what ``project`` holds multipliers below; one that reaches it has run away.
 
     ``multipliers`` are for the objective to read, as plain numbers; ``pool`` is for tensors that the measurement leaves
     to the steps that follow (draws of the student), and is saved too.
@@ -79,8 +80,10 @@ class Rounds:
         ends: Sequence[int],
         stopping: Stopping = NEVER,
         anew: bool = False,
+        ceiling: np.ndarray | None = None,
     ) -> None:
         self.problem, self.measure, self.ends, self.stopping, self.anew = problem, measure, tuple(ends), stopping, anew
+        self.rule, self.ceiling = rule, ceiling
         self.loop = pd.PrimalDual(problem, self, rule, start, project)
         self.path: list[np.ndarray] = [self.loop.multipliers]
         self.seen: list[tuple[list[float], list[float]]] = []
@@ -104,12 +107,18 @@ class Rounds:
             self.path.append(self.loop.multipliers)
             if self.anew:
                 trainer.average_anew()
+            trainer.save()  # with the multipliers that the round has left
         if not self._settled():
             trainer.run()
 
     def outcome(self, losses: list[float]) -> Outcome:
         levels, errors = self._seen()
-        return Outcome(losses, np.array(self.path), levels, errors)
+        return Outcome(losses, np.array(self.path), levels, errors, capped=self.capped())
+
+    def capped(self) -> np.ndarray:
+        """(m,) whether a multiplier was held back, by its rule or by ``ceiling``."""
+        held = np.asarray(getattr(self.rule, "capped", False)) | np.zeros(self.multipliers.size, dtype=bool)
+        return held if self.ceiling is None else held | (np.array(self.path) >= self.ceiling).any(0)
 
     def _seen(self) -> tuple[np.ndarray, np.ndarray]:
         m = self.loop.multipliers.size
@@ -140,7 +149,7 @@ class Rounds:
 
     def levels(self) -> np.ndarray:
         assert self.trainer is not None
-        with self.trainer.averaged():
+        with self.trainer.saved_if_interrupted(), self.trainer.averaged():
             levels, errors = same(self.measure(self.loop.rounds))
         self.seen.append((levels.tolist(), errors.tolist()))
         log_round(self.trainer.done, self.multipliers, levels, errors, self.problem.slack(levels))

@@ -4,9 +4,9 @@ r"""Levels of the constraints at a fitted network, each with its standard error;
     ReverseKL    KL(p‖q_i) = KL(p‖q) - E_p[rho_i]      KL(p‖q) by scores, rho_i by the head, at draws of the student
     ForwardKL    KL(q_i‖p) = E_q[e^{rho_i} (rho_i + log q/p)]      log q/p by ELBOs under common noise, at draws of q
 
-and what it costs: KL(p‖q) by scores at draws of the student, for ForwardKL KL(q‖p) by scores at draws of q. With p = q
-levels are the very ones that the solver says q has, so solution and measurement share one scale. The head reads the
-teacher's features: a ratio is a property of the picture, not of the student.
+What it costs is measured along the network's own stochastic chain (:mod:`diffusion.methods.chain`). With p = q levels
+are the very ones that the solver says q has, so solution and measurement share one scale. The head reads the teacher's
+features: a ratio is a property of the picture, not of the student.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from torch import Tensor
 
 import duality as du
 from diffusion.guidance.guided import Guided
+from diffusion.methods.chain import Chain, chain_of, path_cost
 from diffusion.methods.likelihood import Plain, divergence, loss
-from diffusion.pipelines import Denoiser, repeat
+from diffusion.pipelines import Condition, Denoiser, rows
 from diffusion.pipelines.sampling import draw
 from diffusion.ratios.classifier_ratios import head_ratios
 from diffusion.ratios.ratio_estimate import Survey
@@ -36,18 +37,22 @@ NEGLIGIBLE = 1e-3
 
 @dataclass(frozen=True)
 class Measured:
-    """``levels``, ``errors``: (m,); ``draws``: (n, ...) of the student, or of q where none were made."""
+    """``levels``, ``errors``: (m,), means and standard errors of ``values`` (n, m); ``draws``: (n, ...) of the student,
+    or of q where none were made."""
 
     levels: np.ndarray
     errors: np.ndarray
     draws: Tensor
+    values: np.ndarray
 
 
 @dataclass(frozen=True)
 class Meter:
-    """``count`` draws of the student a time, ``noise_levels`` for each integral over noise.
+    """``count`` draws of the student a time, ``noise_levels`` for each integral over noise, twice as many for a chain.
 
-    ``guided``: where the student is the teacher under guidance, and not what was trained.
+    ``guided``: where the student is the teacher under guidance, and not what was trained. ``asked``: prompts that the
+    student is asked under, in turn, in the place of the anchor; the base model is asked under the anchor in any case.
+    ``of_q``: draws of q (n, ...) with their log ratios (n, m) for ForwardKL, in the place of the survey's.
     """
 
     denoiser: Denoiser
@@ -57,16 +62,17 @@ class Meter:
     noise_levels: int = 20
     seed: int = 0
     guided: Guided | None = None
+    asked: tuple[str, ...] = ()
+    of_q: tuple[Tensor, Tensor] | None = None
 
     def measure(self, round_: int) -> Measured:
         """Levels of the network as it stands. Fresh draws in each round; the noise of integrals is always the same."""
         if isinstance(self.problem, du.ForwardKL):
             return self._forward()
-        anchor = self.known.prompts.anchor
         seed = (self.seed + 1) * 100_003 + round_
         steps = self.known.budget.sampler_steps
         with self.guided or folded(self.denoiser):
-            latents = draw(self.denoiser.pipeline, [anchor] * self.count, seed=seed, steps=steps)
+            latents = draw(self.denoiser.pipeline, self._wanted(self.count), seed=seed, steps=steps)
         with teacher(self.denoiser):
             rho = head_ratios(self.denoiser, self.known.head, latents, seed=seed + 50_000)
         return self.of(latents, rho)
@@ -85,11 +91,31 @@ class Meter:
         assert isinstance(self.problem, du.Likelihood)  # the Lagrangian was made, so it is one of the three
         return _mean(torch.as_tensor(np.asarray(self.problem.likelihoods(rho.numpy()))), latents)
 
-    def cost(self, latents: Tensor) -> tuple[float, float]:
-        """What the student costs, nats, and its standard error: by ``count`` draws of its own, for ForwardKL by q's."""
-        draws = self.known.anchor if isinstance(self.problem, du.ForwardKL) else latents
-        moved = self._moved(draws[: self.count])
-        return float(moved.mean()), float(moved.std() / len(moved) ** 0.5)
+    def cost(self) -> tuple[Tensor, Chain]:
+        """What the student costs, nats, by ``count`` runs (n,) of its chain, for ForwardKL of q's; and the chain."""
+        chain = chain_of(self.denoiser, self.known.budget.sampler_steps, 2 * self.noise_levels)
+        student, plain = self._sides
+        values = path_cost(
+            self.denoiser,
+            self._wanted(self.count),
+            chain,
+            seed=self.seed + 1,
+            based_on=self.known.prompts.anchor,
+            student=lambda: student,
+            plain=plain,
+            forward=isinstance(self.problem, du.ForwardKL),
+        )
+        return values, chain
+
+    def _wanted(self, count: int) -> list[str]:
+        asked = self.asked or (self.known.prompts.anchor,)
+        return [asked[j % len(asked)] for j in range(count)]
+
+    def _conditions(self, count: int) -> tuple[Condition, Condition]:
+        """What the student is asked (count rows), and the base model (one row)."""
+        distinct = list(self.asked or (self.known.prompts.anchor,))
+        places = torch.arange(count) % len(distinct)
+        return rows(self.denoiser.condition(distinct), places), self.denoiser.condition([self.known.prompts.anchor])
 
     @property
     def _sides(self) -> tuple[Any, Plain]:
@@ -99,26 +125,28 @@ class Meter:
         return nullcontext(), partial(teacher, self.denoiser)
 
     def _moved(self, latents: Tensor) -> Tensor:
-        condition = repeat(self.denoiser.condition([self.known.prompts.anchor]), len(latents))
+        condition, base = self._conditions(len(latents))
         student, plain = self._sides
+        options: dict[str, Any] = {"levels": self.noise_levels, "seed": self.seed, "plain": plain, "based_on": base}
         with student:
-            return divergence(self.denoiser, latents, condition, levels=self.noise_levels, seed=self.seed, plain=plain)
+            return divergence(self.denoiser, latents, condition, **options)
 
     def _forward(self) -> Measured:
-        rho, draws = self.known.values.double(), self.known.anchor
+        draws, rho = (self.known.anchor, self.known.values) if self.of_q is None else self.of_q
+        rho = rho.double()
         mass = rho.exp()
         near = (mass > NEGLIGIBLE).any(1).nonzero()[:, 0]
         given_up = torch.zeros(len(draws), dtype=torch.float64)
-        condition = repeat(self.denoiser.condition([self.known.prompts.anchor]), len(near))
+        condition, base = self._conditions(len(near))
         if len(near):
             student, plain = self._sides
+            options: dict[str, Any] = {"levels": self.noise_levels, "seed": self.seed, "plain": plain, "based_on": base}
             with student:
-                given_up[near] = loss(
-                    self.denoiser, draws[near], condition, levels=self.noise_levels, seed=self.seed, plain=plain
-                )
+                given_up[near] = loss(self.denoiser, draws[near], condition, **options)
         # 0 · (-inf) = 0 where a concept is absent altogether.
         return _mean(mass * (rho.clamp_min(-700.0) + given_up[:, None]), draws)
 
 
 def _mean(values: Tensor, draws: Tensor) -> Measured:
-    return Measured(values.mean(0).numpy(), (values.std(0) / len(values) ** 0.5).numpy(), draws)
+    errors = values.std(0) / len(values) ** 0.5
+    return Measured(values.mean(0).numpy(), errors.numpy(), draws, values.numpy())

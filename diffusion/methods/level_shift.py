@@ -11,7 +11,8 @@ have errors of their own. A dual step on measured levels moves what is asked, b'
 so a level that is missed by a factor is answered by that factor, in whatever unit it is, and multipliers stay inside
 the dual domain however far a network is off. ``slope``, du(level)/du(b'), is 1 until two rounds lie far enough apart to
 tell; ``turns`` counts how often the miss has changed sign, so that steps shrink once all that is left is noise. A step
-is at most a factor of :data:`STEP`. Weak duality holds at the multipliers of every round.
+is at most a factor of :data:`STEP`, and all steps together at most one of :data:`REACH`: a network that does not follow
+by then follows no multiplier, and they would run away. Weak duality holds at the multipliers of every round.
 
 Source: the gain is Kesten's, Accelerated Stochastic Approximation (Ann. Math. Statist. 1958); what it is for, theory,
 "Dual first" and the end of "Into a LoRA": a last dual correction on measured levels.
@@ -28,6 +29,7 @@ import numpy as np
 import duality as du
 
 STEP = 4.0
+REACH = 16.0
 
 # Two rounds tell a slope if what they asked differs by this factor: nearer ones differ by the noise of the draws.
 APART = 1.5
@@ -49,6 +51,7 @@ class Asking:
         self.active = problem.direction * (problem.levels - self.q) > 0
         self.slope, self.turns = np.ones(self.asked.size), np.zeros(self.asked.size)
         self.last: tuple[np.ndarray, np.ndarray] | None = None  # u of what was asked and of what was had
+        self.capped = np.zeros(self.asked.size, dtype=bool)  # where more was to be asked than REACH allows
 
     def coordinate(self, levels: np.ndarray) -> np.ndarray:
         """``u`` (m,) of levels (m,); :data:`NOWHERE` at or beyond the level of q (at a share of zero)."""
@@ -74,8 +77,19 @@ class Asking:
         # A constraint without a price that is met has nothing to ask for.
         moves = self.active & ((multipliers > 0) | (misses > 0))
         step = np.clip((wanted - had) / (self.slope * (1 + self.turns)), -np.log(STEP), np.log(STEP))
-        self.asked = np.where(moves, self.levels(np.where(moves, asked + step, 0.0)), self.asked)
+        within = np.clip(asked + step, wanted - np.log(REACH), wanted + np.log(REACH))
+        self.capped |= moves & (within != asked + step)
+        self.asked = np.where(moves, self.levels(np.where(moves, within, 0.0)), self.asked)
         return self._solved()
+
+    def farthest(self) -> np.ndarray:
+        """Multipliers (m,) for all levels beyond those wanted by the factor :data:`REACH`, or as far as can be had."""
+        far = self.coordinate(self.problem.levels) + (-1 if self.shares else 1) * np.log(REACH)
+        before, self.asked = self.asked, np.where(self.active, self.levels(far), self.problem.levels)
+        try:
+            return self._solved()
+        finally:
+            self.asked = before
 
     def _solved(self) -> np.ndarray:
         with warnings.catch_warnings():
@@ -92,10 +106,11 @@ class Asking:
 
     def state_dict(self) -> dict[str, Any]:
         last = None if self.last is None else [row.tolist() for row in self.last]
-        return {name: getattr(self, name).tolist() for name in ("asked", "slope", "turns")} | {"last": last}
+        return {name: getattr(self, name).tolist() for name in ("asked", "slope", "turns", "capped")} | {"last": last}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if not state:
             return
         self.asked, self.slope, self.turns = (np.array(state[name]) for name in ("asked", "slope", "turns"))
+        self.capped = np.array(state["capped"], dtype=bool)
         self.last = None if state["last"] is None else (np.array(state["last"][0]), np.array(state["last"][1]))

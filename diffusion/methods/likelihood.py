@@ -20,7 +20,7 @@ from typing import Any
 
 from torch import Tensor
 
-from diffusion.pipelines import Condition, Denoiser
+from diffusion.pipelines import Condition, Denoiser, repeat
 from diffusion.ratios.noise_integral import integrate
 from diffusion.training.lora import teacher
 
@@ -38,36 +38,53 @@ def surprise(denoiser: Denoiser, draws: Tensor, condition: Condition, *, levels:
 
 
 def divergence(
-    denoiser: Denoiser, draws: Tensor, condition: Condition, *, levels: int, seed: int, plain: Plain | None = None
+    denoiser: Denoiser,
+    draws: Tensor,
+    condition: Condition,
+    *,
+    levels: int,
+    seed: int,
+    plain: Plain | None = None,
+    based_on: Condition | None = None,
 ) -> Tensor:
     """``D(x)`` (n,) between student and teacher; its mean over draws of the student is KL(student‖teacher).
 
-    ``plain``: what makes the student the teacher; left out, its adapters off or its old weights in.
+    ``plain``: what makes the student the teacher; left out, its adapters off or its old weights in. ``based_on``: one
+    row, what the teacher is asked where that is not what the student is.
     """
     plain = plain or partial(teacher, denoiser)
 
     def error(x: Tensor, t: Tensor, _eps: Tensor, some: Condition) -> Tensor:
         f = denoiser.epsilon(denoiser.predict(x, t, some), x, t)
         with plain():
-            said = denoiser.epsilon(denoiser.predict(x, t, some), x, t)
+            base = some if based_on is None else repeat(based_on, len(x))
+            said = denoiser.epsilon(denoiser.predict(x, t, base), x, t)
         return _square(f - said)
 
     return integrate(denoiser, draws, condition, error, levels=levels, seed=seed)
 
 
 def loss(
-    denoiser: Denoiser, draws: Tensor, condition: Condition, *, levels: int, seed: int, plain: Plain | None = None
+    denoiser: Denoiser,
+    draws: Tensor,
+    condition: Condition,
+    *,
+    levels: int,
+    seed: int,
+    plain: Plain | None = None,
+    based_on: Condition | None = None,
 ) -> Tensor:
     """``L(x; student) - L(x; teacher)`` (n,): the log likelihood that the student has given up at each draw.
 
-    ``plain``: as in :func:`divergence`.
+    ``plain``, ``based_on``: as in :func:`divergence`.
     """
     plain = plain or partial(teacher, denoiser)
 
     def error(x: Tensor, t: Tensor, eps: Tensor, some: Condition) -> Tensor:
         f = denoiser.epsilon(denoiser.predict(x, t, some), x, t)
         with plain():
-            said = denoiser.epsilon(denoiser.predict(x, t, some), x, t)
+            base = some if based_on is None else repeat(based_on, len(x))
+            said = denoiser.epsilon(denoiser.predict(x, t, base), x, t)
         return _square(eps - f) - _square(eps - said)
 
     return integrate(denoiser, draws, condition, error, levels=levels, seed=seed)

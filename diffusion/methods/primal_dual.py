@@ -33,6 +33,7 @@ from diffusion.methods.dual_loop import Rounds, Stopping, ends_of
 from diffusion.methods.dual_steps import Scaled, newton_scale
 from diffusion.methods.lagrangians import Seen, lagrangian_of
 from diffusion.methods.level_estimates import Meter
+from diffusion.methods.level_shift import Asking
 from diffusion.methods.tilted_loss import BETA, NOISE_POWER, blended
 from diffusion.pipelines import repeat, rows
 from diffusion.ratios.classifier import Bottleneck, log_snr, pooled
@@ -86,12 +87,17 @@ class Alternation:
         self.lagrangian = lagrangian_of(self.problem)
         self.meter = Meter(denoiser, known, self.problem, method.draws, method.noise_levels, settings.seed)
         self._masses = known.values.double().exp().numpy()  # e^rho (n, m) at the draws of q
+        # Only a Likelihood's multipliers have no bound of their own.
+        self.ceiling = None
+        if isinstance(self.problem, du.Likelihood):
+            farthest = Asking(self.problem, known.ratios).farthest()
+            self.ceiling = np.maximum(farthest, np.maximum(solution.multipliers, 1e-3) * 2)
         start = self.project(np.array(solution.multipliers if start is None else start))
         scale = newton_scale(self.problem, known.ratios, start)
         rule = Scaled(method.rule(method.gain), scale, method.warmup)
         ends = ends_of(method.inner, settings.steps)
         stop = Stopping(patience=method.patience)
-        self.rounds = Rounds(self.problem, rule, start, self.project, self.measure, ends, stop)
+        self.rounds = Rounds(self.problem, rule, start, self.project, self.measure, ends, stop, ceiling=self.ceiling)
         parameters = add_student(denoiser, settings.rank, settings.seed)
         # A concept that no prompt asks for has no prediction of its own to be guided away from.
         named = denoiser.worded and all(concept.wordings for concept in known.prompts.concepts)
@@ -110,7 +116,7 @@ class Alternation:
         multipliers = self.problem.project(multipliers)
         if isinstance(self.problem, du.ForwardKL):  # and sum_i lam_i e^rho_i ≤ 1 at every draw of q that is known
             multipliers = multipliers / max(1.0, float((self._masses @ multipliers).max()))
-        return multipliers
+        return multipliers if self.ceiling is None else np.minimum(multipliers, self.ceiling)
 
     def measure(self, round_: int) -> tuple[np.ndarray, np.ndarray]:
         found = self.meter.measure(round_)

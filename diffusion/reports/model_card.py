@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-import duality as du
-
 if TYPE_CHECKING:
+    from diffusion.evaluation.bounds import Estimate
     from diffusion.methods import Outcome
     from diffusion.reports.results import Unlearned
 
@@ -17,13 +16,20 @@ def model_card(result: Unlearned, stock: bool = True) -> str:
     """README.md of the output folder; ``stock``: whether the pipeline's class loads LoRAs itself."""
     proof, solution, prompts = result.certificate, result.solution, result.survey.prompts
     concept = ", ".join(repr(c.name) for c in prompts.concepts)
-    whole = result.measured["fit"]["rank"] is None
+    whole = result.whole
+    title = (
+        f"{'Network' if whole else 'LoRA'} that unlearns {concept}"
+        if proof.certified
+        else (f"{'Network' if whole else 'LoRA'} that was to unlearn {concept} (not certified)")
+    )
     lines = [
-        *head_of(f"{'Network' if whole else 'LoRA'} that unlearns {concept}", whole),
-        f"Problem: {type(solution.problem).__name__}, level {_numbers(solution.problem.levels)}. "
+        *head_of(title, whole),
+        f"Problem: {type(solution.problem).__name__}, level {_numbers(result.plan.asked.levels)}; solved for "
+        f"{_numbers(solution.problem.levels)}, so that {result.plan.samples} evaluation samples can show it. "
         f"Multipliers {_numbers(solution.multipliers)}, predicted cost {solution.primal:.4f} nats, "
-        f"relative duality gap {solution.gap:.1e}. "
-        + ("Certified." if proof["certified"] else "**Not certified**: " + "; ".join(proof["objections"]) + "."),
+        f"relative duality gap {solution.gap:.1e}.",
+        "",
+        *verdicts(result),
         "",
         *loading(whole, stock),
         "",
@@ -33,8 +39,8 @@ def model_card(result: Unlearned, stock: bool = True) -> str:
         "",
         *findings(result),
         "",
-        "Errors of three kinds, kept apart, are in `certificate.json`; the picture is `before_after.png`. "
-        "One training seed; standard errors are of the draws alone.",
+        "The three verdicts with their evidence are in `certificate.json`; the picture is `before_after.png`. "
+        "One training seed; bounds and standard errors are of the samples alone.",
         "",
     ]
     return "\n".join(lines)
@@ -65,59 +71,69 @@ def loading(whole: bool, stock: bool) -> list[str]:
     return ["```python", *lines, "```"]
 
 
-def findings(result: Unlearned) -> list[str]:
-    """What was measured: level and cost, mean posteriors, and what judges say, as tables."""
-    whole = result.measured["fit"]["rank"] is None
+def verdicts(result: Unlearned) -> list[str]:
+    """Solution, ratios, fitted model: passed, or every reason why not."""
+    proof = result.certificate
     lines = [
-        *_measured(result),
+        f"{'Certified' if proof.certified else '**Not certified**'} ({100 * result.plan.confidence:g} % confidence):",
         "",
-        "## Mean posterior of the concept, by the head that the problem was solved with",
-        "",
-        "| draws | mean | standard error |",
-        "|---|---|---|",
     ]
-    for name, levels in result.measured["mean posterior by the head (mean, standard error)"].items():
-        for concept, (mean, error) in zip(result.survey.prompts.concepts, levels, strict=True):
-            which = f", {concept.name!r}" if len(levels) > 1 else ""
-            lines.append(f"| {_shown(name, whole)}{which} | {mean:.4f} | {error:.4f} |")
-    rounds = rounds_table(result.outcome)
-    if rounds:
-        lines += ["", "## Multipliers, moved by the levels of the network as it was trained", "", *rounds]
-    witnesses = result.measured.get("witnesses")
-    if witnesses:
-        lines += ["", "## How often independent judges see the concept", ""]
-        judges = list(next(iter(witnesses["shows the concept"].values())))
-        lines += ["| draws | " + " | ".join(judges) + " |", "|---" * (len(judges) + 1) + "|"]
-        for name, said in witnesses["shows the concept"].items():
-            lines.append(f"| {_shown(name, whole)} | " + " | ".join(said[judge] for judge in judges) + " |")
+    for name, verdict in proof.verdicts.items():
+        lines.append(f"- {name}: {'passed' if verdict.passed else '**not passed**'}")
+        lines += [f"    - {reason}" for reason in verdict.reasons]
     return lines
 
 
-def _measured(result: Unlearned) -> list[str]:
-    """Level and cost of what was fitted, beside those of the target."""
-    measured, problem = result.measured, result.solution.problem
-    unit = "" if isinstance(problem, du.Likelihood) else " nats"
-    own = measured["level of the network (mean, standard error)"]
-    cost, error = measured["cost of the network in nats (mean, standard error)"]
-    rows = [
-        [f"level, {concept.name!r}", f"{asked:.4g}{unit}", f"{target:.4g}{unit}", f"{mean:.4g} ± {stderr:.2g}{unit}"]
-        for concept, asked, target, (mean, stderr) in zip(
-            result.survey.prompts.concepts,
-            np.broadcast_to(problem.levels, len(own)),
-            result.solution.levels,
-            own,
-            strict=True,
+def findings(result: Unlearned) -> list[str]:
+    """What was measured: every level with its bound, costs, retained prompts and shares, as tables."""
+    measured, whole = result.measured, result.whole
+    lines = [
+        "## Levels, on fresh samples",
+        "",
+        f"A level is met where its one-sided bound at {100 * result.plan.confidence:g} % is on its right side.",
+        "",
+        "| concept | prompts | by | samples | asked | measured | bound | met |",
+        "|---" * 8 + "|",
+    ]
+    for level in measured.levels:
+        side = "≤" if level.bound.side == "upper" else "≥"
+        lines.append(
+            f"| {level.concept} | {level.prompts} | {level.by} | {level.estimate.n} | {level.asked:.4g} "
+            f"| {level.estimate} | {side} {level.bound.value:.4g} ({level.bound.rule}) "
+            f"| {'yes' if level.met else 'no'} |"
         )
-    ]
-    rows.append(["cost", "", f"{result.solution.primal:.4g} nats", f"{cost:.3g} ± {error:.2g} nats"])
-    table = [["", "asked", "target", "this network"], ["---"] * 4, *rows]
-    return [
-        "## Level and cost, by the ratios that the problem was solved with",
-        "",
-        *("| " + " | ".join(row) + " |" for row in table),
-        "",
-        "What the network costs beyond the target is the error of the fit.",
-    ]
+    lines += ["", "## Cost, along a stochastic chain of the network", ""]
+    lines += ["| prompts | nats | median | times the target's | chain |", "|---" * 5 + "|"]
+    for cost in measured.costs:
+        times = f"{cost.estimate.mean / result.solution.primal:.1f}" if result.solution.primal > 0 else ""
+        chain = f"{cost.steps} steps, " + ("the sampler's own" if cost.exact else "ancestral: approximate")
+        lines.append(f"| {cost.prompts} | {cost.estimate} | {cost.median:.3g} | {times} | {chain} |")
+    least = result.certificate.fitted_model.least_cost
+    lines += ["", f"The target costs {result.solution.primal:.4g} nats; the rest is the error of the fit."]
+    if least is not None:
+        lines.append(f"At the measured level no density costs less than {least:.4g}.")
+    rounds = rounds_table(result.outcome)
+    if rounds:
+        lines += ["", "## Multipliers, moved by the levels of the network as it was trained", "", *rounds]
+    if measured.retained:
+        lines += [
+            "",
+            "## Retained prompts: obeyed",
+            "",
+            "| prompts | by | before | after | at least |",
+            "|---" * 5 + "|",
+        ]
+        lines += [
+            f"| {kept.prompts} | {kept.by} | {_percent(kept.before)} | {_percent(kept.after)} "
+            f"| {100 * kept.bound.value:.1f} % |"
+            for kept in measured.retained
+        ]
+    lines += ["", "## How often the concept is seen", "", "| samples | number | by | share |", "|---" * 4 + "|"]
+    for share in measured.shares:
+        which = f", {share.concept!r}" if share.concept and len(result.survey.prompts.concepts) > 1 else ""
+        name = _shown(share.sample, whole) + which
+        lines.append(f"| {name} | {share.estimate.n} | {share.by} | {_percent(share.estimate)} |")
+    return lines
 
 
 def rounds_table(outcome: Outcome) -> list[str]:
@@ -129,6 +145,10 @@ def rounds_table(outcome: Outcome) -> list[str]:
         seen = ", ".join(f"{mean:.4g} ± {stderr:.2g}" for mean, stderr in zip(level, error, strict=True))
         lines.append(f"| {index + 1} | {_numbers(outcome.multipliers[index])} | {seen} |")
     return [*lines, f"| next | {_numbers(outcome.multipliers[-1])} | |"]
+
+
+def _percent(share: Estimate) -> str:
+    return f"{100 * share.mean:.2f} ± {100 * share.stderr:.2f} %"
 
 
 def _shown(name: str, whole: bool) -> str:

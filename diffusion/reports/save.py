@@ -7,20 +7,22 @@ from typing import Any
 
 import numpy as np
 
+from diffusion.evaluation.measure import PAIRED
 from diffusion.evaluation.samples import Sample
 from diffusion.pipelines import Denoiser
+from diffusion.pipelines.fitted import holds_fit
 from diffusion.reports.figures import save_pictures
 from diffusion.reports.results import Unlearned
-from diffusion.runtime.files import to_json
 from diffusion.training.lora import has_loader, save_student
 
 
 def save(result: Unlearned, denoiser: Denoiser, folder: Path) -> None:
-    """LoRA or network, certificate, solution, model card and the before/after picture, into an empty folder."""
+    """LoRA or network, certificate, solution, card and before/after picture, into the folder of a running output."""
     from diffusion.reports.model_card import model_card
 
-    save_student(denoiser, folder)
-    (folder / "certificate.json").write_text(to_json(result.certificate), encoding="utf-8")
+    if not holds_fit(folder):  # else it was kept as soon as it was there
+        save_student(denoiser, folder)
+    (folder / "certificate.json").write_text(result.certificate.to_json(), encoding="utf-8")
     (folder / "solution.json").write_text(result.solution.to_json() + "\n", encoding="utf-8")
     (folder / "README.md").write_text(model_card(result, has_loader(denoiser)), encoding="utf-8")
     save_pictures(folder / "before_after.png", panels(result.samples), columns=12)
@@ -31,10 +33,13 @@ def panels(samples: dict[str, Sample], count: int = 60) -> list[tuple[str, Any]]
     shown = []
     for condition in ("anchor", "concept", "retained"):
         for when in ("before", "LoRA"):
-            if f"{when}, {condition}" not in samples:
+            name = f"{when}, {condition}"
+            if name not in samples:
                 continue
-            sample = samples[f"{when}, {condition}"]
-            # Prompts take turns, so every k-th row might be the same prompt over and over.
-            rows = np.random.default_rng(0).permutation(len(sample))[:count]
+            paired = condition == "anchor" and PAIRED in samples
+            sample = samples[PAIRED] if paired and when == "LoRA" else samples[name]
+            # Prompts take turns, so every k-th row might be the same prompt over and over; pairs stay pairs.
+            most = min(len(samples[PAIRED]), len(sample)) if paired else len(sample)
+            rows = np.random.default_rng(0).permutation(most)[:count]
             shown.append((f"{condition}: {when}", sample.pictures[rows]))
     return shown

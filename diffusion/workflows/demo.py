@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusion.digits.witness import DigitsWitness, prompts_for
-from diffusion.evaluation.measure import Evaluation
+from diffusion.evaluation.measure import PAIRED, Evaluation
 from diffusion.evaluation.ratio_comparison import Comparison, compare
 from diffusion.evaluation.samples import Sample, agreement, retained, take_sample
 from diffusion.guidance.guided import constant
@@ -48,9 +48,10 @@ def run_demo(
         budget=budget,
         method=Tilted(correction=None),  # levels are measured once, after the fit: minutes count here
         fit=Fit(steps=180, seed=seed),
-        evaluation=Evaluation(anchor=judged, per_wording=32, retained=400, integrated=128),
+        evaluation=Evaluation(samples=judged, retained=400, integrated=128),
         witness=witness,
         cache_folder=cache_folder,
+        folder=folder,
     )
     clock["ratios, solution, LoRA, judging"] = time.monotonic() - started
     save(result, denoiser, folder)
@@ -59,7 +60,7 @@ def run_demo(
     network.disable_adapters()
     known = result.survey
     since = time.monotonic()
-    guided = _guided(denoiser, result, result.solution.guidance, judged, "guided", witness)
+    guided = _guided(denoiser, result, result.solution.guidance, judged // 2, "guided", witness)
     fixed = _guided(denoiser, result, constant(CONSTANT), judged // 10, f"constant strength {CONSTANT}", witness)
     clock["guided draws"] = time.monotonic() - since
     before = result.samples["before, anchor"]
@@ -69,9 +70,10 @@ def run_demo(
         for sample in (guided, result.samples["LoRA, anchor"], fixed)
     }
     all_samples = {**result.samples, "guided": guided, fixed.name: fixed}
+    fitted = result.samples[PAIRED]
     save_pictures(
         folder / "guided.png",
-        [(f"empty prompt: {s.name}", s.pictures[:96]) for s in (before, guided, result.samples["LoRA, anchor"], fixed)],
+        [(f"empty prompt: {s.name}", s.pictures[: len(fitted)]) for s in (before, guided, fitted, fixed)],
         columns=16,
     )
     clock["in all"] = time.monotonic() - started
@@ -83,7 +85,7 @@ def run_demo(
         lines.append(f"{name:<24} {len(sample):>5} draws show the concept: {said}")
     for name, change in moved.items():
         lines.append(f"{name:<24} retained draws moved by {change.energy:.4f} (noise floor {change.floor:.4f})")
-    lines.append(f"certified: {result.certificate['certified']}; {clock['in all']:.0f} s in all")
+    lines += [*result.plan.lines(), *result.certificate.lines(), f"{clock['in all']:.0f} s in all"]
     return "\n".join(lines)
 
 
@@ -98,7 +100,7 @@ def _guided(
     wanted = [result.survey.prompts.anchor] * count
     noise = result.survey.budget.anchor_seed
     latents = guided_draws(denoiser, result.survey, strength, wanted, seed=noise, title=f"{name} draws")
-    return take_sample(name, denoiser.pipeline, wanted, latents, witness)
+    return take_sample(name, denoiser.pipeline, wanted, latents, witness, noise)
 
 
 def _page(
@@ -111,16 +113,17 @@ def _page(
     witness: DigitsWitness,
     clock: dict[str, float],
 ) -> str:
-    solution, known, proof = result.solution, result.survey, result.certificate
+    solution, known = result.solution, result.survey
     folder = opening[1].parent
-    level = float(solution.problem.levels[0])
+    level = float(result.plan.asked.levels[0])
     concept = known.prompts.concepts[0]
     judges = list(samples["guided"].said)
     shown = [
         [name, str(len(sample)), *(str(value) for value in sample.shows([wanted]).values())]
         for name, sample in samples.items()
+        if name != PAIRED
     ]
-    target = result.measured["witnesses"]["target, by the weights on draws of q"]
+    target = result.measured.target_shares
     shown.append(
         ["target: draws of q, weighted", str(len(known.anchor)), *(f"{100 * v:.2f} %" for v in target.values())]
     )
@@ -137,8 +140,7 @@ def _page(
          f"{100 * c.frequency:.2f} %"]
         for _, name, judge, n, c in compared.rows
     ]  # fmt: skip
-    [(own, own_error)] = result.measured["level of the network (mean, standard error)"]
-    spent, spent_error = result.measured["cost of the network in nats (mean, standard error)"]
+    own, spent = result.measured.level()[0].estimate, result.measured.cost().estimate
     lam, error = float(solution.multipliers[0]), float(solution.multipliers_stderr[0])
     coverage = known.coverage()
     body = [
@@ -182,18 +184,16 @@ def _page(
             f"duality gap {solution.gap:.1e} on {len(known.anchor)} draws "
             f"(effective {solution.effective_sample_size:.0f}).</p>"
             + f"<pre>{escape(str(solution))}</pre>"
-            + ("<p>Certified.</p>" if proof["certified"] else _refused(proof["objections"]))
-            + '<p>Exact, statistical and network error apart: <a href="certificate.json">certificate.json</a>; '
-            'what was fitted: <a href="README.md">model card</a>.</p>',
+            + f"<p>{escape(' '.join(result.plan.lines()))}.</p>",
         ),
+        section("Is it certified?", _verdicts(result)),
         section(
             f"What was found: draws that show {witness.classes[wanted]}",
             table(["draws", "count", *(f"judge {j}" for j in judges)], shown)
             + "<p>“guided” samples the target without training; “LoRA” is the fitted network. ± one binomial standard "
-            f"error. By the ratios that the problem was solved with, the fitted network has {100 * own:.2f} ± "
-            f"{100 * own_error:.2f} %, and it costs {spent:.3f} ± {spent_error:.3f} nats: what exceeds the "
-            f"target's {solution.primal:.3f} is the error of the fit.</p>"
-            + image(folder / "guided.png", "draws of the empty prompt before and after"),
+            f"error. By the ratios that the problem was solved with, the fitted network has {100 * own.mean:.2f} ± "
+            f"{100 * own.stderr:.2f} %, and it costs {spent} nats: what exceeds the target's {solution.primal:.3f} is "
+            "the error of the fit.</p>" + image(folder / "guided.png", "draws of the empty prompt before and after"),
         ),
         section(
             "What happened to the rest",
@@ -201,8 +201,9 @@ def _page(
                 ["after", "energy distance", "noise floor, 95 %", *(f"largest class shift, {j}" for j in judges)],
                 change,
             )
-            + "<p>Energy distance between draws that do not show the concept, before and after, in 8x8 pixels. Both "
-            "start from the same noise; pairs of draws from one noise are left out.</p>"
+            + "<p>Energy distance between draws that do not show the concept, before and after, in 8x8 pixels. "
+            "Guided samples start from the noise of those before, and pairs from one noise are left out; the LoRA's "
+            "are fresh.</p>"
             + table(["other digits: prompts obeyed", *judges], obeyed)
             + bars(
                 {
@@ -226,5 +227,31 @@ def _page(
     return page(f"Unlearning {concept.name}", body)
 
 
-def _refused(objections: list[str]) -> str:
-    return "<p>Not certified:</p><ul>" + "".join(f"<li>{escape(text)}</li>" for text in objections) + "</ul>"
+def _verdicts(result: Unlearned) -> str:
+    """The three verdicts with their reasons, and every level with its bound."""
+    proof = result.certificate
+    said = "Certified" if proof.certified else "Not certified"
+    html = f"<p><b>{said}</b>, at {100 * proof.question.confidence:g} % confidence.</p>"
+    rows = []
+    for name, verdict in proof.verdicts.items():
+        rows.append([name, "passed" if verdict.passed else "not passed", "; ".join(verdict.reasons)])
+    html += table(["verdict", "", "reasons"], rows)
+    levels = [
+        [
+            level.concept,
+            "the empty prompt" if level.prompts == "anchor" else "its own prompts",
+            level.by.replace("_", " "),
+            str(level.estimate.n),
+            f"{100 * level.estimate.mean:.2f} %",
+            f"{100 * level.bound.value:.2f} %",
+            f"{100 * level.asked:.3g} %",
+            "yes" if level.met else "no",
+        ]
+        for level in proof.fitted_model.measured.levels
+    ]
+    html += table(["level of", "under", "by", "samples", "measured", "at most", "asked", "met"], levels)
+    return html + (
+        "<p>Levels are counted on fresh samples that nothing was solved with or fitted to; the bounds are one-sided. "
+        'All evidence: <a href="certificate.json">certificate.json</a>; what was fitted: '
+        '<a href="README.md">model card</a>.</p>'
+    )

@@ -112,5 +112,5 @@ for name, values in ratios.items():
     )
 
 # %%
-# So a certificate keeps the two apart: ``exact`` is the duality gap on the given ratios, ``network`` holds what the
-# examination of the ratios said. See :doc:`/how-to/certificate`.
+# So a certificate keeps the two apart: its verdict ``solution`` is on the duality gap on the given ratios, ``ratios``
+# on what their examination said. See :doc:`/how-to/certificate`.

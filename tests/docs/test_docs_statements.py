@@ -365,7 +365,7 @@ def test_levels_moved_by_the_error_are_safe_for_all_ratios_within_it() -> None:
     np.testing.assert_allclose((cost - p @ (known + delta))[active], b[active], rtol=1e-9)  # the worst of them just is
     plain = np.exp(du.solve(du.ReverseKL(b), ratios).log_weights)
     assert (divergence(plain, q) - plain @ (known + delta) < b).any()  # and without moving the levels it is not
-    bound = np.array([0.2, 0.15])
+    bound = 0.85 * q @ (ratios.priors * np.exp(known))
     p = np.exp(du.solve(du.Likelihood(bound * np.exp(-delta)), ratios).log_weights)
     for _ in range(50):
         rho = known + generator.uniform(-1, 1, size=known.shape) * delta

@@ -20,12 +20,12 @@ class Space(NamedTuple):
 
     ratios: du.LogRatios
     q: Array
-    groups: Array
+    groups: np.ndarray
     shares: Array
 
     def within(self, terms: Array) -> Array:
         """Sums over each group, (n,) -> (C,)."""
-        return np.bincount(self.groups, weights=terms, minlength=self.shares.size)
+        return np.asarray(np.bincount(self.groups, weights=terms, minlength=self.shares.size), dtype=np.float64)
 
     def normalised(self, weights: Array) -> Array:
         """Joint masses of q w with the groups' shares."""

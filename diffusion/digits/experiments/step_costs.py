@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusion import need_extra
+from diffusion.runtime.files import write_text
 
 PROBLEM_LEVEL = 0.01
 CONCEPT = "a handwritten seven"
@@ -221,7 +222,7 @@ def main() -> None:
     costs = [of_rounds(found[name]) for name in names]
     print(table(costs))
     if given.output is not None:
-        given.output.write_text(json.dumps([cost.__dict__ for cost in costs], indent=1) + "\n", encoding="utf-8")
+        write_text(given.output, json.dumps([cost.__dict__ for cost in costs], indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -148,7 +148,7 @@ def test_verify_passes_and_fails_by_its_exit_code(monkeypatch, capsys, tmp_path)
 
 def test_a_missing_extra_is_named():
     """Without typer, and without torch: one line that says what to install."""
-    block = "import sys; sys.modules[{!r}] = None; sys.argv = {!r}; from diffusion.cli import main; main.main()"
+    block = "import sys; sys.modules[{!r}] = None; sys.argv = {!r}; from diffusion.cli.main import main; main()"
     for module, words, message in (
         ("typer", ["unlearn"], "install unlearning-duality[cli]"),
         ("diffusers", ["unlearn", "demo"], "install unlearning-duality[diffusion]"),

@@ -133,7 +133,7 @@ def test_a_method_that_diverges_is_reported(monkeypatch, tmp_path):
 
     monkeypatch.setitem(METHODS, "neggrad", Diverges)
     denoiser = denoiser_of(build(families.sd))
-    plan = Bench(("neggrad", "esd-x"), (0,), Fit(steps=1, batch=6, rank=1), Evaluation(3, 1, 3, 0))
+    plan = Bench(("neggrad", "esd-x"), (0,), Fit(steps=1, batch=6, rank=1), Evaluation(3, 2, 3, 2))
     table = run_bench(denoiser, make_survey(), du.ReverseKL([0.9, 0.8]), plan, None, tmp_path, quiet)
     assert list(table.rows) == ["esd-x"]
     assert table.failed == {"neggrad, seed 0": "the loss at step 3 is nan"}

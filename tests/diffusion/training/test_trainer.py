@@ -320,7 +320,7 @@ def test_one_call_trains_all_weights_in_parts(tmp_path):
     loaded = UNet2DConditionModel.from_pretrained(tmp_path / "out", subfolder="unet", use_safetensors=True)
     stored = dict(loaded.named_parameters())
     assert all(torch.equal(stored[name], p) for name, p in pipeline.unet.named_parameters())
-    told = result.certificate["network"]["measured"]["fit"]
+    told = result.certificate.fitted_model.fit
     assert (told["rank"], told["rate"], told["processes"]) == (None, 1e-4, 1)
 
 

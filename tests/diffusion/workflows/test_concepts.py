@@ -8,21 +8,25 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDPMPipeline
+from peft import LoraConfig
 from PIL import Image
 
 import diffusion
 import duality as du
 from diffusion.api import is_digits, prompts_of
-from diffusion.evaluation.measure import Evaluation
+from diffusion.evaluation.measure import PAIRED, Evaluation
 from diffusion.guidance.sampling import guided_draws
 from diffusion.methods import ESD, METHODS, PrimalDual, Tilted, method_of
 from diffusion.pipelines import denoiser_of, load_pipeline
+from diffusion.pipelines.fingerprint import fingerprint
 from diffusion.pipelines.images import read_pictures
 from diffusion.pipelines.sampling import draw
 from diffusion.ratios.ratio_estimate import Budget
 from diffusion.tasks.concepts import Concept, Examples
 from diffusion.tasks.contrast_prompts import propose
+from diffusion.training.lora import teacher
 from diffusion.training.trainer import Fit
+from diffusion.workflows.validation import NothingToDo
 from tests.diffusion import families
 from tests.diffusion.families import build
 from tests.diffusion.methods.conftest import made
@@ -30,7 +34,7 @@ from tests.diffusion.methods.conftest import made
 TINY = {
     "budget": Budget(10, 10, 24, sampler_steps=2, noises=2, head_steps=4, elbo_draws=4, elbo_levels=2),
     "fit": Fit(steps=2, batch=6, rank=1),
-    "evaluation": Evaluation(anchor=4, per_wording=1, retained=4),
+    "evaluation": Evaluation(samples=4, retained=4, integrated=4),
     "method": made("tilted"),
 }
 TASK = {"contrast": ["one", ("three", "a handwritten three")], "priors": 0.1}
@@ -85,7 +89,7 @@ def test_one_call_unlearns(family, tmp_path):
     written = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"pytorch_lora_weights.safetensors", "certificate.json", "README.md"} <= written
     proof = json.loads((tmp_path / "out" / "certificate.json").read_text(encoding="utf-8"))
-    assert proof["network"]["measured"]["fit"]["method"] == repr(made("tilted"))
+    assert proof["fitted_model"]["fit"]["method"] == repr(made("tilted"))
     fresh = build(families.FAMILIES[family])
     fresh.load_lora_weights(tmp_path / "out")
     np.testing.assert_allclose(draw(fresh, [""], seed=0, steps=2), after, atol=1e-4 * float(after.abs().max()))
@@ -134,6 +138,88 @@ def test_an_output_that_is_not_empty_is_refused_before_any_work(pipeline, monkey
         diffusion.unlearn(pipeline, ["seven"], du.Likelihood(0.01), **TASK, output=tmp_path)
 
 
+def style(module, *layers):
+    """Somebody else's adapters."""
+    module.add_adapter(LoraConfig(r=1, target_modules=list(layers)), "style")
+
+
+@pytest.mark.parametrize("part", ["unet", "text_encoder"])
+def test_adapters_of_others_are_refused_before_any_work(part, monkeypatch):
+    monkeypatch.setattr("diffusion.workflows.concepts.survey", None)
+    monkeypatch.setattr("diffusion.workflows.images.draw", None)
+    carrying = build(families.sd)
+    style(getattr(carrying, part), "to_q" if part == "unet" else "q_proj")
+    with pytest.raises(ValueError, match=rf"{part} carries the adapters \['style'\]: fuse or unload them first"):
+        diffusion.unlearn(carrying, ["seven"], du.Likelihood(0.01), **TASK)
+    with pytest.raises(ValueError, match=rf"{part} carries the adapters"):
+        diffusion.forget(carrying, pictures(1), prompts="one", levels=5.0, data=pictures(12))
+
+
+@pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
+@pytest.mark.parametrize("rank", [2, None], ids=["LoRA", "all weights"])
+def test_a_second_run_on_one_pipeline_has_to_say_from_what(rank):
+    """Not: samples of the changed model, a fit against the original, and the first unlearning gone without a word."""
+    pipeline = build(families.sd)
+    settings = TINY | {"fit": Fit(steps=2, batch=6, rank=rank, rate=1e-2)}
+
+    def run():
+        concepts = [["seven", "a handwritten seven"]]
+        return diffusion.unlearn(pipeline, concepts, du.ReverseKL(0.3), **TASK, **settings, bar=quiet)
+
+    original = fingerprint(pipeline)
+    plain = draw(pipeline, ["one"], seed=0, steps=2)
+    first = run()
+    assert first.survey.fingerprint == original
+    fitted = draw(pipeline, ["one"], seed=0, steps=2)
+    for call in (run, lambda: diffusion.forget(pipeline, pictures(1), prompts="one", levels=5.0, data=pictures(12))):
+        with pytest.raises(ValueError, match=r"diffusion.merge\(pipeline\) .* diffusion.undo\(pipeline\)"):
+            call()
+    assert torch.equal(draw(pipeline, ["one"], seed=0, steps=2), fitted)  # refused, and left as it was
+    diffusion.undo(pipeline)
+    assert fingerprint(pipeline) == original
+    assert torch.equal(draw(pipeline, ["one"], seed=0, steps=2), plain)
+    second = run()
+    assert torch.equal(second.survey.anchor, first.survey.anchor)
+    fitted = draw(pipeline, ["one"], seed=0, steps=2)
+    diffusion.merge(pipeline)
+    merged = fingerprint(pipeline)
+    assert merged != original
+    scale = float(fitted.abs().max())
+    np.testing.assert_allclose(draw(pipeline, ["one"], seed=0, steps=2), fitted, atol=1e-4 * scale)
+    third = run()
+    assert third.survey.fingerprint == merged
+    with teacher(denoiser_of(pipeline)):  # what is sampled before the fit is what the fit starts from
+        base = draw(pipeline, ["one"], seed=0, steps=2)
+    np.testing.assert_allclose(base, fitted, atol=1e-4 * scale)
+
+
+class Failing(Exception):
+    pass
+
+
+@pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
+def test_whatever_fails_after_the_fit_the_fit_is_kept(tmp_path, monkeypatch, capsys):
+    def fails(*_arguments, **_more):
+        raise Failing
+
+    monkeypatch.setattr("diffusion.workflows.concepts.measure_lora", fails)
+    pipeline = build(families.sd)
+    original = fingerprint(pipeline)
+    with pytest.raises(Failing):
+        diffusion.unlearn(pipeline, ["seven"], du.ReverseKL(0.3), **TASK, **TINY, output=tmp_path / "out", bar=quiet)
+    kept = tmp_path / "out.unfinished"
+    assert str(kept) in capsys.readouterr().err
+    proof = json.loads((kept / "certificate.json").read_text(encoding="utf-8"))
+    assert proof["certified"] is False
+    assert "before the fitted network was measured" in proof["objections"][0]
+    assert proof["solution"]["problem"]["type"] == "ReverseKL"
+    fresh = build(families.sd)
+    fresh.load_lora_weights(kept)
+    assert fresh.get_active_adapters()
+    assert not (tmp_path / "out").exists()
+    assert fingerprint(pipeline) == original  # and the next run begins with the pipeline that was given
+
+
 def pictures(count, seed=0):
     """Pillow images of 16x16 pixels, bright ones."""
     values = np.random.default_rng(seed).integers(180, 256, size=(count, 16, 16, 3), dtype=np.uint8)
@@ -178,7 +264,8 @@ def test_a_model_without_prompts_unlearns_what_pictures_show(method, problem, tm
         priors=0.1,
         budget=Budget(20, 30, 24, sampler_steps=2, noises=4, head_steps=40, elbo_draws=4, elbo_levels=2),
         fit=TINY["fit"],
-        evaluation=TINY["evaluation"],
+        # By this head the share is below a millionth: what samples show of that is not the matter here.
+        evaluation=Evaluation(samples=40, retained=4, integrated=4, confidence=1e-6, success=0.99999),
         method=method,
         output=tmp_path / "out",
         bar=quiet,
@@ -186,9 +273,9 @@ def test_a_model_without_prompts_unlearns_what_pictures_show(method, problem, tm
     assert result.survey.examination[0].auc > 0.9
     assert result.solution.multipliers[0] > 0
     assert result.survey.elbo.isnan().all()
-    assert set(result.samples) == {"LoRA, anchor", "before, anchor"}
+    assert set(result.samples) == {"LoRA, anchor", "before, anchor", PAIRED}
     proof = json.loads((tmp_path / "out" / "certificate.json").read_text(encoding="utf-8"))
-    assert proof["asked"]["concepts"][0]["examples"] == 20
+    assert proof["question"]["concepts"][0]["examples"] == 20
     assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
 
 
@@ -202,7 +289,7 @@ def test_contrast_and_priors_may_be_left_out(pipeline, vocabulary, monkeypatch):
     result = diffusion.unlearn(
         build(families.sd),
         [["seven", "a handwritten seven"]],
-        du.ReverseKL(0.3),
+        diffusion.levels(du.ReverseKL, "1.2x"),
         vocabulary=vocabulary,
         **TINY,
         bar=quiet,
@@ -217,7 +304,13 @@ def test_contrast_and_priors_may_be_left_out(pipeline, vocabulary, monkeypatch):
 @pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
 def test_concepts_by_pictures_of_a_pipeline_with_prompts():
     result = diffusion.unlearn(
-        build(families.sd), [pictures(12)], du.ReverseKL(0.3), contrast=["one"], priors=0.1, **TINY, bar=quiet
+        build(families.sd),
+        [pictures(12)],
+        diffusion.levels(du.ReverseKL, "1.2x"),
+        contrast=["one"],
+        priors=0.1,
+        **TINY,
+        bar=quiet,
     )
     assert result.survey.prompts.concepts[0].examples is not None
     assert "LoRA, concept" not in result.samples
@@ -251,7 +344,83 @@ def test_an_infeasible_level_is_refused_before_training(pipeline, monkeypatch):
             raise AssertionError("training was begun")
 
     with pytest.raises(du.InfeasibleError, match="least"):
-        diffusion.unlearn(pipeline, ["seven"], du.Likelihood(1e-9), **TASK, **(TINY | {"method": Never()}), bar=quiet)
+        diffusion.unlearn(
+            pipeline,
+            ["seven"],
+            du.Likelihood(0.01),
+            **TASK,
+            **(TINY | {"method": Never(), "evaluation": Evaluation(samples=300)}),
+            bar=quiet,
+        )
+
+
+def never(*_arguments, **_more):
+    raise AssertionError("work was begun")
+
+
+def test_too_few_samples_to_show_a_level_are_refused_before_any_work(pipeline, monkeypatch):
+    monkeypatch.setattr("diffusion.workflows.concepts.survey", never)
+    for problem in (du.Likelihood(0.01), diffusion.levels(du.Likelihood, "1%")):
+        with pytest.raises(ValueError, match=r"298 cannot show a level of 0\.01 .* at least 299 are needed"):
+            diffusion.unlearn(pipeline, ["seven"], problem, **TASK, evaluation=Evaluation(samples=298))
+    with pytest.raises(ValueError, match=r"at least 299573227[0-9] are needed"):
+        diffusion.unlearn(pipeline, ["seven"], du.Likelihood(1e-9), **TASK)
+    with pytest.raises(ValueError, match="evaluation samples must be at least 1"):
+        Evaluation(samples=0)
+    with pytest.raises(ValueError, match="confidence must lie strictly between 0 and 1"):
+        Evaluation(confidence=1.0)
+
+
+@pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
+def test_where_the_model_meets_the_level_already_it_stops_and_says_so(pipeline, tmp_path):
+    """A head of four steps is near the prior everywhere, 10 %: of at most 50 % there is nothing to be trained."""
+
+    class Never:
+        fit = never
+
+    with pytest.raises(NothingToDo, match=r"no training was begun.*'seven' is at 0\.\d+, at most 0\.5 was asked"):
+        diffusion.unlearn(
+            pipeline,
+            ["seven"],
+            du.Likelihood(0.5),
+            **TASK,
+            **(TINY | {"method": Never(), "evaluation": Evaluation(samples=40)}),
+            output=tmp_path / "out",
+            bar=quiet,
+        )
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
+def test_a_fit_of_one_step_is_not_certified_and_the_level_and_its_bound_are_named(tmp_path):
+    """Pictures that a random model never makes: their share has to fall under the concept's prompts, and cannot."""
+    result = diffusion.unlearn(
+        build(families.sd),
+        ["seven"],
+        diffusion.levels(du.Likelihood, "0.999x"),
+        **TASK,
+        **(
+            TINY
+            | {"evaluation": Evaluation(samples=60, retained=4, integrated=4), "fit": Fit(steps=1, batch=6, rank=1)}
+        ),
+        output=tmp_path / "out",
+        bar=quiet,
+    )
+    proof = result.certificate
+    assert not proof.certified
+    assert not proof.fitted_model.passed
+    missed = [level for level in result.measured.levels if not level.met]
+    assert missed
+    assert any(f"at most {missed[0].bound.value:.4g} at 95 % confidence" in reason for reason in proof.objections)
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "(not certified)" in card
+    assert "**Not certified**" in card
+    assert {level.prompts for level in result.measured.levels} == {"anchor", "concept"}
+    assert {each.prompts for each in result.measured.costs} == {"anchor", "concept"}
+    # None of the samples start from the noise of those that were solved on.
+    seeds = {sample.noise for name, sample in result.samples.items() if name.startswith("LoRA, ") and name != PAIRED}
+    assert len(seeds) == 3
+    assert result.survey.budget.anchor_seed not in seeds
 
 
 def test_methods_by_name_or_by_value():
