@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from diffusion.tasks.levels import Asked
     from diffusion.training.trainer import Fit
 
-__all__ = ["forget", "levels", "need_extra", "unlearn"]
+__all__ = ["forget", "levels", "merge", "need_extra", "undo", "unlearn"]
 
 
 def need_extra() -> None:
@@ -65,12 +65,14 @@ def unlearn(
     cache_folder: Path | str | None = None,
     bar: Bar | None = None,
     tracked: Tracked | None = None,
+    checkpointing_steps: int = 100,
 ) -> Unlearned:
     r"""min distance(p, q) over laws p of pictures, subject to separation from the concepts, fitted into a LoRA.
 
         rho_i(x) = log q_i(x)/q(x) from a contrast head  ->  lam* (m,) by `duality.solve`  ->  adapters on the network
 
-    The adapters are left active on the pipeline: draw from it, or ``pipeline.disable_lora()`` for the law q.
+    The adapters are left active on the pipeline: draw from it, or :func:`undo` it for the law q. A pipeline
+    that carries them already is refused, until :func:`merge` or :func:`undo` has said what it is to be.
 
     Args:
         pipeline: any `DiffusionPipeline` of a supported family (`diffusion.pipelines.FAMILIES`), or what
@@ -90,13 +92,15 @@ def unlearn(
         anchor: what prompts that ask for a concept fall back to.
         method: a name in `diffusion.methods.METHODS`, or a method.
         output: folder for LoRA, certificate, card and pictures; nothing is written where it is left out.
-        overwrite: replace an output folder that is not empty.
+        overwrite: replace an output folder that a run has made and nobody has changed; no other folder is replaced.
         budget, fit, evaluation: how many draws, training steps and judged draws; see their classes. ``Fit(rank=None)``
             trains all weights of the network instead of a LoRA.
         witness: independent judges of pictures, where there are any.
         cache_folder: where draws, ratios and checkpoints are kept, so that an interrupted run goes on from there.
         bar: progress bars, see `diffusion.runtime.progress.Bar`.
         tracked: TensorBoard or W&B, see `diffusion.runtime.trackers.Tracked`.
+        checkpointing_steps: optimiser steps from one checkpoint in ``cache_folder`` to the next. There is one at the
+            end of every dual round and of the fit, too, and one when the run is interrupted.
 
     Returns:
         `diffusion.reports.results.Unlearned`: what is known of the model, the solution, what was measured, the
@@ -130,6 +134,7 @@ def unlearn(
         cache_folder=cache_folder,
         bar=bar,
         tracked=tracked,
+        checkpointing_steps=checkpointing_steps,
     )
 
 
@@ -153,12 +158,14 @@ def forget(
     cache_folder: Path | str | None = None,
     bar: Bar | None = None,
     tracked: Tracked | None = None,
+    checkpointing_steps: int = 100,
 ) -> Forgotten:
     r"""min KL(q‖p) over laws p of pictures, subject to at least level_i nats more surprise at each image, as a LoRA.
 
         levels, shares pi (m,)  ->  lam* (m,) by `duality.point_masses`  ->  adapters, lam moved by measured gains
 
-    The adapters are left active on the pipeline: draw from it, or ``pipeline.disable_lora()`` for the law q.
+    The adapters are left active on the pipeline: draw from it, or :func:`undo` it for the law q. A pipeline
+    that carries them already is refused, until :func:`merge` or :func:`undo` has said what it is to be.
 
     Args:
         pipeline: as for :func:`unlearn`.
@@ -177,8 +184,8 @@ def forget(
         looks, sampler_steps: draws before and after the fit under the images' prompts, among which copies are counted,
             and steps of the pipeline's sampler in each.
         fit: left out, 600 steps of rank 16, as the command has it.
-        output, overwrite, cache_folder, bar, tracked: as for :func:`unlearn`. Nothing that is written to ``output``
-            shows the images or names them.
+        output, overwrite, cache_folder, bar, tracked, checkpointing_steps: as for :func:`unlearn`. Nothing that is
+            written to ``output`` shows the images or names them.
 
     Returns:
         `diffusion.reports.image_results.Forgotten`: the task as settled, the exact answer, what was measured, the
@@ -191,18 +198,20 @@ def forget(
         FloatingPointError: when a loss is not finite; the last checkpoint is kept.
     """
     need_extra()
-    from diffusion.api import image_method_of
+    from contextlib import nullcontext
+
+    from diffusion.methods import image_method_of
     from diffusion.pipelines import denoiser_of, load_pipeline
     from diffusion.reports.save_images import save
     from diffusion.runtime.distributed import is_main
-    from diffusion.runtime.files import OutputFolder
+    from diffusion.runtime.output_folder import OutputFolder
     from diffusion.runtime.progress import progress_bar
     from diffusion.tasks.images import task_of
     from diffusion.training.trainer import Fit
     from diffusion.workflows.images import forget as run
 
     chosen = image_method_of(method)
-    place = OutputFolder(Path(output), overwrite) if output is not None else None
+    place = OutputFolder(Path(output), overwrite) if output is not None else nullcontext(None)
     denoiser = denoiser_of(load_pipeline(pipeline) if isinstance(pipeline, str) else pipeline)
     task = task_of(
         denoiser,
@@ -215,18 +224,46 @@ def forget(
         levels=levels,
         shares=shares,
     )
-    result = run(
-        denoiser,
-        task,
-        chosen,
-        fit=fit or Fit(steps=600, rank=16),
-        looks=looks,
-        sampler_steps=sampler_steps,
-        cache_folder=Path(cache_folder) if cache_folder is not None else None,
-        bar=bar or progress_bar,
-        tracked=tracked,
-    )
-    if place is not None and is_main():
-        with place as folder:
+    with place as folder:
+        result = run(
+            denoiser,
+            task,
+            chosen,
+            fit=fit or Fit(steps=600, rank=16),
+            looks=looks,
+            sampler_steps=sampler_steps,
+            cache_folder=Path(cache_folder) if cache_folder is not None else None,
+            bar=bar or progress_bar,
+            tracked=tracked,
+            folder=folder,
+            checkpointing_steps=checkpointing_steps,
+        )
+        if folder is not None and is_main():
             save(result, denoiser, folder)
     return result
+
+
+def merge(pipeline: Any) -> None:
+    """``W + (alpha/r) B A`` in the place of W for good: what `unlearn` or `forget` has fitted becomes the model itself.
+
+    The next run begins with it, and so does its fingerprint; LoRAs of both, saved one by one, belong on top of each
+    other. For all weights (``Fit(rank=None)``) the trained ones stay. Nothing changes where nothing was fitted. Raises
+    ``ValueError`` for a pipeline of no supported family.
+    """
+    need_extra()
+    from diffusion.pipelines import denoiser_of
+    from diffusion.training.lora import merge as put_in
+
+    put_in(denoiser_of(pipeline))
+
+
+def undo(pipeline: Any) -> None:
+    """``W`` again: takes off what `unlearn` or `forget` has fitted on a pipeline of any family.
+
+    Nothing changes where nothing was fitted. Raises ``ValueError`` for a pipeline of no supported family.
+    """
+    need_extra()
+    from diffusion.pipelines import denoiser_of
+    from diffusion.training.lora import undo as take_off
+
+    take_off(denoiser_of(pipeline))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -43,31 +44,34 @@ def audit(
     from diffusion.evaluation.audit import SCALES, Look
     from diffusion.evaluation.audit import audit as look_for
     from diffusion.evaluation.relearning import Lesson
-    from diffusion.pipelines.loading import holds_fit, put_in
+    from diffusion.pipelines.fitted import holds_fit, put_in
     from diffusion.ratios.estimate import survey
-    from diffusion.runtime.files import OutputFolder, to_json
+    from diffusion.runtime.distributed import is_main
+    from diffusion.runtime.files import to_json
+    from diffusion.runtime.output_folder import OutputFolder
 
     if not holds_fit(lora):
         raise ValueError(f"lora folder {str(lora)!r} holds neither a LoRA nor a network")
-    place = OutputFolder(output, overwrite) if output is not None else None
     lesson = None
     if taught:
         steps = tuple(sorted({0, *(max(1, round(taught * share)) for share in (0.125, 0.25, 0.5, 1))}))
         lesson = Lesson(pictures=pictures, steps=steps, draws=max(2, looks // 2), seeds=seeds)
     look = Look(draws=looks, scales=tuple(scale or SCALES), lesson=lesson, seed=70_000 + seed)
-    after = shared.open_model(model)
-    put_in(after, lora)
-    before = shared.open_model(model)
-    prompts = task(before)
-    store = shared.store_of(before, cache)
-    known = survey(before, prompts, shared.make_budget(draws, seed, labelled), store)
-    found = look_for(before, after, known, witness=shared.witness_of(model, prompts), look=look)
-    text = "\n".join(found.lines())
-    typer.echo(text)
-    if place is not None:
-        with place as folder:
+    place = OutputFolder(output, overwrite) if output is not None else nullcontext(None)
+    with place as folder:
+        after = shared.open_model(model)
+        put_in(after, lora)
+        before = shared.open_model(model)
+        prompts = task(before)
+        store = shared.store_of(before, cache)
+        known = survey(before, prompts, shared.make_budget(draws, seed, labelled), store)
+        found = look_for(before, after, known, witness=shared.witness_of(model, prompts), look=look)
+        text = "\n".join(found.lines())
+        typer.echo(text)
+        if folder is not None and is_main():
             (folder / "audit.json").write_text(to_json(found.data()), encoding="utf-8")
             (folder / "audit.txt").write_text(text + "\n", encoding="utf-8")
+    if output is not None:
         typer.echo(f"written to {output}")
 
 
@@ -104,11 +108,13 @@ def bench(
     from diffusion.evaluation.benchmark import Bench, chosen_methods, run_bench
     from diffusion.evaluation.measure import Evaluation
     from diffusion.ratios.estimate import survey
+    from diffusion.runtime.files import check_folder
     from diffusion.training.trainer import Fit
 
     methods = chosen_methods(method)
     if output.exists() and not output.is_dir():
         raise ValueError(f"output {str(output)!r} is a file; a folder is needed")
+    check_folder(output, "output")
     denoiser = shared.open_model(model)
     prompts = task(denoiser)
     store = shared.store_of(denoiser, cache)

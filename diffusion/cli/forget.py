@@ -60,6 +60,7 @@ def forget(
     comparison: Annotated[
         Path | None, typer.Option(help="PNG of the images beside the draws nearest to them; shows the images")
     ] = None,
+    checkpointing_steps: shared.CheckpointingStepsOption = 100,
     track: shared.TrackOption = None,
     track_folder: shared.TrackFolderOption = Path("runs"),
     seed: shared.SeedOption = 0,
@@ -74,45 +75,50 @@ def forget(
     rest, rest_prompts = gather(data or [], "data", None)
     unseen, unseen_prompts = gather(held_out or [], "held-out", None)
     need_extra()
-    from diffusion.api import image_method_of, patient
+    from diffusion.methods import image_method_of
     from diffusion.reports.images import findings
     from diffusion.reports.save_images import save, save_comparison
     from diffusion.runtime.cache import default_folder
     from diffusion.runtime.distributed import is_main
-    from diffusion.runtime.files import OutputFolder
+    from diffusion.runtime.files import check_file
+    from diffusion.runtime.output_folder import OutputFolder
     from diffusion.tasks.images import task_of
     from diffusion.workflows.images import forget as run
 
-    chosen = patient(image_method_of(method), patience)
+    chosen = image_method_of(method) if patience is None else image_method_of(method).with_patience(patience)
+    if comparison is not None:
+        check_file(comparison, "comparison")
     fit = shared.make_fit(steps, batch, rank, full, rate, seed, precision, accumulate, gradient_checkpointing)
     tracked = shared.make_tracked(track, track_folder, method, fit)
-    place = OutputFolder(output, overwrite)
-    denoiser = shared.open_model(model)
-    task = task_of(
-        denoiser,
-        forgotten,
-        prompts=prompts,
-        data=rest or None,
-        data_prompts=rest_prompts if any(rest_prompts) else None,
-        held_out=unseen or None,
-        held_out_prompts=unseen_prompts if any(unseen_prompts) else None,
-        levels=levels,
-        shares=share if share is None or len(share) > 1 else share[0],
-    )
-    result = run(
-        denoiser,
-        task,
-        chosen,
-        fit=fit,
-        looks=looks,
-        sampler_steps=sampler_steps,
-        cache_folder=cache or default_folder(),
-        tracked=tracked,
-    )
+    with OutputFolder(output, overwrite) as folder:
+        denoiser = shared.open_model(model)
+        task = task_of(
+            denoiser,
+            forgotten,
+            prompts=prompts,
+            data=rest or None,
+            data_prompts=rest_prompts if any(rest_prompts) else None,
+            held_out=unseen or None,
+            held_out_prompts=unseen_prompts if any(unseen_prompts) else None,
+            levels=levels,
+            shares=share if share is None or len(share) > 1 else share[0],
+        )
+        result = run(
+            denoiser,
+            task,
+            chosen,
+            fit=fit,
+            looks=looks,
+            sampler_steps=sampler_steps,
+            cache_folder=cache or default_folder(),
+            tracked=tracked,
+            folder=folder,
+            checkpointing_steps=checkpointing_steps,
+        )
+        if is_main():
+            save(result, denoiser, folder)
     if not is_main():
         return
-    with place as folder:
-        save(result, denoiser, folder)
     if comparison is not None:
         save_comparison(result, comparison)
     for number, path in enumerate(forgotten, 1):

@@ -19,6 +19,7 @@ from diffusion.cli import options as shared
 from diffusion.cli.evaluate import audit, bench
 from diffusion.cli.forget import forget
 from diffusion.cli.toy import explore, frontier, solve, verify
+from diffusion.runtime.interrupts import terminable
 
 app = typer.Typer(
     help="Unlearning in diffusion models, solved exactly: problems, certificates, LoRAs.",
@@ -71,6 +72,7 @@ def distill(
     patience: Annotated[
         int | None, typer.Option(help="primal-dual: stop after so many rounds with all levels met and still")
     ] = None,
+    checkpointing_steps: shared.CheckpointingStepsOption = 100,
     track: shared.TrackOption = None,
     track_folder: shared.TrackFolderOption = Path("runs"),
     evaluation_samples: shared.EvaluationSamplesOption = 2000,
@@ -82,44 +84,46 @@ def distill(
     target = shared.make_problem(problem, level)
     task = shared.make_task(model, concept, wording, examples, contrast, vocabulary, prior, anchor)
     need_extra()
-    from diffusion.api import method_of, patient, without_correction
     from diffusion.evaluation.measure import Evaluation
     from diffusion.evaluation.planning import check_samples
+    from diffusion.methods import method_of
     from diffusion.reports.model_card import findings
     from diffusion.reports.save import save
     from diffusion.runtime.cache import default_folder
     from diffusion.runtime.distributed import is_main
-    from diffusion.runtime.files import OutputFolder
+    from diffusion.runtime.output_folder import OutputFolder
     from diffusion.workflows.concepts import unlearn
     from diffusion.workflows.validation import check
 
     evaluation = Evaluation(samples=evaluation_samples)
     check_samples(target, evaluation.fewest, evaluation.confidence)
-    chosen = patient(method_of(method), patience)
+    chosen = method_of(method) if patience is None else method_of(method).with_patience(patience)
     if uncorrected:
-        chosen = without_correction(chosen)
+        chosen = chosen.uncorrected()
     fit = shared.make_fit(steps, batch, rank, full, rate, seed, precision, accumulate, gradient_checkpointing)
     tracked = shared.make_tracked(track, track_folder, method, fit)
-    place = OutputFolder(output, overwrite)
-    denoiser = shared.open_model(model)
-    prompts = task(denoiser)
-    check(denoiser, prompts, target, chosen)
-    result = unlearn(
-        denoiser,
-        prompts,
-        target,
-        method=chosen,
-        budget=shared.make_budget(draws, seed, labelled),
-        fit=fit,
-        evaluation=evaluation,
-        witness=shared.witness_of(model, prompts),
-        cache_folder=cache or default_folder(),
-        tracked=tracked,
-    )
+    with OutputFolder(output, overwrite) as folder:
+        denoiser = shared.open_model(model)
+        prompts = task(denoiser)
+        check(denoiser, prompts, target, chosen)
+        result = unlearn(
+            denoiser,
+            prompts,
+            target,
+            method=chosen,
+            budget=shared.make_budget(draws, seed, labelled),
+            fit=fit,
+            evaluation=evaluation,
+            witness=shared.witness_of(model, prompts),
+            cache_folder=cache or default_folder(),
+            tracked=tracked,
+            folder=folder,
+            checkpointing_steps=checkpointing_steps,
+        )
+        if is_main():
+            save(result, denoiser, folder)
     if not is_main():
         return
-    with place as folder:
-        save(result, denoiser, folder)
     typer.echo("\n".join([*result.plan.lines(), str(result.solution), *findings(result)]))
     typer.echo("\n".join(result.certificate.lines()))
     typer.echo(f"written to {output}")
@@ -161,47 +165,44 @@ def sample(
     from diffusion.guidance.guided import Strength
     from diffusion.guidance.sampling import guided_draws
     from diffusion.methods import corrected_guidance
+    from diffusion.pipelines.fitted import holds_fit, put_in
     from diffusion.pipelines.latents import decode
-    from diffusion.pipelines.loading import holds_fit, put_in
     from diffusion.pipelines.sampling import draw
     from diffusion.ratios.estimate import survey
-    from diffusion.reports.figures import save_pictures
+    from diffusion.reports.figures import save_each, save_pictures
     from diffusion.reports.model_card import rounds_table
-    from diffusion.runtime.files import OutputFolder
+    from diffusion.runtime.distributed import is_main
+    from diffusion.runtime.output_folder import OutputFolder
 
     if lora is not None and corrected:
         raise ValueError("corrected: it is guidance that is corrected, and a fitted network is sampled without any")
     if lora is not None and not holds_fit(lora):
         raise ValueError(f"lora folder {str(lora)!r} holds neither a LoRA nor a network")
-    place = OutputFolder(output, overwrite)
-    denoiser = shared.open_model(model)
-    prompts = task(denoiser)
-    wanted = [prompt] * count
-    if lora is not None:
-        put_in(denoiser, lora)
-        latents = draw(denoiser.pipeline, wanted, seed=seed)
-    else:
-        known = survey(
-            denoiser,
-            prompts,
-            shared.make_budget(draws, seed, labelled),
-            shared.store_of(denoiser, cache),
-        )
-        solution = du.solve(target.problem(known.ratios), known.ratios)
-        typer.echo(str(solution))
-        strength: Strength = solution.guidance
-        if corrected:
-            strength, rounds = corrected_guidance(denoiser, known, solution, seed=seed)
-            typer.echo("\n".join(rounds_table(rounds)))
-        latents = guided_draws(denoiser, known, strength, wanted, seed=seed + 77)
-    pictures = decode(denoiser.pipeline, latents)
-    with place as folder:
-        from PIL import Image
-
-        save_pictures(folder / "sheet.png", [(prompt or "(empty prompt)", pictures)], 12, panel_columns=1)
-        for j, picture in enumerate(pictures):
-            shown = ((picture.transpose(1, 2, 0) + 1) * 127.5).clip(0, 255).round().astype("uint8")
-            Image.fromarray(shown).save(folder / f"{j:05d}.png")
+    with OutputFolder(output, overwrite) as folder:
+        denoiser = shared.open_model(model)
+        prompts = task(denoiser)
+        wanted = [prompt] * count
+        if lora is not None:
+            put_in(denoiser, lora)
+            latents = draw(denoiser.pipeline, wanted, seed=seed)
+        else:
+            known = survey(
+                denoiser,
+                prompts,
+                shared.make_budget(draws, seed, labelled),
+                shared.store_of(denoiser, cache),
+            )
+            solution = du.solve(target.problem(known.ratios), known.ratios)
+            typer.echo(str(solution))
+            strength: Strength = solution.guidance
+            if corrected:
+                strength, rounds = corrected_guidance(denoiser, known, solution, seed=seed)
+                typer.echo("\n".join(rounds_table(rounds)))
+            latents = guided_draws(denoiser, known, strength, wanted, seed=seed + 77)
+        pictures = decode(denoiser.pipeline, latents)
+        if is_main():
+            save_pictures(folder / "sheet.png", [(prompt or "(empty prompt)", pictures)], 12, panel_columns=1)
+            save_each(folder, pictures)
     typer.echo(f"{count} pictures written to {output}")
 
 
@@ -234,8 +235,10 @@ def ratios(
     from diffusion.evaluation.ratio_comparison import compare
     from diffusion.ratios.estimate import survey
     from diffusion.ratios.level_table import level_table
-    from diffusion.runtime.files import to_json
+    from diffusion.runtime.files import check_file, to_json, write_text
 
+    if output is not None:
+        check_file(output)
     denoiser = shared.open_model(model)
     prompts = task(denoiser)
     budget = replace(
@@ -247,7 +250,7 @@ def ratios(
     table = level_table(known, target)
     typer.echo("\n".join([*compared.lines(), *table.lines()]))
     if output is not None:
-        output.write_text(to_json({"estimators": compared.data(), "levels": table.data()}), encoding="utf-8")
+        write_text(output, to_json({"estimators": compared.data(), "levels": table.data()}))
 
 
 @app.command()
@@ -269,7 +272,7 @@ def demo(
     check_samples(asked, evaluation_samples, Evaluation().confidence)
     from diffusion.cli.toy import demo_section
     from diffusion.runtime.cache import default_folder
-    from diffusion.runtime.files import OutputFolder
+    from diffusion.runtime.output_folder import OutputFolder
     from diffusion.workflows.demo import run_demo
 
     with OutputFolder(output, overwrite) as folder:
@@ -282,7 +285,8 @@ def demo(
 def main() -> None:
     """Entry point: errors in the input are one clear line and exit code 2; nothing is half-written."""
     try:
-        app()
+        with terminable():
+            app()
     except (ValueError, FloatingPointError, OSError, ImportError) as error:
         typer.echo(f"unlearn: error: {error}", err=True)
         sys.exit(2)

@@ -91,6 +91,9 @@ EvaluationSamplesOption = Annotated[
         "prompts; the fewer, the further below the level the solver has to aim",
     ),
 ]
+CheckpointingStepsOption = Annotated[
+    int, typer.Option("--checkpointing-steps", min=1, help="training steps from one checkpoint to the next")
+]
 TrackOption = Annotated[list[str] | None, typer.Option(help="tensorboard or wandb; off where left out")]
 TrackFolderOption = Annotated[Path, typer.Option(help="where trackers put their files")]
 

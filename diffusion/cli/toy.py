@@ -10,6 +10,9 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from diffusion.cli.ratio_files import number, read_ratios
+from diffusion.runtime.files import check_file, check_folder, whole, write_text
+
 EXAMPLE_HELP = "a named toy, or a safetensors file with `values` (n, m) and optionally `log_weights` and `priors`"
 _NAMES = {"reverse-kl": "ReverseKL", "forward-kl": "ForwardKL", "likelihood": "Likelihood"}
 
@@ -25,25 +28,12 @@ def _chosen(problems: Any, name: str) -> list[Any]:
     return found
 
 
-def _cached_ratios(path: str) -> Any:
-    """``du.LogRatios`` from a safetensors file, or None when ``path`` is no file."""
-    if not Path(path).is_file():
-        return None
-    import duality as du
-
-    try:
-        from safetensors.numpy import load_file
-    except ImportError as error:
-        raise ValueError("reading cached ratios needs safetensors: install unlearning-duality[diffusion]") from error
-    data = load_file(path)
-    key = "values" if "values" in data else "anchor"  # `unlearn ratios` keeps those at draws of the anchor
-    if key not in data:
-        raise ValueError(f"file {path!r} holds no tensor named values or anchor, but {', '.join(data)}")
-    return du.LogRatios(
-        data[key].astype(float),
-        log_weights=data.get("log_weights"),
-        priors=data.get("priors"),
-    )
+def _documents(answers: list[Any]) -> dict[str, str]:
+    """File name -> what `du.Solution.from_json` reads: solution.json, or one for each of several problems."""
+    if len(answers) == 1:
+        return {"solution.json": answers[0].to_json() + "\n"}
+    names = {name: option for option, name in _NAMES.items()}
+    return {f"solution-{names[type(each.problem).__name__]}.json": each.to_json() + "\n" for each in answers}
 
 
 def _problem(name: str, levels: list[float]) -> Any:
@@ -58,15 +48,19 @@ def solve(
     source: Annotated[str, typer.Argument(help=EXAMPLE_HELP)] = "worked",
     problem: Annotated[str, typer.Option(help="all, reverse-kl, forward-kl or likelihood")] = "all",
     level: Annotated[
-        list[float] | None, typer.Option(help="own level, one per constraint; default: the example's")
+        list[float] | None, typer.Option(parser=number, help="own level, one per constraint; default: the example's")
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="folder for solution.json and figure.png")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="folder for solution.json (one for each of several problems) and figure.png")
+    ] = None,
 ) -> None:
     """Solve a toy (or cached ratios) exactly: table, certificate, and with --output JSON and a figure."""
     import duality as du
     import toy
 
-    cached = _cached_ratios(source)
+    if output is not None:
+        check_folder(output, "output")
+    cached = read_ratios(source)
     if cached is not None:
         if not level:
             raise ValueError("level is needed with cached ratios")
@@ -84,27 +78,31 @@ def solve(
         for answer in answers:
             typer.echo(f"{answer}\n")
     if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
-        data = [json.loads(answer.to_json()) for answer in answers]
-        (output / "solution.json").write_text(json.dumps(data) + "\n", encoding="utf-8")
+        for name, text in _documents(answers).items():
+            write_text(output / name, text)
         if cached is None:
             from toy.plots import solve_figure
 
-            solve_figure(found, example.title).savefig(output / "figure.png", dpi=130)
+            with whole(output / "figure.png") as partial:
+                solve_figure(found, example.title).savefig(partial, dpi=130, format="png")
         typer.echo(f"written to {output}")
 
 
 def frontier(
     source: Annotated[str, typer.Argument(help=EXAMPLE_HELP)] = "worked",
     problem: Annotated[str, typer.Option(help="reverse-kl, forward-kl or likelihood")] = "likelihood",
-    level: Annotated[list[float] | None, typer.Option(help="levels, the same for every constraint")] = None,
+    level: Annotated[
+        list[float] | None, typer.Option(parser=number, help="levels, the same for every constraint")
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="folder for frontier.json and figure.png")] = None,
 ) -> None:
     """The trade-off curve: least cost against level; its slope is the multiplier."""
     import duality as du
     import toy
 
-    cached = _cached_ratios(source)
+    if output is not None:
+        check_folder(output, "output")
+    cached = read_ratios(source)
     if cached is not None:
         base, ratios = _problem(problem, [0.01]), cached
     else:
@@ -119,12 +117,12 @@ def frontier(
         shown = " ".join(f"{lam:.5g}" for lam in each.multipliers)
         typer.echo(f"{value:10.5g}  {each.dual:12.6g}  {shown:>24}  {each.status.name.lower()}")
     if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
         data = [json.loads(each.to_json()) for each in solutions]
-        (output / "frontier.json").write_text(json.dumps(data) + "\n", encoding="utf-8")
+        write_text(output / "frontier.json", json.dumps(data) + "\n")
         from toy.plots import plot_frontier
 
-        plot_frontier(solutions).figure.savefig(output / "figure.png", dpi=130)
+        with whole(output / "figure.png") as partial:
+            plot_frontier(solutions).figure.savefig(partial, dpi=130, format="png")
         typer.echo(f"written to {output}")
 
 
@@ -145,11 +143,13 @@ def verify(
     from toy.verification.verify import left_out, table, write_json
     from toy.verification.verify import verify as check
 
+    check_file(output)
     chosen = seed if seed is not None else int(np.random.default_rng().integers(2**31))
     typer.echo(f"seed {chosen}")
     results = check(instances, chosen, jobs=jobs or os.cpu_count() or 1)
     typer.echo("\n".join([table(results), *left_out()]))
-    write_json(results, chosen, output)
+    with whole(output) as partial:
+        write_json(results, chosen, partial)
     typer.echo(f"written to {output}")
     if not all(result.passed for result in results):
         raise typer.Exit(1)

@@ -129,7 +129,7 @@ def audit(
 ) -> Audit:
     """Look for the concepts of a survey in ``after``, the unlearned pipeline, beside ``before``, the one surveyed.
 
-    Two pipelines, each with its own network: see :func:`diffusion.pipelines.loading.put_in`. ``after`` may carry its
+    Two pipelines, each with its own network: see :func:`diffusion.pipelines.fitted.put_in`. ``after`` may carry its
     adapters only where nothing is to be taught again. Raises ``ValueError`` where both are one network.
     """
     if before.network is after.network:

@@ -31,7 +31,7 @@ from diffusion.evaluation.measure import Evaluation
 from diffusion.evaluation.samples import Witness, agreement, mean_posterior, retained, take_sample
 from diffusion.guidance.guided import Guided, Strength
 from diffusion.guidance.sampling import guided_draws
-from diffusion.methods import METHODS, Method, corrected_guidance
+from diffusion.methods import METHODS, FitContext, Method, corrected_guidance
 from diffusion.methods.level_estimates import Meter
 from diffusion.pipelines import Denoiser
 from diffusion.pipelines.sampling import draw
@@ -165,7 +165,9 @@ def _one(
         method: Method = METHODS[name]()
         try:
             with bar(f"{name}, seed {seed}", plan.fit.steps) as shown:
-                outcome = method.fit(denoiser, known, solution, replace(plan.fit, seed=seed), progress=shown.update)
+                outcome = method.fit(
+                    FitContext(denoiser, known, solution, replace(plan.fit, seed=seed), progress=shown.update)
+                )
         except FloatingPointError as error:
             remove_lora(denoiser)
             return {"failed": str(error)}

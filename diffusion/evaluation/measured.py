@@ -88,7 +88,11 @@ class Measured(Plain):
         return [each for each in self.levels if each.prompts == prompts and each.by == by]
 
     def cost(self, prompts: Condition = "anchor") -> CostFound:
-        return next(each for each in self.costs if each.prompts == prompts)
+        """``LookupError`` where it was not measured."""
+        for each in self.costs:
+            if each.prompts == prompts:
+                return each
+        raise LookupError(f"no cost was measured under the {prompts}")
 
 
 def level_found(

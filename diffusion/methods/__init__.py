@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
-from diffusion.methods.base import ImageMethod, Method, Outcome
+from diffusion.methods.base import FitContext, ImageFitContext, ImageMethod, Method, Outcome
 from diffusion.methods.baselines import SISS, EraseDiff, NegGrad, OnConcepts, OnImages
 from diffusion.methods.correction import Correction, corrected_guidance
 from diffusion.methods.esd import CROSS_ATTENTION, ESD
@@ -16,6 +17,8 @@ from diffusion.methods.images.unseen import as_unseen
 from diffusion.methods.primal_dual import PrimalDual
 from diffusion.methods.tilted import Tilted
 from diffusion.tasks.image_set import Images
+
+Kind = TypeVar("Kind")
 
 #: For concepts: name to what makes the method, without arguments.
 METHODS: dict[str, Callable[[], Method]] = {
@@ -39,6 +42,25 @@ IMAGE_METHODS: dict[str, Callable[[], ImageMethod]] = {
     "erasediff": lambda: OnImages(EraseDiff()),
 }
 
+
+def method_of(method: str | Method) -> Method:
+    """The method of that name, or the method itself. ``ValueError`` for a name that is not known."""
+    return _named(method, METHODS)
+
+
+def image_method_of(method: str | ImageMethod) -> ImageMethod:
+    """The method for images of that name, or the method itself. ``ValueError`` for a name that is not known."""
+    return _named(method, IMAGE_METHODS)
+
+
+def _named(method: str | Kind, known: Mapping[str, Callable[[], Kind]]) -> Kind:
+    if not isinstance(method, str):
+        return method
+    if method not in known:
+        raise ValueError(f"method must be one of {', '.join(known)}, got {method!r}")
+    return known[method]()
+
+
 __all__ = [
     "ESD",
     "IMAGE_METHODS",
@@ -46,9 +68,11 @@ __all__ = [
     "SISS",
     "Correction",
     "EraseDiff",
+    "FitContext",
     "FixedWeights",
     "ForgetImages",
     "GuidanceDistillation",
+    "ImageFitContext",
     "ImageMethod",
     "Images",
     "Method",
@@ -61,4 +85,6 @@ __all__ = [
     "TiltedImages",
     "as_unseen",
     "corrected_guidance",
+    "image_method_of",
+    "method_of",
 ]

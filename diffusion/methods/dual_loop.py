@@ -9,6 +9,7 @@ again from the same seeds, and so the resumed run is the uninterrupted one.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,25 @@ def ends_of(inner: int, steps: int) -> list[int]:
     return [*range(inner, steps, inner), steps]
 
 
+@dataclass(frozen=True)
+class Stopping:
+    """When rounds end before the last of them.
+
+    patience: see :func:`diffusion.methods.dual_steps.settled`; None takes all steps.
+    enough: rounds after which the run ends as soon as every level is met within one standard error, and overshot by
+        more only where the next multiplier is zero.
+    one_sided: levels are bounds that a method aims beyond: the run ends when each is met by a standard error, and has
+        settled when they are met; passing them is no reason to go on.
+    """
+
+    patience: int | None = None
+    enough: int | None = None
+    one_sided: bool = False
+
+
+NEVER = Stopping()
+
+
 class Rounds:
     """The player of :class:`duality.primal_dual.PrimalDual` that trains a network, and a trainer's further state.
 
@@ -41,14 +61,9 @@ class Rounds:
         rule, start, project: of the multipliers (m,).
         ends: optimiser steps done when each round ends, increasing. What the trainer's settings have beyond the last
             is trained at the multipliers that it leaves, and not measured.
-        enough: rounds after which the run ends as soon as every level is met within one standard error, and overshot by
-            more only where the next multiplier is zero.
-        one_sided: levels are bounds that a method aims beyond: the run ends when each is met by a standard error, and
-            has settled when they are met; passing them is no reason to go on.
+        stopping: when the run ends before its last step.
         anew: whether the mean of the weights starts again after each round: where multipliers move by much, a mean
             that remembers the old ones is measured too late, and corrected twice.
-        ceiling: (m,) what ``project`` holds multipliers below; one that reaches it has run away.
-        patience: see :func:`diffusion.methods.dual_steps.settled`; None runs all steps.
 
     ``multipliers`` are for the objective to read, as plain numbers; ``pool`` is for tensors that the measurement leaves
     to the steps that follow (draws of the student), and is saved too.
@@ -62,15 +77,12 @@ class Rounds:
         project: Callable[[np.ndarray], np.ndarray],
         measure: Measure,
         ends: Sequence[int],
-        patience: int | None = None,
-        enough: int | None = None,
+        stopping: Stopping = NEVER,
         anew: bool = False,
-        one_sided: bool = False,
-        ceiling: np.ndarray | None = None,
     ) -> None:
-        self.problem, self.measure, self.ends, self.patience = problem, measure, tuple(ends), patience
-        self.enough, self.anew, self.one_sided = enough, anew, one_sided
-        self.rule, self.ceiling = rule, ceiling
+        self.problem, self.measure, self.ends, self.stopping, self.anew = problem, measure, tuple(ends), stopping, anew
+        self.rule = rule
+        self.ceiling: np.ndarray | None = None  # (m,) where project holds multipliers below one: there they run away
         self.loop = pd.PrimalDual(problem, self, rule, start, project)
         self.path: list[np.ndarray] = [self.loop.multipliers]
         self.seen: list[tuple[list[float], list[float]]] = []
@@ -94,6 +106,7 @@ class Rounds:
             self.path.append(self.loop.multipliers)
             if self.anew:
                 trainer.average_anew()
+            trainer.save()  # with the multipliers that the round has left
         if not self._settled():
             trainer.run()
 
@@ -112,18 +125,18 @@ class Rounds:
         return levels, errors
 
     def _settled(self) -> bool:
-        if self.patience is None:
+        if self.stopping.patience is None:
             return False
         levels, errors = self._seen()
         slacks = np.array([self.problem.slack(row) for row in levels])
-        prices = np.array(self.path[:-1]) * (not self.one_sided)
-        return settled(slacks, errors, prices, self.patience)
+        prices = np.array(self.path[:-1]) * (not self.stopping.one_sided)
+        return settled(slacks, errors, prices, self.stopping.patience)
 
     def _enough(self) -> bool:
-        if self.enough is None or self.loop.rounds < self.enough:
+        if self.stopping.enough is None or self.loop.rounds < self.stopping.enough:
             return False
         levels, errors = self._seen()
-        if self.one_sided:
+        if self.stopping.one_sided:
             return surpassed(self.problem, levels[-1], errors[-1])
         return met(self.problem, levels[-1], errors[-1], self.path[-1])
 
@@ -135,7 +148,7 @@ class Rounds:
 
     def levels(self) -> np.ndarray:
         assert self.trainer is not None
-        with self.trainer.averaged():
+        with self.trainer.saved_if_interrupted(), self.trainer.averaged():
             levels, errors = same(self.measure(self.loop.rounds))
         self.seen.append((levels.tolist(), errors.tolist()))
         log_round(self.trainer.done, self.multipliers, levels, errors, self.problem.slack(levels))

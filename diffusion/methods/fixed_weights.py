@@ -9,17 +9,13 @@ NegGrad, SISS and multi-concept ESD do.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import duality as du
-from diffusion.methods.base import Outcome
+from diffusion.methods.base import FitContext, Method, Outcome
 from diffusion.methods.primal_dual import Alternation, PrimalDual
-from diffusion.pipelines import Denoiser
-from diffusion.ratios.ratio_estimate import Survey
-from diffusion.training.trainer import Fit, Progress
 
 
 class Hold:
@@ -36,7 +32,7 @@ class Hold:
 
 
 @dataclass(frozen=True)
-class FixedWeights:
+class FixedWeights(Method):
     """``weights``: (m,) multipliers; a number serves every concept; None takes the mean of the solved ones (equal
     weights of the same total). Levels are measured once, at the end.
     """
@@ -45,24 +41,17 @@ class FixedWeights:
     draws: int = 256
     noise_levels: int = 20
 
-    def fit(
-        self,
-        denoiser: Denoiser,
-        known: Survey,
-        solution: du.Solution,
-        settings: Fit,
-        *,
-        checkpoint: Path | None = None,
-        every: int = 100,
-        progress: Progress | None = None,
-    ) -> Outcome:
+    def fit(self, context: FitContext) -> Outcome:
         """ValueError for weights of another number than the concepts, or outside the dual domain."""
-        m = len(known.prompts.concepts)
+        solution, m = context.solution, len(context.estimate.prompts.concepts)
         given = np.asarray(solution.multipliers.mean() if self.weights is None else self.weights, float)
         if given.shape not in ((), (m,)) or not solution.problem.domain(np.broadcast_to(given, (m,))):
             raise ValueError(f"weights: {self.weights} given; one for all or for each of {m}, in the dual domain")
         once = PrimalDual(
-            inner=settings.steps, rule=lambda _gain: Hold(), draws=self.draws, noise_levels=self.noise_levels
+            inner=context.config.steps, rule=lambda _gain: Hold(), draws=self.draws, noise_levels=self.noise_levels
         )
         start = np.array(np.broadcast_to(given, (m,)))
-        return Alternation(once, denoiser, known, solution, settings, checkpoint, every, progress, start).run()
+        return Alternation(once, context, start).run()
+
+    def needs_prompts(self, kind: type[du.Problem]) -> bool:
+        return PrimalDual().needs_prompts(kind)

@@ -14,26 +14,23 @@ al., On Distillation of Guided Diffusion Models (CVPR 2023).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-import duality as du
 from diffusion.guidance.guided import LIMIT, Guided
-from diffusion.methods.base import Outcome, batches_of
-from diffusion.methods.correction import Correction, Moving, trained_in
+from diffusion.methods.base import FitContext, Method, Outcome, batches_of, fit_adapters
+from diffusion.methods.correction import Correction, Moving
 from diffusion.methods.dual_loop import Rounds
-from diffusion.pipelines import Denoiser, rows
-from diffusion.ratios.ratio_estimate import Survey
+from diffusion.pipelines import rows
 from diffusion.runtime.distributed import WHOLE, Part
-from diffusion.training.lora import fit_adapters, teacher
-from diffusion.training.trainer import Fit, Objective, Progress
+from diffusion.training.lora import teacher
+from diffusion.training.trainer import Objective
 
 
 @dataclass(frozen=True)
-class GuidanceDistillation:
+class GuidanceDistillation(Method):
     """``limit``: the greatest strength; a network's ratio may say that 1 - lam r is zero, where exact ones do not.
 
     ``correction``: of the multipliers, on levels that are measured during the fit; None goes by the solved ones.
@@ -42,11 +39,10 @@ class GuidanceDistillation:
     limit: float = LIMIT
     correction: Correction | None = field(default_factory=Correction)
 
-    def objective(
-        self, denoiser: Denoiser, known: Survey, solution: du.Solution, settings: Fit, rounds: Rounds | None = None
-    ) -> Objective:
+    def objective(self, context: FitContext, rounds: Rounds | None = None) -> Objective:
         """The loss of one step; the adapters must be on the network."""
-        batches = batches_of(denoiser, known, settings)
+        denoiser, known, solution = context.denoiser, context.estimate, context.solution
+        batches = batches_of(context)
         moving = Moving(known, solution.problem, rounds or solution)
         guided = Guided(denoiser, known.prompts, known.head, moving.strength, self.limit)
 
@@ -65,25 +61,10 @@ class GuidanceDistillation:
 
         return objective
 
-    def fit(
-        self,
-        denoiser: Denoiser,
-        known: Survey,
-        solution: du.Solution,
-        settings: Fit,
-        *,
-        checkpoint: Path | None = None,
-        every: int = 100,
-        progress: Progress | None = None,
-    ) -> Outcome:
-        rounds = self.correction.of_fit(denoiser, known, solution, settings) if self.correction else None
-        losses = fit_adapters(
-            denoiser,
-            lambda _parameters: self.objective(denoiser, known, solution, settings, rounds),
-            settings,
-            checkpoint=checkpoint,
-            every=every,
-            progress=progress,
-            **trained_in(rounds),
-        )
-        return Outcome(losses, solution.multipliers[None]) if rounds is None else rounds.outcome(losses)
+    def fit(self, context: FitContext) -> Outcome:
+        rounds = self.correction.of_fit(context) if self.correction else None
+        losses = fit_adapters(context, lambda _parameters: self.objective(context, rounds), rounds=rounds)
+        return Outcome(losses, context.solution.multipliers[None]) if rounds is None else rounds.outcome(losses)
+
+    def uncorrected(self) -> GuidanceDistillation:
+        return replace(self, correction=None)

@@ -25,7 +25,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import cast
 
 import torch
@@ -37,12 +36,8 @@ from diffusion.ratios.classifier import Bottleneck, ContrastHead, log_snr, poole
 from diffusion.runtime.distributed import WHOLE, Part
 from diffusion.tasks.concepts import Prompts
 from diffusion.training.batches import Batches, with_kept
-from diffusion.training.lora import ADAPTER as ADAPTER
-from diffusion.training.lora import add_lora as add_lora
-from diffusion.training.lora import fit_adapters, teacher
-from diffusion.training.lora import save_lora as save_lora
-from diffusion.training.trainer import Fit as Fit
-from diffusion.training.trainer import Stateful, Trainer
+from diffusion.training.lora import teacher
+from diffusion.training.trainer import Fit, Objective
 
 LogWeight = Callable[[Tensor], Tensor]
 
@@ -73,31 +68,26 @@ def blended(loss: Tensor, f: Tensor, goal: Tensor, beta: float) -> Tensor:
     return (1 - beta) * loss + beta * (f - goal).square().mean()
 
 
-def fit_lora(
-    denoiser: Denoiser,
-    prompts: Prompts,
-    head: ContrastHead,
-    noised_log_weight: LogWeight,
-    material: Material,
-    settings: Fit,
-    *,
-    checkpoint: Path | None = None,
-    every: int = 100,
-    progress: Callable[[int], object] | None = None,
-    strength: Strength | None = None,
-    beta: float = BETA,
-    weights: Callable[[], Tensor] | None = None,
-    state: Stateful | None = None,
-    train: Callable[[Trainer], None] = Trainer.run,
-) -> list[float]:
-    """Fit adapters named :data:`ADAPTER` by tilted denoising; returns the losses. Resumes from ``checkpoint``.
+@dataclass(frozen=True)
+class Tilt:
+    """What a solution says at the multipliers of the present step.
 
-    ``strength``: the solution's guidance, for the share ``beta`` in [0, 1] of the correction that is taken from it;
-    left out, or for a pipeline without prompts, all of it is taken from the draws.
-    ``weights``: those (n,) of the present step, where they move; those of the material decide how often draws are seen.
-    ``state``, ``train``: see :func:`diffusion.training.lora.fit_adapters`.
-    The checkpoint is written every ``every`` steps and holds all that the rest of the run depends on.
+    ``log_weight``: ``log E_q[w | x_t]`` (n,) at log ratios (n, m), at most 0. ``strength``: the solution's guidance,
+    for the share ``beta`` in [0, 1] of the correction that is taken from it; None, or for a pipeline without prompts,
+    all of it is taken from the draws. ``weights``: those (n,) of the draws, where they move; those of the material
+    decide how often draws are seen.
     """
+
+    log_weight: LogWeight
+    strength: Strength | None = None
+    beta: float = BETA
+    weights: Callable[[], Tensor] | None = None
+
+
+def tilted_objective(
+    denoiser: Denoiser, prompts: Prompts, head: ContrastHead, tilt: Tilt, material: Material, settings: Fit
+) -> Objective:
+    """The loss of one step of tilted denoising; the adapters must be on the network."""
     # Importance sampling: w - wbar is large where w is unusual (the concept's draws), so those are looked at as often
     # as all others together, at a weight that leaves the loss's mean as it is.
     unusual = (material.weights - material.weights.mean()).abs().double() + 1e-12
@@ -115,8 +105,8 @@ def fit_lora(
     )
 
     guided = None
-    if strength is not None and beta > 0 and denoiser.worded and all(c.wordings for c in prompts.concepts):
-        guided = Guided(denoiser, prompts, head, strength)
+    if tilt.strength is not None and tilt.beta > 0 and denoiser.worded and all(c.wordings for c in prompts.concepts):
+        guided = Guided(denoiser, prompts, head, tilt.strength)
 
     def objective(_step: int, generator: torch.Generator, part: Part = WHOLE) -> Tensor:
         batch = batches(generator).part(part)
@@ -137,23 +127,14 @@ def fit_lora(
                 if len(batch.x) > n:
                     kept = denoiser.predict(batch.x[n:], batch.t[n:], rows(batch.anchored, slice(n, None)))
                     said = torch.cat([anchored, kept])
-            wbar = noised_log_weight(rho).exp().to(said)
+            wbar = tilt.log_weight(rho).exp().to(said)
         f = denoiser.predict(batch.x, batch.t, batch.asked)
-        present = material.weights if weights is None else weights()
+        present = material.weights if tilt.weights is None else tilt.weights()
         w, often = (value[batch.chosen].to(f.device) for value in (present, importance))
         against = f[:n], said[:n], batch.y[:n], often * w, often * wbar
         loss = tilted_loss(*against)
         if goal is not None:
-            loss = blended(loss, f[:n], goal, beta)
+            loss = blended(loss, f[:n], goal, tilt.beta)
         return with_kept(loss, f, said, n)
 
-    return fit_adapters(
-        denoiser,
-        lambda _parameters: objective,
-        settings,
-        checkpoint=checkpoint,
-        every=every,
-        progress=progress,
-        state=state,
-        train=train,
-    )
+    return objective

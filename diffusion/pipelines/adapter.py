@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion.pipelines.base import Condition
+from diffusion.pipelines.finite import check_finite
 from diffusion.pipelines.schedules import Noising, variance_preserving
 
 # Attention, convolution and feed-forward layers: where a concept is one shape among many in a small model, attention
@@ -36,6 +37,9 @@ class _Adapter:
             if getattr(pipeline, part, None) is None:
                 raise ValueError(f"pipeline must have a {part}: {type(pipeline).__name__} has none")
         self.pipeline: Any = pipeline
+        if hasattr(self.network, "_orig_mod") or getattr(self.network, "_compiled_call_impl", None) is not None:
+            # Hooks, and so guidance, may be left out of what was compiled; its LoRA's keys fit no other pipeline.
+            raise ValueError(f"{self.component} is compiled: give the plain pipeline, and compile it afterwards")
         self.noising = self._noising(pipeline.scheduler)
         config = self.network.config
         size, channels = config.sample_size, int(config.in_channels)
@@ -89,7 +93,10 @@ class _Adapter:
         device, dtype = self.device, self.network.dtype
         moved = {name: value.to(device, dtype) for name, value in condition.items()}
         named = self._named(x.to(device, dtype), timestep.to(device), moved)
-        return cast(Tensor, self.network(**named, return_dict=False)[0].to(x))
+        said = cast(Tensor, self.network(**named, return_dict=False)[0].to(x))
+        if not torch.is_grad_enabled():  # a step of training says itself what its loss is, and what was kept
+            check_finite(said, self.component, f"at timesteps {timestep.min():g} to {timestep.max():g}")
+        return said
 
     def _named(self, x: Tensor, timestep: Tensor, condition: Condition) -> dict[str, Any]:
         return {self.arguments[0]: x, "timestep": timestep, **condition}

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffusion.pipelines import denoiser_of
+from diffusion.pipelines.finite import check_finite
+from diffusion.pipelines.sampling import draw
 
 
 def decode(pipeline: Any, latents: Tensor, batch: int = 256) -> NDArray[np.float32]:
@@ -35,11 +37,21 @@ def decode(pipeline: Any, latents: Tensor, batch: int = 256) -> NDArray[np.float
         with torch.no_grad():
             for some in latents.split(batch):
                 inner = (some / scale + shift).to(device, vae.dtype)
-                parts.append(vae.decode(inner, return_dict=False)[0].float().clamp(-1, 1).cpu())
+                decoded = vae.decode(inner, return_dict=False)[0].float()
+                check_finite(decoded, "vae", "in decoding")
+                parts.append(decoded.clamp(-1, 1).cpu())
     finally:
         if upcast:
             vae.to(dtype)
     return cast(NDArray[np.float32], torch.cat(parts).numpy())
+
+
+def try_out(pipeline: Any, prompt: str, steps: int) -> None:
+    """One sample, decoded: what does not work at all is found before the first of many is made.
+
+    Raises ``FloatingPointError`` naming the component that returns NaN or inf.
+    """
+    decode(pipeline, draw(pipeline, [prompt], seed=0, steps=steps))
 
 
 def encode(pipeline: Any, pictures: Tensor, batch: int = 256) -> Tensor:
@@ -61,6 +73,7 @@ def encode(pipeline: Any, pictures: Tensor, batch: int = 256) -> Tensor:
     with torch.no_grad():
         for some in pictures.split(batch):
             inner = vae.encode(some.to(device, vae.dtype)).latent_dist.mode().float().cpu()
+            check_finite(inner, "vae", "in encoding")
             parts.append((inner - shift.cpu()) * scale.cpu())
     return torch.cat(parts)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -61,12 +62,16 @@ def load_pipeline(model: str, dtype: torch.dtype = torch.float32) -> Any:
     elif not Path(model).exists() and (model.startswith((".", "/", "~")) or model.count("/") != 1):
         raise ValueError(f"model {model!r} is neither an existing folder, nor 'digits', nor a hub name 'owner/name'")
     try:
+        check_index(Path(place) / "model_index.json")
         # A component that was saved as none (SD3's third text encoder, a safety checker) has to be said to be none.
         index = DiffusionPipeline.load_config(str(place))
         none: dict[str, Any] = {name: None for name, value in index.items() if value in ([None, None], (None, None))}
         pipeline = DiffusionPipeline.from_pretrained(str(place), dtype=dtype, use_safetensors=True, **none)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"model {model!r} could not be loaded: {error}") from error
+    except (MemoryError, RecursionError):
+        raise
+    except Exception as error:  # a folder can be wrong in any way, and each ends in another kind of error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"model {model!r} could not be loaded: {reason}") from error
     pipeline.set_progress_bar_config(disable=True)
     for name in ("unet", "vae"):  # the faster layout for convolutions, clearly so on a CPU
         if getattr(pipeline, name, None) is not None:
@@ -74,38 +79,28 @@ def load_pipeline(model: str, dtype: torch.dtype = torch.float32) -> Any:
     return pipeline
 
 
-PIPELINE_LORA, PEFT_LORA = "pytorch_lora_weights.safetensors", "adapter_model.safetensors"
-COMPONENTS = ("unet", "transformer")
-
-
-def holds_fit(folder: Path) -> bool:
-    """Whether a folder looks like what `unlearn distill` leaves."""
-    whole = (folder / component / "config.json" for component in COMPONENTS)
-    return any(path.is_file() for path in (folder / PIPELINE_LORA, folder / PEFT_LORA, *whole))
-
-
-def put_in(denoiser: Denoiser, folder: Path) -> None:
-    """Add the LoRA in ``folder`` to the weights of the network, or take over the weights of the network in it.
-
-    Raises ``ValueError`` where the folder holds neither, or not for this pipeline.
-    """
-    pipeline, network = denoiser.pipeline, denoiser.component
+def check_index(path: Path) -> None:
+    """Raise ``ValueError`` with the reason for a ``model_index.json`` of another shape than diffusers writes."""
+    if not path.is_file():
+        return  # a hub name
     try:
-        if (folder / PIPELINE_LORA).is_file():
-            pipeline.load_lora_weights(folder)
-            pipeline.fuse_lora(components=[network])
-            pipeline.unload_lora_weights()
-        elif (folder / PEFT_LORA).is_file():
-            from peft import PeftModel
+        index = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"model_index.json is no JSON ({error})") from error
+    if not isinstance(index, dict):
+        raise ValueError(f"model_index.json must hold an object, not {_kind(index)}")
+    name = index.get("_class_name")
+    if not (isinstance(name, str) or _is_pair(name)) or not name:
+        raise ValueError(f"_class_name in model_index.json must name a pipeline, not {_kind(name)}")
+    for key, value in index.items():
+        if isinstance(value, dict) or (isinstance(value, list) and not _is_pair(value)):
+            raise ValueError(f"{key} in model_index.json must be [library, class], not {_kind(value)}")
 
-            wrapped: Any = PeftModel.from_pretrained(getattr(pipeline, network), str(folder))
-            setattr(pipeline, network, wrapped.merge_and_unload())
-        elif (folder / network / "config.json").is_file():
-            kind: Any = type(denoiser.network)
-            fitted = kind.from_pretrained(folder, subfolder=network, use_safetensors=True)
-            with torch.no_grad():
-                denoiser.network.load_state_dict(fitted.state_dict())  # in place: dtype and device stay the model's
-        else:
-            raise ValueError(f"it has no {PIPELINE_LORA}, no {PEFT_LORA} and no folder {network!r}")
-    except (ValueError, RuntimeError, KeyError, AttributeError, OSError) as error:
-        raise ValueError(f"folder {str(folder)!r} does not fit the model: {error}") from error
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(v is None or isinstance(v, str) for v in value)
+
+
+def _kind(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."

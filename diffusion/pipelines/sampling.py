@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from diffusion.pipelines import Denoiser, denoiser_of
+from diffusion.pipelines.finite import check_finite, watched
 from diffusion.runtime.distributed import dealt
 
 STEPS = 14
@@ -39,7 +40,8 @@ def draw(
     The initial noise of draw j depends on ``seed`` and j alone, so another batch size gives the same draws up to
     rounding, and two pipelines given the same seed start from common noise. A pipeline without prompts takes empty
     ones, and its draws are pictures clamped to [-1, 1], as it returns them. Several processes share the batches, and
-    all of them get all draws (collective, see :mod:`diffusion.runtime.distributed`).
+    all of them get all draws (collective, see :mod:`diffusion.runtime.distributed`). Raises ``FloatingPointError``
+    naming the component that returns NaN or inf, at the first batch in which it does.
     """
     if not prompts:
         raise ValueError("prompts must hold at least one prompt, got none")
@@ -53,7 +55,10 @@ def draw(
 
     def one(index: int) -> Tensor:
         nonlocal shown
-        part = some(index * batch).float().cpu()
+        where = f"in batch {index + 1} of {-(-len(prompts) // batch)}"
+        with watched(denoiser, prompts[index * batch : (index + 1) * batch], where):
+            part = some(index * batch).float().cpu()
+        check_finite(part, type(pipeline.scheduler).__name__, where)
         if progress is not None:
             progress(len(part))
         shown += len(part)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from diffusion.pipelines import Denoiser
 from diffusion.pipelines.fingerprint import fingerprint
+from diffusion.pipelines.latents import try_out
 from diffusion.pipelines.sampling import draw
 from diffusion.ratios.calibration import Calibration, calibration
 from diffusion.ratios.classifier import DROPPED, ContrastHead, log_snr, noised_features, train_head
@@ -43,6 +44,7 @@ def survey(
 
     def sampled(title: str, some: list[str], seed: int) -> Callable[[], dict[str, Tensor]]:
         def make() -> dict[str, Tensor]:
+            try_out(pipeline, some[0] if some else "", budget.sampler_steps)
             with bar(title, len(some)) as shown:
                 latents = draw(pipeline, some, seed=seed, steps=budget.sampler_steps, progress=shown.update)
             return {"latents": latents}

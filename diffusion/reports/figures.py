@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 def sheet(pictures: NDArray[np.float32], columns: int, pad: int = 2) -> NDArray[np.uint8]:
-    """Pictures (n, 3, h, w) in [-1, 1] on one sheet (H, W, 3), row by row, on white."""
+    """Pictures (n, 3 or 1, h, w) in [-1, 1] on one sheet (H, W, 3), row by row, on white."""
     n, _, h, w = pictures.shape
     lines = -(-n // columns)
     page = np.full((lines * (h + pad) + pad, columns * (w + pad) + pad, 3), 255, np.uint8)
@@ -37,4 +37,13 @@ def save_pictures(
         axes.imshow(sheet(pictures, columns), interpolation="nearest")
         axes.set_title(title, fontsize=9)
         axes.axis("off")
-    figure.savefig(path)
+    figure.savefig(path, format="png")
+
+
+def save_each(folder: Path, pictures: NDArray[np.float32]) -> None:
+    """Pictures (n, 3 or 1, h, w) in [-1, 1] as ``00000.png``, ...: RGB, or grey where there is one channel."""
+    from PIL import Image
+
+    for j, picture in enumerate(pictures):
+        shown = ((picture.transpose(1, 2, 0) + 1) * 127.5).clip(0, 255).round().astype(np.uint8)
+        Image.fromarray(shown[..., 0] if shown.shape[-1] == 1 else shown).save(folder / f"{j:05d}.png")

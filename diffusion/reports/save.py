@@ -10,16 +10,18 @@ import numpy as np
 from diffusion.evaluation.measure import PAIRED
 from diffusion.evaluation.samples import Sample
 from diffusion.pipelines import Denoiser
+from diffusion.pipelines.fitted import holds_fit
 from diffusion.reports.figures import save_pictures
 from diffusion.reports.results import Unlearned
 from diffusion.training.lora import has_loader, save_student
 
 
 def save(result: Unlearned, denoiser: Denoiser, folder: Path) -> None:
-    """LoRA or network, certificate, solution, model card and the before/after picture, into an empty folder."""
+    """LoRA or network, certificate, solution, card and before/after picture, into the folder of a running output."""
     from diffusion.reports.model_card import model_card
 
-    save_student(denoiser, folder)
+    if not holds_fit(folder):  # else it was kept as soon as it was there
+        save_student(denoiser, folder)
     (folder / "certificate.json").write_text(result.certificate.to_json(), encoding="utf-8")
     (folder / "solution.json").write_text(result.solution.to_json() + "\n", encoding="utf-8")
     (folder / "README.md").write_text(model_card(result, has_loader(denoiser)), encoding="utf-8")

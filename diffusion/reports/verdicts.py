@@ -18,6 +18,8 @@ from diffusion.evaluation.measured import Measured
 from diffusion.evaluation.planning import Plan
 from diffusion.ratios.ratio_estimate import Survey
 
+UNMEASURED = "the run ended before the fitted network was measured"
+
 
 @dataclass(frozen=True)
 class Standards:
@@ -100,9 +102,9 @@ def of_fitted_model(
 
     ``least``: see :func:`least_cost`; ``capped``: names of the concepts whose multiplier was held back.
     """
+    if not (measured.levels and measured.costs):
+        return [UNMEASURED]
     found = [f"level not shown: {level}" for level in measured.levels if not level.met]
-    if not measured.levels:
-        found.append("no level was measured")
     for cost in measured.costs:
         ratio = cost.estimate.mean / solution.primal if solution.primal > 0 else math.inf
         where = "under the anchor" if cost.prompts == "anchor" else "under the concept's prompts"
@@ -139,6 +141,8 @@ def least_cost(measured: Measured, problem: du.Problem, ratios: du.LogRatios) ->
     standard errors of V itself. None where these levels cannot be had on the draws of q, which bounds nothing.
     """
     found = [each.estimate for each in measured.level()]
+    if not found:
+        return None
     levels = np.array([each.mean for each in found])
     weaker = levels - 2 * problem.direction * np.array([_error(each.stderr) for each in found])
     if isinstance(problem, du.ReverseKL | du.ForwardKL):

@@ -27,7 +27,7 @@ KINDS: dict[str, type[du.Problem]] = {
     "forward-kl": du.ForwardKL,
 }
 
-_LEVEL = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)\s*(%|nats?|x|×|)", re.IGNORECASE)
+_LEVEL = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)\s*(%|nats?|x|×|)", re.IGNORECASE | re.ASCII)
 _NEEDED = "a number, a probability like '1%', nats like '4 nats', or a multiple of the present level like '0.1x'"
 
 

@@ -50,6 +50,14 @@ def put_back(denoiser: Denoiser) -> None:
         del _OUT[network], _TEACHER_IN[network]
 
 
+def accept(denoiser: Denoiser) -> None:
+    """The trained weights are the network's own from now on; nothing where :func:`free_weights` was not called."""
+    network = denoiser.network
+    if is_free(network):
+        switch_weights(network, teacher=False)
+        del _OUT[network], _TEACHER_IN[network]
+
+
 def switch_weights(network: nn.Module, teacher: bool) -> None:
     """Put the teacher's or the student's weights in."""
     if _TEACHER_IN[network] != teacher:

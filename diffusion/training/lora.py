@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
-from torch import nn
 
 from diffusion.pipelines import Denoiser
-from diffusion.training.full_weights import free_weights, is_free, put_back, save_network, switch_weights
-from diffusion.training.trainer import Fit, Objective, Progress, Stateful, Trainer
+from diffusion.pipelines.adapters import carried
+from diffusion.training.full_weights import accept, free_weights, is_free, put_back, save_network, switch_weights
 
 ADAPTER = "unlearned"
 
@@ -55,8 +55,7 @@ def add_lora(
 
     network = cast(Any, denoiser.network)
     check_adapters(denoiser)
-    remove_lora(denoiser)
-    put_back(denoiser)
+    undo(denoiser)
     network.requires_grad_(False)
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(targets or denoiser.lora_targets))
     with torch.random.fork_rng():
@@ -69,23 +68,77 @@ def add_lora(
 
 
 def check_adapters(denoiser: Denoiser) -> None:
-    """``ValueError`` where the network carries adapters of others."""
-    others = sorted(set(getattr(denoiser.network, "peft_config", {})) - {ADAPTER})
-    if others:
-        raise ValueError(f"{denoiser.component} carries the adapters {others}: fuse or unload them first")
+    """``ValueError`` where a component of the pipeline carries adapters of others, a text encoder included."""
+    for component, names in carried(denoiser.pipeline).items():
+        others = sorted(set(names) - {ADAPTER} if component == denoiser.component else names)
+        if others:
+            raise ValueError(f"{component} carries the adapters {others}: fuse or unload them first")
+
+
+def check_as_given(denoiser: Denoiser) -> None:
+    """``ValueError`` where the pipeline carries adapters, or weights of an earlier fit: which law it samples, and from
+    which one a new fit would start, would be two things."""
+    check_adapters(denoiser)
+    if is_free(denoiser.network) or carried(denoiser.pipeline):
+        raise ValueError(
+            f"the pipeline's {denoiser.component} carries what an earlier unlearning has fitted: diffusion.merge("
+            "pipeline) makes it part of the model, to build on it, and diffusion.undo(pipeline) takes it off"
+        )
 
 
 def remove_lora(denoiser: Denoiser) -> None:
-    """Take this project's adapters off the network, where it carries them."""
+    """Take this project's adapters off the network, where it carries them; its layers are those that it had before."""
     network = cast(Any, denoiser.network)
     if ADAPTER not in getattr(network, "peft_config", {}):
         return
-    if hasattr(network, "delete_adapters"):
-        network.delete_adapters(ADAPTER)
-        return
     for layer in _layers(network):
         layer.delete_adapter(ADAPTER)
-    del network.peft_config  # add_lora has seen to it that there are no others
+    del network.peft_config[ADAPTER]
+    if network.peft_config:
+        return
+    del network.peft_config
+    if hasattr(network, "_hf_peft_config_loaded"):
+        network._hf_peft_config_loaded = False
+    for parent in list(network.modules()):
+        for name, layer in list(parent.named_children()):
+            if layer in _layers(parent):
+                setattr(parent, name, cast(Any, layer).get_base_layer())
+
+
+def undo(denoiser: Denoiser) -> None:
+    """The network as it was before the last fit into adapters or all weights; nothing where there was none."""
+    remove_lora(denoiser)
+    put_back(denoiser)
+
+
+def merge(denoiser: Denoiser) -> None:
+    """``W + (alpha/r) B A`` in the place of W for good, or the trained weights: what was fitted is the model now."""
+    with torch.no_grad():
+        for layer in _layers(denoiser.network):
+            weight = layer.get_base_layer().weight
+            if ADAPTER in layer.active_adapters:
+                weight.data = weight.data + layer.get_delta_weight(ADAPTER).to(weight.dtype)
+    remove_lora(denoiser)
+    accept(denoiser)
+
+
+Run = TypeVar("Run", bound=Callable[..., Any])
+
+
+def left_as_given(run: Run) -> Run:
+    """Where ``run(denoiser, ...)`` fails or is interrupted, its pipeline is left as it was given, for the next run."""
+
+    @wraps(run)
+    def guarded(denoiser: Denoiser, *arguments: Any, **named: Any) -> Any:
+        ours = not is_free(denoiser.network) and not carried(denoiser.pipeline)
+        try:
+            return run(denoiser, *arguments, **named)
+        except BaseException:
+            if ours:
+                undo(denoiser)
+            raise
+
+    return cast(Run, guarded)
 
 
 def switch_lora(denoiser: Denoiser, on: bool) -> None:
@@ -173,34 +226,3 @@ def save_lora(denoiser: Denoiser, folder: Path) -> None:
     config.save_pretrained(folder)
     tensors = {f"base_model.model.{name}": value.detach().contiguous().cpu() for name, value in state.items()}
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-
-
-def fit_adapters(
-    denoiser: Denoiser,
-    objective: Callable[[list[nn.Parameter]], Objective],
-    settings: Fit,
-    *,
-    targets: Sequence[str] | None = None,
-    checkpoint: Path | None = None,
-    every: int = 100,
-    progress: Progress | None = None,
-    state: Stateful | None = None,
-    train: Callable[[Trainer], None] = Trainer.run,
-) -> list[float]:
-    """A fresh student, the objective made from their parameters, all steps, averages in place; returns the losses.
-
-    ``train`` takes the steps, where something is to happen between them; ``state`` is what it keeps.
-    """
-    parameters = add_student(denoiser, settings.rank, settings.seed, targets)
-    trainer = Trainer(
-        denoiser.network,
-        parameters,
-        objective(parameters),
-        settings,
-        checkpoint=checkpoint,
-        every=every,
-        progress=progress,
-        state=state,
-    )
-    train(trainer)
-    return trainer.finish()

@@ -11,7 +11,6 @@ several parts by each (:mod:`diffusion.runtime.distributed`); the weights are th
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,9 +22,11 @@ import torch
 from torch import Tensor, nn
 
 from diffusion.runtime.distributed import WHOLE, Part, agree, average, is_main, same, world
-from diffusion.runtime.files import whole
+from diffusion.runtime.files import clear_partials, say
+from diffusion.runtime.interrupts import Deferred, terminable
 from diffusion.runtime.precision import PRECISIONS, checkpointed, in_precision
 from diffusion.runtime.trackers import log
+from diffusion.training.checkpoints import load_checkpoint, save_checkpoint
 
 # Share of the peak rate for steps beyond the settings' number, which correct what the fit has missed.
 AFTER = 0.1
@@ -104,7 +105,10 @@ class Stateful(Protocol):
 
 
 class Trainer:
-    """Minimises ``objective`` over ``parameters``; resumes from ``checkpoint`` where that file exists.
+    """Minimises ``objective`` over ``parameters``; resumes from ``checkpoint`` where that file exists, and says so.
+
+    Checkpoints are written after every ``every`` steps, at the end, and where a first Ctrl-C or SIGTERM asks the run to
+    stop, which it does after the step that it is in.
 
     Raises ``FloatingPointError`` when a loss or a gradient is not finite, before the weights take it; the last
     checkpoint is kept. Raises ``OSError`` naming the file when a checkpoint cannot be written (disk full): the one
@@ -132,45 +136,60 @@ class Trainer:
         self.losses: list[float] = []
         self.done = 0
         self.since = 0  # the step at which the mean began
+        self._saved = -1  # the step of the last checkpoint
         if checkpoint is not None:
             there = checkpoint.exists()
             if same(there) != there:
                 raise ValueError(f"checkpoint {checkpoint} must lie in a folder that all processes share")
             if is_main():
-                for torn in checkpoint.parent.glob(f".{checkpoint.name}.*.partial"):  # of a run that was killed
-                    torn.unlink(missing_ok=True)
-            if there:
-                self._load(checkpoint)
+                clear_partials(checkpoint.parent)
+            if there and load_checkpoint(self, checkpoint):
+                self._saved = self.done
                 self._progress(self.done)
 
     def run(self, until: int | None = None) -> None:
         """Optimiser steps until ``until`` are done in all (left out: the settings' number)."""
+        settings, last = self.settings, self.settings.steps if until is None else until
         self.network.train()
-        settings = self.settings
-        with checkpointed(self.network, settings.gradient_checkpointing):
-            for step in range(self.done, settings.steps if until is None else until):
-                rate = settings.peak_rate * min(1.0, (step + 1) / 20) * settings.decayed(step)
-                for group in self.optimizer.param_groups:
-                    group["lr"] = rate
-                loss, terms = self._gradient(step)
-                norm = nn.utils.clip_grad_norm_(self.parameters, 1.0)
-                if not bool(torch.isfinite(norm)):
-                    raise FloatingPointError(f"the gradient at step {step} has norm {float(norm)}; {self._kept()}")
-                self.optimizer.step()
-                age = step - self.since
-                decay = min(0.98, (age + 1) / (age + 10))
-                with torch.no_grad():
-                    torch._foreach_lerp_(self.average, [parameter.data for parameter in self.parameters], 1 - decay)
-                self.losses.append(loss)
-                self.done = step + 1
-                log(self.done, {"loss": loss, **terms, "rate": rate})
-                self._progress(1)
-                if self.checkpoint is not None and self.done % self.every == 0:
-                    self.save(self.checkpoint)
-        self.network.eval()
+        stop = False
+        try:
+            with checkpointed(self.network, settings.gradient_checkpointing), Deferred() as asked:
+                for step in range(self.done, last):
+                    stop = self._step(step, asked)
+                    if self.checkpoint is not None and self.done % self.every == 0 and not stop:
+                        self.save()
+                    if stop:
+                        break
+                if asked.signal is not None or stop:
+                    self._interrupted()
+                    asked.deliver()
+        finally:
+            self.network.eval()
 
-    def _gradient(self, step: int) -> tuple[float, dict[str, float]]:
-        """The step's gradient, over all parts and processes, into ``.grad``; returns the loss and its noted terms."""
+    def _step(self, step: int, asked: Deferred) -> bool:
+        """One step of the optimiser; returns whether any process has been asked to stop."""
+        settings = self.settings
+        rate = settings.peak_rate * min(1.0, (step + 1) / 20) * settings.decayed(step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        loss, terms, stop = self._gradient(step, asked)
+        norm = nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        if not bool(torch.isfinite(norm)):
+            raise FloatingPointError(f"the gradient at step {step} has norm {float(norm)}; {self._kept()}")
+        self.optimizer.step()
+        age = step - self.since
+        decay = min(0.98, (age + 1) / (age + 10))
+        with torch.no_grad():
+            torch._foreach_lerp_(self.average, [parameter.data for parameter in self.parameters], 1 - decay)
+        self.losses.append(loss)
+        self.done = step + 1
+        log(self.done, {"loss": loss, **terms, "rate": rate})
+        self._progress(1)
+        return stop or (world().num_processes == 1 and asked.signal is not None)
+
+    def _gradient(self, step: int, asked: Deferred) -> tuple[float, dict[str, float], bool]:
+        """The step's gradient, over all parts and processes, into ``.grad``; the loss, its noted terms, and whether to
+        stop: known to all processes after the same step, whichever of them was asked."""
         settings, state = self.settings, world()
         self.optimizer.zero_grad()
         total, notes = 0.0, dict[str, float]()
@@ -184,12 +203,12 @@ class Trainer:
             total += float(loss.detach())
             for name, value in part.notes.items():
                 notes[name] = notes.get(name, 0.0) + value / settings.accumulate
-        scalars = torch.tensor([total, *notes.values()], dtype=torch.float64)
+        scalars = torch.tensor([total, float(asked.signal is not None), *notes.values()], dtype=torch.float64)
         average([scalars])
         if not bool(torch.isfinite(scalars[0])):
             raise FloatingPointError(f"the loss at step {step} is {float(scalars[0])}; {self._kept()}")
         average([parameter.grad for parameter in self.parameters if parameter.grad is not None])
-        return float(scalars[0]), dict(zip(notes, scalars[1:].tolist(), strict=True))
+        return float(scalars[0]), dict(zip(notes, scalars[2:].tolist(), strict=True)), bool(scalars[1] > 0)
 
     def _kept(self) -> str:
         if self.checkpoint is None or not self.checkpoint.exists():
@@ -211,7 +230,9 @@ class Trainer:
         self.since = self.done
 
     def finish(self) -> list[float]:
-        """Put the averaged weights in place; returns the losses of all steps."""
+        """A checkpoint where the last steps are in none, and the averaged weights in place; the losses of all steps."""
+        if self.done != self._saved:
+            self.save()
         self._put(self.average)
         self.network.eval()
         return self.losses
@@ -221,41 +242,27 @@ class Trainer:
             for parameter, value in zip(self.parameters, values, strict=True):
                 parameter.copy_(value)
 
-    def save(self, path: Path) -> None:
-        """One safetensors file: weights, averages, the optimiser's memory, losses, and what ``state`` says."""
-        from safetensors.torch import save_file
+    def save(self) -> None:
+        """A checkpoint of this moment, where there is a place for one (:mod:`diffusion.training.checkpoints`)."""
+        if self.checkpoint is not None:
+            save_checkpoint(self, self.checkpoint)
+            self._saved = self.done
 
+    @contextmanager
+    def saved_if_interrupted(self) -> Iterator[None]:
+        """For work between steps, such as a measurement: Ctrl-C and SIGTERM leave a checkpoint, and say where."""
+        try:
+            with terminable():
+                yield
+        except (KeyboardInterrupt, SystemExit):
+            self._interrupted()
+            raise
+
+    def _interrupted(self) -> None:
+        self.save()
         if not is_main():
             return
-        tensors: dict[str, Tensor] = {}
-        for index, (parameter, mean) in enumerate(zip(self.parameters, self.average, strict=True)):
-            memory = self.optimizer.state[parameter]
-            # A parameter without a gradient so far (a frozen branch) has no memory yet.
-            tensors |= {f"{index}.value": parameter.detach(), f"{index}.average": mean}
-            tensors |= {f"{index}.{name}": memory[name] for name in ("exp_avg", "exp_avg_sq") if name in memory}
-        metadata = {"done": str(self.done), "since": str(self.since), "losses": json.dumps(self.losses)}
-        if self.state is not None:
-            tensors |= {f"state.{name}": value for name, value in self.state.tensors().items()}
-            metadata["state"] = json.dumps(self.state.data())
-        with whole(path) as partial:
-            save_file({name: value.contiguous() for name, value in tensors.items()}, partial, metadata=metadata)
-
-    def _load(self, path: Path) -> None:
-        from safetensors import safe_open
-        from safetensors.torch import load_file
-
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata()
-        tensors, self.done = load_file(path), int(metadata["done"])
-        self.since = int(metadata.get("since", 0))  # files of earlier versions do not say
-        self.losses = json.loads(metadata["losses"])
-        with torch.no_grad():
-            for index, parameter in enumerate(self.parameters):
-                parameter.copy_(tensors[f"{index}.value"])
-                self.average[index].copy_(tensors[f"{index}.average"])
-                if f"{index}.exp_avg" in tensors:
-                    memory = {name: tensors[f"{index}.{name}"].to(parameter) for name in ("exp_avg", "exp_avg_sq")}
-                    self.optimizer.state[parameter] = {"step": torch.tensor(float(self.done)), **memory}
-        if self.state is not None:
-            extra = {name.removeprefix("state."): t for name, t in tensors.items() if name.startswith("state.")}
-            self.state.load(extra, json.loads(metadata["state"]))
+        if self.checkpoint is None:
+            say(f"interrupted after step {self.done}; without a cache folder nothing of the fit is kept")
+        else:
+            say(f"interrupted after step {self.done}; the same run goes on from there, {self.checkpoint}")

@@ -11,12 +11,13 @@ import duality as du
 from diffusion.evaluation.measure import Evaluation, measure_lora
 from diffusion.evaluation.planning import check_samples, plan_for
 from diffusion.evaluation.samples import Witness
-from diffusion.methods import METHODS, Method
+from diffusion.methods import METHODS, FitContext, Method
 from diffusion.pipelines import Denoiser
 from diffusion.pipelines.fingerprint import fingerprint
 from diffusion.ratios.estimate import survey
 from diffusion.ratios.ratio_estimate import Budget
-from diffusion.reports.certificate import certificate
+from diffusion.reports.certificate import certificate, so_far
+from diffusion.reports.fitted import save_fit
 from diffusion.reports.results import Unlearned
 from diffusion.runtime.cache import Cache
 from diffusion.runtime.distributed import world
@@ -24,10 +25,12 @@ from diffusion.runtime.progress import Bar, progress_bar
 from diffusion.runtime.trackers import Tracked
 from diffusion.tasks.concepts import Prompts
 from diffusion.tasks.levels import Asked, settled
+from diffusion.training.lora import left_as_given
 from diffusion.training.trainer import Fit
 from diffusion.workflows.validation import check, check_dealt, check_something_to_do
 
 
+@left_as_given
 def unlearn(
     denoiser: Denoiser,
     prompts: Prompts,
@@ -41,11 +44,14 @@ def unlearn(
     cache_folder: Path | None = None,
     bar: Bar = progress_bar,
     tracked: Tracked | None = None,
+    folder: Path | None = None,
+    checkpointing_steps: int = 100,
 ) -> Unlearned:
     """Solve ``problem`` on the pipeline's log ratios and fit its target into a LoRA, left active on the pipeline.
 
     ``method``: tilted denoising unless another is given (:mod:`diffusion.methods`); its multipliers are corrected on
-    levels that are measured during the fit. ``tracked``: who hears of the fit.
+    levels that are measured during the fit. ``tracked``: who hears of the fit. ``folder``: of an output that is being
+    written; the fit is kept there before it is measured. ``checkpointing_steps``: from one checkpoint to the next.
 
     Raises ``ValueError`` before any work where problem, prompts and pipeline do not fit together or the evaluation's
     samples cannot show the level, :class:`diffusion.workflows.validation.NothingToDo` before any training where the
@@ -72,7 +78,10 @@ def unlearn(
         checkpoint = cache_folder / f"fit-{hashlib.sha256(request.encode()).hexdigest()[:12]}.safetensors"
     title = "fit of the LoRA" if fit.rank is not None else "fit of all weights"
     with bar(title, fit.steps) as shown, tracked or nullcontext():
-        outcome = method.fit(denoiser, known, solution, fit, checkpoint=checkpoint, progress=shown.update)
+        context = FitContext(denoiser, known, solution, fit, checkpoint, checkpointing_steps, shown.update)
+        outcome = method.fit(context)
+    trained = {"method": repr(method), **asdict(fit), "processes": world().num_processes}
+    save_fit(denoiser, folder, so_far(known, plan, solution, outcome, trained))
     samples, measured = measure_lora(denoiser, known, plan, solution, evaluation, witness, bar)
     proof = certificate(
         known,
@@ -80,7 +89,7 @@ def unlearn(
         solution,
         measured,
         outcome,
-        fit={"method": repr(method), **asdict(fit), "processes": world().num_processes},
+        fit=trained,
         evaluation=asdict(evaluation),
         seconds=time.monotonic() - started,
     )

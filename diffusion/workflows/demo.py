@@ -16,13 +16,13 @@ from diffusion.evaluation.samples import Sample, agreement, retained, take_sampl
 from diffusion.guidance.guided import constant
 from diffusion.guidance.sampling import guided_draws
 from diffusion.methods import Tilted
-from diffusion.methods.tilted_loss import Fit
 from diffusion.pipelines import StableDiffusion, load_pipeline
 from diffusion.ratios.ratio_estimate import Budget
 from diffusion.reports.figures import save_pictures
 from diffusion.reports.html import bars, image, page, section, table
 from diffusion.reports.results import Unlearned
 from diffusion.reports.save import save
+from diffusion.training.trainer import Fit
 from diffusion.workflows.concepts import unlearn
 
 # ESD's rule for comparison: a constant strength, the least of these two halves that removes as much as the guided law.
@@ -51,6 +51,7 @@ def run_demo(
         evaluation=Evaluation(samples=judged, retained=400, integrated=128),
         witness=witness,
         cache_folder=cache_folder,
+        folder=folder,
     )
     clock["ratios, solution, LoRA, judging"] = time.monotonic() - started
     save(result, denoiser, folder)

@@ -20,11 +20,12 @@ from torch import Tensor
 from diffusion.evaluation.image_likelihood import in_nats
 from diffusion.evaluation.metrics import frequency
 from diffusion.evaluation.near_duplicates import HALF, distances
-from diffusion.methods import ImageMethod
+from diffusion.methods import ImageFitContext, ImageMethod
 from diffusion.pipelines import Denoiser
 from diffusion.pipelines.fingerprint import fingerprint
-from diffusion.pipelines.latents import decode
+from diffusion.pipelines.latents import decode, try_out
 from diffusion.pipelines.sampling import draw
+from diffusion.reports.fitted import save_fit
 from diffusion.reports.image_results import Forgotten
 from diffusion.reports.images import certificate
 from diffusion.runtime.cache import Cache
@@ -33,14 +34,14 @@ from diffusion.runtime.progress import Bar, progress_bar
 from diffusion.runtime.trackers import Tracked
 from diffusion.tasks.image_set import exact
 from diffusion.tasks.images import Task
-from diffusion.training.full_weights import put_back
-from diffusion.training.lora import check_adapters, folded, remove_lora
+from diffusion.training.lora import check_as_given, folded, left_as_given
 from diffusion.training.trainer import Fit
 from diffusion.workflows.image_levels import settled
 
 NOISE_LEVELS, REPEATS = 40, 8  # of what is measured after the fit
 
 
+@left_as_given
 def forget(
     denoiser: Denoiser,
     task: Task,
@@ -52,23 +53,25 @@ def forget(
     cache_folder: Path | None = None,
     bar: Bar = progress_bar,
     tracked: Tracked | None = None,
+    folder: Path | None = None,
+    checkpointing_steps: int = 100,
 ) -> Forgotten:
     """Forget the task's images by a method, into adapters that are left active on the network.
 
     ``looks``: draws before and as many after, from common noise, dealt to the images' prompts, by the pipeline's own
-    sampler in ``sampler_steps``. Raises ``ValueError``
+    sampler in ``sampler_steps``. ``folder``: of an output that is being written; the fit is kept there before it is
+    measured. ``checkpointing_steps``: from one checkpoint to the next. Raises ``ValueError``
     where something is missing, before the fit; ``FloatingPointError`` when a loss is not finite.
     """
     if looks < 3 * len(task.asked):
         raise ValueError(f"looks must be at least 3 for each of {len(task.asked)} prompts, got {looks}")
     Part(0, world().num_processes * fit.accumulate).rows(fit.batch)  # refuses a batch that cannot be dealt evenly
-    check_adapters(denoiser)
-    remove_lora(denoiser)
-    put_back(denoiser)
+    check_as_given(denoiser)
     started = time.monotonic()
     asked = [task.asked[j % len(task.asked)] for j in range(looks)]
 
     def drawn(title: str) -> Tensor:
+        try_out(denoiser.pipeline, asked[0], sampler_steps)
         with bar(title, looks) as shown:
             return draw(denoiser.pipeline, asked, seed=fit.seed, steps=sampler_steps, progress=shown.update)
 
@@ -89,7 +92,11 @@ def forget(
         checkpoint = cache_folder / f"forget-{key.hexdigest()[:12]}.safetensors"
     title = "fit of the LoRA" if fit.rank is not None else "fit of all weights"
     with bar(title, fit.steps) as shown, tracked or nullcontext():
-        outcome = method.fit(denoiser, known.images, known.levels, fit, checkpoint=checkpoint, progress=shown.update)
+        outcome = method.fit(
+            ImageFitContext(denoiser, known.images, known.levels, fit, checkpoint, checkpointing_steps, shown.update)
+        )
+    fitted = {"method": repr(method), **asdict(fit), "processes": world().num_processes}
+    save_fit(denoiser, folder, {"levels": known.levels.tolist(), "network": {"measured": {"fit": fitted}}})
     with folded(denoiser):
         after = drawn("draws after")
     pictures, was, now = (decode(denoiser.pipeline, some) for some in (task.images, before, after))
@@ -114,7 +121,7 @@ def forget(
         },
         "distance of the nearest draw": {"before": far_was.min(0).tolist(), "after": far_now.min(0).tolist()},
         "seconds": round(time.monotonic() - started, 1),
-        "fit": {"method": repr(method), **asdict(fit), "processes": world().num_processes},
+        "fit": fitted,
         "draws": looks,
     }
     proof = certificate(task, known, answers, outcome, measured, name)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import duality as du
 from diffusion.evaluation.planning import Plan
-from diffusion.methods import ESD, FixedWeights, Method, PrimalDual
+from diffusion.methods import Method
 from diffusion.pipelines import Denoiser
 from diffusion.ratios.ratio_estimate import Survey
 from diffusion.runtime.distributed import Part, world
 from diffusion.tasks.concepts import Prompts
-from diffusion.tasks.levels import Asked
+from diffusion.tasks.levels import KINDS, Asked
+from diffusion.training.lora import check_as_given
 from diffusion.training.trainer import Fit
 
 
@@ -48,6 +51,7 @@ def check(
     denoiser: Denoiser, prompts: Prompts, problem: du.Problem | Asked | None = None, method: Method | None = None
 ) -> None:
     """Raise ``ValueError`` for what cannot work, with the reason, before anything is drawn."""
+    check_as_given(denoiser)
     wordless = [concept for concept in prompts.concepts if not concept.wordings]
     if not denoiser.worded and (len(wordless) < len(prompts.concepts) or prompts.contrast or prompts.anchor):
         raise ValueError(
@@ -58,11 +62,9 @@ def check(
         shape = concept.examples.draws.shape[1:] if concept.examples else ()
         if tuple(shape) != denoiser.sample_shape:
             raise ValueError(f"examples must have shape (k, *{denoiser.sample_shape}), got (k, *{tuple(shape)})")
-    kind = problem.kind if isinstance(problem, Asked) else type(problem)
-    # The alternating algorithm's Lagrangian of a ReverseKL is in terms of the prediction under the concept's prompt.
-    by_prompts = isinstance(method, ESD) or (isinstance(method, PrimalDual | FixedWeights) and kind is du.ReverseKL)
-    if wordless and by_prompts:
-        others = "" if isinstance(method, ESD) else " of this problem"
+    kind: Any = problem.kind if isinstance(problem, Asked) else type(problem)
+    if wordless and method is not None and problem is not None and method.needs_prompts(kind):
+        others = "" if all(map(method.needs_prompts, KINDS.values())) else " of this problem"
         raise ValueError(
             f"method {type(method).__name__}{others} needs a prompt for every concept, and {wordless[0].name!r} has "
             "none: use tilted, guidance, neggrad, siss or erasediff"

@@ -23,10 +23,10 @@ LISTED = re.compile(r"^\.\. (?:auto(?:class|function|exception|module)|py:data):
 # modules are put together from. A name stands for a module or a package with all that is in it.
 INTERNAL = (
     *("api", "cli", "reports", "workflows", "digits.experiments", "digits.judges"),
-    *("runtime.files", "runtime.progress", "training.batches", "ratios.noise_integral"),
+    *("runtime.files", "runtime.locks", "runtime.progress", "training.batches", "ratios.noise_integral"),
     *("methods.base", "methods.dual_steps", "methods.lagrangians", "methods.images.importance_mixture"),
     *("methods.dual_loop", "methods.forget_retain_sets", "methods.likelihood"),
-    *("pipelines.adapter", "pipelines.base", "pipelines.schedules"),
+    *("pipelines.adapter", "pipelines.adapters", "pipelines.base", "pipelines.schedules"),
     *("pipelines.stable_diffusion", "pipelines.stable_diffusion_xl", "pipelines.stable_diffusion_3"),
     *("pipelines.unconditional",),
 )

@@ -21,6 +21,7 @@ from diffusion.evaluation.metrics import energy_distance
 from diffusion.pipelines import load_pipeline
 from diffusion.pipelines.latents import decode
 from diffusion.pipelines.sampling import STEPS, draw
+from diffusion.runtime.files import write_text
 
 
 def evaluate(pipeline: Any, per_prompt: int, unconditional: int, seed: int, steps: int = STEPS) -> dict[str, Any]:
@@ -73,7 +74,7 @@ def main() -> None:
     text = json.dumps(result, indent=1)
     print(text)
     if arguments.output:
-        arguments.output.write_text(text + "\n", encoding="utf-8")
+        write_text(arguments.output, text + "\n")
 
 
 if __name__ == "__main__":

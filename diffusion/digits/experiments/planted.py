@@ -30,7 +30,7 @@ from diffusion.digits.experiments.planted_picture import picture
 from diffusion.digits.experiments.planted_report import as_json, table, thresholds
 from diffusion.evaluation.image_likelihood import in_nats
 from diffusion.methods import IMAGE_METHODS, Images, as_unseen
-from diffusion.methods.base import Outcome
+from diffusion.methods.base import ImageFitContext, Outcome
 from diffusion.methods.likelihood import surprise
 from diffusion.pipelines import denoiser_of
 from diffusion.pipelines.sampling import draw
@@ -61,13 +61,14 @@ def forget(name: str, pipeline: Any, images: Images, levels: np.ndarray, setting
     remove_lora(denoiser_of(pipeline))
     with tqdm(total=settings.steps, desc=f"forget: {name}") as bar:
         return IMAGE_METHODS[name]().fit(
-            denoiser_of(pipeline),
-            images,
-            levels,
-            settings,
-            checkpoint=folder / f"{name}.safetensors",
-            every=100,
-            progress=bar.update,
+            ImageFitContext(
+                denoiser_of(pipeline),
+                images,
+                levels,
+                settings,
+                checkpoint=folder / f"{name}.safetensors",
+                progress=bar.update,
+            )
         )
 
 

@@ -27,7 +27,7 @@ from diffusion.digits.data import WORDS, enlarge, load_digits
 from diffusion.digits.experiments.planted_model import make_stage, train
 from diffusion.pipelines import DIGITS, denoiser_of, load_pipeline
 from diffusion.pipelines.latents import encode
-from diffusion.runtime.files import OutputFolder
+from diffusion.runtime.output_folder import OutputFolder
 from diffusion.training.lora import remove_lora
 
 COPIES = (12, 24, 48, 96)  # of about 144 digits under each prompt

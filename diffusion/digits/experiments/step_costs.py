@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusion import need_extra
+from diffusion.runtime.files import write_text
 
 PROBLEM_LEVEL = 0.01
 CONCEPT = "a handwritten seven"
@@ -94,8 +95,8 @@ def rows(batch: int | None, steps: int, cache_folder: Path) -> dict[str, Callabl
     import torch
 
     import duality as du
-    from diffusion.api import prompts_of, without_correction
-    from diffusion.methods import METHODS, ForgetImages, Images, PrimalDual, TiltedImages
+    from diffusion.api import prompts_of
+    from diffusion.methods import METHODS, FitContext, ForgetImages, ImageFitContext, Images, PrimalDual, TiltedImages
     from diffusion.pipelines import DIGITS, add_noise, denoiser_of, load_pipeline
     from diffusion.pipelines.fingerprint import fingerprint
     from diffusion.ratios.estimate import survey
@@ -138,17 +139,17 @@ def rows(batch: int | None, steps: int, cache_folder: Path) -> dict[str, Callabl
         return run
 
     def fitted(method: Any, given: Fit) -> Callable[[_Clock], Any]:
-        return lambda clock: method.fit(denoiser, known, solution, given, progress=clock)
+        return lambda clock: method.fit(FitContext(denoiser, known, solution, given, progress=clock))
 
     def forgotten(method: Any) -> Callable[[_Clock], Any]:
         images = Images(known.labelled[:8], 0.01, known.anchor)
-        return lambda clock: method.fit(denoiser, images, 1.0, settings, progress=clock)
+        return lambda clock: method.fit(ImageFitContext(denoiser, images, 1.0, settings, progress=clock))
 
     methods = {name: make() for name, make in METHODS.items()}
     # No draws between the steps: one round, and no corrections.
     methods["primal-dual"] = PrimalDual(inner=settings.steps)
     for name in ("tilted", "guidance"):
-        methods[name] = without_correction(methods[name])
+        methods[name] = methods[name].uncorrected()
     made: dict[str, Callable[[], Callable[[_Clock], Any]]] = {
         "bare pass, all weights": lambda: bare(False),
         "bare pass, LoRA": lambda: bare(True),
@@ -221,7 +222,7 @@ def main() -> None:
     costs = [of_rounds(found[name]) for name in names]
     print(table(costs))
     if given.output is not None:
-        given.output.write_text(json.dumps([cost.__dict__ for cost in costs], indent=1) + "\n", encoding="utf-8")
+        write_text(given.output, json.dumps([cost.__dict__ for cost in costs], indent=1) + "\n")
 
 
 if __name__ == "__main__":

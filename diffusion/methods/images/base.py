@@ -11,33 +11,31 @@ moves the minimiser among all functions; it does among a network's.)
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
 import duality as du
-from diffusion.methods.base import Outcome
-from diffusion.methods.dual_loop import Rounds, ends_of
+from diffusion.methods.base import ImageFitContext, ImageMethod, Outcome, at_least_one, trainer_of
+from diffusion.methods.dual_loop import Rounds, Stopping, ends_of
 from diffusion.methods.dual_steps import Scaled
 from diffusion.methods.images.importance_mixture import Mixed, mixed
 from diffusion.methods.images.pairing import Pairing, Pairs
 from diffusion.methods.images.unseen import gained
-from diffusion.pipelines import Condition, Denoiser, rows
+from diffusion.pipelines import Condition, rows
 from diffusion.ratios.noise_integral import spread_log_snr
 from diffusion.runtime.distributed import WHOLE, Part
-from diffusion.tasks.image_set import Images
 from diffusion.training.batches import spread_levels
 from diffusion.training.lora import add_student, teacher
-from diffusion.training.trainer import AFTER, Fit, Progress, Trainer
+from diffusion.training.trainer import AFTER
 from duality import primal_dual as pd
 
 
 @dataclass(frozen=True)
-class ImageFit(ABC):
+class ImageFit(ImageMethod):
     """``inner``: optimiser steps in a round. ``warmup``: rounds before the first dual step, ``gain`` and ``damping`` of
     the dual steps (0: plain ascent), which shrink with the optimiser's rate. ``extra``: rounds at most after the last
     step of the settings, at a tenth of the rate, while a level is not met within one standard error, or overshot by
@@ -65,34 +63,17 @@ class ImageFit(ABC):
         if self.damping < 0 or self.extra < 0:
             raise ValueError(f"damping and extra must be at least 0, got {self.damping} and {self.extra}")
 
-    def fit(
-        self,
-        denoiser: Denoiser,
-        images: Images,
-        levels: Any,
-        settings: Fit,
-        *,
-        checkpoint: Path | None = None,
-        every: int = 100,
-        progress: Progress | None = None,
-    ) -> Outcome:
+    def fit(self, context: ImageFitContext) -> Outcome:
         """``levels``: a number or (m,), nats above the present surprise at each image; see ``images.as_unseen``."""
-        run = self.run(denoiser, images, levels, settings)
-        parameters = add_student(denoiser, settings.rank, settings.seed)
-        trainer = Trainer(
-            denoiser.network,
-            parameters,
-            run.objective,
-            settings,
-            checkpoint=checkpoint,
-            every=every,
-            progress=progress,
-            state=run.rounds,
-        )
-        return run.outcome(run.rounds.run(trainer))
+        run = self.run(context)
+        parameters = add_student(context.denoiser, context.config.rank, context.config.seed)
+        return run.outcome(run.rounds.run(trainer_of(context, parameters, run.objective, run.rounds)))
+
+    def with_patience(self, rounds: int) -> Self:
+        return replace(self, patience=at_least_one(rounds))
 
     @abstractmethod
-    def run(self, denoiser: Denoiser, images: Images, levels: Any, settings: Fit) -> ImageRun:
+    def run(self, context: ImageFitContext) -> ImageRun:
         """Everything checked; nothing done to the network."""
 
     def ascent(self) -> pd.DualRule:
@@ -116,9 +97,10 @@ class ImageRun(ABC):
     least = AFTER  # what a miss counts at least, however low the optimiser's rate
     one_sided = False  # see :class:`diffusion.methods.dual_loop.Rounds`
 
-    def __init__(self, method: ImageFit, denoiser: Denoiser, images: Images, levels: Any, settings: Fit) -> None:
+    def __init__(self, method: ImageFit, context: ImageFitContext) -> None:
+        denoiser, images, settings = context.denoiser, context.images, context.config
         images.check(denoiser)
-        given = np.asarray(levels, float)
+        given = np.asarray(context.levels, float)
         if given.shape not in ((), (len(images.forget),)):
             raise ValueError(f"levels: shape {given.shape} given for {len(images.forget)} images; one, or one for each")
         self.method, self.denoiser, self.images, self.settings = method, denoiser, images, settings
@@ -133,9 +115,7 @@ class ImageRun(ABC):
             self.project,
             self.measure,
             every,
-            method.patience,
-            len(ends),
-            one_sided=self.one_sided,
+            Stopping(method.patience, len(ends), self.one_sided),
         )
         self.pairing = Pairing(images, ~images.aside, settings)
         distinct = sorted(set(images.data_prompts))

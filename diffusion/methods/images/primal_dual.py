@@ -27,20 +27,17 @@ Source: the paper's experiment on CelebA-HQ (arXiv:2605.30825); theory, "Forgett
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from diffusion.methods.base import ImageFitContext
 from diffusion.methods.dual_steps import Scaled
 from diffusion.methods.images.base import ImageFit, ImageRun
 from diffusion.methods.images.importance_mixture import Mixed
-from diffusion.pipelines import Denoiser
 from diffusion.ratios.noise_integral import span
 from diffusion.runtime.distributed import WHOLE, Part
-from diffusion.tasks.image_set import Images
-from diffusion.training.trainer import Fit
 
 
 def image_terms(f: Tensor, said: Tensor, states: Mixed, share: Tensor, ratio: Tensor) -> tuple[Tensor, Tensor]:
@@ -71,8 +68,8 @@ class ForgetImages(ImageFit):
         if not self.reach >= 1:
             raise ValueError(f"reach must be at least 1, got {self.reach}")
 
-    def run(self, denoiser: Denoiser, images: Images, levels: Any, settings: Fit) -> Forgetting:
-        return Forgetting(self, denoiser, images, levels, settings)
+    def run(self, context: ImageFitContext) -> Forgetting:
+        return Forgetting(self, context)
 
 
 class Forgetting(ImageRun):

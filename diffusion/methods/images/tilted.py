@@ -35,15 +35,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion.methods.base import Outcome
+from diffusion.methods.base import ImageFitContext, Outcome
 from diffusion.methods.dual_steps import Scaled
 from diffusion.methods.images.base import ImageFit, ImageRun
 from diffusion.methods.images.kernel_density import law_of
 from diffusion.methods.images.pairing import Pairs
-from diffusion.pipelines import Denoiser
 from diffusion.runtime.distributed import WHOLE, Part
 from diffusion.tasks.image_set import Images, exact
-from diffusion.training.trainer import Fit
 from duality import primal_dual as pd
 
 
@@ -67,8 +65,8 @@ class TiltedImages(ImageFit):
         if not self.margin >= 0:
             raise ValueError(f"margin must be at least 0, got {self.margin}")
 
-    def run(self, denoiser: Denoiser, images: Images, levels: Any, settings: Fit) -> Tilting:
-        return Tilting(self, denoiser, images, levels, settings)
+    def run(self, context: ImageFitContext) -> Tilting:
+        return Tilting(self, context)
 
 
 class AskingImages:
@@ -98,8 +96,9 @@ class Tilting(ImageRun):
     # Multipliers are the shares, near enough, whatever is asked: to pass a level takes nothing from the rest.
     one_sided = True
 
-    def __init__(self, method: TiltedImages, denoiser: Denoiser, images: Images, levels: Any, settings: Fit) -> None:
-        super().__init__(method, denoiser, images, levels, settings)
+    def __init__(self, method: TiltedImages, context: ImageFitContext) -> None:
+        super().__init__(method, context)
+        images = context.images
         prompts = np.array(images.data_prompts)
         self.laws = []
         self._group = torch.zeros(len(images.forget), dtype=torch.long)

@@ -85,8 +85,9 @@ def test_solve_prints_and_writes(monkeypatch, capsys, tmp_path):
     assert code == 0
     for number in ("0.0515382", "0.287227", "3.78946"):
         assert number in out
-    data = json.loads((tmp_path / "out" / "solution.json").read_text())
-    assert [each["problem"]["type"] for each in data] == ["ReverseKL", "ForwardKL", "Likelihood"]
+    for name, kind in (("reverse-kl", "ReverseKL"), ("forward-kl", "ForwardKL"), ("likelihood", "Likelihood")):
+        data = json.loads((tmp_path / "out" / f"solution-{name}.json").read_text())
+        assert data["problem"]["type"] == kind
     assert (tmp_path / "out" / "figure.png").stat().st_size > 10_000
 
 
@@ -147,7 +148,7 @@ def test_verify_passes_and_fails_by_its_exit_code(monkeypatch, capsys, tmp_path)
 
 def test_a_missing_extra_is_named():
     """Without typer, and without torch: one line that says what to install."""
-    block = "import sys; sys.modules[{!r}] = None; sys.argv = {!r}; from diffusion import cli; cli.main()"
+    block = "import sys; sys.modules[{!r}] = None; sys.argv = {!r}; from diffusion.cli.main import main; main()"
     for module, words, message in (
         ("typer", ["unlearn"], "install unlearning-duality[cli]"),
         ("diffusers", ["unlearn", "demo"], "install unlearning-duality[diffusion]"),

@@ -32,7 +32,7 @@ def test_a_copy_is_near_and_another_digit_is_not():
     assert spacing(copied) == pytest.approx(unit, rel=0.15)  # a fifth of copies hardly moves the scale
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10_000), st.floats(0.1, 10.0))
 def test_distances_do_not_depend_on_the_unit_of_pictures(seed, factor):
     rng = np.random.default_rng(seed)

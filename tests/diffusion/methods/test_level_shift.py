@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import duality as du
@@ -61,7 +61,6 @@ class Distorted:
         return self.answer
 
 
-@settings(deadline=None)
 @given(
     st.sampled_from(KINDS),
     st.integers(1, 2),

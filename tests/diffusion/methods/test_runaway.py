@@ -63,7 +63,9 @@ def test_rounds_tell_their_outcome(ratios):
     assert rounds.outcome([]).capped.tolist() == [False]
     rule.capped[:] = True
     assert rounds.outcome([]).capped.tolist() == [True]
-    held = Rounds(problem, None, np.array([1.0]), lambda lam: lam, lambda _: None, [1], ceiling=np.array([1.0]))
+    held = Rounds(problem, None, np.array([1.0]), lambda lam: lam, lambda _: None, [1])
+    assert held.outcome([]).capped.tolist() == [False]
+    held.ceiling = np.array([1.0])
     assert held.outcome([]).capped.tolist() == [True]
 
 

@@ -2,22 +2,22 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion.methods.tilted_loss import (
-    ADAPTER,
-    Fit,
-    Material,
-    add_lora,
-    blended,
-    fit_lora,
-    save_lora,
-    teacher,
-    tilted_loss,
-)
+from diffusion.methods.tilted_loss import Material, Tilt, blended, tilted_loss
+from diffusion.pipelines import StableDiffusion
 from diffusion.pipelines.sampling import draw
 from diffusion.ratios.classifier import ContrastHead
-from diffusion.training.lora import add_student, folded
+from diffusion.training.lora import ADAPTER, add_lora, add_student, folded, save_lora, teacher
+from diffusion.training.trainer import Fit
+from tests.diffusion.conftest import make_pipeline
+from tests.diffusion.methods.conftest import fit_tilted
 
 SMALL = Fit(steps=4, batch=6, rank=2, rate=1e-2, seed=3)
+
+
+@pytest.fixture
+def denoiser():
+    """The size of the embedded pipeline, which is what the head below reads."""
+    return StableDiffusion(make_pipeline())
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,8 @@ def material():
 
 
 def fit(denoiser, prompts, head, material, settings=SMALL, **more):
-    return fit_lora(denoiser, prompts, head, lambda rho: -0.5 * rho[:, 0].exp() * 0.1, material, settings, **more)
+    tilt = Tilt(lambda rho: -0.5 * rho[:, 0].exp() * 0.1)
+    return fit_tilted(denoiser, prompts, head, tilt, material, settings, **more)
 
 
 def adapters(denoiser):
@@ -164,7 +165,6 @@ def test_a_loss_that_is_not_finite_stops_the_fit(denoiser, prompts, head, materi
 
 
 def test_stock_diffusers_loads_the_lora_with_its_alpha(denoiser, prompts, head, material, tmp_path):
-    from tests.diffusion.conftest import make_pipeline
 
     fit(denoiser, prompts, head, material)
     save_lora(denoiser, tmp_path)

@@ -6,15 +6,17 @@ import torch
 from diffusers import DDIMPipeline, DDPMScheduler, StableDiffusionImg2ImgPipeline
 
 from diffusion.guidance.guided import Guided, constant
-from diffusion.methods.tilted_loss import Fit, Material, fit_lora
+from diffusion.methods.tilted_loss import Material, Tilt
 from diffusion.pipelines import Denoiser, denoiser_of, repeat
 from diffusion.pipelines.latents import decode, encode, picture_shape
 from diffusion.pipelines.sampling import draw
 from diffusion.ratios.classifier import Bottleneck, ContrastHead, features, log_snr, pooled
 from diffusion.tasks.concepts import Concept, Prompts
 from diffusion.training.lora import save_lora, teacher
+from diffusion.training.trainer import Fit
 from tests.diffusion import families
 from tests.diffusion.families import FAMILIES, build
+from tests.diffusion.methods.conftest import fit_tilted
 
 PROMPTS = Prompts((Concept(("seven", "a handwritten seven"), 0.1),), (("one",), ("three",)))
 
@@ -212,11 +214,11 @@ def test_lora_is_fitted_saved_and_loaded_by_stock_libraries(family, tmp_path):
         before = denoiser.predict(x, t, condition)
     weights = torch.rand(6, generator=torch.Generator().manual_seed(1))
     material = Material(states(denoiser, 6, 2), weights, states(denoiser, 4, 3), tuple(asked(denoiser, *["one"] * 4)))
-    losses = fit_lora(
+    losses = fit_tilted(
         denoiser,
         PROMPTS,
         head_for(denoiser),
-        lambda rho: -0.05 * rho[:, 0].exp(),
+        Tilt(lambda rho: -0.05 * rho[:, 0].exp()),
         material,
         Fit(steps=3, batch=6, rank=2, rate=2e-2, seed=3),
     )

@@ -64,6 +64,42 @@ def test_code_that_comes_with_a_model_is_not_run(tmp_path, what):
 
 
 @pytest.mark.parametrize(
+    ("index", "words"),
+    [
+        ("", "is no JSON"),
+        ("{", "is no JSON"),
+        ("[" * 100_000, "is no JSON"),
+        ("[]", "must hold an object, not \\[\\]"),
+        ('"digits"', "must hold an object"),
+        ("null", "must hold an object"),
+        ("{}", "_class_name in model_index.json must name a pipeline, not null"),
+        ('{"_class_name": 7}', "must name a pipeline, not 7"),
+        ('{"_class_name": ["a", 7]}', "must name a pipeline"),
+        ('{"_class_name": "NoSuchPipeline"}', "NoSuchPipeline"),
+        ('{"_class_name": "StableDiffusionPipeline", "unet": "UNet2DConditionModel"}', "could not be loaded"),
+        ('{"_class_name": "StableDiffusionPipeline", "unet": ["diffusers"]}', r"unet .* must be \[library, class\]"),
+        ('{"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", 7]}', r"unet .* must be \[library, class\]"),
+        ('{"_class_name": "StableDiffusionPipeline", "unet": {"a": 1}}', r"unet .* must be \[library, class\]"),
+        ('{"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "NoSuchModel"]}', "could not be loaded"),
+        ('{"_class_name": "StableDiffusionPipeline", "unet": ["no_such_library", "UNet"]}', "could not be loaded"),
+        ('{"_class_name": "StableDiffusionPipeline"}', "could not be loaded"),
+    ],
+)
+def test_an_index_of_another_shape_is_one_line_with_the_reason(tmp_path, index, words):
+    (tmp_path / "model_index.json").write_text(index)
+    with pytest.raises(ValueError, match=words) as refused:
+        load_pipeline(str(tmp_path))
+    assert str(refused.value).startswith(f"model {str(tmp_path)!r} could not be loaded: ")
+    assert "\n" not in str(refused.value)
+
+
+def test_an_index_of_bytes_is_one_line_with_the_reason(tmp_path):
+    (tmp_path / "model_index.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match="is no JSON"):
+        load_pipeline(str(tmp_path))
+
+
+@pytest.mark.parametrize(
     ("family", "scheduler"),
     [
         ("ddpm", DPMSolverMultistepScheduler),

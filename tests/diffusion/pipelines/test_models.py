@@ -3,7 +3,17 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
-from diffusion.pipelines import StableDiffusion, add_noise, load_pipeline, repeat, rows, variance_preserving
+from diffusion.pipelines import (
+    StableDiffusion,
+    add_noise,
+    denoiser_of,
+    load_pipeline,
+    repeat,
+    rows,
+    variance_preserving,
+)
+from tests.diffusion import families
+from tests.diffusion.families import build
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
@@ -94,3 +104,15 @@ def test_draws_do_not_depend_on_the_batch(reader):
 
     whole, parts = (draw(reader.pipeline, ["seven"] * 5, seed=3, steps=3, batch=b) for b in (5, 2))
     np.testing.assert_allclose(whole, parts, atol=1e-4)
+
+
+@pytest.mark.parametrize("how", ["wrapped", "in place"])
+def test_a_compiled_network_is_refused(how):
+    """Its LoRA would have keys that no other pipeline has, and guidance might be left out of it."""
+    pipeline = build(families.sd)
+    if how == "wrapped":
+        pipeline.unet = torch.compile(pipeline.unet, backend="eager")
+    else:
+        pipeline.unet.compile(backend="eager")
+    with pytest.raises(ValueError, match="unet is compiled: give the plain pipeline"):
+        denoiser_of(pipeline)

@@ -2,24 +2,31 @@
 
 import dataclasses
 import errno
+import os
 import resource
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from safetensors import safe_open
 
-from diffusion.runtime.files import OutputFolder, whole
+from diffusion.methods.base import FitContext
+from diffusion.runtime.files import check_file, clear_partials, whole, write_text
+from diffusion.runtime.output_folder import OutputFolder
 from diffusion.training.trainer import Fit
 from tests.diffusion.methods.conftest import made, make_denoiser
 
+ROOT = Path(__file__).parents[3]
 SMALL = Fit(steps=3, batch=12, rank=2, rate=1e-2, seed=3)
 
 
 def test_a_full_disk_leaves_the_earlier_checkpoint_whole(known, solution, tmp_path, monkeypatch):
     path = tmp_path / "fit.safetensors"
-    made("tilted").fit(make_denoiser(), known, solution, dataclasses.replace(SMALL), checkpoint=path, every=2)
+    made("tilted").fit(
+        FitContext(make_denoiser(), known, solution, dataclasses.replace(SMALL), checkpoint=path, every=2)
+    )
     kept = path.read_bytes()
 
     def full(_tensors, place, **_more):
@@ -29,7 +36,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoint_whole(known, solution, tmp_pa
     monkeypatch.setattr("safetensors.torch.save_file", full)
     with pytest.raises(OSError, match=r"fit.safetensors could not be written \(No space left on device\)") as caught:
         made("tilted").fit(
-            make_denoiser(), known, solution, dataclasses.replace(SMALL, steps=6), checkpoint=path, every=2
+            FitContext(make_denoiser(), known, solution, dataclasses.replace(SMALL, steps=6), checkpoint=path, every=2)
         )
     assert caught.value.errno == errno.ENOSPC
     assert path.read_bytes() == kept
@@ -41,7 +48,8 @@ def test_a_real_limit_on_what_can_be_written(tmp_path):
     code = """
 import sys, torch
 from pathlib import Path
-from diffusion.runtime.files import whole, OutputFolder
+from diffusion.runtime.files import whole
+from diffusion.runtime.output_folder import OutputFolder
 from safetensors.torch import save_file
 for make in (lambda p: save_file({"x": torch.zeros(100_000)}, p), lambda p: p.write_bytes(bytes(400_000))):
     try:
@@ -56,8 +64,8 @@ for make in (lambda p: save_file({"x": torch.zeros(100_000)}, p), lambda p: p.wr
         print(error)
 """
     (tmp_path / "kept").write_text("before")
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "file").write_text("before")
+    with OutputFolder(tmp_path / "out") as folder:
+        (folder / "file").write_text("before")
 
     def limit():
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
@@ -98,7 +106,7 @@ main()
     assert len(list(tmp_path.iterdir())) == 2  # the whole one and the torn one
     with safe_open(path, "pt") as file:
         assert file.metadata()["done"] == "1"
-    made("tilted").fit(make_denoiser(), known, solution, SMALL, checkpoint=path, every=1)
+    made("tilted").fit(FitContext(make_denoiser(), known, solution, SMALL, checkpoint=path, every=1))
     assert [file.name for file in tmp_path.iterdir()] == ["fit.safetensors"]
     with safe_open(path, "pt") as file:
         assert file.metadata()["done"] == "3"
@@ -112,3 +120,76 @@ def test_other_errors_pass_as_they_are(tmp_path):
         (folder / "half").write_text("x")
         raise ZeroDivisionError
     assert not list(tmp_path.iterdir())
+
+
+def test_a_link_stays_and_what_it_points_to_is_written(tmp_path):
+    (tmp_path / "real").write_text("before")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    write_text(tmp_path / "link", "after")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_text() == "after"
+
+
+@pytest.mark.parametrize("what", ["folder", "device", "empty", "under a file"])
+def test_a_file_that_cannot_be_written_is_found_before_the_work(tmp_path, what):
+    (tmp_path / "file").write_text("mine")
+    place = {"folder": tmp_path, "device": Path(os.devnull), "empty": Path(), "under a file": tmp_path / "file" / "x"}
+    with pytest.raises((ValueError, OSError), match=r"ordinary file|must name a file|could not be written"):
+        check_file(place[what])
+    if what != "empty":
+        with pytest.raises(OSError, match="could not be written"):
+            write_text(place[what], "x")
+    assert not Path(os.devnull).is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_partial_files_go_only_when_their_writers_have_ended(tmp_path):
+    code = """
+import os, signal, sys
+from pathlib import Path
+from diffusion.runtime.files import whole
+with whole(Path(sys.argv[1])) as partial:
+    partial.write_text("half")
+    if sys.argv[2] == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    print("begun", flush=True)
+    sys.stdin.read()
+"""
+    words = [sys.executable, "-c", code, tmp_path / "file"]
+    assert subprocess.run([*words, "kill"]).returncode == -signal.SIGKILL
+    (stale,) = tmp_path.iterdir()
+    with subprocess.Popen([*words, "live"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        process.stdout.readline()
+        assert clear_partials(tmp_path) == [stale]
+        assert len(list(tmp_path.iterdir())) == 1
+        process.stdin.close()
+    assert process.returncode == 0
+    assert (tmp_path / "file").read_text() == "half"
+
+
+@pytest.mark.parametrize("name", ["solution.json", "figure.png"])
+def test_a_full_disk_leaves_what_solve_wrote_before(tmp_path, name, monkeypatch):
+    """`unlearn solve`, `frontier` and `ratios --output` write by one function, which the system stops half-way."""
+    from diffusion.cli.toy import solve
+
+    (tmp_path / name).write_text("before")
+    real = os.fsync
+
+    def full(descriptor):
+        if name in os.readlink(f"/proc/self/fd/{descriptor}"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=rf"{name} could not be written \(No space left on device\)"):
+        solve("worked", "all", None, tmp_path)
+    assert (tmp_path / name).read_text() == "before"
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_every_output_of_a_command_is_written_whole():
+    """No command writes a file in place: `write_text` and `savefig` go to partial files or into an output folder."""
+    for source in sorted((ROOT / "diffusion" / "cli").glob("*.py")):
+        for number, line in enumerate(source.read_text(encoding="utf-8").splitlines(), 1):
+            if ".write_text(" in line or ".savefig(" in line or ".write_bytes(" in line:
+                assert "folder /" in line or "partial" in line or "savefig(path" in line, f"{source.name}:{number}"

@@ -8,6 +8,7 @@ import torch
 from accelerate.tracking import GeneralTracker
 
 from diffusion.methods import PrimalDual
+from diffusion.methods.base import FitContext
 from diffusion.runtime.trackers import Tracked, log
 from diffusion.training.trainer import Fit
 from tests.diffusion.methods.conftest import made, make_denoiser
@@ -47,7 +48,7 @@ class Recorder(GeneralTracker):
 def test_a_tracker_hears_of_terms_multipliers_and_levels(denoiser, known, solution, tmp_path):
     recorder = Recorder()
     with Tracked([recorder], tmp_path, {"method": "primal-dual", "rank": None}):
-        outcome = ALTERNATE.fit(denoiser, known, solution, dataclasses.replace(SMALL, steps=4))
+        outcome = ALTERNATE.fit(FitContext(denoiser, known, solution, dataclasses.replace(SMALL, steps=4)))
     assert recorder.finished
     assert recorder.config == {"method": "primal-dual", "rank": "None"}
     steps = [(step, row) for step, row in recorder.rows if "loss" in row]
@@ -66,9 +67,9 @@ def test_a_tracker_hears_of_terms_multipliers_and_levels(denoiser, known, soluti
 
 def test_a_fit_does_not_depend_on_who_listens(known, solution, tmp_path):
     one, two = make_denoiser(), make_denoiser()
-    ALTERNATE.fit(one, known, solution, SMALL)
+    ALTERNATE.fit(FitContext(one, known, solution, SMALL))
     with Tracked([Recorder()], tmp_path):
-        ALTERNATE.fit(two, known, solution, SMALL)
+        ALTERNATE.fit(FitContext(two, known, solution, SMALL))
     pairs = zip(one.network.parameters(), two.network.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
 
@@ -86,7 +87,7 @@ def test_wandb_writes_its_files(denoiser, known, solution, tmp_path, monkeypatch
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     with Tracked(["wandb"], tmp_path / "runs", {"rank": 2}):
-        made("tilted").fit(denoiser, known, solution, SMALL)
+        made("tilted").fit(FitContext(denoiser, known, solution, SMALL))
     (file,) = (tmp_path / "runs").rglob("run-*.wandb")
     assert file.stat().st_size > 0
 
@@ -96,6 +97,6 @@ def test_tensorboard_writes_its_files(denoiser, known, solution, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     with Tracked(["tensorboard"], tmp_path, {"rank": 2}):
-        outcome = made("tilted").fit(denoiser, known, solution, SMALL)
+        outcome = made("tilted").fit(FitContext(denoiser, known, solution, SMALL))
     events = EventAccumulator(str(tmp_path / "unlearning")).Reload()
     np.testing.assert_allclose([scalar.value for scalar in events.Scalars("loss")], outcome.losses, rtol=1e-6)

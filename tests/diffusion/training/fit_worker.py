@@ -7,17 +7,24 @@ python -m tests.diffusion.training.fit_worker METHOD OUT [--checkpoint FILE] [--
 
 import argparse
 import warnings
-from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import save_file
 
 import duality as du
-from diffusion.methods import ForgetImages, Images, Outcome, PrimalDual, TiltedImages
+from diffusion.methods import (
+    FitContext,
+    ForgetImages,
+    ImageFitContext,
+    ImageMethod,
+    Images,
+    Method,
+    PrimalDual,
+    TiltedImages,
+)
 from diffusion.runtime.distributed import is_main
 from diffusion.training.trainer import Fit
 from tests.diffusion.methods.conftest import LEVELS, made, make_denoiser, make_survey
@@ -28,19 +35,19 @@ QUICK = {"inner": 3, "warmup": 0, "extra": 2, "noise_levels": 2, "repeats": 2}
 ON_IMAGES = {"tilted": TiltedImages(**QUICK), "primal-dual": ForgetImages(**QUICK)}
 
 
-def on_images(name: str) -> tuple[Any, Callable[..., Outcome]]:
-    """Two images of random data out of a tiny DDPM: the denoiser, and what fits it given settings."""
+def on_images(name: str, settings: Fit) -> tuple[Method | ImageMethod, FitContext | ImageFitContext]:
+    """Two images of random data out of a tiny DDPM: a method, and what it fits from."""
     denoiser = make_denoiser("ddpm")
     data = torch.rand(20, *denoiser.sample_shape, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    return denoiser, partial(ON_IMAGES[name].fit, denoiser, Images(data[:2], [0.2, 0.1], data), [5.0, 9.0])
+    return ON_IMAGES[name], ImageFitContext(denoiser, Images(data[:2], [0.2, 0.1], data), [5.0, 9.0], settings)
 
 
-def on_concepts(name: str, problem: str) -> tuple[Any, Callable[..., Outcome]]:
+def on_concepts(name: str, problem: str, settings: Fit) -> tuple[Method | ImageMethod, FitContext | ImageFitContext]:
     """The same for the two concepts of the tiny survey."""
     method = ALTERNATE if name == "primal-dual" else made(name)
     known, denoiser = make_survey(), make_denoiser()
     solution = du.solve(LEVELS.get(problem, LEVELS["likelihood"]), known.ratios)
-    return denoiser, partial(method.fit, denoiser, known, solution)
+    return method, FitContext(denoiser, known, solution, settings)
 
 
 def main() -> None:
@@ -64,15 +71,18 @@ def main() -> None:
         seed=3,
         accumulate=given.accumulate,
     )
-    denoiser, fit = on_images(name) if problem == "images" else on_concepts(name, problem)
+    method, context = on_images(name, settings) if problem == "images" else on_concepts(name, problem, settings)
     print("begun", flush=True)
 
     def progress(_count: int) -> None:
         print("step", flush=True)
 
-    outcome = fit(settings, checkpoint=given.checkpoint, every=given.every, progress=progress)
+    context = replace(context, checkpoint=given.checkpoint, every=given.every, progress=progress)
+    outcome = method.fit(context)  # type: ignore[arg-type]  # each made its own
     if is_main():
-        weights = {n: p.detach().contiguous() for n, p in denoiser.network.named_parameters() if p.requires_grad}
+        weights = {
+            n: p.detach().contiguous() for n, p in context.denoiser.network.named_parameters() if p.requires_grad
+        }
         rounds = torch.tensor(np.asarray(outcome.multipliers))
         losses = torch.tensor(outcome.losses, dtype=torch.float64)
         extras = {"multipliers": rounds, "losses": losses, "asked": torch.tensor(outcome.asked)}

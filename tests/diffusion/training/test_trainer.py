@@ -14,8 +14,8 @@ from diffusers import UNet2DConditionModel, UNet2DModel
 
 import diffusion
 import duality as du
-from diffusion.api import patient
 from diffusion.methods import ESD, IMAGE_METHODS, METHODS, PrimalDual
+from diffusion.methods.base import FitContext, ImageFitContext
 from diffusion.pipelines.sampling import draw
 from diffusion.runtime.distributed import Part, dealt, same, world
 from diffusion.tasks.image_set import Images
@@ -66,7 +66,9 @@ def test_a_batch_in_parts_is_the_whole_batch(name, known, solution):
     found = []
     for accumulate in (1, 4 if name != "neggrad" else 3):
         denoiser = make_denoiser()
-        outcome = IN_PARTS[name].fit(denoiser, known, solution, dataclasses.replace(SMALL, accumulate=accumulate))
+        outcome = IN_PARTS[name].fit(
+            FitContext(denoiser, known, solution, dataclasses.replace(SMALL, accumulate=accumulate))
+        )
         found.append((trained(denoiser), outcome.losses))
     assert distance(found[0][0], found[1][0]) < 1e-5
     np.testing.assert_allclose(found[0][1], found[1][1], rtol=1e-5, atol=1e-6)
@@ -79,14 +81,18 @@ def test_images_in_parts(name):
         denoiser = make_denoiser("ddpm")
         data = torch.rand(20, *denoiser.sample_shape, generator=torch.Generator().manual_seed(1)) * 2 - 1
         method = ON_IMAGES.get(name) or IMAGE_METHODS[name]()  # few steps: over hundreds, rounding grows
-        method.fit(denoiser, Images(data[:2], [0.2, 0.1], data), 1.0, dataclasses.replace(SMALL, accumulate=accumulate))
+        method.fit(
+            ImageFitContext(
+                denoiser, Images(data[:2], [0.2, 0.1], data), 1.0, dataclasses.replace(SMALL, accumulate=accumulate)
+            )
+        )
         found.append(trained(denoiser))
     assert distance(*found) < 1e-5
 
 
 def test_erasediff_needs_the_whole_batch(denoiser, known, solution):
     with pytest.raises(ValueError, match="gradients of the whole batch"):
-        METHODS["erasediff"]().fit(denoiser, known, solution, dataclasses.replace(SMALL, accumulate=2))
+        METHODS["erasediff"]().fit(FitContext(denoiser, known, solution, dataclasses.replace(SMALL, accumulate=2)))
 
 
 def test_one_process_is_the_plain_case():
@@ -142,7 +148,9 @@ def test_bfloat16_is_close_and_leaves_weights_and_network_as_they_were(known, so
     found = []
     for precision in ("no", "bf16"):
         denoiser = make_denoiser()
-        outcome = made("tilted").fit(denoiser, known, solution, dataclasses.replace(SMALL, precision=precision))
+        outcome = made("tilted").fit(
+            FitContext(denoiser, known, solution, dataclasses.replace(SMALL, precision=precision))
+        )
         assert "forward" not in vars(denoiser.network)
         assert all(value.dtype == torch.float32 for value in trained(denoiser).values())
         found.append(outcome.losses)
@@ -206,7 +214,7 @@ def test_all_weights_with_a_frozen_teacher(method, known, solution, tmp_path):
     condition = denoiser.condition(["", "seven"])
     with torch.no_grad():
         said = denoiser.predict(x, t, condition)
-    method.fit(denoiser, known, solution, dataclasses.replace(SMALL, rank=None, rate=1e-3))
+    method.fit(FitContext(denoiser, known, solution, dataclasses.replace(SMALL, rank=None, rate=1e-3)))
     assert not alike(before, trained(denoiser))
     with teacher(denoiser):
         assert torch.equal(denoiser.predict(x, t, condition), said)
@@ -235,7 +243,8 @@ def test_all_weights_of_a_ddpm_are_resumed_and_saved(tmp_path):
         denoiser = make_denoiser("ddpm")
         data = torch.rand(20, *denoiser.sample_shape, generator=torch.Generator().manual_seed(1)) * 2 - 1
         settings = Fit(steps=4, batch=6, rank=None, rate=1e-3, seed=2)
-        IMAGE_METHODS["primal-dual"]().fit(denoiser, Images(data[:2], 0.1, data), 1.0, settings, **more)
+        brief = dataclasses.replace(IMAGE_METHODS["primal-dual"](), noise_levels=2, repeats=2, extra=2)
+        brief.fit(ImageFitContext(denoiser, Images(data[:2], 0.1, data), 1.0, settings, **more))
         return denoiser
 
     class Stop(Exception):
@@ -262,7 +271,9 @@ def test_all_weights_of_a_ddpm_are_resumed_and_saved(tmp_path):
 def test_some_of_the_weights(denoiser, known, solution):
     """ESD-x as its authors trained it: the cross-attention layers' own weights."""
     before = {n: p.detach().clone() for n, p in denoiser.network.named_parameters()}
-    ESD(layers=("attn2.to_k", "attn2.to_v")).fit(denoiser, known, solution, dataclasses.replace(SMALL, rank=None))
+    ESD(layers=("attn2.to_k", "attn2.to_v")).fit(
+        FitContext(denoiser, known, solution, dataclasses.replace(SMALL, rank=None))
+    )
     moved = {n for n, p in denoiser.network.named_parameters() if not torch.equal(p, before[n])}
     assert moved
     assert all("attn2.to_k" in n or "attn2.to_v" in n for n in moved)
@@ -322,13 +333,11 @@ def test_a_batch_that_cannot_be_dealt_out_is_refused_before_any_work(monkeypatch
 
 
 def test_patience_is_for_methods_with_rounds():
-    assert patient(METHODS["primal-dual"](), 3).patience == 3
-    assert [patient(IMAGE_METHODS[name](), 2).patience for name in ("tilted", "primal-dual")] == [2, 2]
-    with pytest.raises(ValueError, match="got 3 for OnImages"):
-        patient(IMAGE_METHODS["siss"](), 3)
-    tilted = METHODS["tilted"]()
-    assert patient(tilted, None) is tilted
-    with pytest.raises(ValueError, match=r"method that has rounds \(primal-dual; .*\), got 3 for Tilted"):
-        patient(tilted, 3)
+    assert METHODS["primal-dual"]().with_patience(3).patience == 3
+    assert [IMAGE_METHODS[name]().with_patience(2).patience for name in ("tilted", "primal-dual")] == [2, 2]
+    with pytest.raises(ValueError, match="OnImages has no dual rounds"):
+        IMAGE_METHODS["siss"]().with_patience(3)
+    with pytest.raises(ValueError, match="Tilted has no dual rounds"):
+        METHODS["tilted"]().with_patience(3)
     with pytest.raises(ValueError, match="at least 1 round"):
-        patient(METHODS["primal-dual"](), 0)
+        METHODS["primal-dual"]().with_patience(0)

@@ -8,20 +8,23 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDPMPipeline
+from peft import LoraConfig
 from PIL import Image
 
 import diffusion
 import duality as du
-from diffusion.api import is_digits, method_of, prompts_of
+from diffusion.api import is_digits, prompts_of
 from diffusion.evaluation.measure import PAIRED, Evaluation
 from diffusion.guidance.sampling import guided_draws
-from diffusion.methods import ESD, METHODS, PrimalDual, Tilted
+from diffusion.methods import ESD, METHODS, PrimalDual, Tilted, method_of
 from diffusion.pipelines import denoiser_of, load_pipeline
+from diffusion.pipelines.fingerprint import fingerprint
 from diffusion.pipelines.images import read_pictures
 from diffusion.pipelines.sampling import draw
 from diffusion.ratios.ratio_estimate import Budget
 from diffusion.tasks.concepts import Concept, Examples
 from diffusion.tasks.contrast_prompts import propose
+from diffusion.training.lora import teacher
 from diffusion.training.trainer import Fit
 from diffusion.workflows.validation import NothingToDo
 from tests.diffusion import families
@@ -133,6 +136,88 @@ def test_an_output_that_is_not_empty_is_refused_before_any_work(pipeline, monkey
     (tmp_path / "mine").write_text("x")
     with pytest.raises(ValueError, match="not empty"):
         diffusion.unlearn(pipeline, ["seven"], du.Likelihood(0.01), **TASK, output=tmp_path)
+
+
+def style(module, *layers):
+    """Somebody else's adapters."""
+    module.add_adapter(LoraConfig(r=1, target_modules=list(layers)), "style")
+
+
+@pytest.mark.parametrize("part", ["unet", "text_encoder"])
+def test_adapters_of_others_are_refused_before_any_work(part, monkeypatch):
+    monkeypatch.setattr("diffusion.workflows.concepts.survey", None)
+    monkeypatch.setattr("diffusion.workflows.images.draw", None)
+    carrying = build(families.sd)
+    style(getattr(carrying, part), "to_q" if part == "unet" else "q_proj")
+    with pytest.raises(ValueError, match=rf"{part} carries the adapters \['style'\]: fuse or unload them first"):
+        diffusion.unlearn(carrying, ["seven"], du.Likelihood(0.01), **TASK)
+    with pytest.raises(ValueError, match=rf"{part} carries the adapters"):
+        diffusion.forget(carrying, pictures(1), prompts="one", levels=5.0, data=pictures(12))
+
+
+@pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
+@pytest.mark.parametrize("rank", [2, None], ids=["LoRA", "all weights"])
+def test_a_second_run_on_one_pipeline_has_to_say_from_what(rank):
+    """Not: samples of the changed model, a fit against the original, and the first unlearning gone without a word."""
+    pipeline = build(families.sd)
+    settings = TINY | {"fit": Fit(steps=2, batch=6, rank=rank, rate=1e-2)}
+
+    def run():
+        concepts = [["seven", "a handwritten seven"]]
+        return diffusion.unlearn(pipeline, concepts, du.ReverseKL(0.3), **TASK, **settings, bar=quiet)
+
+    original = fingerprint(pipeline)
+    plain = draw(pipeline, ["one"], seed=0, steps=2)
+    first = run()
+    assert first.survey.fingerprint == original
+    fitted = draw(pipeline, ["one"], seed=0, steps=2)
+    for call in (run, lambda: diffusion.forget(pipeline, pictures(1), prompts="one", levels=5.0, data=pictures(12))):
+        with pytest.raises(ValueError, match=r"diffusion.merge\(pipeline\) .* diffusion.undo\(pipeline\)"):
+            call()
+    assert torch.equal(draw(pipeline, ["one"], seed=0, steps=2), fitted)  # refused, and left as it was
+    diffusion.undo(pipeline)
+    assert fingerprint(pipeline) == original
+    assert torch.equal(draw(pipeline, ["one"], seed=0, steps=2), plain)
+    second = run()
+    assert torch.equal(second.survey.anchor, first.survey.anchor)
+    fitted = draw(pipeline, ["one"], seed=0, steps=2)
+    diffusion.merge(pipeline)
+    merged = fingerprint(pipeline)
+    assert merged != original
+    scale = float(fitted.abs().max())
+    np.testing.assert_allclose(draw(pipeline, ["one"], seed=0, steps=2), fitted, atol=1e-4 * scale)
+    third = run()
+    assert third.survey.fingerprint == merged
+    with teacher(denoiser_of(pipeline)):  # what is sampled before the fit is what the fit starts from
+        base = draw(pipeline, ["one"], seed=0, steps=2)
+    np.testing.assert_allclose(base, fitted, atol=1e-4 * scale)
+
+
+class Failing(Exception):
+    pass
+
+
+@pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
+def test_whatever_fails_after_the_fit_the_fit_is_kept(tmp_path, monkeypatch, capsys):
+    def fails(*_arguments, **_more):
+        raise Failing
+
+    monkeypatch.setattr("diffusion.workflows.concepts.measure_lora", fails)
+    pipeline = build(families.sd)
+    original = fingerprint(pipeline)
+    with pytest.raises(Failing):
+        diffusion.unlearn(pipeline, ["seven"], du.ReverseKL(0.3), **TASK, **TINY, output=tmp_path / "out", bar=quiet)
+    kept = tmp_path / "out.unfinished"
+    assert str(kept) in capsys.readouterr().err
+    proof = json.loads((kept / "certificate.json").read_text(encoding="utf-8"))
+    assert proof["certified"] is False
+    assert "before the fitted network was measured" in proof["objections"][0]
+    assert proof["solution"]["problem"]["type"] == "ReverseKL"
+    fresh = build(families.sd)
+    fresh.load_lora_weights(kept)
+    assert fresh.get_active_adapters()
+    assert not (tmp_path / "out").exists()
+    assert fingerprint(pipeline) == original  # and the next run begins with the pipeline that was given
 
 
 def pictures(count, seed=0):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from diffusion.methods.base import ImageFitContext
 from diffusion.methods.forget_retain_sets import Sets
 from diffusion.methods.images.importance_mixture import Mixed, mixed
 from diffusion.methods.images.pairing import Pairing
@@ -180,7 +181,7 @@ def test_gradient_through_the_network(family):
     images = Images(
         images.forget.double(), images.shares, images.data.double(), images.forget_prompts, images.data_prompts
     )
-    run = Forgetting(QUICK, denoiser, images, 2.0, Fit(batch=4))
+    run = Forgetting(QUICK, ImageFitContext(denoiser, images, 2.0, Fit(batch=4)))
     parameters = add_lora(denoiser, 1, 0)
     generator = torch.Generator().manual_seed(0)
     start = [(p + 0.05 * torch.randn(p.shape, generator=generator)).detach() for p in parameters]
@@ -236,11 +237,11 @@ def test_resumed_run_ends_bit_equal(family, quick, tmp_path):
     images = make_images(denoiser, prompts=family == "sd")
     settings, path = Fit(steps=4, batch=4, rank=1, rate=1e-2), tmp_path / "fit.safetensors"
     longer = replace(quick, extra=2)  # a level of 500 nats is not met in six steps: both rounds are taken
-    whole = longer.fit(denoiser, images, 500.0, settings)
+    whole = longer.fit(ImageFitContext(denoiser, images, 500.0, settings))
     expected = adapters(denoiser)
     with pytest.raises(Stop):
-        longer.fit(denoiser, images, 500.0, settings, checkpoint=path, every=2, progress=stop_after(5))
-    resumed = longer.fit(denoiser, images, 500.0, settings, checkpoint=path, every=2)
+        longer.fit(ImageFitContext(denoiser, images, 500.0, settings, checkpoint=path, every=2, progress=stop_after(5)))
+    resumed = longer.fit(ImageFitContext(denoiser, images, 500.0, settings, checkpoint=path, every=2))
     assert resumed.losses == whole.losses
     np.testing.assert_array_equal(resumed.multipliers, whole.multipliers)
     np.testing.assert_array_equal(resumed.levels, whole.levels)
@@ -278,7 +279,7 @@ def forgotten(copying, kind):
     """The outcome at a level of 20 nats, and how much more surprising the other images have become."""
     denoiser, others, images = copying
     method = kind(inner=20, noise_levels=10, repeats=4)
-    outcome = method.fit(denoiser, images, 20.0, Fit(steps=200, batch=24, rank=4, rate=1e-3))
+    outcome = method.fit(ImageFitContext(denoiser, images, 20.0, Fit(steps=200, batch=24, rank=4, rate=1e-3)))
     return outcome, float(loss(denoiser, others, denoiser.condition([""] * 40), levels=10, seed=3).mean())
 
 
@@ -325,15 +326,15 @@ def test_images_that_cannot_work_are_refused(change, message):
 def test_what_does_not_fit_the_network_is_refused(denoiser):
     images = Images(torch.zeros(3, 4, 6, 6), 0.1, torch.ones(5, 4, 6, 6))
     with pytest.raises(ValueError, match="shape"):
-        QUICK.fit(denoiser, images, 1.0, Fit())
+        QUICK.fit(ImageFitContext(denoiser, images, 1.0, Fit()))
     images = make_images(denoiser)
     with pytest.raises(ValueError, match="3 images"):
-        QUICK.fit(denoiser, images, [1.0, 2.0], Fit())
+        QUICK.fit(ImageFitContext(denoiser, images, [1.0, 2.0], Fit()))
     with pytest.raises(ValueError, match="never negative"):
-        QUICK.fit(denoiser, images, -1.0, Fit())
+        QUICK.fit(ImageFitContext(denoiser, images, -1.0, Fit()))
     with pytest.raises(ValueError, match="reach"):
-        ForgetImages(reach=0.5).fit(denoiser, images, 1.0, Fit())
+        ForgetImages(reach=0.5).fit(ImageFitContext(denoiser, images, 1.0, Fit()))
     with pytest.raises(ValueError, match="damping and extra"):
-        ForgetImages(damping=-1.0).fit(denoiser, images, 1.0, Fit())
+        ForgetImages(damping=-1.0).fit(ImageFitContext(denoiser, images, 1.0, Fit()))
     with pytest.raises(ValueError, match="mixture"):
-        ForgetImages(mixture=0.0).fit(denoiser, images, 1.0, Fit())
+        ForgetImages(mixture=0.0).fit(ImageFitContext(denoiser, images, 1.0, Fit()))
