@@ -72,7 +72,7 @@ class Share(Plain):
     estimate: Estimate
 
 
-class Measured(Plain):
+class Measurement(Plain):
     """All of it. ``target_shares``: of the concept by detector, in the solver's target; ``class_shares`` by sample."""
 
     levels: tuple[LevelFound, ...]

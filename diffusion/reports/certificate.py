@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import duality as du
 from diffusion.evaluation.bounds import Estimate, Plain
-from diffusion.evaluation.measured import Measured
+from diffusion.evaluation.measured import Measurement
 from diffusion.evaluation.planning import Plan
 from diffusion.methods import Outcome
 from diffusion.ratios.ratio_estimate import Survey
@@ -87,11 +87,11 @@ class DualRound(Plain):
 
 
 class FittedModelVerdict(Plain):
-    """Measured on fresh samples of the fitted network, which nothing was solved with and no multiplier moved by."""
+    """Measurement on fresh samples of the fitted network, which nothing was solved with and no multiplier moved by."""
 
     passed: bool
     reasons: tuple[str, ...]
-    measured: Measured
+    measured: Measurement
     cost_ratio: float | None  # of the fitted network under the anchor, to the target's
     least_cost: float | None  # by weak duality, at the measured level less its errors
     multipliers_capped: tuple[str, ...]
@@ -145,7 +145,7 @@ def certificate(
     survey: Survey,
     plan: Plan,
     solution: du.Solution,
-    measured: Measured,
+    measured: Measurement,
     outcome: Outcome,
     fit: dict[str, Any],
     evaluation: dict[str, Any],
@@ -192,7 +192,7 @@ def certificate(
 
 def so_far(survey: Survey, plan: Plan, solution: du.Solution, outcome: Outcome, fit: dict[str, Any]) -> Certificate:
     """The certificate of a network that is fitted and not measured yet, which certifies nothing."""
-    return certificate(survey, plan, solution, Measured(levels=(), costs=()), outcome, fit, {})
+    return certificate(survey, plan, solution, Measurement(levels=(), costs=()), outcome, fit, {})
 
 
 def _question(survey: Survey, plan: Plan) -> Question:

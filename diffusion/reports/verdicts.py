@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 import duality as du
-from diffusion.evaluation.measured import Measured
+from diffusion.evaluation.measured import Measurement
 from diffusion.evaluation.planning import Plan
 from diffusion.ratios.ratio_estimate import Survey
 
@@ -91,7 +91,7 @@ def of_ratios(survey: Survey, standards: Standards) -> list[str]:
 
 
 def of_fitted_model(
-    measured: Measured,
+    measured: Measurement,
     plan: Plan,
     solution: du.Solution,
     least: float | None,
@@ -134,7 +134,7 @@ def of_fitted_model(
     return found
 
 
-def least_cost(measured: Measured, problem: du.Problem, ratios: du.LogRatios) -> float | None:
+def least_cost(measured: Measurement, problem: du.Problem, ratios: du.LogRatios) -> float | None:
     """What any density at the measured levels costs at least, nats, by weak duality: a check of the cost estimate.
 
     V at the levels measured under the anchor, each moved by two standard errors to where less is asked, less two

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 import duality as du
-from diffusion.evaluation.measured import CLASSIFIER, Measured
+from diffusion.evaluation.measured import CLASSIFIER, Measurement
 from diffusion.evaluation.planning import plan_for
 from diffusion.methods import Outcome
 from diffusion.reports.certificate import Certificate, certificate, so_far
@@ -156,7 +156,7 @@ def test_kl_levels_are_bounded_from_below(right, kind):
     )
     assert not short.met  # the mean is above the level, its bound is not
     assert "a normal approximation" in str(short)
-    measured = Measured(levels=(shown,), costs=(cost(0.5),))
+    measured = Measurement(levels=(shown,), costs=(cost(0.5),))
     least = least_cost(measured, plan.asked, right.ratios)
     assert least is None or least < du.solve(plan.solved, right.ratios).dual + 1
 
