@@ -83,6 +83,9 @@ AccumulateOption = Annotated[int, typer.Option(help="parts that a process takes 
 CheckpointingOption = Annotated[
     bool, typer.Option("--gradient-checkpointing", help="compute activations again instead of keeping them")
 ]
+CheckpointingStepsOption = Annotated[
+    int, typer.Option("--checkpointing-steps", min=1, help="training steps from one checkpoint to the next")
+]
 EvaluationSamplesOption = Annotated[
     int,
     typer.Option(
@@ -90,9 +93,6 @@ EvaluationSamplesOption = Annotated[
         help="fresh samples that levels are measured on after the fit, under the anchor and under each concept's "
         "prompts; the fewer, the further below the level the solver has to aim",
     ),
-]
-CheckpointingStepsOption = Annotated[
-    int, typer.Option("--checkpointing-steps", min=1, help="training steps from one checkpoint to the next")
 ]
 TrackOption = Annotated[list[str] | None, typer.Option(help="tensorboard or wandb; off where left out")]
 TrackFolderOption = Annotated[Path, typer.Option(help="where trackers put their files")]

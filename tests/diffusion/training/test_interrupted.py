@@ -45,28 +45,28 @@ def at_step(number, step):
 )
 def test_an_interrupt_saves_and_the_next_run_resumes(method, number, raised, tmp_path, capsys):
     path = tmp_path / "fit.safetensors"
-    denoiser, fit = on_concepts(method, "likelihood")
-    whole = fit(SMALL)
-    expected = adapters(denoiser)
-    _, fit = on_concepts(method, "likelihood")
+    fitted_by, context = on_concepts(method, "likelihood", SMALL)
+    whole = fitted_by.fit(context)
+    expected = adapters(context.denoiser)
+    fitted_by, context = on_concepts(method, "likelihood", SMALL)
     with pytest.raises(raised), terminable():
-        fit(SMALL, checkpoint=path, progress=at_step(number, 2))
+        fitted_by.fit(dataclasses.replace(context, checkpoint=path, progress=at_step(number, 2)))
     assert f"interrupted after step 2; the same run goes on from there, {path}" in capsys.readouterr().err
     assert done(path) == 2
-    denoiser, fit = on_concepts(method, "likelihood")
-    resumed = fit(SMALL, checkpoint=path)
+    fitted_by, context = on_concepts(method, "likelihood", SMALL)
+    resumed = fitted_by.fit(dataclasses.replace(context, checkpoint=path))
     assert f"resuming from step 2, {path}" in capsys.readouterr().err
     assert resumed.losses == whole.losses
-    assert same(adapters(denoiser), expected)
+    assert same(adapters(context.denoiser), expected)
 
 
 def test_an_interrupt_while_levels_are_measured(tmp_path, capsys, monkeypatch):
     from diffusion.methods import level_estimates
 
     path = tmp_path / "fit.safetensors"
-    denoiser, fit = on_concepts("primal-dual", "likelihood")
-    fit(SMALL)
-    expected = adapters(denoiser)
+    fitted_by, context = on_concepts("primal-dual", "likelihood", SMALL)
+    fitted_by.fit(context)
+    expected = adapters(context.denoiser)
     real, calls = level_estimates.Meter.measure, []
 
     def measure(self, round_):
@@ -76,15 +76,15 @@ def test_an_interrupt_while_levels_are_measured(tmp_path, capsys, monkeypatch):
         return real(self, round_)
 
     monkeypatch.setattr(level_estimates.Meter, "measure", measure)
-    _, fit = on_concepts("primal-dual", "likelihood")
+    fitted_by, context = on_concepts("primal-dual", "likelihood", SMALL)
     with pytest.raises(SystemExit) as ended:
-        fit(SMALL, checkpoint=path)
+        fitted_by.fit(dataclasses.replace(context, checkpoint=path))
     assert ended.value.code == TERMINATED
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     assert "interrupted after step 6" in capsys.readouterr().err
-    denoiser, fit = on_concepts("primal-dual", "likelihood")
-    fit(SMALL, checkpoint=path)
-    assert same(adapters(denoiser), expected)
+    fitted_by, context = on_concepts("primal-dual", "likelihood", SMALL)
+    fitted_by.fit(dataclasses.replace(context, checkpoint=path))
+    assert same(adapters(context.denoiser), expected)
 
 
 def test_checkpoints_at_the_end_of_every_round_and_of_the_fit(tmp_path, monkeypatch):
@@ -99,12 +99,14 @@ def test_checkpoints_at_the_end_of_every_round_and_of_the_fit(tmp_path, monkeypa
 
     monkeypatch.setattr(trainer, "save_checkpoint", save)
     assert ALTERNATE.inner == 3
-    _, fit = on_concepts("primal-dual", "likelihood")
-    fit(SMALL, checkpoint=tmp_path / "one", every=1000)
+    fitted_by, context = on_concepts("primal-dual", "likelihood", SMALL)
+    fitted_by.fit(dataclasses.replace(context, checkpoint=tmp_path / "one", every=1000))
     assert kept == [(3, 2), (6, 3)]
     kept.clear()
-    _, fit = on_concepts("neggrad", "likelihood")
-    fit(dataclasses.replace(SMALL, steps=5), checkpoint=tmp_path / "two", every=2)
+    fitted_by, context = on_concepts("neggrad", "likelihood", SMALL)
+    fitted_by.fit(
+        dataclasses.replace(context, config=dataclasses.replace(SMALL, steps=5), checkpoint=tmp_path / "two", every=2)
+    )
     assert kept == [(2, None), (4, None), (5, None)]
 
 
