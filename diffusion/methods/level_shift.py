@@ -101,7 +101,7 @@ class Asking:
                 # What was asked at first could be had; from the edge of what can be, a quarter of the way back to it.
                 self.asked = error.least + (self.problem.levels - error.least) / 4
                 found = du.solve(replace(self.problem, levels=self.asked), self.ratios)
-        # Beyond the critical levels the multipliers of a reverse KL may add up to one, where there is no tilt to follow.
+        # Beyond the critical levels the multipliers of a reverse KL may add up to one, where there is no tilt.
         inside = self.problem.domain(found.multipliers)
         return found.multipliers if inside else np.asarray(self.problem.project(found.multipliers))
 
