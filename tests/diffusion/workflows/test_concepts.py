@@ -211,8 +211,8 @@ def test_whatever_fails_after_the_fit_the_fit_is_kept(tmp_path, monkeypatch, cap
     assert str(kept) in capsys.readouterr().err
     proof = json.loads((kept / "certificate.json").read_text(encoding="utf-8"))
     assert proof["certified"] is False
-    assert "before the fitted network was measured" in proof["objections"][0]
-    assert proof["solution"]["problem"]["type"] == "ReverseKL"
+    assert "before the fitted network was measured" in proof["fitted_model"]["reasons"][0]
+    assert proof["question"]["problem"] == "ReverseKL"
     fresh = build(families.sd)
     fresh.load_lora_weights(kept)
     assert fresh.get_active_adapters()
