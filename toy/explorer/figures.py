@@ -40,9 +40,13 @@ _BOX = ("image", "x", "y", "dw", "dh")
 
 
 class Picture:
-    """A Bokeh figure and its layers, each with a source of columns named as its glyph names them."""
+    """A Bokeh figure and its layers, each with a source of columns named as its glyph names them.
 
-    def __init__(self, label: str, aspect: float, **axes: Any) -> None:
+    aspect : as high as 1/aspect of its width. 0.97, or 1.06 without tools, leaves a square beside axes and toolbar, so
+    that circles are circles.
+    """
+
+    def __init__(self, label: str, aspect: float = 1.06, tools: bool = False, **axes: Any) -> None:
         plot: Any = figure(
             name=label,
             x_range=Range1d(),
@@ -52,7 +56,7 @@ class Picture:
             sizing_mode="scale_width",
             outline_line_color=None,
             stylesheets=[InlineStyleSheet(css=_EDGES)],
-            toolbar_location="above",
+            toolbar_location="above" if tools else None,
             **axes,
         )
         self.figure = plot
@@ -88,10 +92,8 @@ class Plane(Picture):
     """q shaded, the q_i dashed, the target in lines; optionally draws, and modes with handles that can be dragged."""
 
     def __init__(self, label: str, concepts: bool = True, drag: bool = False) -> None:
-        # Nearly as high as wide: what axes and toolbar take leaves a square, so that circles are circles.
-        super().__init__(label, 0.97 if drag else 1.06)
-        mapper = LinearColorMapper(palette=list(SHADES), low=-0.5, high=3.5)
-        self._shade = self.layer("image", *_BOX, color_mapper=mapper)
+        super().__init__(label, 0.97 if drag else 1.06, drag)
+        self._shade = self.layer("image", *_BOX, color_mapper=LinearColorMapper(palette=SHADES, low=-0.5, high=3.5))
         dot: dict[str, Any] = {"size": 3, "alpha": 0.55, "line_color": None}
         self._draws = {name: self.layer("scatter", "x", "y", color=name, **dot) for name in ("#6e6e6e", TARGET)}
         dashes = CONCEPT_DASHES[: MOST_CONCEPTS if concepts else 0]
@@ -99,8 +101,6 @@ class Plane(Picture):
         self._target = self.lines(TARGET, line_width=2)
         if drag:
             self._add_modes()
-        else:
-            self.figure.toolbar_location = None
 
     def _add_modes(self) -> None:
         self._ellipse = self.layer("line", "x", "y", color=INK, line_width=1.1)
@@ -165,7 +165,7 @@ class DualFigure(Picture):
     """g along one multiplier, with lam* and the end of the domain."""
 
     def __init__(self) -> None:
-        super().__init__("Dual function with its maximum", 1.5, y_axis_label="dual function g (nats)")
+        super().__init__("Dual function with its maximum", 1.5, True, y_axis_label="dual function g (nats)")
         self._end = Span(dimension="height", line_color=UNWANTED, line_dash="dashed", line_width=2)
         self._beyond = BoxAnnotation(fill_color=UNWANTED, fill_alpha=0.12, line_alpha=0)
         self._top = Span(dimension="width", line_color="#767676", line_dash="dotted", line_width=1.5)
@@ -208,7 +208,7 @@ class FrontierFigure(Picture):
     """The least cost against one level, with the present point and its slope."""
 
     def __init__(self) -> None:
-        super().__init__("Trade-off: least cost against the level", 1.5, y_axis_label="least cost V (nats)")
+        super().__init__("Trade-off: least cost against the level", 1.5, True, y_axis_label="least cost V (nats)")
         self._curve = self.layer("line", "x", "y", color=TARGET, line_width=2.2)
         self._beyond = self.layer("line", "x", "y", color=UNWANTED, line_width=2.2, line_dash="dashed")
         self._slope = self.layer("line", "x", "y", color=INK, line_width=1.4, line_dash=[5, 3])
@@ -243,10 +243,8 @@ class FieldFigure(Picture):
     """A score field as arrows over the size of its error, with the noised target's contours."""
 
     def __init__(self, label: str) -> None:
-        super().__init__(label, 1.06)
-        self.figure.toolbar_location = None
-        mapper = LinearColorMapper(palette=list(ERRORS), low=0.0, high=WORST)
-        self._error = self.layer("image", *_BOX, color_mapper=mapper)
+        super().__init__(label)
+        self._error = self.layer("image", *_BOX, color_mapper=LinearColorMapper(palette=ERRORS, low=0.0, high=WORST))
         # White beneath, so that the lines are seen where the error is darkest.
         styles = (("white", {"line_width": 4.5, "line_alpha": 0.8}), (TARGET, {"line_width": 1.8}))
         self._density = [self.lines(colour, **style) for colour, style in styles]
@@ -275,8 +273,7 @@ class ChainFigure(Picture):
     """States of a reverse process over the contours of the target at the data."""
 
     def __init__(self, label: str) -> None:
-        super().__init__(label, 1.06)
-        self.figure.toolbar_location = None
+        super().__init__(label)
         self._target = self.lines(TARGET, line_width=1.6)
         self._points = self.layer("scatter", "x", "y", size=5, color=INK, alpha=0.6, line_color=None)
 

@@ -71,7 +71,7 @@ class State:
 
     levels : per key of ``LEVEL_KEYS`` the levels (m,), as far as they have been set. alpha_bar : noise level in
     (0, 1]. concept : whose multiplier and level are on the axes, from 0. kept : share of each concept left where the
-    three problems are compared, in (0, 1). section : which part of the page is open.
+    three problems are compared, in [1e-9, 1). section : which part of the page is open.
     """
 
     modes: tuple[Mode, ...]
@@ -89,13 +89,10 @@ class State:
         counts = {len(mode.shares) for mode in self.modes}
         if len(counts) != 1 or not 1 <= self.m <= MOST_CONCEPTS:
             raise EntryError("problem", f"concepts: the same 1 to {MOST_CONCEPTS} in every mode are needed")
-        for name, value, known in (
-            ("problem", self.problem, PROBLEMS),
-            ("kind", self.kind, KINDS),
-            ("section", self.section, SECTIONS),
-        ):
-            if value not in known:
-                raise EntryError("problem", f"{name}: one of {', '.join(known)} is needed, given {value!r}")
+        for name, known in (("problem", PROBLEMS), ("kind", KINDS), ("section", SECTIONS)):
+            if getattr(self, name) not in known:
+                given = repr(getattr(self, name))
+                raise EntryError("problem", f"{name}: one of {', '.join(known)} is needed, given {given}")
         if not 0 < self.alpha_bar <= 1:
             raise EntryError("noise", f"noise level: above 0 and at most 1 is needed, given {self.alpha_bar:g}")
         if not _LEAST_KEPT <= self.kept < 1:
