@@ -101,7 +101,7 @@ def domain_end(
     if isinstance(problem, du.ForwardKL):
         share = np.exp(ratios.values)
         held = np.exp(ratios.log_weights) > 0
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", over="ignore"):  # where q_i is next to nothing it bounds nothing
             return float(((1 - share @ lam) / share[:, index])[held].min())
     reverse = isinstance(problem, du.ReverseKL)
     if not reverse and getattr(problem, "kind", None) != "log-ratio":

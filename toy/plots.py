@@ -193,12 +193,10 @@ def plot_frontier(solutions: Sequence[du.Solution], index: int = 0, mark: int | 
 @styled
 def frontier_axes(levels: Array, values: Array, attained: np.ndarray, point: du.Solution, index: int, ax: Any) -> Any:
     """A cost curve (n,) over levels (n,), dashed where not ``attained``, with the tangent at a solution on it."""
-    solid = np.where(attained, values, np.nan)
-    ax.plot(levels, values if attained.all() else solid, color=TARGET, label="least cost V(b)")
+    solid, rest = solid_and_dashed(values, attained)
+    ax.plot(levels, solid, color=TARGET, label="least cost V(b)")
     if not attained.all():
-        # The last point that is attained begins the rest, so that the line has no gap.
-        joint = ~attained | np.append(~attained[1:], False) | np.append(False, ~attained[:-1])
-        ax.plot(levels, np.where(joint, values, np.nan), color=UNWANTED, ls="--", label="not attained")
+        ax.plot(levels, rest, color=UNWANTED, ls="--", label="not attained")
     level, value = float(point.problem.levels[index]), float(point.dual)
     sign = float(point.problem.direction)
     slope = sign * float(point.multipliers[index])
@@ -212,6 +210,14 @@ def frontier_axes(levels: Array, values: Array, attained: np.ndarray, point: du.
     ax.set(xlabel=f"level b{number} ({level_unit(point.problem)})", ylabel="cost (nats)")
     _legend_below(ax)
     return ax
+
+
+def solid_and_dashed(values: Array, attained: np.ndarray) -> tuple[Array, Array]:
+    """A curve (n,) where it is attained and where it is not, NaN elsewhere; both have the points where they meet."""
+    if attained.all():
+        return values, np.full(len(values), np.nan)
+    beside = ~attained | np.append(~attained[1:], False) | np.append(False, ~attained[:-1])
+    return np.where(attained, values, np.nan), np.where(beside, values, np.nan)
 
 
 @styled

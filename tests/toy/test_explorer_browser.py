@@ -254,7 +254,9 @@ def test_refused_entries_say_why_and_are_put_back(visit: Visit) -> None:
     sync_api.expect(page.locator(".wrong")).to_contain_text("x₁ of the mean: the entry is empty")
     visit.value("x₁ of the mean", "-3")
     page.get_by_role("button", name="Noise").click()
-    visit.type(re.compile("^Noise level"), "5")
+    level = page.get_by_role("textbox", name="Noise level")
+    level.fill("5")
+    level.press("Enter")
     sync_api.expect(page.locator("#noise .wrong")).to_contain_text("at most 1 is needed, given 5")
     visit.status("Solved")
 

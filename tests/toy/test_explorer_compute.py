@@ -147,6 +147,13 @@ def test_what_cannot_be_solved_says_where_and_why(state: State, place: str, mess
     assert re.search(message, why), why
 
 
+@pytest.mark.parametrize("change", [{"x": 40.0}, {"c11": 40.0}])
+def test_where_a_concept_is_next_to_nothing_no_warning_leaks(change: dict[str, float]) -> None:
+    """q_i/q underflows far away; the end of FU's domain is where it is largest."""
+    view = viewed(replace(WORKED.with_concepts(2), problem="FU").with_mode(1, **change))
+    assert 0 < view.end < 1
+
+
 def test_numbers_are_strict_json_and_hold_the_link() -> None:
     view = viewed(WORKED)
     data = json.loads(numbers(view), parse_constant=lambda word: pytest.fail(word))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import socket
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -110,8 +111,8 @@ def test_entries_that_nothing_can_be_computed_with_are_refused(page: Page) -> No
     for name, value, words in (
         ("alpha_bar", 0.0, "noise level: above 0 and at most 1 is needed, given 0"),
         ("alpha_bar", 5.0, "noise level: above 0 and at most 1 is needed, given 5"),
-        ("kept", 100.0, "left of every concept: above 0 and below 100 % is needed, given 100 %"),
-        ("kept", -3.0, "left of every concept: above 0 and below 100 % is needed, given -3 %"),
+        ("kept", 100.0, "and less than 100 %, is needed, given 100 %"),
+        ("kept", -3.0, "left of every concept: 1e-07 % or more, and less than 100 %, is needed, given -3 %"),
     ):
         before, shown_before = page.state, getattr(controls, name)
         setattr(controls, name, value)
@@ -164,6 +165,17 @@ def test_sections_follow(page: Page) -> None:
     page.controls.kept = 20.0
     assert "20 % left" in page.compared.says[0].object
     assert section_figure(page.view, page.noise, page.compared) is not None
+
+
+def test_what_cannot_be_matched_shows_no_number() -> None:
+    state = from_example("worked").with_concepts(2).with_mode(0, shares=(1.0, 1.0)).with_mode(1, shares=(0.0, 0.0))
+    page = Page(to_link(replace(state, problem="RU", section="compare")))
+    assert "one density" in page.compared.says[1].object
+    assert "nan" not in page.compared.says[1].object
+    figure = section_figure(page.view, page.noise, page.compared)
+    titles = [ax.get_title(loc="left") or ax.get_title() for ax in figure.axes]
+    assert titles[1] == "FU: no target"
+    assert "left" in titles[2]
 
 
 def test_a_link_restores_the_view_and_a_broken_one_says_so() -> None:

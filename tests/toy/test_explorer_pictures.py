@@ -192,6 +192,14 @@ def test_what_cannot_be_matched_says_so() -> None:
         compare(apart, 0.05)
 
 
+def test_one_density_under_two_names_cannot_be_matched() -> None:
+    state = WORKED.with_concepts(2).with_mode(0, shares=(1.0, 1.0)).with_mode(1, shares=(0.0, 0.0))
+    with np.errstate(all="raise"):
+        found = {one.name: one for one in compare(viewed(replace(state, problem="RU")), 0.05)}
+    assert found["FU"].answer is None
+    assert "one density" in found["FU"].why
+
+
 def test_rules_for_every_problem_include_none_at_all() -> None:
     for problem, kind in [("RU", "posterior"), ("FU", "posterior"), ("LU", "posterior"), ("LU", "log-ratio")]:
         view = viewed(replace(WORKED, problem=problem, kind=kind))

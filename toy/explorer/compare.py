@@ -86,7 +86,11 @@ def _forward(tables: _Tables, shares: Array) -> Matched:
     """p = (q - sum_j lam_j q_j)/(1 - L) leaves (pi_i - sum_j lam_j E_{q_j}[post_i])/(1 - L), linear in lam."""
     ratio = np.exp(tables.ratios.values)
     means = tables.posteriors.T @ (tables.q[:, None] * ratio)  # (i, j) = E_{q_j}[post_i]
-    lam = np.linalg.solve(means - shares[:, None], tables.q @ tables.posteriors - shares)
+    try:
+        lam = np.linalg.solve(means - shares[:, None], tables.q @ tables.posteriors - shares)
+    except np.linalg.LinAlgError:
+        why = "two of the concepts are one density, so the multipliers of FU cannot be told apart"
+        return Matched("FU", None, np.full(len(shares), np.nan), np.nan, np.nan, why)
     lam = np.maximum(lam, 0.0)
     # At the very end of the domain rounding decides the sign; the last digits of lam are given up for it.
     top = float((ratio @ lam).max())

@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from toy.explorer.compute import View
-from toy.explorer.state import State, check_number, from_example
+from toy.explorer.shapes import dragged
+from toy.explorer.state import PLAIN, EntryError, State, check_number, from_example
 
 ENTRIES = {
     "x": "x₁ of the mean",
@@ -15,7 +16,6 @@ ENTRIES = {
     "c12": "covariance c12",
     "c22": "variance c22",
 }
-_PLAIN = ("problem", "kind", "alpha_bar", "concept", "kept", "section")
 
 
 class Entered(NamedTuple):
@@ -30,48 +30,53 @@ def entered(state: State, view: View, chosen: int, what: str, value: Any, index:
     """The state after one entry.
 
     view : the numbers of the state, for the ranges of its levels. chosen : the mode that is being edited. what : the
-    name of a field of the state, or "start" (an example), "mode" (to edit), "draws", "concepts" (how many), "level" and
-    "slider" (of concept index), "entry" (index names it) and "weight" of the chosen mode, "share" (of concept index),
-    "add", "remove".
+    name of a field of the state, or "start" (an example), "mode" (to edit; "hold" where it is taken hold of), "draws",
+    "concepts" (how many), "level" and "slider" (of concept index), "entry" (index names it) and "weight" of the chosen
+    mode, "share" (of concept index), "place" (of mode index), "axis" (where handle index of the chosen mode is, and the
+    other), "add", "remove" (mode index, or the chosen one).
 
     Raises ``EntryError`` for an entry that the state cannot hold, ``ValueError`` for an unknown name.
     """
-    place = {"level": f"level {_one(index)}", "alpha_bar": "noise", "kept": "kept"}.get(what, f"mode {chosen + 1}")
-    names = {"level": place, "weight": "weight in q", "share": f"share in q_{_one(index)}"}
-    names |= {"entry": ENTRIES.get(index, ""), "alpha_bar": "noise level", "kept": "left of every concept"}
+    number = index + 1 if isinstance(index, int) else 1
+    place = {"level": f"level {number}", "alpha_bar": "noise", "kept": "kept"}.get(what, f"mode {chosen + 1}")
+    names = {"level": place, "weight": "weight in q", "share": f"share in q_{number}", "alpha_bar": "noise level"}
+    names |= {"entry": ENTRIES.get(index, ""), "kept": "left of every concept"}
     if what in names:
         check_number(place, names[what], value)
-    if what in _PLAIN:
-        return Entered(replace(state, **{what: value}), chosen)
-    if what == "mode":
-        return Entered(state, int(value))
-    if what == "draws" or (what == "start" and not value):
-        return Entered(state, chosen)
-    if what == "start":
+    if what in PLAIN:
+        state = replace(state, **{what: value})
+    elif what in ("mode", "hold"):
+        chosen = min(int(value), len(state.modes) - 1)
+    elif what == "start" and value:
         fresh = from_example(value, state.problem)
         return Entered(replace(fresh, section=state.section, alpha_bar=state.alpha_bar, kept=state.kept), 0, True)
-    if what == "concepts":
-        return Entered(state.with_concepts(int(value)), chosen)
-    if what in ("level", "slider"):
-        return Entered(_leveled(state, view, what, float(value), int(index)), chosen)
-    if what == "entry":
-        return Entered(state.with_mode(chosen, **{index: float(value)}), chosen)
-    if what == "weight":
-        return Entered(state.with_mode(chosen, weight=float(value)), chosen)
-    if what == "share":
+    elif what == "concepts":
+        state = state.with_concepts(int(value))
+    elif what in ("level", "slider"):
+        state = _leveled(state, view, what, float(value), int(index))
+    elif what == "entry":
+        state = state.with_mode(chosen, **{index: float(value)})
+    elif what == "weight":
+        state = state.with_mode(chosen, weight=float(value))
+    elif what == "share":
         shares = list(state.modes[chosen].shares)
         shares[index] = float(value)
-        return Entered(state.with_mode(chosen, shares=tuple(shares)), chosen)
-    if what == "add":
-        return Entered(state.with_new_mode(), len(state.modes))
-    if what == "remove":
-        return Entered(state.without_mode(chosen), 0)
-    raise ValueError(f"what: an entry of the page is needed, given {what!r}")
-
-
-def _one(index: Any) -> int:
-    """The number of a concept, for people."""
-    return index + 1 if isinstance(index, int) else 1
+        state = state.with_mode(chosen, shares=tuple(shares))
+    elif what == "place":
+        state, chosen = state.with_mode(int(index), x=value[0], y=value[1]), int(index)
+    elif what == "axis":
+        try:
+            c11, c12, c22 = dragged(state.modes[chosen], int(index), *value)
+        except ValueError as error:
+            raise EntryError(place, str(error)) from None
+        state = state.with_mode(chosen, c11=c11, c12=c12, c22=c22)
+    elif what == "add":
+        state, chosen = state.with_new_mode(), len(state.modes)
+    elif what == "remove":
+        state, chosen = state.without_mode(chosen if index is None else int(index)), 0
+    elif what not in ("draws", "start"):
+        raise ValueError(f"what: an entry of the page is needed, given {what!r}")
+    return Entered(state, chosen)
 
 
 def _leveled(state: State, view: View, what: str, value: float, index: int) -> State:

@@ -117,11 +117,13 @@ def compare_figure(view: View, found: Sequence[Matched], square: Window) -> Any:
     for ax, one in zip(axes, found, strict=True):
         shades = ["#ececec", "#dadada", "#c4c4c4"]
         ax.contourf(*ticks, base.T, levels=[*plots.contour_levels(base, cell), float(base.max())], colors=shades)
+        ax.set_title(f"{one.name}: no target")
         if one.answer is not None:
             target = on_lattice(view, np.asarray(one.answer.solution.log_weights), square)
             ax.contour(*ticks, target.T, levels=plots.contour_levels(target, cell), colors=plots.TARGET)
-        left = ", ".join(f"{100 * share:.3g} %" for share in one.left)
-        ax.set_title(f"{one.name}: {left} left\nKL(p‖q) = {one.reverse:.4g}, KL(q‖p) = {one.forward:.4g} nats")
+            left = ", ".join(f"{100 * share:.3g} %" for share in one.left)
+            cost = f"KL(p‖q) = {one.reverse:.4g}, KL(q‖p) = {one.forward:.4g} nats"
+            ax.set_title(f"{one.name}: {left} left\n{cost}")
         ax.set_aspect("equal")
         ax.set(xlabel="x$_1$")
     axes[0].set(ylabel="x$_2$")

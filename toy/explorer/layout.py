@@ -130,7 +130,7 @@ for (const source of [modes, handles]) {
 """
 
 # New widgets may take a moment to be drawn.
-NAME_ENTRIES = "for (const wait of [60, 600]) setTimeout(window.name_entries, wait);"
+NAME_ENTRIES = "for (const wait of [0, 60, 600]) setTimeout(window.name_entries, wait);"
 
 # Sliders, the boxes beside them and buttons with a picture have no name that a screen reader could read: they get that
 # of the text above them. Widgets live in shadow trees, so it is looked for in their own and in the two around it.

@@ -10,23 +10,20 @@ from typing import Any
 import numpy as np
 import panel as pn
 import param
-from bokeh.events import PanEnd, Tap
 from bokeh.models import ColumnDataSource, CustomJS
 
 from toy.explorer import layout
-from toy.explorer.compute import Board, Engine, View
+from toy.explorer.compute import Engine, View
 from toy.explorer.controls import Controls, asked, pane
 from toy.explorer.entries import entered
-from toy.explorer.figures import DualFigure, FrontierFigure, Plane
+from toy.explorer.figures import DualFigure, FrontierFigure
 from toy.explorer.levels import unit
+from toy.explorer.plane import HELD, DraggedPlane
 from toy.explorer.sections import CompareSection, NoiseSection, SaveSection, section_figure
 from toy.explorer.sessions import release
-from toy.explorer.shapes import Window, dragged, draws, on_lattice, window
 from toy.explorer.state import EntryError, from_example, from_link, to_link
 from toy.explorer.words import certificate_html, failure_html, number, status_html, trade_off_html
-from toy.mixtures import Array
 
-_DRAWS = 350
 _WAIT_MS = 12  # entries that arrive within this time are answered together
 _SETTLE_MS = 80
 _FILLED: dict[str, Any] = {"sizing_mode": "stretch_width", "margin": 0}
@@ -56,6 +53,7 @@ class Page(param.Parameterized):
     """Everything that one visitor sees. ``link`` : the view as text, to begin with empty for the first example."""
 
     link = param.String()
+    opened = param.String()  # the section that is shown: as soon as there is something in it
 
     def __init__(self, link: str = "") -> None:
         super().__init__()
@@ -68,35 +66,27 @@ class Page(param.Parameterized):
             self.refused = EntryError("problem", f"{error}. This is the first example instead.")
         self.chosen = 0
         self.view: View = View(self.state)
-        self.square: Window = window(self.state.modes)
-        self._given: tuple[Board | None, Window] = (None, self.square)  # whose q and q_i are in the picture
-        self._looked = False  # whether the picture's window has been set for these modes
         self._took = 0.0  # ms, the last solve
-        self._uniforms = np.random.default_rng(0).random((_DRAWS, 2))
-        self._quiet = self._waiting = False
+        self._waiting = False
         self._pending = 0  # how much has been asked for and not been answered
         self._dragging = ""
-        # What was last taken hold of. At the end of a drag the draw tool sends the places of everything it could have
-        # dragged, and those of the others may be older than what the browser has just been sent.
-        self._held = ""
-        self._handles: Array = np.zeros((2, 2))
+        self._answered = ColumnDataSource({"count": [0]})  # tells the browser how often it was answered
+        self._answered.js_on_change("data", CustomJS(code=layout.NAME_ENTRIES))
         self.controls = Controls(self._entered)
         self.noise, self.compared = NoiseSection(self._soon), CompareSection()
         self.save = SaveSection(lambda: self.view, lambda: section_figure(self.view, self.noise, self.compared))
-        self.plane = Plane("Densities: drag the numbered modes", drag=True)
+        self.plane = DraggedPlane(self._entered, self._settle, self._answered)
         self.dual, self.frontier = DualFigure(), FrontierFigure()
         self.status, self.certificate, self.legend = pane(), pane(), pane()
         self.busy = pn.indicators.LoadingSpinner(
             value=True, visible=False, size=18, label="Solving …", stylesheets=[layout.BUSY]
         )
         self.dual_says, self.frontier_says = pane(), pane()
-        self._answered = ColumnDataSource({"count": [0]})  # tells the browser how often it was answered
-        self._connect()
         self.refresh()
 
     def template(self) -> Any:
         """The page with every widget and figure in its place."""
-        section = self.controls.param.section.rx()
+        section = self.param.opened.rx()
         parts = {name: {"visible": section == name, **_FILLED} for name in ("target", "noise", "compare")}
         dual = (pane("<h2>Dual function</h2>"), self.dual_says, self.dual.figure)
         frontier = (pane("<h2>Trade-off</h2>"), self.frontier_says, self.frontier.figure)
@@ -118,8 +108,6 @@ class Page(param.Parameterized):
             template.add_panel(name, place)
         return template
 
-    # -- entries -------------------------------------------------------------------------------------------------------
-
     def _entered(self, what: str, value: Any, index: Any) -> None:
         """One entry in a widget. Entries that make no sense are kept in the state, or explained and refused."""
         self.refused = None
@@ -131,75 +119,8 @@ class Page(param.Parameterized):
             self.state, self.chosen = found.state, found.chosen
             if found.afresh:
                 self.engine.forget()
-                self._looked = False
-        self._later()
-
-    def _connect(self) -> None:
-        modes, handles = self.plane.modes, self.plane.handles
-        modes.on_change("data", lambda attr, old, new: self._mode_dragged(new))
-        handles.on_change("data", lambda attr, old, new: self._handle_dragged(new))
-        modes.selected.on_change("indices", lambda attr, old, new: self._choose(new))
-        handles.selected.on_change("indices", lambda attr, old, new: self._hold(new))
-        self.plane.figure.on_event(PanEnd, lambda event: self._settle())
-        self.plane.figure.on_event(Tap, lambda event: self._deselect())
-        arguments = {"modes": modes, "handles": handles, "answered": self._answered}
-        self.plane.figure.js_on_event("pan", CustomJS(args=arguments, code=layout.SEND_WHILE_DRAGGING))
-        self._answered.js_on_change("data", CustomJS(code=layout.NAME_ENTRIES))
-
-    def _mode_dragged(self, new: Any) -> None:
-        if self._quiet or self._held == "handle":
-            return
-        places = np.column_stack([new["x"], new["y"]]).astype(float)
-        known = np.array([[mode.x, mode.y] for mode in self.state.modes])
-        self.refused = None
-        if len(places) != len(known):
-            # The draw tool deletes a point on Backspace: so be it, as long as one is left.
-            left = {int(text) - 1 for text in new["number"]}
-            gone = [k for k in range(len(known)) if k not in left]
-            if len(gone) == 1 and len(known) > 1:
-                self.state, self.chosen = self.state.without_mode(gone[0]), 0
-            self._later()
-            return
-        moved = int(np.abs(places - known).sum(axis=1).argmax())
-        x, y = (round(float(value), 4) for value in places[moved])
-        self.chosen = moved
-        self.state = self.state.with_mode(moved, x=x, y=y)
-        self._later("mode")
-
-    def _handle_dragged(self, new: Any) -> None:
-        if self._quiet or self._held == "mode":
-            return
-        places = np.column_stack([new["x"], new["y"]]).astype(float)
-        if places.shape != (2, 2):
-            self._later()
-            return
-        which = int(np.abs(places - self._handles).sum(axis=1).argmax())
-        self._handles = places
-        self.refused = None
-        try:
-            c11, c12, c22 = dragged(self.state.modes[self.chosen], which, places[which], places[1 - which])
-            self.state = self.state.with_mode(self.chosen, c11=c11, c12=c12, c22=c22)
-        except ValueError as error:
-            self.refused = EntryError("mode", str(error))
-        self._later("handle")
-
-    def _hold(self, indices: list[int]) -> None:
-        if indices:
-            self._held = "handle"
-
-    def _choose(self, indices: list[int]) -> None:
-        if indices:
-            self._held = "mode"
-        if indices and indices[-1] < len(self.state.modes) and indices[-1] != self.chosen:
-            self.chosen = indices[-1]
-            self._later("mode")
-
-    def _deselect(self) -> None:
-        # A point that stays selected would be dragged along with the next one.
-        self.plane.modes.selected.indices = []
-        self.plane.handles.selected.indices = []
-
-    # -- answers -------------------------------------------------------------------------------------------------------
+                self.plane.looked = False
+        self._later(HELD.get(what, ""))
 
     def _later(self, dragging: str = "") -> None:
         """Refresh soon, once for all that arrives until then."""
@@ -252,7 +173,7 @@ class Page(param.Parameterized):
             view = replace(view, state=self.state)
         self.view = view
         self.chosen = min(self.chosen, len(self.state.modes) - 1)
-        self._draw_plane(view, dragging)
+        self.plane.follow(view, self.chosen, dragging, self.controls.draws)
         self._say(view)
         if view.answer is not None and view.dual is not None:
             self.dual.show(view)
@@ -260,57 +181,20 @@ class Page(param.Parameterized):
                 view, asked(self.state.key, self.state.concept).split(":")[0] + f" ({unit(self.state.key)})"
             )
             if self.state.section == "noise":
-                self.noise.follow(view, self.square)
+                self.noise.follow(view, self.plane.square)
         else:
             self.dual.clear()
             self.frontier.clear()
         if self.state.section == "compare":
             self.compared.follow(view)
         self.tell()
+        self.opened = self.state.section
         self._answered.data = {"count": [self._answered.data["count"][0] + 1]}
 
     def tell(self) -> None:
         """Let the link, and with it the browser's address, follow the view."""
         self.link = to_link(self.state)
         self.save.follow(self.view, self.link)
-
-    def _draw_plane(self, view: View, dragging: str) -> None:
-        if not dragging:
-            square = window(self.state.modes, view.answer)
-            old = self.square
-            outside = max(abs(square.x - old.x), abs(square.y - old.y)) + square.half > old.half * 1.001
-            if outside or square.half < 0.7 * old.half or not self._looked:
-                self.square, self._looked = square, True
-                self.plane.look_at(square)
-        bad = next((int(place.split()[1]) - 1 for place in view.errors if place.startswith("mode")), None)
-        self._quiet = True
-        try:
-            self.plane.show_modes(self.state.modes, self.chosen, dragging, bad)
-        finally:
-            self._quiet = False
-        if dragging != "handle":
-            data = self.plane.handles.data
-            self._handles = np.column_stack([data["x"], data["y"]]).astype(float)
-        if view.board is None:
-            return
-        ratios = view.board.ratios
-        if self._given != (view.board, self.square):  # what q and the q_i look like, no level changes
-            self._given = (view.board, self.square)
-            tables = [ratios.log_weights, *(ratios.log_weights + rho for rho in ratios.values.T)]
-            base, *parts = (on_lattice(view, table, self.square) for table in tables)
-            self.plane.show_given(self.square, base, parts)
-        target, moved = None, None
-        axes = view.board.nodes.axes
-        if view.answer is not None and axes is not None:
-            log_masses = np.asarray(view.answer.solution.log_weights)
-            target = on_lattice(view, log_masses, self.square)
-            if self.controls.draws:
-                moved = draws((axes[0], axes[1]), log_masses, self._uniforms)
-        self.plane.show_target(self.square, target)
-        before = None
-        if self.controls.draws and axes is not None:
-            before = draws((axes[0], axes[1]), ratios.log_weights, self._uniforms)
-        self.plane.show_draws(before, moved)
 
     def _say(self, view: View) -> None:
         self.controls.follow(view, self.chosen, self.refused)

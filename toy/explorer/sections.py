@@ -228,12 +228,12 @@ def section_figure(view: View, noise: NoiseSection, compared: CompareSection) ->
 
 
 def _matched(one: Matched) -> str:
+    if one.answer is None:
+        return f"<strong>{one.name}</strong>{wrong(one.why)}"
     left = ", ".join(f"{number(100 * float(share), 3)} %" for share in one.left)
-    text = f"<strong>{one.name}</strong>: {left} left"
-    if one.answer is not None:
-        lam = ", ".join(number(float(value), 4) for value in one.answer.solution.multipliers)
-        text += f"<br>KL(p‖q) {number(one.reverse, 4)}, KL(q‖p) {number(one.forward, 4)} nats<br>λ = {lam}"
-    return text + wrong(one.why)
+    lam = ", ".join(number(float(value), 4) for value in one.answer.solution.multipliers)
+    cost = f"KL(p‖q) {number(one.reverse, 4)}, KL(q‖p) {number(one.forward, 4)} nats"
+    return f"<strong>{one.name}</strong>: {left} left<br>{cost}<br>λ = {lam}{wrong(one.why)}"
 
 
 def _left(view: View, found: Chains) -> str:

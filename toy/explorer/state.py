@@ -28,7 +28,10 @@ KINDS = ("posterior", "density", "log-ratio")
 SECTIONS = ("target", "noise", "compare")
 # The keys under which levels are kept, so that switching the problem and back loses nothing.
 LEVEL_KEYS = ("RU", "FU", "LU posterior", "LU density", "LU log-ratio")
+# Fields of a view that are one word or number, with what they are.
+PLAIN: dict[str, Any] = {"problem": str, "kind": str, "alpha_bar": float, "concept": int, "kept": float, "section": str}
 _LONGEST_LINK = 20_000
+_LEAST_KEPT = 1e-9  # below, what is left of a concept is rounding
 _LARGEST = 1e9  # of any entry; its square, and that times a number of nodes, is far from what doubles hold
 
 
@@ -68,7 +71,7 @@ class State:
 
     levels : per key of ``LEVEL_KEYS`` the levels (m,), as far as they have been set. alpha_bar : noise level in
     (0, 1]. concept : whose multiplier and level are on the axes, from 0. kept : share of each concept left where the
-    three problems are compared, in (0, 1). section : which part of the page is open.
+    three problems are compared, in [1e-9, 1). section : which part of the page is open.
     """
 
     modes: tuple[Mode, ...]
@@ -86,18 +89,18 @@ class State:
         counts = {len(mode.shares) for mode in self.modes}
         if len(counts) != 1 or not 1 <= self.m <= MOST_CONCEPTS:
             raise EntryError("problem", f"concepts: the same 1 to {MOST_CONCEPTS} in every mode are needed")
-        for name, value, known in (
-            ("problem", self.problem, PROBLEMS),
-            ("kind", self.kind, KINDS),
-            ("section", self.section, SECTIONS),
-        ):
-            if value not in known:
-                raise EntryError("problem", f"{name}: one of {', '.join(known)} is needed, given {value!r}")
+        for name, known in (("problem", PROBLEMS), ("kind", KINDS), ("section", SECTIONS)):
+            if getattr(self, name) not in known:
+                given = repr(getattr(self, name))
+                raise EntryError("problem", f"{name}: one of {', '.join(known)} is needed, given {given}")
         if not 0 < self.alpha_bar <= 1:
             raise EntryError("noise", f"noise level: above 0 and at most 1 is needed, given {self.alpha_bar:g}")
-        if not 0 < self.kept < 1:
-            given = f"{100 * self.kept:g} %"
-            raise EntryError("kept", f"left of every concept: above 0 and below 100 % is needed, given {given}")
+        if not _LEAST_KEPT <= self.kept < 1:
+            raise EntryError(
+                "kept",
+                f"left of every concept: {100 * _LEAST_KEPT:g} % or more, and less than 100 %, is needed, given "
+                f"{100 * self.kept:g} %",
+            )
         if not 0 <= self.concept < self.m:
             raise EntryError("problem", f"concept: one of {self.m} is needed, given {self.concept + 1}")
         for key, values in self.levels.items():
@@ -215,23 +218,13 @@ def scene(modes: tuple[Mode, ...]) -> Scene:
 def from_example(name: str, problem: str = "LU") -> State:
     """The named example of ``toy.examples`` as a view, with its levels."""
     given = example(name)
-    modes = [
-        Mode(_tidy(mean[0]), _tidy(mean[1]), *_entries(covariance), _tidy(weight), ())
-        for weight, mean, covariance in zip(
-            given.pretrained.weights, given.pretrained.means, given.pretrained.covariances, strict=True
-        )
-    ]
-    columns = [[0.0] * len(modes) for _ in given.unlearn]
-    for column, part in zip(columns, given.unlearn, strict=True):
-        for weight, mean, covariance in zip(part.weights, part.means, part.covariances, strict=True):
-            fresh = Mode(_tidy(mean[0]), _tidy(mean[1]), *_entries(covariance), 0.0, ())
-            same = [k for k, mode in enumerate(modes) if replace(mode, weight=0.0) == fresh]
-            if not same:
-                modes.append(fresh)
-                for one in columns:
-                    one.append(0.0)
-            column[same[0] if same else len(modes) - 1] = float(weight)
-    shared = tuple(replace(mode, shares=tuple(column[k] for column in columns)) for k, mode in enumerate(modes))
+    parts = (given.pretrained, *given.unlearn)
+    rows: dict[Any, list[float]] = {}  # of a Gaussian, its weight in q and its shares
+    for column, part in enumerate(parts):
+        for weight, (x, y), c in zip(part.weights, part.means, part.covariances, strict=True):
+            row = rows.setdefault(tuple(map(_tidy, (x, y, c[0, 0], c[0, 1], c[1, 1]))), [0.0] * len(parts))
+            row[column] += float(weight) if column else _tidy(weight)
+    modes = tuple(Mode(x, y, c11, c12, c22, row[0], tuple(row[1:])) for (x, y, c11, c12, c22), row in rows.items())
     levels: dict[str, tuple[float, ...]] = {}
     for problem_given in given.problems:
         values = tuple(float(level) for level in problem_given.levels)
@@ -240,7 +233,7 @@ def from_example(name: str, problem: str = "LU") -> State:
         else:
             levels["RU" if isinstance(problem_given, du.ReverseKL) else "FU"] = values
     kind = "posterior" if "LU posterior" in levels else "log-ratio"
-    return State(shared, problem, kind, levels)
+    return State(modes, problem, kind, levels)
 
 
 def to_dict(state: State) -> dict[str, Any]:
@@ -248,13 +241,8 @@ def to_dict(state: State) -> dict[str, Any]:
     return {
         "version": 1,
         "modes": [list(_numbers(mode)) for mode in state.modes],
-        "problem": state.problem,
-        "kind": state.kind,
         "levels": {key: list(values) for key, values in state.levels.items()},
-        "alpha_bar": state.alpha_bar,
-        "concept": state.concept,
-        "kept": state.kept,
-        "section": state.section,
+        **{name: getattr(state, name) for name in PLAIN},
     }
 
 
@@ -265,16 +253,7 @@ def from_dict(data: Mapping[str, Any]) -> State:
         levels = {str(key): tuple(float(v) for v in values) for key, values in data["levels"].items()}
         for value in itertools.chain(*map(_numbers, modes), *levels.values()):
             check_number("problem", "the link", value)
-        return State(
-            modes,
-            str(data["problem"]),
-            str(data["kind"]),
-            levels,
-            float(data["alpha_bar"]),
-            int(data["concept"]),
-            float(data["kept"]),
-            str(data["section"]),
-        )
+        return State(modes, levels=levels, **{name: kind(data[name]) for name, kind in PLAIN.items()})
     except EntryError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -314,10 +293,6 @@ def _numbers(mode: Mode) -> tuple[float, ...]:
 def _mode(row: Sequence[Any]) -> Mode:
     x, y, c11, c12, c22, weight, *shares = (float(value) for value in row)
     return Mode(x, y, c11, c12, c22, weight, tuple(shares))
-
-
-def _entries(covariance: np.ndarray) -> tuple[float, float, float]:
-    return _tidy(covariance[0, 0]), _tidy(covariance[0, 1]), _tidy(covariance[1, 1])
 
 
 def _tidy(value: float) -> float:
