@@ -25,6 +25,7 @@ INTERNAL = (
     *("api", "batches", "card", "cli", "cli_toy", "costs", "demo", "output", "page", "studies"),
     *("cli_audit", "cli_forget", "cli_options", "forget_report"),
     *("digits.components", "digits.evaluate", "digits.judges", "digits.train"),
+    "wardrobe.experiments",
     *("methods.base", "methods.dual", "methods.lagrangians", "methods.mixture"),
     *("methods.rounds", "methods.sets", "methods.surprise"),
     *("models.adapters", "models.load", "models.noising", "models.protocol"),

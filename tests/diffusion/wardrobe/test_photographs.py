@@ -47,7 +47,7 @@ def test_missing_data_say_where_to_get_them(tmp_path, monkeypatch):
 @pytest.mark.parametrize("fault", [{"cut": 1}, {"kind": 9}, {"count": 3}])
 def test_files_that_do_not_fit_are_refused(tmp_path, fault):
     write(tmp_path, **fault)
-    with pytest.raises(ValueError, match="should hold|no IDX file|do not go with"):
+    with pytest.raises(ValueError, match=r"should hold|no IDX file|do not go with"):
         load_photographs("train", tmp_path)
 
 
