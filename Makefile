@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # One thread per test process: the processes share the cores already. No hub is asked for anything.
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help demo explore test test-all lint types docs check clean
+.PHONY: help demo explore test test-all test-portable test-portable-quick lint types docs check clean
 .DEFAULT_GOAL := help
 
 help:
@@ -14,7 +14,8 @@ help:
 	@echo "make test      environment, install, tests (under 10 minutes on 2 cores)"
 	@echo "make explore   the explorer, a local web page on 2-D mixtures"
 	@echo "make docs      the documentation, into docs/_build/html"
-	@echo "make test-all  also the slow tests"
+	@echo "make test-all  also the slow tests, and the laws on fresh random examples"
+	@echo "make test-portable   the numerical tests as on other processors"
 	@echo "make check     lint, types and tests, as CI runs them"
 
 $(READY): pyproject.toml constraints.txt
@@ -30,6 +31,14 @@ test: $(READY)
 
 test-all: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "slow or not slow" --timeout 1800
+	HYPOTHESIS_PROFILE=random OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/properties --timeout 1800
+
+test-portable: $(READY)
+	$(BIN)/python tests/portable.py --jobs 2
+
+# A part of it, for the processors that `make test` does not run as: under 3 minutes on 2 cores.
+test-portable-quick: $(READY)
+	$(BIN)/python tests/portable.py --quick --jobs 2
 
 explore: $(READY)
 	$(BIN)/unlearn explore
@@ -44,7 +53,7 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
-check: lint types test
+check: lint types test test-portable-quick
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

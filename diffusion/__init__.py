@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import duality as du
+    from diffusion.evaluation.measure import Evaluation
+    from diffusion.evaluation.samples import Witness
+    from diffusion.methods import ImageMethod, Method
+    from diffusion.ratios.ratio_estimate import Budget
+    from diffusion.reports.image_results import Forgotten
+    from diffusion.reports.results import Unlearned
+    from diffusion.runtime.progress import Bar
+    from diffusion.runtime.trackers import Tracked
+    from diffusion.tasks.images import Pictures
+    from diffusion.tasks.levels import Asked
+    from diffusion.training.trainer import Fit
 
-    from .asked import Asked
-    from .evaluation import Evaluation
-    from .forget_run import Forgotten
-    from .forget_task import Pictures
-    from .known import Bar, Budget
-    from .measure import Witness
-    from .methods import ImageMethod, Method
-    from .run import Unlearned
-    from .trackers import Tracked
-    from .training import Fit
-
-__all__ = ["forget", "levels", "need_extra", "unlearn"]
+__all__ = ["forget", "levels", "merge", "need_extra", "undo", "unlearn"]
 
 
 def need_extra() -> None:
@@ -39,9 +39,9 @@ def levels(kind: type[du.Problem], given: str | float | Sequence[str | float]) -
 
     A number in the problem's unit, a percentage, ``"4 nats"``, or a multiple ``"0.1x"`` of the level that the model has
     already, which becomes a number once the model has been surveyed. To be given to :func:`unlearn` as ``problem``;
-    see :mod:`diffusion.asked`. Raises ``ValueError`` for what fits none of these, or not this kind of problem.
+    see :mod:`diffusion.tasks.levels`. Raises ``ValueError`` for what fits none of these, or not this kind of problem.
     """
-    from .asked import levels as make
+    from diffusion.tasks.levels import levels as make
 
     return make(kind, given)
 
@@ -65,16 +65,18 @@ def unlearn(
     cache_folder: Path | str | None = None,
     bar: Bar | None = None,
     tracked: Tracked | None = None,
+    checkpointing_steps: int = 100,
 ) -> Unlearned:
     r"""min distance(p, q) over laws p of pictures, subject to separation from the concepts, fitted into a LoRA.
 
         rho_i(x) = log q_i(x)/q(x) from a contrast head  ->  lam* (m,) by `duality.solve`  ->  adapters on the network
 
-    The adapters are left active on the pipeline: draw from it, or ``pipeline.disable_lora()`` for the law q.
+    The adapters are left active on the pipeline: draw from it, or :func:`undo` it for the law q. A pipeline
+    that carries them already is refused, until :func:`merge` or :func:`undo` has said what it is to be.
 
     Args:
-        pipeline: any `DiffusionPipeline` of a supported family (`diffusion.models.FAMILIES`), or what
-            `diffusion.models.load_pipeline` takes: a folder, a hub name, or ``digits``.
+        pipeline: any `DiffusionPipeline` of a supported family (`diffusion.pipelines.FAMILIES`), or what
+            `diffusion.pipelines.load_pipeline` takes: a folder, a hub name, or ``digits``.
         concepts: m things to unlearn, each a prompt that asks for it, or several wordings of one, or at least ten
             pictures that show it (paths, Pillow images, or a tensor of draws (k, ...)): for a pipeline without prompts
             the only way. A concept known by pictures alone is fitted by all methods but esd and, for `ReverseKL`,
@@ -84,22 +86,25 @@ def unlearn(
         contrast: what stands for the rest of what the model makes, each a prompt or several wordings of one thing.
             Left out, the other digits serve for ``digits``; elsewhere the concepts' neighbours in ``vocabulary``
             together with draws of the model itself, or these alone.
-        vocabulary: prompts among which neighbours are looked for, by the text encoder (:mod:`diffusion.proposals`).
-        priors: the share of each concept in what the model makes unasked, one for all or one each (m,); left out, they
-            are estimated from its draws (:mod:`diffusion.priors`).
+        vocabulary: prompts among which neighbours are looked for, by the text encoder
+        (:mod:`diffusion.tasks.contrast_prompts`). priors: the share of each concept in what the model makes unasked,
+            one for all or one each (m,); left out, they are estimated from its draws (:mod:`diffusion.ratios.priors`).
         anchor: what prompts that ask for a concept fall back to.
         method: a name in `diffusion.methods.METHODS`, or a method.
         output: folder for LoRA, certificate, card and pictures; nothing is written where it is left out.
-        overwrite: replace an output folder that is not empty.
+        overwrite: replace an output folder that a run has made and nobody has changed; no other folder is replaced.
         budget, fit, evaluation: how many draws, training steps and judged draws; see their classes. ``Fit(rank=None)``
             trains all weights of the network instead of a LoRA.
         witness: independent judges of pictures, where there are any.
         cache_folder: where draws, ratios and checkpoints are kept, so that an interrupted run goes on from there.
-        bar: progress bars, see `diffusion.known.Bar`.
-        tracked: TensorBoard or W&B, see `diffusion.trackers.Tracked`.
+        bar: progress bars, see `diffusion.runtime.progress.Bar`.
+        tracked: TensorBoard or W&B, see `diffusion.runtime.trackers.Tracked`.
+        checkpointing_steps: optimiser steps from one checkpoint in ``cache_folder`` to the next. There is one at the
+            end of every dual round and of the fit, too, and one when the run is interrupted.
 
     Returns:
-        `diffusion.run.Unlearned`: what is known of the model, the solution, what was measured, the certificate.
+        `diffusion.reports.results.Unlearned`: what is known of the model, the solution, what was measured, the
+        certificate.
 
     Raises:
         ImportError: without the extra ``diffusion``.
@@ -109,7 +114,7 @@ def unlearn(
         FloatingPointError: when a loss is not finite; the last checkpoint is kept.
     """
     need_extra()
-    from .api import unlearn as call
+    from diffusion.api import unlearn as call
 
     return call(
         pipeline,
@@ -129,6 +134,7 @@ def unlearn(
         cache_folder=cache_folder,
         bar=bar,
         tracked=tracked,
+        checkpointing_steps=checkpointing_steps,
     )
 
 
@@ -152,12 +158,14 @@ def forget(
     cache_folder: Path | str | None = None,
     bar: Bar | None = None,
     tracked: Tracked | None = None,
+    checkpointing_steps: int = 100,
 ) -> Forgotten:
     r"""min KL(q‖p) over laws p of pictures, subject to at least level_i nats more surprise at each image, as a LoRA.
 
         levels, shares pi (m,)  ->  lam* (m,) by `duality.point_masses`  ->  adapters, lam moved by measured gains
 
-    The adapters are left active on the pipeline: draw from it, or ``pipeline.disable_lora()`` for the law q.
+    The adapters are left active on the pipeline: draw from it, or :func:`undo` it for the law q. A pipeline
+    that carries them already is refused, until :func:`merge` or :func:`undo` has said what it is to be.
 
     Args:
         pipeline: as for :func:`unlearn`.
@@ -166,7 +174,7 @@ def forget(
         data: what the images are to be forgotten among, in the same forms: training data, copies of the images
             included if it is there, under ``data_prompts`` (left out, that of the images if they share one). Data under
             other prompts are held to the model. A prompt of an image without other data gets draws of the model,
-            less those that are copies (:mod:`diffusion.copies`).
+            less those that are copies (:mod:`diffusion.evaluation.near_duplicates`).
         held_out: pictures of the same kind that the model was never trained on.
         levels: nats of surprise above the present, one for all or one each, or ``"unseen"``: as surprising as the
             held-out pictures in the mean; ``"unseen 90%"``: at least as surprising as nine tenths of them.
@@ -176,11 +184,12 @@ def forget(
         looks, sampler_steps: draws before and after the fit under the images' prompts, among which copies are counted,
             and steps of the pipeline's sampler in each.
         fit: left out, 600 steps of rank 16, as the command has it.
-        output, overwrite, cache_folder, bar, tracked: as for :func:`unlearn`. Nothing that is written to ``output``
-            shows the images or names them.
+        output, overwrite, cache_folder, bar, tracked, checkpointing_steps: as for :func:`unlearn`. Nothing that is
+            written to ``output`` shows the images or names them.
 
     Returns:
-        `diffusion.forget_run.Forgotten`: the task as settled, the exact answer, what was measured, the certificate.
+        `diffusion.reports.image_results.Forgotten`: the task as settled, the exact answer, what was measured, the
+        certificate.
 
     Raises:
         ImportError: without the extra ``diffusion``.
@@ -189,18 +198,20 @@ def forget(
         FloatingPointError: when a loss is not finite; the last checkpoint is kept.
     """
     need_extra()
-    from .api import image_method_of
-    from .forget_run import forget as run
-    from .forget_run import save
-    from .forget_task import task_of
-    from .known import progress_bar
-    from .models import denoiser_of, load_pipeline
-    from .output import OutputFolder
-    from .parallel import is_main
-    from .training import Fit
+    from contextlib import nullcontext
+
+    from diffusion.methods import image_method_of
+    from diffusion.pipelines import denoiser_of, load_pipeline
+    from diffusion.reports.save_images import save
+    from diffusion.runtime.distributed import is_main
+    from diffusion.runtime.output_folder import OutputFolder
+    from diffusion.runtime.progress import progress_bar
+    from diffusion.tasks.images import task_of
+    from diffusion.training.trainer import Fit
+    from diffusion.workflows.images import forget as run
 
     chosen = image_method_of(method)
-    place = OutputFolder(Path(output), overwrite) if output is not None else None
+    place = OutputFolder(Path(output), overwrite) if output is not None else nullcontext(None)
     denoiser = denoiser_of(load_pipeline(pipeline) if isinstance(pipeline, str) else pipeline)
     task = task_of(
         denoiser,
@@ -213,18 +224,46 @@ def forget(
         levels=levels,
         shares=shares,
     )
-    result = run(
-        denoiser,
-        task,
-        chosen,
-        fit=fit or Fit(steps=600, rank=16),
-        looks=looks,
-        sampler_steps=sampler_steps,
-        cache_folder=Path(cache_folder) if cache_folder is not None else None,
-        bar=bar or progress_bar,
-        tracked=tracked,
-    )
-    if place is not None and is_main():
-        with place as folder:
+    with place as folder:
+        result = run(
+            denoiser,
+            task,
+            chosen,
+            fit=fit or Fit(steps=600, rank=16),
+            looks=looks,
+            sampler_steps=sampler_steps,
+            cache_folder=Path(cache_folder) if cache_folder is not None else None,
+            bar=bar or progress_bar,
+            tracked=tracked,
+            folder=folder,
+            checkpointing_steps=checkpointing_steps,
+        )
+        if folder is not None and is_main():
             save(result, denoiser, folder)
     return result
+
+
+def merge(pipeline: Any) -> None:
+    """``W + (alpha/r) B A`` in the place of W for good: what `unlearn` or `forget` has fitted becomes the model itself.
+
+    The next run begins with it, and so does its fingerprint; LoRAs of both, saved one by one, belong on top of each
+    other. For all weights (``Fit(rank=None)``) the trained ones stay. Nothing changes where nothing was fitted. Raises
+    ``ValueError`` for a pipeline of no supported family.
+    """
+    need_extra()
+    from diffusion.pipelines import denoiser_of
+    from diffusion.training.lora import merge as put_in
+
+    put_in(denoiser_of(pipeline))
+
+
+def undo(pipeline: Any) -> None:
+    """``W`` again: takes off what `unlearn` or `forget` has fitted on a pipeline of any family.
+
+    Nothing changes where nothing was fitted. Raises ``ValueError`` for a pipeline of no supported family.
+    """
+    need_extra()
+    from diffusion.pipelines import denoiser_of
+    from diffusion.training.lora import undo as take_off
+
+    take_off(denoiser_of(pipeline))

@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import Tensor
 
 import duality as du
-
-from .asked import Asked
-from .concepts import Concept, Examples, Prompts
-from .digits import PIPELINE_FOLDER
-from .digits.witness import prompts_for
-from .draws import encode
-from .evaluation import Evaluation
-from .known import Bar, Budget, progress_bar
-from .measure import Witness
-from .methods import IMAGE_METHODS, METHODS, GuidanceDistillation, ImageMethod, Method, PrimalDual, Tilted
-from .methods.image_fit import ImageFit
-from .models import DIGITS, Denoiser, denoiser_of, load_pipeline
-from .output import OutputFolder
-from .parallel import is_main
-from .pictures import read_pictures
-from .proposals import propose
-from .run import Unlearned, check, save
-from .run import unlearn as run
-from .trackers import Tracked
-from .training import Fit
+from diffusion.digits import PIPELINE_FOLDER
+from diffusion.digits.witness import prompts_for
+from diffusion.evaluation.measure import Evaluation
+from diffusion.evaluation.samples import Witness
+from diffusion.methods import Method, method_of
+from diffusion.pipelines import DIGITS, Denoiser, denoiser_of, load_pipeline
+from diffusion.pipelines.images import read_pictures
+from diffusion.pipelines.latents import encode
+from diffusion.ratios.ratio_estimate import Budget
+from diffusion.reports.results import Unlearned
+from diffusion.reports.save import save
+from diffusion.runtime.distributed import is_main
+from diffusion.runtime.output_folder import OutputFolder
+from diffusion.runtime.progress import Bar, progress_bar
+from diffusion.runtime.trackers import Tracked
+from diffusion.tasks.concepts import Concept, Examples, Prompts
+from diffusion.tasks.contrast_prompts import propose
+from diffusion.tasks.levels import Asked
+from diffusion.training.trainer import Fit
+from diffusion.workflows.concepts import unlearn as run
+from diffusion.workflows.validation import check
 
 Wordings = str | Sequence[str]
 Kind = TypeVar("Kind")
@@ -54,6 +55,7 @@ def unlearn(
     cache_folder: Path | str | None,
     bar: Bar | None,
     tracked: Tracked | None,
+    checkpointing_steps: int,
 ) -> Unlearned:
     """See :func:`diffusion.unlearn`, which has the defaults."""
     chosen = method_of(method)
@@ -62,61 +64,26 @@ def unlearn(
     denoiser = denoiser_of(pipeline)
     prompts = prompts_of(denoiser, concepts, contrast, priors, anchor, vocabulary)
     check(denoiser, prompts, problem, chosen)
-    place = OutputFolder(Path(output), overwrite) if output is not None else None
-    result = run(
-        denoiser,
-        prompts,
-        problem,
-        method=chosen,
-        budget=budget,
-        fit=fit,
-        evaluation=evaluation,
-        witness=witness,
-        cache_folder=Path(cache_folder) if cache_folder is not None else None,
-        bar=bar or progress_bar,
-        tracked=tracked,
-    )
-    if place is not None and is_main():
-        with place as folder:
+    place = OutputFolder(Path(output), overwrite) if output is not None else nullcontext(None)
+    with place as folder:
+        result = run(
+            denoiser,
+            prompts,
+            problem,
+            method=chosen,
+            budget=budget,
+            fit=fit,
+            evaluation=evaluation,
+            witness=witness,
+            cache_folder=Path(cache_folder) if cache_folder is not None else None,
+            bar=bar or progress_bar,
+            tracked=tracked,
+            folder=folder,
+            checkpointing_steps=checkpointing_steps,
+        )
+        if folder is not None and is_main():
             save(result, denoiser, folder)
     return result
-
-
-def image_method_of(method: str | ImageMethod) -> ImageMethod:
-    """The method for images of that name, or the method itself. ``ValueError`` for a name that is not known."""
-    return _named(method, IMAGE_METHODS)
-
-
-def method_of(method: str | Method) -> Method:
-    """The method of that name, or the method itself. ``ValueError`` for a name that is not known."""
-    return _named(method, METHODS)
-
-
-def _named(method: str | Kind, known: Mapping[str, Callable[[], Kind]]) -> Kind:
-    if not isinstance(method, str):
-        return method
-    if method not in known:
-        raise ValueError(f"method must be one of {', '.join(known)}, got {method!r}")
-    return known[method]()
-
-
-def patient(method: Kind, patience: int | None) -> Kind:
-    """The method, to end early; ``ValueError`` where it has no dual rounds, or none are asked for."""
-    if patience is None:
-        return method
-    if not isinstance(method, PrimalDual | ImageFit) or patience < 1:
-        raise ValueError(
-            f"patience must be at least 1 round, of a method that has rounds (primal-dual; of images also tilted), "
-            f"got {patience} for {type(method).__name__}"
-        )
-    return replace(method, patience=patience)
-
-
-def without_correction(method: Method) -> Method:
-    """The method, going by the solved multipliers; ``ValueError`` where it has no correction to leave out."""
-    if not isinstance(method, Tilted | GuidanceDistillation):
-        raise ValueError(f"uncorrected: {type(method).__name__} has no correction to leave out, tilted and guidance do")
-    return replace(method, correction=None)
 
 
 def is_digits(pipeline: Any) -> bool:

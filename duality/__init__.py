@@ -9,12 +9,15 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from duality import point_masses, primal_dual
+from duality import confidence, point_masses, primal_dual
 from duality.checks import atoms, gaussians
 from duality.frontier import fixed_weights, frontier
+from duality.joint import Joint
+from duality.keep import Keep
+from duality.masses import MassWarning
 from duality.problems import ForwardKL, Likelihood, Problem, ReverseKL
 from duality.ratios import LogRatios
-from duality.solution import FewDrawsWarning, InfeasibleError, Solution, Status
+from duality.solution import FewDrawsWarning, InfeasibleError, SmallGroupsWarning, Solution, Status
 from duality.solve import DualPoint, dual_function, solve
 
 if TYPE_CHECKING:
@@ -25,13 +28,18 @@ __all__ = [
     "FewDrawsWarning",
     "ForwardKL",
     "InfeasibleError",
+    "Joint",
+    "Keep",
     "Likelihood",
     "LogRatios",
+    "MassWarning",
     "Problem",
     "ReverseKL",
+    "SmallGroupsWarning",
     "Solution",
     "Status",
     "atoms",
+    "confidence",
     "dual_function",
     "fixed_weights",
     "frontier",

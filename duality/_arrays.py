@@ -6,6 +6,7 @@ NumPy arrays and torch tensors on any device, and automatic differentiation pass
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -17,16 +18,48 @@ LOG_HALF = float(np.log(0.5))
 
 
 def to_numpy(name: str, values: Array) -> np.ndarray:
-    """`values` as a float64 NumPy array, wherever it lives; ValueError where it is no array of real numbers."""
+    """`values` as a float64 NumPy array, wherever it lives; ValueError where it is no array of real numbers.
+
+    Half-precision tensors (bfloat16 has no counterpart in NumPy) are widened. Text is no number, whatever `float`
+    would make of it: "１" and "1_0" are refused, and so are whole numbers beyond the range of a double.
+    """
+    given = type(values).__name__
     if hasattr(values, "detach"):  # a torch tensor, perhaps on an accelerator and part of a graph
-        values = values.detach().cpu().numpy()
+        values = values.detach()
+        if values.is_complex():
+            raise ValueError(f"{name}: an array of real numbers is needed, got {given} (complex numbers)")
+        values = values.cpu().double().numpy()
     try:
+        if np.ma.is_masked(values):
+            raise TypeError("masked entries")
         array = np.asarray(values)
-        if np.iscomplexobj(array):
-            raise TypeError("complex numbers")
-        return array.astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name}: an array of real numbers is needed, got {type(values).__name__} ({error})") from None
+        if array.dtype.kind == "O":  # whole numbers too long for 64 bits, or a mixture of types
+            for entry in array.flat:
+                if not isinstance(entry, (int, float, np.number, np.bool_)):
+                    raise TypeError(f"{type(entry).__name__} among its entries")
+        elif array.dtype.kind not in "biuf":
+            raise TypeError(_KINDS.get(array.dtype.kind, str(array.dtype)))
+        with np.errstate(over="raise"):  # a wider float (128 bits on some machines) that no double can hold
+            return array.astype(np.float64)
+    except (TypeError, ValueError, OverflowError, FloatingPointError) as error:
+        raise ValueError(f"{name}: an array of real numbers is needed, got {given} ({error})") from None
+
+
+_KINDS = {"c": "complex numbers", "U": "text", "S": "bytes", "M": "dates", "m": "durations", "V": "records"}
+
+
+def precision(values: Array) -> float:
+    """The spacing of numbers near 1 in the precision that `values` come in: eps of their type, of double for others."""
+    kind = str(getattr(values, "dtype", "float64")).removeprefix("torch.")
+    return {"bfloat16": 2.0**-7, "float16": 2.0**-10, "float32": 2.0**-23}.get(kind, float(np.finfo(np.float64).eps))
+
+
+def stack_level() -> int:
+    """The `stacklevel` at which a warning names the first line outside this package: the caller's own."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "duality":
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def frozen(array: np.ndarray) -> np.ndarray:
@@ -56,8 +89,35 @@ def beside(values: Array, parameters: Array) -> Array:
     """`parameters` in the namespace, precision and device of `values`; a tensor stays in its graph."""
     xp = array_namespace(values)
     if is_array_api_obj(parameters) and array_namespace(parameters) is xp:
-        return xp.astype(parameters, values.dtype)
+        return xp.astype(parameters.to(values.device) if hasattr(parameters, "detach") else parameters, values.dtype)
     return xp.asarray(to_numpy("multipliers", parameters), dtype=values.dtype, device=device(values))
+
+
+def widened(parameters: Array) -> Array:
+    """`parameters` in double precision; a tensor stays in its graph, but where its device may not stay on it.
+
+    Accelerators without doubles exist (Apple's), and parameters are a handful of numbers: they are computed on the CPU.
+    """
+    if hasattr(parameters, "detach"):
+        return parameters.cpu().double()
+    return np.asarray(parameters, dtype=np.float64)
+
+
+def computed(values: Array) -> Array:
+    """`values` in a type to compute in: halves in single precision (too coarse to exponentiate), integers in double."""
+    xp = array_namespace(values)
+    if not xp.isdtype(values.dtype, "real floating"):
+        return xp.astype(values, xp.float64)
+    return xp.astype(values, xp.float32) if precision(values) > 1e-6 else values
+
+
+def narrowed(result: Array, like: Array) -> Array:
+    """`result` in the precision of `like` where that is a half, and finite where it was (float16 ends at 65504)."""
+    xp = array_namespace(result)
+    if precision(like) < 1e-6:
+        return result
+    end = float(xp.finfo(like.dtype).max)
+    return xp.astype(xp.where(xp.isfinite(result), xp.clip(result, -end, end), result), like.dtype)
 
 
 def safe_log(xp: Any, x: Array) -> Array:

@@ -7,6 +7,8 @@ from typing import Protocol
 
 import numpy as np
 
+from duality.ratios import EPS
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -18,6 +20,7 @@ class Evaluation:
         curvature: `(m, m)`, positive semidefinite; the metric of the Newton step.
         misses: `(m,)`, by how much the tilt misses each level, in the level's unit; positive where it is not met.
         excess: lam·misses, by which the value exceeds the cost of the tilt.
+        noise: how far rounding may have moved the value, nats; see `rounding`.
     """
 
     value: float
@@ -25,6 +28,18 @@ class Evaluation:
     curvature: np.ndarray
     misses: np.ndarray
     excess: float
+    noise: float
+
+
+def rounding(value: float, terms: float, n: int) -> float:
+    """eps (16 (1 + |value|) + 4 sqrt(n) terms): by how much rounding may move a value that sums over n nodes.
+
+    terms is the sum of the absolute values of all summands. A sum of n doubles in *any* order is off by at most
+    8 sqrt(n) u times that, u = eps/2, but for a chance of 2n e^-32, roundings being about as good as independent
+    (Higham and Mary 2019, "A new approach to probabilistic rounding error analysis", theorem 3.1). The order is the
+    processor's: what eight accumulators add to 2e-16, one adds to 1e-14. The first part is for the logarithms.
+    """
+    return EPS * (16.0 * (1.0 + abs(value)) + 4.0 * float(np.sqrt(n)) * terms)
 
 
 class Dual(Protocol):

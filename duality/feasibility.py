@@ -5,10 +5,15 @@ from __future__ import annotations
 import numpy as np
 from scipy.optimize import linprog
 
+from duality.group_programs import minimise
+from duality.groups import Partition
+
 WORKING_SET = 2000  # columns of the restricted program; the rest is priced in one matrix product per round
 
 
-def least_levels(table: np.ndarray, log_weights: np.ndarray, levels: np.ndarray) -> np.ndarray:
+def least_levels(
+    table: np.ndarray, log_weights: np.ndarray, levels: np.ndarray, partition: Partition | None = None
+) -> np.ndarray:
     """b + s (e - b)_+ for the smallest s ≥ 0 with E_p[l_i] ≤ b_i + s (e_i - b_i)_+ for all i and some density p.
 
     Here e_i = E_q[l_i]. s = 1 is reached by p = q, so s lies in [0, 1]; the direction (e - b)_+ measures every
@@ -20,10 +25,13 @@ def least_levels(table: np.ndarray, log_weights: np.ndarray, levels: np.ndarray)
         table: l `(n, m)`.
         log_weights: `(n,)` under q; only nodes of positive weight can carry p.
         levels: b `(m,)`.
+        partition: where p is to keep the shares of groups, these.
 
     Returns:
         The least levels `(m,)`.
     """
+    if partition is not None and partition.count > 1:
+        return _of_groups(table[partition.order], np.exp(log_weights[partition.order]), levels, partition)
     kept = np.isfinite(log_weights)
     likelihood, q = table[kept], np.exp(log_weights[kept])
     free = ~np.isfinite(likelihood).all(axis=0)  # -inf on positive mass: met by q, whatever is asked
@@ -64,3 +72,53 @@ def least_levels(table: np.ndarray, log_weights: np.ndarray, levels: np.ndarray)
             break
         working = np.concatenate([working, entering])
     return levels + min(share, 1.0) * gaps
+
+
+def conflicting(table: np.ndarray, log_weights: np.ndarray, levels: np.ndarray, partition: Partition) -> np.ndarray:
+    """Which constraints E_p[l_i] ≤ b_i cannot be had together `(m,)`: a set that conflicts, and without any one not.
+
+    One after the other is left out of those that have no interior point in common, for good where the rest has none
+    either (a deletion filter). Constraints that some density meets whatever the others ask are never named.
+    """
+    kept = partition.order
+    likelihood = table[kept]
+    used = np.isfinite(likelihood).all(axis=0)
+    miss = np.where(used, likelihood, 0.0) - np.where(used, levels, 0.0)
+    size = np.abs(miss).max(axis=0)
+    size[size == 0] = 1.0
+
+    def conflict(chosen: np.ndarray) -> bool:
+        """Whether min_p max_i E_p[l_i - b_i]/size_i is not below zero, by more than rounding."""
+        if not chosen.any():
+            return False
+        rows = miss[:, chosen] / size[chosen]
+        found = minimise(rows, np.ones(rows.shape[1]), np.zeros(rows.shape[1]), partition)
+        return found is None or found.value >= -1e-12
+
+    named = used.copy()
+    if not conflict(named):
+        return named  # only just infeasible: all that is known
+    for i in np.flatnonzero(used):
+        without = named & (np.arange(levels.size) != i)
+        if conflict(without):
+            named = without
+    return named
+
+
+def least_each(table: np.ndarray, partition: Partition) -> np.ndarray:
+    """inf_p E_p[l_i] for each constraint alone `(m,)`, over densities with the shares of the groups."""
+    held = table[partition.order]
+    if partition.count == 1:
+        return np.asarray(held.min(axis=0))
+    return np.asarray(partition.shares @ np.minimum.reduceat(held, partition.starts, axis=0))
+
+
+def _of_groups(likelihood: np.ndarray, q: np.ndarray, levels: np.ndarray, partition: Partition) -> np.ndarray:
+    """The same for densities that keep the shares of groups, on the nodes of the partition."""
+    free = ~np.isfinite(likelihood).all(axis=0)
+    gaps = np.where(free, 0.0, np.maximum(q @ np.where(free, 0.0, likelihood) - levels, 0.0))
+    if not gaps.any():
+        return levels
+    found = minimise(likelihood[:, ~free], gaps[~free], levels[~free], partition)
+    share = 1.0 if found is None else found.value  # q itself reaches 1
+    return levels + min(max(share, 0.0), 1.0) * gaps

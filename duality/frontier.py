@@ -10,11 +10,11 @@ import numpy as np
 
 from duality._arrays import to_numpy
 from duality.dual_protocol import Dual
-from duality.newton import TARGET, climb
+from duality.newton import TARGET
 from duality.problems import Problem
 from duality.ratios import LogRatios
 from duality.solution import InfeasibleError, Solution
-from duality.solve import finish, inside, solve
+from duality.solve import finish, inside, optimise, solve
 
 
 def frontier(problem: Problem, ratios: LogRatios, levels: Any, tolerance: float = TARGET) -> list[Solution]:
@@ -39,11 +39,11 @@ def frontier(problem: Problem, ratios: LogRatios, levels: Any, tolerance: float 
         ValueError: for levels of another shape.
         InfeasibleError: at the first levels that cannot be had (Likelihood only).
     """
-    table = to_numpy("levels", levels)
+    table, m = to_numpy("levels", levels), problem.count(ratios)
     if table.ndim == 1:
-        table = np.repeat(table[:, None], ratios.m, axis=1)
-    if table.ndim != 2 or table.shape[1] != ratios.m or table.shape[0] == 0:
-        raise ValueError(f"levels: shape {table.shape} given, (k, {ratios.m}) or (k,) is needed")
+        table = np.repeat(table[:, None], m, axis=1)
+    if table.ndim != 2 or table.shape[1] != m or table.shape[0] == 0:
+        raise ValueError(f"levels: shape {table.shape} given, (k, {m}) or (k,) is needed")
     solutions: list[Solution] = []
     last: Solution | None = None  # attained: beyond, multipliers lie on a face of the domain, or at infinity
     before: Solution | None = None
@@ -54,10 +54,10 @@ def frontier(problem: Problem, ratios: LogRatios, levels: Any, tolerance: float 
             last = solutions[-1] if solutions[-1].attained else None
             continue
         if bound.out_of_reach(ratios):
-            raise InfeasibleError(bound.levels, bound.least_levels(ratios))
+            raise InfeasibleError(bound.levels, bound.least_levels(ratios), bound.conflict(ratios))
         dual = bound.dual(ratios)
-        found = climb(dual, _start(dual, last, before), bound.units(ratios), tolerance)
-        solutions.append(finish(bound, ratios, found))
+        found = optimise(bound, ratios, dual, _start(dual, last, before), tolerance)
+        solutions.append(finish(bound, ratios, found, tolerance))
         if solutions[-1].attained:
             before, last = last, solutions[-1]
     return solutions
@@ -102,7 +102,7 @@ def fixed_weights(problem: Problem, ratios: LogRatios, multipliers: Sequence[Any
     dual = bound.dual(ratios)
     curve = []
     for given in multipliers:
-        lam = np.broadcast_to(to_numpy("multipliers", given), (ratios.m,))
+        lam = np.broadcast_to(to_numpy("multipliers", given), bound.levels.shape)
         if not bound.domain(lam):
             raise ValueError(f"multipliers: {lam} lie outside the dual domain of {type(problem).__name__}")
         x = dual.from_natural(np.asarray(bound.natural(lam)))

@@ -1,4 +1,4 @@
-"""The three readings of "likelihood" in `Likelihood`: one small class each, chosen once by name."""
+"""The readings of "likelihood" in `Likelihood`: one small class each, chosen once by name."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ class Kind(ABC):
     """l_i as a function of the input `(..., m)`, and what noising makes of exp(-sum_i lam_i l_i)."""
 
     needs_priors: ClassVar[bool] = False
+    #: Which columns of the ratios it reads: those of "values", or the "detectors".
+    source: ClassVar[str] = "values"
 
     def check(self, ratios: LogRatios) -> None:
         """ValueError where the ratios lack what this kind reads, or hold what it cannot."""
@@ -25,9 +27,9 @@ class Kind(ABC):
         """The array `(n, m)` that `likelihood` reads."""
         return ratios.values
 
-    @abstractmethod
-    def units(self, levels: np.ndarray, ratios: LogRatios) -> np.ndarray:
-        """The sizes `(m,)` against which a miss of the levels is judged."""
+    def size(self, levels: np.ndarray) -> np.ndarray:
+        """The most `(m,)` that a unit in which misses of the levels are judged may be: the level itself."""
+        return np.maximum(np.abs(levels), np.finfo(np.float64).tiny)
 
     @abstractmethod
     def likelihood(self, values: Array, priors: Array) -> Array:
@@ -45,16 +47,8 @@ class Kind(ABC):
 class LogRatioKind(Kind):
     """l_i = rho_i: the tilt of `ReverseKL`, with a_i = lam_i."""
 
-    def units(self, levels: np.ndarray, ratios: LogRatios) -> np.ndarray:
-        # Log ratios may be of any size and either sign: their spread under q counts as well as the level.
-        spread = ratios.spreads
-        if not np.isfinite(spread).all():  # somewhere a log ratio is -inf: there it counts as the level
-            held = np.isfinite(ratios.log_weights)
-            values, q = ratios.values[held], np.exp(ratios.log_weights[held])
-            values = np.where(np.isfinite(values), values, levels)
-            spread = np.sqrt(q @ (values - q @ values) ** 2)
-        units = np.maximum(np.abs(levels), spread)
-        return np.where(units > 0, units, 1.0)
+    def size(self, levels: np.ndarray) -> np.ndarray:
+        return np.full(levels.shape, np.inf)  # nats of either sign: a level near zero is no small one
 
     def likelihood(self, values: Array, priors: Array) -> Array:
         return values
@@ -82,10 +76,6 @@ class DensityKind(Kind):
     def inputs(self, ratios: LogRatios) -> np.ndarray:
         assert ratios.log_densities is not None  # `check` has run: solve binds every problem first
         return ratios.log_densities
-
-    def units(self, levels: np.ndarray, ratios: LogRatios) -> np.ndarray:
-        # A density has no natural size: only the level itself says what is large.
-        return np.maximum(np.abs(levels), np.finfo(np.float64).tiny)
 
     def likelihood(self, values: Array, priors: Array) -> Array:
         return array_namespace(values).exp(values)
@@ -116,9 +106,6 @@ class PosteriorKind(Kind):
                 " is at most 1, so exact log ratios are at most -log(prior)"
             )
 
-    def units(self, levels: np.ndarray, ratios: LogRatios) -> np.ndarray:
-        return np.maximum(np.abs(levels), np.finfo(np.float64).tiny)
-
     def likelihood(self, values: Array, priors: Array) -> Array:
         return priors * array_namespace(values).exp(values)
 
@@ -145,4 +132,49 @@ class PosteriorKind(Kind):
         return log_posterior, safe_log(xp, -xp.expm1(below))
 
 
-KINDS: dict[str, Kind] = {"posterior": PosteriorKind(), "density": DensityKind(), "log-ratio": LogRatioKind()}
+class DetectorKind(Kind):
+    """l_i = what detector i says of x, by definition: no density ratio enters.
+
+    At noised states `log_weight` and `guidance` read eta_i = E_q[l_i | x_t]. For one detector that says 0 or 1 then
+    E_q[w | x_t] = 1 - (1 - e^{-lam}) eta exactly; several are taken as independent given x_t. Outside [0, 1], where no
+    such mean can lie, w is read as e^{-lam·eta}.
+    """
+
+    source: ClassVar[str] = "detectors"
+
+    def check(self, ratios: LogRatios) -> None:
+        if ratios.detectors is None:
+            raise ValueError(
+                "detectors: the ratios carry none, but kind='detector' constrains what they say; give"
+                " LogRatios(..., detectors=...)"
+            )
+
+    def inputs(self, ratios: LogRatios) -> np.ndarray:
+        assert ratios.detectors is not None  # `check` has run: solve binds every problem first
+        return ratios.detectors
+
+    def size(self, levels: np.ndarray) -> np.ndarray:
+        return np.where(levels != 0, np.abs(levels), np.inf)
+
+    def likelihood(self, values: Array, priors: Array) -> Array:
+        return values
+
+    def noised_tilt(self, values: Array, natural: Array, priors: Array) -> Array:
+        xp = array_namespace(values)
+        inside = xp.clip(values, 0.0, 1.0)
+        closure = xp.log((1 - inside) + inside * xp.exp(-natural))
+        return xp.sum(xp.where(values == inside, closure, -natural * values), axis=-1)
+
+    def strengths(self, values: Array, natural: Array, priors: Array) -> Array:
+        xp = array_namespace(values)
+        inside = xp.clip(values, 0.0, 1.0)
+        steep = -xp.expm1(-natural) / ((1 - inside) + inside * xp.exp(-natural))
+        return xp.where(values == inside, steep, natural + xp.zeros_like(values))
+
+
+KINDS: dict[str, Kind] = {
+    "posterior": PosteriorKind(),
+    "density": DensityKind(),
+    "log-ratio": LogRatioKind(),
+    "detector": DetectorKind(),
+}

@@ -33,25 +33,41 @@ class Climb:
     iterations: int
     exhausted: bool
 
-    def stopped_by_face(self, units: np.ndarray) -> bool:
-        """Whether levels are missed because a face of the domain is in the way."""
-        return bool(self.pressure.any() and (self.at.misses > MET * units).any())
+    def stationary(self, units: np.ndarray, tolerance: float = 0.0) -> bool:
+        """Whether every level is met, and met with equality where its multiplier is positive: x is the maximiser."""
+        wrong = np.where(self.active, np.abs(self.at.misses), self.at.misses)
+        return not (wrong > max(SURE, tolerance) * units).any()
 
 
 # A level counts as met when it is missed by less than this, relative to its unit: far above the rounding of a climb
 # that converged (1e-14 to 1e-11), far below anything that a user could mean.
 MET = 1e-8
-MAX_STEPS = 200
+SURE = 1e-10  # a climb that ends with less than this has arrived; others are looked after
 TARGET = 1e-14  # relative residual to aim at; rounding decides how much of it is reached
 
 
-def climb(dual: Dual, start: np.ndarray, units: np.ndarray, target: float = TARGET) -> Climb:
+@dataclass(frozen=True)
+class Patience:
+    """How long a climb may take: steps in all, and steps with a face of the domain in the way."""
+
+    steps: int = 200
+    pressed: int = 200
+
+
+ENDLESS = Patience()
+
+
+def climb(
+    dual: Dual, start: np.ndarray, units: np.ndarray, target: float = TARGET, patience: Patience = ENDLESS
+) -> Climb:
     """`maximise`, and once more in finer coordinates where the dual says that these were too coarse."""
-    first = maximise(dual, start, units, target)
+    first = maximise(dual, start, units, target, patience)
+    if first.iterations >= patience.steps:
+        return first
     finer = dual.refined(first.x)
     if finer is None:
         return first
-    second = maximise(finer, np.zeros(dual.m), units, target)
+    second = maximise(finer, np.zeros(dual.m), units, target, patience)
     return Climb(
         finer,
         second.x,
@@ -63,7 +79,9 @@ def climb(dual: Dual, start: np.ndarray, units: np.ndarray, target: float = TARG
     )
 
 
-def maximise(dual: Dual, start: np.ndarray, units: np.ndarray, target: float = TARGET) -> Climb:
+def maximise(
+    dual: Dual, start: np.ndarray, units: np.ndarray, target: float = TARGET, patience: Patience = ENDLESS
+) -> Climb:
     """max g(x) over {x ≥ lower, rows·x ≤ limits}, by Newton steps that solve the quadratic model on that set.
 
     Args:
@@ -71,6 +89,7 @@ def maximise(dual: Dual, start: np.ndarray, units: np.ndarray, target: float = T
         start: `(m,)`, feasible.
         units: `(m,)`, sizes against which misses of the levels are judged.
         target: the relative residual at which to stop.
+        patience: how many steps to take at most.
 
     Each step maximises the quadratic model over the set (adding the node whose constraint it violates most, until
     it violates none), then searches along it. The search accepts by slope as well as by value, because within
@@ -81,33 +100,41 @@ def maximise(dual: Dual, start: np.ndarray, units: np.ndarray, target: float = T
     lower = dual.lower
     x, at = start, dual.evaluate(start)
     best_residual, stale = np.inf, 0
+    top, flattest = -np.inf, np.inf
     best = (x, at, np.zeros(dual.m))
-    iteration = 0
-    while iteration < MAX_STEPS:
+    iteration = pressing = 0
+    while iteration < patience.steps and pressing < patience.pressed:
         if at.value > dual.ceiling + 1.0:
             return Climb(dual, x, at, x > lower, np.zeros(dual.m), iteration, True)
         held = limits - rows @ x <= dual.touch
         step: np.ndarray | None = None
         pressure = np.zeros(dual.m)
+        push = np.zeros(dual.m)  # the same in the coordinates of the climb
         pressed = False
         if held.any():  # only faces that x has reached hold it back; those that the step would reach do not yet
             step, multipliers, rows, limits = _model_step(dual, x, at, rows, limits)
-            pressure = dual.price(x) * (rows[: held.size].T @ np.where(held, multipliers[: held.size], 0.0))
+            push = rows[: held.size].T @ np.where(held, multipliers[: held.size], 0.0)
+            pressure = dual.price(x) * push
             pressed = bool(pressure.any())
         if not pressed:
             pressure = dual.horizon(x, at)
             pressed = bool(pressure.any())
+        pressing += bool(push.any())
         residual = _residual(at, x > lower, pressure if pressed else None, units)
         stale = 0 if residual < 0.5 * best_residual else stale + 1
-        if residual < best_residual:
-            best_residual, best = residual, (x, at, pressure)
+        best_residual = min(best_residual, residual)
+        # The highest point is the answer. Only among points whose values rounding cannot tell apart, the flattest is.
+        blur = at.noise + best[1].noise
+        if at.value > top + blur or (at.value >= top - blur and residual < flattest):
+            flattest, best = residual, (x, at, pressure)
+        top = max(top, at.value)
         # A residual that no longer falls is rounding if it is small, and if it is not, thirty steps are a fair trial.
         if residual <= target or (stale >= 3 and best_residual < 1e-7) or stale >= 30:
             break
         known = limits.size
         if step is None:
             step, _, rows, limits = _model_step(dual, x, at, rows, limits)
-        moved = _search(dual, x, at, step, rows, limits)
+        moved = _search(dual, x, at, step, push, rows, limits)
         # A step below the spacing of doubles leads to where it began, and so will the next unless a cut was learned.
         if moved is None or (limits.size == known and np.array_equal(moved[0], x)):
             break
@@ -142,13 +169,22 @@ def _residual(at: Evaluation, active: np.ndarray, pressure: np.ndarray | None, u
 
 
 def _search(
-    dual: Dual, x: np.ndarray, at: Evaluation, step: np.ndarray, rows: np.ndarray, limits: np.ndarray
+    dual: Dual,
+    x: np.ndarray,
+    at: Evaluation,
+    step: np.ndarray,
+    push: np.ndarray,
+    rows: np.ndarray,
+    limits: np.ndarray,
 ) -> tuple[np.ndarray, Evaluation] | None:
-    """A point along the step with a higher value and a flatter slope; None where rounding leaves no progress."""
-    slope = float(at.gradient @ step)
+    """A point along the step with a higher value and a flatter slope; None where rounding leaves no progress.
+
+    push `(m,)` is the part of the gradient that faces answer for. A step along them is orthogonal to it, but for
+    rounding, which where the push is strong would hide all that is left of the slope: so slopes are taken without it.
+    """
+    slope = float((at.gradient - push) @ step)
     if not slope > 0:
         return None
-    noise = 16 * EPS * (1.0 + abs(at.value))
     longest = None
     best: tuple[np.ndarray, Evaluation] | None = None
     t = dual.stride(x, step)
@@ -156,13 +192,13 @@ def _search(
         # The model ends on a face. Where g still rises there, walking towards it by careful strides would only cost.
         point = _along(dual.lower, x, step, 1.0)
         there = dual.evaluate(point)
-        if there.value >= at.value and float(there.gradient @ step) >= 0.0:
+        if there.value >= at.value and float((there.gradient - push) @ step) >= 0.0:
             return point, there
     for trial in range(80):
         point = _along(dual.lower, x, step, t)
         there = dual.evaluate(point)
-        reached = float(there.gradient @ step)
-        if not (there.value >= at.value - noise and reached >= -0.9 * slope):
+        reached = float((there.gradient - push) @ step)
+        if not (there.value >= at.value - at.noise - there.noise and reached >= -0.9 * slope):
             if best is not None:
                 break
             # Halve twice, then fall faster: an overlong step is overlong by orders of magnitude.

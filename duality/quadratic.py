@@ -32,7 +32,7 @@ def newton_step(
         return _on_an_interval(float(curvature[0, 0]), float(gradient[0]), float(x[0]), rows[:, 0], limits)
     # A coordinate whose Newton step would overshoot its whole range ten-thousandfold is linear as far as doubles go.
     # The constraints will limit it, and giving it that much curvature keeps the step within reach of rounding.
-    across = np.divide(limits[:, None], rows, out=np.full(rows.shape, np.inf), where=rows > 0).min(axis=0)
+    across = _reach(limits[:, None], rows).min(axis=0)
     bend = np.maximum(curvature.diagonal(), np.abs(gradient) / (1e4 * np.maximum(across, 1e-100)) + 1e-300)
     size = np.sqrt(bend)
     matrix = curvature / size / size[:, None]
@@ -49,11 +49,17 @@ def newton_step(
     return _active_set(matrix, slope, start, rows / size, limits, size)
 
 
+def _reach(limits: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """limits / rows, infinite where a row does not limit, or by so little that the quotient overflows."""
+    with np.errstate(over="ignore"):
+        return np.divide(limits, rows, out=np.full(rows.shape, np.inf), where=rows > 0)
+
+
 def _on_an_interval(
     curvature: float, gradient: float, x: float, rows: np.ndarray, limits: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """The same for m = 1, where it is a clipped division."""
-    ends = np.divide(limits, rows, out=np.full(rows.size, np.inf), where=rows > 0)
+    ends = _reach(limits, rows)
     nearest = int(ends.argmin())
     across = float(ends[nearest])
     bend = max(curvature, abs(gradient) / (1e4 * max(across, 1e-100)) + 1e-300)

@@ -6,9 +6,9 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy.special import logsumexp
 
-from duality._arrays import frozen, to_numpy, vector
+from duality._arrays import frozen, logsumexp, precision, to_numpy, vector
+from duality.groups import Partition, check_groups
 
 EPS = float(np.finfo(np.float64).eps)
 
@@ -19,14 +19,25 @@ class LogRatios:
     Everything that the solver needs to know of q and of q_1 … q_m; a grid, a quadrature rule, or draws of q (from
     a toy or from a network) are the same input.
 
+    Where `ReverseKL` or `ForwardKL` are solved with ratios whose masses E_q[e^{rho_i}] are not one, so that no law has
+    them, a `MassWarning` says so (`duality.masses` has the rule); `normalise` returns ratios of mass one.
+
     Args:
         values: rho `(n, m)` in nats, points by constraints; `(n,)` is read as `(n, 1)`. -inf is ordinary (q_i
-            vanishes where q does not); NaN and +inf are not (q must charge what q_i charges).
+            vanishes where q does not); NaN and +inf are not (q must charge what q_i charges), and neither is a column
+            that is -inf wherever q has weight. Half- and single-precision tensors are widened to double.
         log_weights: `(n,)` logs of quadrature weights under q, summing to one; -inf for a node without weight.
             Left out, the points are *draws* of q with equal weights, and answers carry standard errors.
         log_densities: `(n, m)` log q_i(x_j), needed only by `Likelihood(kind="density")`.
         priors: `(m,)` Pr(concept i) under q, each inside (0, 1); used by `Likelihood(kind="posterior")` where the
             problem does not bring its own.
+        groups: `(n,)` whole numbers 0 … C - 1: which prompt, or group of prompts, a point belongs to. Weights are then
+            normalised within each group, rho is log q_{i,c}/q_c, and every density sought has a law for each group.
+        group_weights: P `(C,)`, how often each group is asked for, adding up to one. Left out, what the points of each
+            group weigh together; groups of draws then count as a sample of groups themselves, and standard errors
+            take that into account.
+        detectors: `(n, k)` what k detectors say at the points, in [0, 1] or any finite numbers: what
+            `Likelihood(kind="detector")` and `Keep` constrain, by definition. With them, values may be left out.
 
     Raises:
         ValueError: naming the argument, what was given and what is needed.
@@ -39,17 +50,49 @@ class LogRatios:
     log_densities: np.ndarray | None
     priors: np.ndarray | None
     is_draws: bool
+    precision: float  # eps of the type that the values came in: what their last digits are worth
+    groups: np.ndarray | None
+    group_weights: np.ndarray | None
+    groups_sampled: bool  # whether the groups are a sample of groups, and not all that there are
+    detectors: np.ndarray | None
 
     def __init__(
         self,
-        values: Any,
+        values: Any = None,
         log_weights: Any = None,
         log_densities: Any = None,
         priors: Any = None,
+        groups: Any = None,
+        group_weights: Any = None,
+        detectors: Any = None,
     ) -> None:
-        values = _table("values", values)
+        eps = precision(values)
+        if detectors is not None:
+            detectors = finite_table("detectors", detectors)
+        if values is None:
+            if detectors is None:
+                raise ValueError("values: neither log ratios nor detectors are given")
+            values = np.empty((len(detectors), 0))
+        else:
+            values = _table("values", values)
         n, m = values.shape
-        weights = np.full(n, -np.log(n)) if log_weights is None else _normalised(log_weights, n)
+        if detectors is not None and len(detectors) != n:
+            raise ValueError(f"detectors: {len(detectors)} points given, but values has {n}")
+        if groups is None and group_weights is not None:
+            raise ValueError("group_weights: given, but no groups; say which group each point belongs to")
+        if log_weights is None:
+            weights = np.full(n, -np.log(n))
+        else:  # with group_weights only ratios within a group count
+            weights = _normalised(log_weights, n, exact=group_weights is None)
+        sampled = groups is not None and group_weights is None
+        if groups is not None:
+            groups, group_weights, weights = check_groups(groups, group_weights, weights)
+        absent = (values.max(axis=0, where=np.isfinite(weights)[:, None], initial=-np.inf)) == -np.inf
+        if absent.any():
+            raise ValueError(
+                f"values: constraint {int(np.argmax(absent))} is -inf at every point that has weight, so that nothing"
+                " of its q_i is to be seen where q is; leave its column out, or bring points of q that show it"
+            )
         if log_densities is not None:
             log_densities = _table("log_densities", log_densities)
             if log_densities.shape != (n, m):
@@ -64,6 +107,11 @@ class LogRatios:
             ("log_densities", None if log_densities is None else frozen(log_densities)),
             ("priors", priors),
             ("is_draws", log_weights is None),
+            ("precision", eps),
+            ("groups", groups),
+            ("group_weights", group_weights),
+            ("groups_sampled", sampled),
+            ("detectors", None if detectors is None else frozen(detectors)),
         ):
             object.__setattr__(self, name, value)
 
@@ -80,10 +128,84 @@ class LogRatios:
         """Number of constraints."""
         return int(self.values.shape[1])
 
+    def columns(self, source: str) -> int:
+        """How many columns of "values" or of "detectors" there are."""
+        if source == "values":
+            return self.m
+        return 0 if self.detectors is None else int(self.detectors.shape[1])
+
+    def select(self, source: str, chosen: np.ndarray) -> LogRatios:
+        """The same points with some columns of "values" (and of what belongs to them), or of "detectors", alone."""
+        view = object.__new__(LogRatios)
+        view.__dict__.update(self.__dict__)
+        for cached in ("log_masses", "masses", "spreads"):
+            view.__dict__.pop(cached, None)
+        own: dict[str, np.ndarray | None] = {"detectors": None}
+        if source == "detectors":
+            assert self.detectors is not None
+            own = {"values": self.values[:, :0], "log_densities": None, "priors": None}
+            own["detectors"] = np.asfortranarray(self.detectors[:, chosen])
+        else:
+            own["values"] = np.asfortranarray(self.values[:, chosen])
+            own["log_densities"] = None if self.log_densities is None else self.log_densities[:, chosen]
+            own["priors"] = None if self.priors is None else self.priors[chosen]
+        view.__dict__.update({name: None if value is None else frozen(value) for name, value in own.items()})
+        return view
+
+    @cached_property
+    def partition(self) -> Partition:
+        """The points of positive weight by group; one group where there are none."""
+        return Partition.of(self.log_weights, self.groups, self.group_weights)
+
+    @property
+    def grouped(self) -> bool:
+        """Whether there is more than one group, each with a normaliser of its own."""
+        return self.group_weights is not None and self.group_weights.size > 1
+
+    def mean_within(self, masses: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """sum_j masses_j values_ji / sum_j masses_j over the group of each point, `(n,)` and `(n, m)` -> `(n, m)`."""
+        if not self.grouped:
+            return np.broadcast_to(masses @ values / masses.sum(), values.shape)
+        return self.by_group(masses[:, None] * values)[self.groups] / self.by_group(masses[:, None])[self.groups]
+
+    def by_group(self, terms: np.ndarray) -> np.ndarray:
+        """Sums over the points of each group, `(n, m)` -> `(C, m)`."""
+        if self.groups is None or self.group_weights is None:
+            return np.asarray(terms.sum(axis=0, keepdims=True))
+        sums = [np.bincount(self.groups, weights=column, minlength=self.group_weights.size) for column in terms.T]
+        return np.stack(sums, axis=1)
+
+    @cached_property
+    def log_masses(self) -> np.ndarray:
+        """log E_q[e^{rho_i}] `(m,)`, nats; finite for ratios of any size."""
+        with np.errstate(under="ignore"):
+            return np.asarray(logsumexp(np, (self.values + self.log_weights[:, None]).T))
+
     @cached_property
     def masses(self) -> np.ndarray:
         """E_q[e^{rho_i}] `(m,)`: 1 for exact ratios, so its distance from 1 measures quadrature or network error."""
-        return np.asarray(np.exp(logsumexp(self.values + self.log_weights[:, None], axis=0)))
+        with np.errstate(over="ignore"):
+            return np.asarray(np.exp(self.log_masses))
+
+    def normalise(self) -> LogRatios:
+        """The same with rho_i - log E_q[e^{rho_i}] in the place of rho_i, and so for log q_i: ratios of mass one.
+
+        For ratios that are known up to a factor, or that a network gets right but for one. A mass that is missing
+        because part of q_i lies beyond the points is not brought back by this: q_i is then restricted to the points.
+        """
+        values = self.values - self.log_masses
+        densities = None if self.log_densities is None else self.log_densities - self.log_masses
+        again = LogRatios(
+            values,
+            None if self.is_draws else self.log_weights,
+            densities,
+            self.priors,
+            self.groups,
+            None if self.groups_sampled else self.group_weights,
+            self.detectors,
+        )
+        object.__setattr__(again, "precision", self.precision)
+        return again
 
     @cached_property
     def spreads(self) -> np.ndarray:
@@ -95,7 +217,13 @@ class LogRatios:
 
     def __repr__(self) -> str:
         kind = "draws" if self.is_draws else "quadrature nodes"
-        return f"LogRatios({self.n} {kind}, {self.m} constraint{'s' if self.m > 1 else ''})"
+        seen = [f"{self.m} constraint{'s' if self.m > 1 else ''}"] if self.m else []
+        if self.detectors is not None:
+            count = self.detectors.shape[1]
+            seen.append(f"{count} detector{'s' if count > 1 else ''}")
+        if self.group_weights is not None:
+            seen.append(f"{self.group_weights.size} group{'s' if self.group_weights.size > 1 else ''}")
+        return f"LogRatios({self.n} {kind}, {', '.join(seen)})"
 
 
 def check_priors(priors: Any, m: int | None = None) -> np.ndarray:
@@ -130,7 +258,16 @@ def _table(name: str, values: Any) -> np.ndarray:
     return np.asfortranarray(table)
 
 
-def _normalised(log_weights: Any, n: int) -> np.ndarray:
+def finite_table(name: str, values: Any) -> np.ndarray:
+    """A float64 array (n, k) of finite numbers, column by column in memory; `(n,)` is read as `(n, 1)`."""
+    table = _table(name, values)
+    if not np.isfinite(table).all():
+        j, i = (int(k) for k in np.argwhere(~np.isfinite(table))[0])
+        raise ValueError(f"{name}: {table[j, i]} at point {j}, column {i}; finite numbers are needed")
+    return table
+
+
+def _normalised(log_weights: Any, n: int, exact: bool = True) -> np.ndarray:
     weights = to_numpy("log_weights", log_weights)
     if weights.shape != (n,):
         raise ValueError(f"log_weights: shape {weights.shape} given, but there are {n} points; (n,) is needed")
@@ -143,10 +280,11 @@ def _normalised(log_weights: Any, n: int) -> np.ndarray:
     total = top + float(np.log(np.exp(weights - top).sum()))
     # A sum of n doubles is off by at most n eps (Higham 2002, §4.2), and a stored log weight l makes its weight off by
     # a relative eps |l|. Weights that were normalised in double precision therefore stay within eps (n + |l|) of
-    # one, |l| averaged under the weights themselves and so at most log n + |top|; the factor 8 is slack for a
-    # normalisation that was done in several steps.
-    tolerance = 8 * EPS * (n + np.log(n) + abs(top) + 1)
-    if abs(total) > tolerance:
+    # one, |l| averaged under the weights themselves and so at most log n + |top|. What was subtracted to normalise them
+    # had its own rounding, for densities within the range of a double at most 745 nats of it; the factor 8 is slack
+    # for a normalisation that was done in several steps.
+    tolerance = 8 * EPS * (n + np.log(n) + abs(top) + 745)
+    if exact and abs(total) > tolerance:
         raise ValueError(
             f"log_weights: they sum to exp({total:.6g}), not to one (tolerance {tolerance:.1e});"
             " subtract scipy.special.logsumexp(log_weights)"

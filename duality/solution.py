@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
 
 import numpy as np
 
-from duality._arrays import Array, beside, frozen, namespace
-from duality.problems import ForwardKL, Likelihood, Problem, ReverseKL
+from duality._arrays import Array, namespace
+from duality.problems import Problem
 
 
 class Status(Enum):
@@ -20,7 +17,7 @@ class Status(Enum):
     OPTIMAL = "optimal: the target meets every level at the least cost"
     INACTIVE = "inactive: q itself meets every level, so nothing is to be done"
     NOT_ATTAINED = "not attained: the value is right, but no tilt of q reaches it; Solution.message says why"
-    INEXACT = "inexact: rounding stopped the climb short of the tolerance; read the gap and the KKT residual"
+    INEXACT = "inexact: the two bounds on the value are apart, or a level is missed; Solution.message says by how much"
 
 
 class InfeasibleError(ValueError):
@@ -31,16 +28,24 @@ class InfeasibleError(ValueError):
             least = b + s (e - b)_+ for the smallest s in [0, 1] at which some density has E_p[l_i] ≤ least_i for all
             i at once: the same fraction of the way from what was asked to what q has, for every constraint. For one
             constraint that is the smallest likelihood on the nodes. NaN for a kind of problem that does not say.
+        conflict: `(k,)` positions of the constraints that cannot be had together: none of them is to blame alone, and
+            the others are not. None where a kind of problem does not say.
     """
 
-    def __init__(self, levels: np.ndarray, least: np.ndarray) -> None:
+    def __init__(self, levels: np.ndarray, least: np.ndarray, conflict: np.ndarray | None = None) -> None:
         self.levels = levels
         self.least = least
+        self.conflict = None if conflict is None else np.flatnonzero(conflict)
         if np.isnan(least).any():
             known = "what can be had is not known, because the problem does not say (`Problem.least_levels`)"
         else:
             known = f"the least that can be had jointly is {_row(least)} (only in the limit: ask for a little more)"
-        super().__init__(f"levels: no density meets {_row(levels)}; {known}")
+        who = ""
+        if self.conflict is not None and 1 < self.conflict.size < levels.size:
+            who = f"; it is constraints {', '.join(str(i + 1) for i in self.conflict)} that conflict"
+        elif self.conflict is not None and self.conflict.size == 1 < levels.size:
+            who = f"; it is constraint {int(self.conflict[0]) + 1} that cannot be met"
+        super().__init__(f"levels: no density meets {_row(levels)}{who}; {known}")
 
 
 class FewDrawsWarning(UserWarning):
@@ -58,6 +63,26 @@ class FewDrawsWarning(UserWarning):
         )
 
 
+class SmallGroupsWarning(UserWarning):
+    """Groups have too few draws each: logarithms of their means are biased by more than the value's standard error.
+
+    Attributes:
+        bias: the jackknife's estimate, nats; NaN where every group has a single draw, of which none can be made.
+        single: the share P of the groups that have a single draw, which no tilt can change.
+    """
+
+    def __init__(self, bias: float, stderr: float, single: float) -> None:
+        self.bias, self.single = bias, single
+        how = f"by about {bias:.2g} nats" if np.isfinite(bias) else "by an amount that such draws do not tell"
+        alone = (
+            f"; groups of a single draw, {single:.2g} of all that is asked, cannot be tilted at all" if single else ""
+        )
+        super().__init__(
+            f"few draws per group: the value is overstated {how}, with a standard error of {stderr:.2g}{alone};"
+            " take more draws of each group, or pool groups"
+        )
+
+
 FEW_DRAWS = 100  # where the normal approximation behind the delta method begins to hold, tests/duality/test_draws.py
 
 
@@ -68,16 +93,24 @@ class Solution:
     Attributes:
         problem: the problem solved, with one level for each constraint and the priors that were used.
         multipliers: lam* `(m,)`, ≥ 0. dV/db_i = lam_i (ReverseKL, ForwardKL), -lam_i (Likelihood).
-        natural: `(m,)` natural parameters of the tilt: a for ReverseKL, otherwise lam.
+        natural: `(m,)` natural parameters of the target: a for ReverseKL, otherwise lam. Where ReverseKL's lam add up
+            to 1 the target is the limit of log-ratio likelihood targets at falling cost, and these are theirs.
         primal: cost of the target in nats, computed from the target alone.
         dual: value of the dual function at lam*, nats: by weak duality no density that meets the levels costs less.
+        bound: the least cost that the target proves possible, nats: its own where it meets the levels, otherwise that
+            of densities that differ from it as little as one likes (`Problem.shown`); inf where it proves none.
         levels: `(m,)` what the target reaches, computed from the target alone.
         status: how the solve ended; `message` says it in words.
         log_weights: `(n,)` log masses of the target at the nodes, normalised.
-        kkt_residual: largest relative violation of the optimality conditions, in units of the levels.
+        kkt_residual: largest relative violation of the optimality conditions, in units of the levels; where they are
+            not attained, of the conditions for `bound`.
         effective_sample_size: 1 / sum_j p_j², how many nodes of equal mass the target amounts to.
         multipliers_stderr: `(m,)` standard errors of lam* where the nodes are draws, else NaN; 0 where lam_i = 0.
+        levels_stderr: `(m,)` standard errors of `levels` where the nodes are draws, else NaN: how far the levels that
+            this target has under q itself lie from those that it has on the draws, which meet what was asked exactly.
         primal_stderr: standard error of the value where the nodes are draws, else NaN.
+        primal_bias: by how much the value is overstated on average, where the nodes are draws in groups, else NaN: by
+            logarithms of means of few draws (the jackknife), and by maximising over the multipliers.
         critical_levels: `(m,)` levels of the limit density where the levels asked for are not attained, else None.
             Where everything of q is to be forgotten (ForwardKL with sum lam* = 1) there is no limit density: these
             levels, `levels` and `primal` are NaN, and `log_weights` are only the last density that nodes can show.
@@ -89,20 +122,23 @@ class Solution:
     natural: np.ndarray
     primal: float
     dual: float
+    bound: float
     levels: np.ndarray
     status: Status
     log_weights: np.ndarray
     kkt_residual: float
     effective_sample_size: float
     multipliers_stderr: np.ndarray
+    levels_stderr: np.ndarray
     primal_stderr: float
+    primal_bias: float
     critical_levels: np.ndarray | None
     iterations: int
 
     @property
     def gap(self) -> float:
-        """|primal - dual| / (1 + |dual|). Not small where the levels are not attained: the limit costs less."""
-        return abs(self.primal - self.dual) / (1.0 + abs(self.dual))
+        """|bound - dual| / (1 + |dual|): how far apart the two bounds on the value are, attained or not."""
+        return abs(self.bound - self.dual) / (1.0 + abs(self.dual))
 
     @property
     def slack(self) -> np.ndarray:
@@ -117,6 +153,8 @@ class Solution:
     @property
     def message(self) -> str:
         """How the solve ended, in a sentence."""
+        if self.status is Status.INEXACT:
+            return self._inexact()
         if self.status is not Status.NOT_ATTAINED:
             return self.status.value
         if self.problem.emptied(self.natural):
@@ -126,6 +164,19 @@ class Solution:
             )
         return self.problem.not_attained
 
+    def _inexact(self) -> str:
+        above = f"and at most {self.bound:.9g}" if np.isfinite(self.bound) else "and nothing is known from above"
+        said = f"inexact: the least cost is at least {self.dual:.9g} nats, {above} (relative gap {self.gap:.1e})"
+        wrong = np.where(self.multipliers > 0, np.abs(self.slack), np.maximum(-self.slack, 0.0))
+        if np.isnan(wrong).any():
+            return said
+        i = int(np.argmax(wrong / (1.0 + np.abs(self.problem.levels))))
+        kind = "misses" if self.slack[i] < 0 else "goes beyond"
+        return (
+            f"{said}; the target {kind} level {i + 1} by {wrong[i]:.2g} (asked {self.problem.levels[i]:.6g}), with the"
+            f" multiplier {self.multipliers[i]:.3g}, KKT residual {self.kkt_residual:.1e}"
+        )
+
     @property
     def inactive(self) -> bool:
         """Whether q itself is the answer."""
@@ -134,27 +185,30 @@ class Solution:
     def log_weight(self, values: Array) -> Array:
         """log w(rho; lam*), `(..., m)` -> `(...)`, NumPy or torch; see `Problem.log_weight`."""
         _, values = namespace(values)
-        return self.problem.tilt(values, beside(values, self.natural))
+        return self.problem.at_natural(self.problem.tilt, values, self.natural)
 
     def guidance(self, values: Array) -> Array:
         """Strengths k of negative guidance at noised states, `(..., m)` -> `(..., m)`; see `Problem.guidance`."""
         _, values = namespace(values)
-        return self.problem.strengths(values, beside(values, self.natural))
+        return self.problem.at_natural(self.problem.strengths, values, self.natural)
 
     def __str__(self) -> str:
         """A small table: one line for each constraint, then the certificate."""
         draws = bool(np.isfinite(self.primal_stderr))
-        head = ["", "asked", "reached", "slack", "multiplier", *(["std. error"] if draws else [])]
+        error = ["std. error"] if draws else []
+        head = ["", "asked", "reached", *error, "slack", "multiplier", *error]
         columns = [self.problem.levels, self.levels, self.slack, self.multipliers]
         if draws:
+            columns.insert(2, self.levels_stderr)
             columns.append(self.multipliers_stderr)
         rows = [head] + [[str(i + 1), *(f"{c[i]:.6g}" for c in columns)] for i in range(self.multipliers.size)]
         widths = [max(len(row[k]) for row in rows) for k in range(len(head))]
         lines = [f"{type(self.problem).__name__}: {self.message}"]
         lines += ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-        error = f" ± {self.primal_stderr:.2g}" if draws else ""
+        scatter = f" ± {self.primal_stderr:.2g}" if draws else ""
+        scatter += f" (bias {self.primal_bias:+.1g})" if np.isfinite(self.primal_bias) else ""
         lines.append(
-            f"primal {self.primal:.9g}{error}  dual {self.dual:.9g}  gap {self.gap:.1e}  KKT {self.kkt_residual:.1e}"
+            f"primal {self.primal:.9g}{scatter}  dual {self.dual:.9g}  gap {self.gap:.1e}  KKT {self.kkt_residual:.1e}"
             f"  effective sample size {self.effective_sample_size:.4g} of {self.log_weights.size}"
         )
         return "\n".join(lines)
@@ -165,95 +219,26 @@ class Solution:
         Raises:
             ValueError: where a problem of your own has a field that is no number, text, or array of numbers.
         """
-        problem: dict[str, Any] = {"type": _name(type(self.problem))}
-        for each in dataclasses.fields(self.problem):
-            if each.init:
-                problem[each.name] = _stored(each.name, getattr(self.problem, each.name))
-        fields = {name: _plain(getattr(self, name)) for name in _FIELDS}
-        return json.dumps({"problem": problem, "status": self.status.name, **fields}, allow_nan=False)
+        from duality import solution_json  # it knows `Solution`
+
+        return solution_json.to_json(self)
 
     @classmethod
     def from_json(cls, text: str) -> Solution:
         """The solution that `to_json` wrote, of a built-in problem or of any `Problem` class that has been imported.
 
+        Types and sizes are checked field by field: numbers are JSON numbers (or "inf", "-inf", "nan") within the range
+        of a double, and every vector has the length that the others have. What a solution claims is not checked anew;
+        that takes the ratios, and `solve`.
+
         Raises:
-            ValueError: for text that `to_json` did not write, or whose problem is of a class not imported yet.
+            ValueError: for text that `to_json` did not write, naming the field; or whose problem is of a class not
+                imported yet.
         """
-        try:
-            data = json.loads(text)
-            given = dict(data["problem"])
-            kind = _kind(given.pop("type"))
-            arguments = {name: _number(value) for name, value in given.items()}
-            fields = {name: _number(data[name]) for name in _FIELDS}
-            return cls(problem=kind(**arguments), status=Status[data["status"]], **fields)
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
-            raise ValueError(f"text: not the JSON of a Solution ({type(error).__name__}: {error})") from None
+        from duality import solution_json  # it knows `Solution`
 
-
-def _name(kind: type[Problem]) -> str:
-    """Plain for the problems of this package, with its module for one of yours: two may share a name."""
-    return kind.__name__ if kind in BUILT_IN else f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _kind(name: str) -> type[Problem]:
-    known = {_name(kind): kind for kind in (*_descendants(Problem), *BUILT_IN)}
-    if name not in known:
-        raise ValueError(
-            f"text: not the JSON of a Solution of a problem known here: its problem is of class {name!r}; import the"
-            " module that defines this class before reading"
-        )
-    return known[name]
-
-
-def _descendants(kind: type[Any]) -> list[type[Problem]]:
-    return [each for child in kind.__subclasses__() for each in (child, *_descendants(child))]
-
-
-BUILT_IN: tuple[type[Problem], ...] = (ReverseKL, ForwardKL, Likelihood)
-_FIELDS = (
-    "multipliers",
-    "natural",
-    "primal",
-    "dual",
-    "levels",
-    "log_weights",
-    "kkt_residual",
-    "effective_sample_size",
-    "multipliers_stderr",
-    "primal_stderr",
-    "critical_levels",
-    "iterations",
-)
+        return solution_json.from_json(text)
 
 
 def _row(values: np.ndarray) -> str:
     return ", ".join(f"{value:.6g}" for value in values)
-
-
-def _plain(value: Any) -> Any:
-    """Plain JSON data. Python writes a double with the digits that restore it; non-finite ones become strings."""
-    if isinstance(value, np.ndarray):
-        return value.tolist() if np.isfinite(value).all() else [_plain(float(v)) for v in value]
-    if isinstance(value, float) and not np.isfinite(value):
-        return str(value)
-    return value
-
-
-def _stored(name: str, value: Any) -> Any:
-    plain = _plain(value)
-    try:
-        json.dumps(plain, allow_nan=False)
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"problem: its field {name!r} is a {type(value).__name__}, which JSON cannot hold; numbers, text and arrays"
-            " of numbers are needed (or store the parts of the solution yourself)"
-        ) from None
-    return plain
-
-
-def _number(value: Any) -> Any:
-    if isinstance(value, list):
-        return frozen(np.array([float(v) for v in value]))
-    if value in ("inf", "-inf", "nan"):
-        return float(value)
-    return value

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from duality._arrays import frozen, vector
+from duality.answers import Answer, read_climb
 from duality.dual_protocol import Dual
-from duality.newton import MET, Climb, climb
+from duality.newton import MET, TARGET, climb
 from duality.problems import Problem
 from duality.ratios import LogRatios
-from duality.solution import FEW_DRAWS, FewDrawsWarning, InfeasibleError, Solution, Status
+from duality.solution import FEW_DRAWS, FewDrawsWarning, InfeasibleError, SmallGroupsWarning, Solution, Status
 from duality.uncertainty import delta_method
 
 
@@ -36,22 +37,43 @@ def solve(problem: Problem, ratios: LogRatios, start: Any = None) -> Solution:
 
     Warns:
         FewDrawsWarning: where the answer rests on few draws.
+        SmallGroupsWarning: where groups have so few draws that the value is biased by more than its standard error.
 
     Source: strong duality for these nonconvex problems, arXiv:2605.30825; docs/theory.
     """
     bound = problem.bind(ratios)
     if bound.out_of_reach(ratios):
-        raise InfeasibleError(bound.levels, bound.least_levels(ratios))
+        raise InfeasibleError(bound.levels, bound.least_levels(ratios), bound.conflict(ratios))
     dual = bound.dual(ratios)
-    first = np.zeros(dual.m)
+    first = None
     if start is not None:
         lam = vector("start", start)
         if lam.size != dual.m:
             raise ValueError(f"start: {lam.size} multipliers given for {dual.m} constraints")
         if bound.domain(lam):
             x = np.maximum(dual.from_natural(np.asarray(bound.natural(lam))), dual.lower)
-            first = x if inside(dual, x) else first
-    return finish(bound, ratios, climb(dual, first, bound.units(ratios)))
+            first = x if inside(dual, x) else None
+    return finish(bound, ratios, optimise(bound, ratios, dual, first))
+
+
+def optimise(
+    problem: Problem, ratios: LogRatios, dual: Dual, first: np.ndarray | None = None, tolerance: float = TARGET
+) -> Answer:
+    """The maximum of the dual function, from `first`, and from 0 where the way from `first` does not lead to it.
+
+    tolerance: the relative miss of the levels at which a climb may stop.
+    """
+    units = problem.units(ratios)
+    origin = np.zeros(dual.m)
+    found = None
+    if first is not None and (dual.evaluate(origin).misses > tolerance * units).any():
+        found = climb(dual, first, units, tolerance, problem.patience)
+    if found is None or not found.stationary(units, tolerance):
+        # What a start leads to is used where it is the maximum beyond doubt, so that it never changes the answer.
+        found = climb(dual, origin, units, tolerance, problem.patience)
+    if found.exhausted:
+        return read_climb(found)
+    return problem.answer(ratios, dual, found, tolerance)
 
 
 def inside(dual: Dual, x: np.ndarray) -> bool:
@@ -85,8 +107,8 @@ def dual_function(problem: Problem, ratios: LogRatios, multipliers: Any) -> Dual
     """
     bound = problem.bind(ratios)
     lam = vector("multipliers", multipliers)
-    if lam.size != ratios.m:
-        raise ValueError(f"multipliers: {lam.size} given for {ratios.m} constraints")
+    if lam.size != bound.levels.size:
+        raise ValueError(f"multipliers: {lam.size} given for {bound.levels.size} constraints")
     outside = DualPoint(-np.inf, np.full(lam.size, np.nan), np.full((lam.size, lam.size), np.nan))
     if not bound.domain(lam):
         return outside
@@ -99,56 +121,68 @@ def dual_function(problem: Problem, ratios: LogRatios, multipliers: Any) -> Dual
     return DualPoint(at.value, at.misses, dual.hessian(x))
 
 
-def finish(problem: Problem, ratios: LogRatios, found: Climb) -> Solution:
-    """The solution that a climb leads to, or InfeasibleError."""
-    dual, x, units = found.dual, found.x, problem.units(ratios)
+def finish(problem: Problem, ratios: LogRatios, answer: Answer, tolerance: float = 0.0) -> Solution:
+    """The solution that an answer is, judged by its target alone, or InfeasibleError."""
+    found, units = answer.climb, problem.units(ratios)
+    met = max(MET, tolerance) * units
     miss = float((np.maximum(found.at.misses, 0.0) / units).max())
-    if found.exhausted or (np.isfinite(dual.ceiling) and miss > MET):
+    if found.exhausted or (np.isfinite(found.dual.ceiling) and miss > MET):
         # Past the ceiling infeasibility is certain; short of it, a climb that was stopped may only be unfinished.
         least = problem.least_levels(ratios)
         if found.exhausted or (problem.slack(least) < -MET * units).any():
-            raise InfeasibleError(problem.levels, least)
-    log_weights = dual.log_masses(x)
+            raise InfeasibleError(problem.levels, least, problem.conflict(ratios))
+    log_weights, lam = answer.log_weights, answer.multipliers
     levels = problem.levels_of(ratios, log_weights)
     primal = problem.cost(ratios, log_weights)
-    slack = problem.slack(levels)
-    wrong = np.where(found.active, np.abs(slack), np.maximum(-slack, 0.0))
-    if found.stopped_by_face(units):
-        status = Status.NOT_ATTAINED
-        wrong = np.where(found.pressure > 0, np.maximum(slack, 0.0), wrong)
-    elif (wrong > MET * units).any():
-        status = Status.INEXACT
-    elif not found.active.any():
-        status = Status.INACTIVE
+    slack = problem.slack_of(ratios, log_weights)
+    met = met + problem.resolution(ratios, log_weights)
+    wrong = np.where(answer.active, np.abs(slack), np.maximum(-slack, 0.0))
+    bound = primal
+    if not (wrong > met).any():
+        status = Status.OPTIMAL if answer.active.any() else Status.INACTIVE
     else:
-        status = Status.OPTIMAL
-    natural = dual.to_natural(x)
-    residual = float((wrong / units).max())
-    if status is Status.NOT_ATTAINED and problem.emptied(natural):
-        primal, levels = float("nan"), np.full(x.size, np.nan)
+        shown = problem.shown(ratios, log_weights, lam)
+        bound = shown.bound
+        proved = bound - answer.value <= MET * (1.0 + abs(answer.value)) and not (shown.wrong > met).any()
+        status = Status.NOT_ATTAINED if answer.limit and proved else Status.INEXACT
+        wrong = shown.wrong if status is Status.NOT_ATTAINED else wrong
+    if answer.limit and status is not Status.OPTIMAL and problem.emptied(answer.natural):
+        primal, levels = float("nan"), np.full(lam.size, np.nan)
     masses = np.exp(log_weights)
     sample_size = 1.0 / float(masses @ masses)
-    multipliers_stderr, primal_stderr = np.full(x.size, np.nan), float("nan")
+    multipliers_stderr, levels_stderr = np.full(lam.size, np.nan), np.full(lam.size, np.nan)
+    primal_stderr, bias = float("nan"), float("nan")
     if ratios.is_draws:
-        errors = delta_method(problem, found, sample_size)
-        multipliers_stderr, primal_stderr = errors.multipliers, errors.value
-        if status is Status.NOT_ATTAINED:
-            multipliers_stderr = np.full(x.size, np.nan)  # an extreme of the draws: no normal law holds for it
-        if errors.effective < FEW_DRAWS:
-            warnings.warn(FewDrawsWarning(errors.effective, ratios.n), stacklevel=3)
+        effective = sample_size
+        if answer.smooth:
+            errors = delta_method(problem, ratios, found, log_weights)
+            multipliers_stderr, levels_stderr, primal_stderr = errors.multipliers, errors.levels, errors.value
+            effective = errors.effective
+            if ratios.grouped:
+                bias = errors.excess + found.dual.log_mean_bias(found.x)  # type: ignore[attr-defined]
+        if status is Status.NOT_ATTAINED:  # multipliers are an extreme of the draws: no normal law holds for them
+            multipliers_stderr, levels_stderr = np.full(lam.size, np.nan), np.full(lam.size, np.nan)
+        if effective < FEW_DRAWS:
+            warnings.warn(FewDrawsWarning(effective, ratios.n), stacklevel=3)
+        if ratios.grouped and not bias <= primal_stderr:
+            single = float(ratios.partition.shares[ratios.partition.sizes == 1].sum())
+            warnings.warn(SmallGroupsWarning(bias, primal_stderr, single), stacklevel=3)
     return Solution(
         problem=problem,
-        multipliers=frozen(problem.multipliers(natural)),
-        natural=frozen(natural),
+        multipliers=frozen(lam),
+        natural=frozen(answer.natural),
         primal=primal,
-        dual=found.at.value,
+        dual=answer.value,
+        bound=bound,
         levels=frozen(levels),
         status=status,
         log_weights=frozen(log_weights),
-        kkt_residual=residual,
+        kkt_residual=float((wrong / units).max()),
         effective_sample_size=sample_size,
         multipliers_stderr=frozen(multipliers_stderr),
+        levels_stderr=frozen(levels_stderr),
         primal_stderr=primal_stderr,
+        primal_bias=bias,
         critical_levels=levels if status is Status.NOT_ATTAINED else None,
-        iterations=found.iterations,
+        iterations=answer.iterations,
     )

@@ -101,7 +101,6 @@ def plot_densities(answer: ToySolution, ax: Any = None) -> Any:
         ax = new_axes(4.6, 4.2)
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
-    from matplotlib.transforms import ScaledTranslation
 
     if len(axes) == 1:
         ax.fill_between(axes[0], base, color=PRETRAINED, alpha=0.3, lw=0)
@@ -128,11 +127,7 @@ def plot_densities(answer: ToySolution, ax: Any = None) -> Any:
         Line2D([], [], color=UNWANTED, ls=DASHES[1], label=unwanted + (" (scaled)" if len(axes) == 1 else "")),
         Line2D([], [], color=TARGET, label="p*, target" if answer.solution.attained else "limit of p"),
     ]
-    # 34 points below the axes, however short they are: clear of the label.
-    below = ax.transAxes + ScaledTranslation(0, -34 / 72, ax.figure.dpi_scale_trans)
-    ax.legend(
-        handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=below, ncols=3, handlelength=1.6
-    )
+    _legend_below(ax, handles=handles, ncols=3, handlelength=1.6)
     return ax
 
 
@@ -188,38 +183,34 @@ def plot_frontier(solutions: Sequence[du.Solution], index: int = 0, mark: int | 
     """
     if len(solutions) < 2:
         raise ValueError(f"solutions: at least two points of a frontier are needed, given {len(solutions)}")
-    problem = solutions[0].problem
     levels = np.array([one.problem.levels[index] for one in solutions])
     values = np.array([one.dual for one in solutions])
     attained = np.array([one.attained for one in solutions])
-    if ax is None:
-        ax = new_axes()
-    ax.plot(levels, values, color=TARGET, label="least cost V(b)")
-    if not attained.all():
-        ax.plot(levels[~attained], values[~attained], color=UNWANTED, ls="--", label="not attained")
     mark = len(solutions) // 2 if mark is None else mark
-    point = solutions[mark]
-    sign = -1.0 if isinstance(problem, du.Likelihood) else 1.0
+    return frontier_axes(levels, values, attained, solutions[mark], index, new_axes() if ax is None else ax)
+
+
+@styled
+def frontier_axes(levels: Array, values: Array, attained: np.ndarray, point: du.Solution, index: int, ax: Any) -> Any:
+    """A cost curve (n,) over levels (n,), dashed where not ``attained``, with the tangent at a solution on it."""
+    solid = np.where(attained, values, np.nan)
+    ax.plot(levels, values if attained.all() else solid, color=TARGET, label="least cost V(b)")
+    if not attained.all():
+        # The last point that is attained begins the rest, so that the line has no gap.
+        joint = ~attained | np.append(~attained[1:], False) | np.append(False, ~attained[:-1])
+        ax.plot(levels, np.where(joint, values, np.nan), color=UNWANTED, ls="--", label="not attained")
+    level, value = float(point.problem.levels[index]), float(point.dual)
+    sign = float(point.problem.direction)
     slope = sign * float(point.multipliers[index])
     reach = 0.22 * (levels.max() - levels.min())
-    near = np.clip([levels[mark] - reach, levels[mark] + reach], levels.min(), levels.max())
-    ax.plot(near, values[mark] + slope * (near - levels[mark]), color=INK, lw=1.1, ls=(0, (4, 2)))
-    ax.plot([levels[mark]], [values[mark]], "o", color=INK, ms=6, zorder=5)
-    symbol = "−λ*" if sign < 0 else "λ*"
-    # A convex curve leaves the side below a rising and above a falling tangent free, to the right.
-    ax.annotate(
-        f"b = {levels[mark]:.4g}, V = {values[mark]:.4g} nats\nslope {symbol} = {slope:.4g}".replace("= -", "= −"),
-        (levels[mark], values[mark]),
-        xytext=(12, 12 if slope < 0 else -12),
-        textcoords="offset points",
-        ha="left",
-        va="bottom" if slope < 0 else "top",
-        fontsize=9,
-        color=INK,
-    )
+    near = np.clip([level - reach, level + reach], levels.min(), levels.max())
+    ax.plot(near, value + slope * (near - level), color=INK, lw=1.1, ls=(0, (4, 2)))
+    said = f"b = {level:.4g}, V = {value:.4g} nats, slope {'−λ*' if sign < 0 else 'λ*'} = {slope:.4g}"
+    ax.plot([level], [value], "o", color=INK, ms=6, zorder=5, label=said.replace("= -", "= −"))
     ax.margins(x=0.04, y=0.16)
-    ax.set(xlabel=f"level b ({level_unit(problem)})", ylabel="cost (nats)")
-    ax.legend(loc="best")
+    number = f"$_{index + 1}$" if len(point.multipliers) > 1 else ""
+    ax.set(xlabel=f"level b{number} ({level_unit(point.problem)})", ylabel="cost (nats)")
+    _legend_below(ax)
     return ax
 
 
@@ -282,6 +273,14 @@ def contour_levels(density: Array, cell: float, enclosed: Sequence[float] = ENCL
     mass = np.cumsum(values) * cell
     places = np.searchsorted(mass / mass[-1], sorted(enclosed, reverse=True))
     return [float(values[place]) for place in places]
+
+
+def _legend_below(ax: Any, **settings: Any) -> None:
+    """A legend 34 points below the axes, however short they are: clear of the label, and of all data."""
+    from matplotlib.transforms import ScaledTranslation
+
+    below = ax.transAxes + ScaledTranslation(0, -34 / 72, ax.figure.dpi_scale_trans)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=below, **settings)
 
 
 def _along(answer: ToySolution, best: Array, index: int, value: float) -> float:

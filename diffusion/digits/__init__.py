@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from .data import ANCHORS, WORDS, concept_of, load_digits, shrink, wordings
+from diffusion.digits.data import ANCHORS, WORDS, concept_of, load_digits, shrink, wordings
 
 PIPELINE_FOLDER = Path(__file__).with_name("pipeline")
 

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .data import Digits, load_digits
+from diffusion.digits.data import Digits, load_digits
 
 CNN_WEIGHTS = Path(__file__).with_name("judge_cnn.safetensors")
 

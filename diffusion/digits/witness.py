@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ..concepts import Concept, Prompts, normalised
-from .data import ANCHORS, WORDS, concept_of, shrink, wordings
-from .judges import judges
+from diffusion.digits.data import ANCHORS, WORDS, concept_of, shrink, wordings
+from diffusion.digits.judges import judges
+from diffusion.tasks.concepts import Concept, Prompts, normalised
 
 PRIOR = 0.1  # the classes of the training digits are balanced to within half a per cent
 

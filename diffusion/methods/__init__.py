@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
-from .base import ImageMethod, Method, Outcome
-from .baselines import SISS, EraseDiff, NegGrad, OnConcepts, OnImages
-from .correction import Correction, corrected_guidance
-from .esd import CROSS_ATTENTION, ESD
-from .forget_data import ForgetImages
-from .guidance_distillation import GuidanceDistillation
-from .images import Images, as_unseen
-from .primal_dual import PrimalDual
-from .tilted import Tilted
-from .tilted_images import TiltedImages
-from .weights import FixedWeights
+from diffusion.methods.base import FitContext, ImageFitContext, ImageMethod, Method, Outcome
+from diffusion.methods.baselines import SISS, EraseDiff, NegGrad, OnConcepts, OnImages
+from diffusion.methods.correction import Correction, corrected_guidance
+from diffusion.methods.esd import CROSS_ATTENTION, ESD
+from diffusion.methods.fixed_weights import FixedWeights
+from diffusion.methods.guidance_distillation import GuidanceDistillation
+from diffusion.methods.images.primal_dual import ForgetImages
+from diffusion.methods.images.tilted import TiltedImages
+from diffusion.methods.images.unseen import as_unseen
+from diffusion.methods.primal_dual import PrimalDual
+from diffusion.methods.tilted import Tilted
+from diffusion.tasks.image_set import Images
+
+Kind = TypeVar("Kind")
 
 #: For concepts: name to what makes the method, without arguments.
 METHODS: dict[str, Callable[[], Method]] = {
@@ -38,6 +42,25 @@ IMAGE_METHODS: dict[str, Callable[[], ImageMethod]] = {
     "erasediff": lambda: OnImages(EraseDiff()),
 }
 
+
+def method_of(method: str | Method) -> Method:
+    """The method of that name, or the method itself. ``ValueError`` for a name that is not known."""
+    return _named(method, METHODS)
+
+
+def image_method_of(method: str | ImageMethod) -> ImageMethod:
+    """The method for images of that name, or the method itself. ``ValueError`` for a name that is not known."""
+    return _named(method, IMAGE_METHODS)
+
+
+def _named(method: str | Kind, known: Mapping[str, Callable[[], Kind]]) -> Kind:
+    if not isinstance(method, str):
+        return method
+    if method not in known:
+        raise ValueError(f"method must be one of {', '.join(known)}, got {method!r}")
+    return known[method]()
+
+
 __all__ = [
     "ESD",
     "IMAGE_METHODS",
@@ -45,9 +68,11 @@ __all__ = [
     "SISS",
     "Correction",
     "EraseDiff",
+    "FitContext",
     "FixedWeights",
     "ForgetImages",
     "GuidanceDistillation",
+    "ImageFitContext",
     "ImageMethod",
     "Images",
     "Method",
@@ -60,4 +85,6 @@ __all__ = [
     "TiltedImages",
     "as_unseen",
     "corrected_guidance",
+    "image_method_of",
+    "method_of",
 ]

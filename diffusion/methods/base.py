@@ -10,19 +10,25 @@ under their prompts, is what keeps them.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from torch import nn
 
 import duality as du
+from diffusion.pipelines import Denoiser
+from diffusion.ratios.ratio_estimate import Survey
+from diffusion.tasks.image_set import Images
+from diffusion.training.batches import Batches
+from diffusion.training.lora import add_student
+from diffusion.training.trainer import Fit, Objective, Progress, Trainer
 
-from ..batches import Batches
-from ..known import Survey
-from ..models import Denoiser
-from ..training import Fit, Progress
-from .images import Images
+if TYPE_CHECKING:
+    from diffusion.methods.dual_loop import Rounds
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,8 @@ class Outcome:
     ``levels``, ``errors``: (k, m) estimates of the constrained functionals in each round and their standard errors;
     the last row is of the weights that were delivered.
     ``asked``: (k + 1, m) levels that the exact answer was solved for, where a method moves these; else empty.
+    ``capped``: (m,) whether a multiplier was held back from running away
+    (:data:`diffusion.methods.level_shift.REACH`); empty for methods without rounds.
     """
 
     losses: list[float]
@@ -41,43 +49,122 @@ class Outcome:
     levels: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
     errors: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
     asked: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
+    capped: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=bool))
 
 
-class Method(Protocol):
-    """Fits a concept's solution into adapters named ``diffusion.distill.ADAPTER``, left active on the network."""
+@dataclass(frozen=True)
+class FitContext:
+    """All that a method for concepts fits from: the network, what is known of its law, the solution, the settings.
 
-    def fit(
-        self,
-        denoiser: Denoiser,
-        known: Survey,
-        solution: du.Solution,
-        settings: Fit,
-        *,
-        checkpoint: Path | None = None,
-        every: int = 100,
-        progress: Progress | None = None,
-    ) -> Outcome:
-        """Resumes exactly from ``checkpoint`` where it exists. ``FloatingPointError`` when a loss is not finite."""
+    ``checkpoint``: where the run is kept every ``every`` steps, and resumed from bit for bit where that file exists;
+    ``progress`` is called with the number of steps just taken.
+    """
+
+    denoiser: Denoiser
+    estimate: Survey
+    solution: du.Solution
+    config: Fit
+    checkpoint: Path | None = None
+    every: int = 100
+    progress: Progress | None = None
 
 
-class ImageMethod(Protocol):
-    """Forgets images into the same adapters; ``levels`` (m,), nats above the present surprise at each image."""
+@dataclass(frozen=True)
+class ImageFitContext:
+    """The same for images to be forgotten; ``levels`` (m,) or one number: nats above the present negative ELBO."""
 
-    def fit(
-        self,
-        denoiser: Denoiser,
-        images: Images,
-        levels: Any,
-        settings: Fit,
-        *,
-        checkpoint: Path | None = None,
-        every: int = 100,
-        progress: Progress | None = None,
-    ) -> Outcome:
+    denoiser: Denoiser
+    images: Images
+    levels: Any
+    config: Fit
+    checkpoint: Path | None = None
+    every: int = 100
+    progress: Progress | None = None
+
+
+class Steerable:
+    """What some methods can do beside fitting. A caller asks for it; a method that cannot says so."""
+
+    def with_patience(self, rounds: int) -> Self:
+        """The method, to end early after so many dual rounds with all levels met. ``ValueError`` where it has none."""
+        raise ValueError(
+            f"patience: {type(self).__name__} has no dual rounds; primal-dual has, and of images tilted, too"
+        )
+
+    def uncorrected(self) -> Self:
+        """The method, going by the solved multipliers. ``ValueError`` where it moves none."""
+        raise ValueError(f"uncorrected: {type(self).__name__} has no correction to leave out, tilted and guidance do")
+
+
+def at_least_one(rounds: int) -> int:
+    """``patience`` as given. ``ValueError`` below 1."""
+    if rounds < 1:
+        raise ValueError(f"patience must be at least 1 round, got {rounds}")
+    return rounds
+
+
+class Method(Steerable, ABC):
+    """Fits a concept's solution into adapters named ``diffusion.training.lora.ADAPTER``, left active on the network."""
+
+    def needs_prompts(self, kind: type[du.Problem]) -> bool:
+        """Whether every concept must have a prompt of its own, for problems of this kind."""
+        return False
+
+    @abstractmethod
+    def fit(self, context: FitContext) -> Outcome:
+        """Resumes exactly from the checkpoint where it exists. ``FloatingPointError`` when a loss is not finite."""
+
+
+class ImageMethod(Steerable, ABC):
+    """Forgets images into the same adapters."""
+
+    @abstractmethod
+    def fit(self, context: ImageFitContext) -> Outcome:
         """As :meth:`Method.fit`."""
 
 
-def batches_of(denoiser: Denoiser, known: Survey, settings: Fit, power: float = 1.0) -> Batches:
+def batches_of(context: FitContext, power: float = 1.0) -> Batches:
     """Draws of the anchor's law and of the retained prompts, as surveyed; ``power`` of noise levels, see Batches."""
+    known = context.estimate
     latents, prompts = known.retained
-    return Batches(denoiser, known.prompts, known.anchor, latents, prompts, settings, power=power)
+    return Batches(context.denoiser, known.prompts, known.anchor, latents, prompts, context.config, power=power)
+
+
+def fit_adapters(
+    context: FitContext | ImageFitContext,
+    objective: Callable[[list[nn.Parameter]], Objective],
+    *,
+    targets: Sequence[str] | None = None,
+    rounds: Rounds | None = None,
+) -> list[float]:
+    """A fresh student, the objective made from its parameters, all steps, averages in place; returns the losses.
+
+    ``targets``: see :func:`diffusion.training.lora.add_student`. ``rounds``: what happens between steps, and is kept.
+    """
+    config = context.config
+    parameters = add_student(context.denoiser, config.rank, config.seed, targets)
+    trainer = trainer_of(context, parameters, objective(parameters), rounds)
+    if rounds is None:
+        trainer.run()
+    else:
+        rounds.train(trainer)
+    return trainer.finish()
+
+
+def trainer_of(
+    context: FitContext | ImageFitContext,
+    parameters: list[nn.Parameter],
+    objective: Objective,
+    rounds: Rounds | None = None,
+) -> Trainer:
+    """The trainer of a fit, resumed where its checkpoint exists."""
+    return Trainer(
+        context.denoiser.network,
+        parameters,
+        objective,
+        context.config,
+        checkpoint=context.checkpoint,
+        every=context.every,
+        progress=context.progress,
+        state=rounds,
+    )

@@ -19,25 +19,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-import duality as du
-
-from ..batches import spread_levels
-from ..fitting import fit_adapters
-from ..known import Survey
-from ..models import Denoiser
-from ..parallel import WHOLE, Part
-from ..training import Fit, Objective, Progress
-from .base import Outcome
-from .images import Images, gained
-from .mixture import Mixed, mixed
-from .sets import Noised, SetBatches, Sets
+from diffusion.methods.base import FitContext, ImageFitContext, ImageMethod, Method, Outcome, fit_adapters
+from diffusion.methods.forget_retain_sets import Noised, SetBatches, Sets
+from diffusion.methods.images.importance_mixture import Mixed, mixed
+from diffusion.methods.images.unseen import gained
+from diffusion.pipelines import Denoiser
+from diffusion.runtime.distributed import WHOLE, Part
+from diffusion.training.batches import spread_levels
+from diffusion.training.trainer import Fit, Objective
 
 
 class Rule(Protocol):
@@ -131,60 +126,31 @@ class EraseDiff:
 
 
 @dataclass(frozen=True)
-class OnConcepts:
+class OnConcepts(Method):
     """A rule as a method for concepts: forget set and retain set are the survey's draws. The solution plays no part."""
 
     rule: Rule
 
-    def fit(
-        self,
-        denoiser: Denoiser,
-        known: Survey,
-        solution: du.Solution,
-        settings: Fit,
-        *,
-        checkpoint: Path | None = None,
-        every: int = 100,
-        progress: Progress | None = None,
-    ) -> Outcome:
+    def fit(self, context: FitContext) -> Outcome:
+        sets = Sets.of_survey(context.estimate)
         losses = fit_adapters(
-            denoiser,
-            lambda parameters: self.rule.objective(denoiser, Sets.of_survey(known), settings, parameters),
-            settings,
-            checkpoint=checkpoint,
-            every=every,
-            progress=progress,
+            context, lambda parameters: self.rule.objective(context.denoiser, sets, context.config, parameters)
         )
-        return Outcome(losses, solution.multipliers[None] * float("nan"))
+        return Outcome(losses, context.solution.multipliers[None] * float("nan"))
 
 
 @dataclass(frozen=True)
-class OnImages:
+class OnImages(ImageMethod):
     """A rule as a method for images. ``levels`` play no part; those reached are measured once, at the end."""
 
     rule: Rule
     noise_levels: int = 20
     repeats: int = 4
 
-    def fit(
-        self,
-        denoiser: Denoiser,
-        images: Images,
-        levels: Any,
-        settings: Fit,
-        *,
-        checkpoint: Path | None = None,
-        every: int = 100,
-        progress: Progress | None = None,
-    ) -> Outcome:
+    def fit(self, context: ImageFitContext) -> Outcome:
+        denoiser, images, config = context.denoiser, context.images, context.config
         images.check(denoiser)
-        losses = fit_adapters(
-            denoiser,
-            lambda parameters: self.rule.objective(denoiser, Sets.of_images(images), settings, parameters),
-            settings,
-            checkpoint=checkpoint,
-            every=every,
-            progress=progress,
-        )
-        found, errors = gained(denoiser, images, self.noise_levels, self.repeats, settings.seed)
+        sets = Sets.of_images(images)
+        losses = fit_adapters(context, lambda parameters: self.rule.objective(denoiser, sets, config, parameters))
+        found, errors = gained(denoiser, images, self.noise_levels, self.repeats, config.seed)
         return Outcome(losses, np.full((1, len(images.forget)), np.nan), found[None], errors[None])

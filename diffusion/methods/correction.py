@@ -10,24 +10,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 import duality as du
-
-from ..guidance import LIMIT, Guided, Strength
-from ..known import Bar, Survey, progress_bar
-from ..models import Denoiser
-from ..parallel import same
-from ..training import Fit
-from .asking import Asking
-from .base import Outcome
-from .dual import met
-from .levels import Meter
-from .rounds import Rounds
+from diffusion.guidance.guided import LIMIT, Guided, Strength
+from diffusion.methods.base import FitContext, Outcome
+from diffusion.methods.dual_loop import Rounds, Stopping
+from diffusion.methods.dual_steps import met
+from diffusion.methods.level_estimates import Meter
+from diffusion.methods.level_shift import Asking
+from diffusion.pipelines import Denoiser
+from diffusion.ratios.ratio_estimate import Survey
+from diffusion.runtime.distributed import same
+from diffusion.runtime.progress import Bar, progress_bar
 
 
 @dataclass(frozen=True)
@@ -66,8 +65,9 @@ class Correction:
         count = rare if isinstance(problem, du.Likelihood) else self.integrated
         return Meter(denoiser, known, problem, count, self.noise_levels, seed, guided)
 
-    def of_fit(self, denoiser: Denoiser, known: Survey, solution: du.Solution, settings: Fit) -> Rounds:
+    def of_fit(self, context: FitContext) -> Rounds:
         """The rounds of a fit: ``multipliers`` are for its objective to read, and move between its steps."""
+        denoiser, known, solution, settings = context.denoiser, context.estimate, context.solution, context.config
         problem = solution.problem.bind(known.ratios)
         meter = self.meter(denoiser, known, problem, settings.seed)
 
@@ -79,12 +79,8 @@ class Correction:
         ends = sorted({*(max(1, round(share * steps)) for share in self.at), steps})
         further = [steps + max(1, steps // 8) * (k + 1) for k in range(self.extra)]
         start, rule = np.array(solution.multipliers), Asking(problem, known.ratios)
-        return Rounds(problem, rule, start, lambda lam: lam, measure, [*ends, *further], enough=len(ends), anew=True)
-
-
-def trained_in(rounds: Rounds | None) -> dict[str, Any]:
-    """How a trainer is run in rounds and what it saves of them, for :func:`diffusion.fitting.fit_adapters`."""
-    return {} if rounds is None else {"state": rounds, "train": rounds.train}
+        stop = Stopping(enough=len(ends))
+        return Rounds(problem, rule, start, lambda lam: lam, measure, [*ends, *further], stop, anew=True)
 
 
 class Holder(Protocol):
@@ -126,7 +122,7 @@ class Moving:
         return self.problem.noised_tilt(rho, torch.tensor(self.natural, dtype=rho.dtype, device=rho.device))
 
     def strength(self, rho: Tensor) -> Tensor:
-        """Strengths of guidance (n, m), a :data:`diffusion.guidance.Strength`."""
+        """Strengths of guidance (n, m), a :data:`diffusion.guidance.guided.Strength`."""
         return self.problem.strengths(rho, torch.tensor(self.natural, dtype=rho.dtype, device=rho.device))
 
 
@@ -166,4 +162,4 @@ def corrected_guidance(
             shown.update(correction.rounds - round_ if done else 1)
             if done:
                 break
-    return moving.strength, Outcome([], np.array(path), np.array(levels), np.array(errors))
+    return moving.strength, Outcome([], np.array(path), np.array(levels), np.array(errors), capped=rule.capped)

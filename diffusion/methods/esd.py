@@ -13,31 +13,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 import torch
 from torch import Tensor
 
 import duality as du
-
-from ..batches import spread_levels
-from ..fitting import fit_adapters
-from ..known import Survey
-from ..lora import teacher
-from ..models import Denoiser, add_noise, repeat, rows
-from ..parallel import WHOLE, Part
-from ..training import Fit, Objective, Progress
-from .base import Outcome
+from diffusion.methods.base import FitContext, Method, Outcome, fit_adapters
+from diffusion.pipelines import Denoiser, add_noise, repeat, rows
+from diffusion.ratios.ratio_estimate import Survey
+from diffusion.runtime.distributed import WHOLE, Part
+from diffusion.training.batches import spread_levels
+from diffusion.training.lora import teacher
+from diffusion.training.trainer import Fit, Objective
 
 CROSS_ATTENTION = ("attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0")
 
 
 @dataclass(frozen=True)
-class ESD:
+class ESD(Method):
     """``strength``: eta. ``layers``: ends of layers' names; None takes all that the other methods fit."""
 
     strength: float = 1.0
     layers: Sequence[str] | None = None
+
+    def needs_prompts(self, kind: type[du.Problem]) -> bool:
+        return True
 
     def objective(self, denoiser: Denoiser, known: Survey, settings: Fit) -> Objective:
         """The loss of one step; the adapters must be on the network."""
@@ -62,25 +63,8 @@ class ESD:
 
         return objective
 
-    def fit(
-        self,
-        denoiser: Denoiser,
-        known: Survey,
-        solution: du.Solution,
-        settings: Fit,
-        *,
-        checkpoint: Path | None = None,
-        every: int = 100,
-        progress: Progress | None = None,
-    ) -> Outcome:
+    def fit(self, context: FitContext) -> Outcome:
         """The solution plays no part: a strength is what ESD has in its place."""
-        losses = fit_adapters(
-            denoiser,
-            lambda _parameters: self.objective(denoiser, known, settings),
-            settings,
-            targets=self.layers,
-            checkpoint=checkpoint,
-            every=every,
-            progress=progress,
-        )
-        return Outcome(losses, solution.multipliers[None] * float("nan"))
+        objective = partial(self.objective, context.denoiser, context.estimate, context.config)
+        losses = fit_adapters(context, lambda _parameters: objective(), targets=self.layers)
+        return Outcome(losses, context.solution.multipliers[None] * float("nan"))

@@ -4,8 +4,8 @@ r"""Guidance distillation: the student regresses onto the teacher's guided outpu
 
 x_t = signal x_0 + noise eps; T the frozen network's raw output (n, ...) under the anchor, T(·|u_i) under concept i, k =
 ``solution.guidance(rho_t)`` (n, m) with rho_t (n, m) from the contrast head at the state, c the anchor or any wording
-that asks for a concept. The same network function :class:`diffusion.guidance.Guided` that samples without training is
-the teacher here, so both share every line of the formula. Retained prompts are held to the plain teacher.
+that asks for a concept. The same network function :class:`diffusion.guidance.guided.Guided` that samples without
+training is the teacher here, so both share every line of the formula. Retained prompts are held to the plain teacher.
 
 The optimum is the guided output itself: exact for ForwardKL always, for Likelihood where Pr(i|x_0) is 0 or 1, for
 ReverseKL for equal-covariance Gaussians. Source: theory, "Fitting a network", (b); distilling guidance as such: Meng et
@@ -14,28 +14,23 @@ al., On Distillation of Guided Diffusion Models (CVPR 2023).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-import duality as du
-
-from ..fitting import fit_adapters
-from ..guidance import LIMIT, Guided
-from ..known import Survey
-from ..lora import teacher
-from ..models import Denoiser, rows
-from ..parallel import WHOLE, Part
-from ..training import Fit, Objective, Progress
-from .base import Outcome, batches_of
-from .correction import Correction, Moving, trained_in
-from .rounds import Rounds
+from diffusion.guidance.guided import LIMIT, Guided
+from diffusion.methods.base import FitContext, Method, Outcome, batches_of, fit_adapters
+from diffusion.methods.correction import Correction, Moving
+from diffusion.methods.dual_loop import Rounds
+from diffusion.pipelines import rows
+from diffusion.runtime.distributed import WHOLE, Part
+from diffusion.training.lora import teacher
+from diffusion.training.trainer import Objective
 
 
 @dataclass(frozen=True)
-class GuidanceDistillation:
+class GuidanceDistillation(Method):
     """``limit``: the greatest strength; a network's ratio may say that 1 - lam r is zero, where exact ones do not.
 
     ``correction``: of the multipliers, on levels that are measured during the fit; None goes by the solved ones.
@@ -44,11 +39,10 @@ class GuidanceDistillation:
     limit: float = LIMIT
     correction: Correction | None = field(default_factory=Correction)
 
-    def objective(
-        self, denoiser: Denoiser, known: Survey, solution: du.Solution, settings: Fit, rounds: Rounds | None = None
-    ) -> Objective:
+    def objective(self, context: FitContext, rounds: Rounds | None = None) -> Objective:
         """The loss of one step; the adapters must be on the network."""
-        batches = batches_of(denoiser, known, settings)
+        denoiser, known, solution = context.denoiser, context.estimate, context.solution
+        batches = batches_of(context)
         moving = Moving(known, solution.problem, rounds or solution)
         guided = Guided(denoiser, known.prompts, known.head, moving.strength, self.limit)
 
@@ -67,25 +61,10 @@ class GuidanceDistillation:
 
         return objective
 
-    def fit(
-        self,
-        denoiser: Denoiser,
-        known: Survey,
-        solution: du.Solution,
-        settings: Fit,
-        *,
-        checkpoint: Path | None = None,
-        every: int = 100,
-        progress: Progress | None = None,
-    ) -> Outcome:
-        rounds = self.correction.of_fit(denoiser, known, solution, settings) if self.correction else None
-        losses = fit_adapters(
-            denoiser,
-            lambda _parameters: self.objective(denoiser, known, solution, settings, rounds),
-            settings,
-            checkpoint=checkpoint,
-            every=every,
-            progress=progress,
-            **trained_in(rounds),
-        )
-        return Outcome(losses, solution.multipliers[None]) if rounds is None else rounds.outcome(losses)
+    def fit(self, context: FitContext) -> Outcome:
+        rounds = self.correction.of_fit(context) if self.correction else None
+        losses = fit_adapters(context, lambda _parameters: self.objective(context, rounds), rounds=rounds)
+        return Outcome(losses, context.solution.multipliers[None]) if rounds is None else rounds.outcome(losses)
+
+    def uncorrected(self) -> GuidanceDistillation:
+        return replace(self, correction=None)

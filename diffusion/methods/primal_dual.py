@@ -19,8 +19,7 @@ Source: Khalafi, Ribeiro, Ding (ICML 2026, arXiv:2605.30825), their algorithm; t
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
@@ -28,26 +27,24 @@ import torch
 from torch import Tensor
 
 import duality as du
+from diffusion.guidance.guided import LIMIT
+from diffusion.methods.base import FitContext, Method, Outcome, at_least_one, batches_of, trainer_of
+from diffusion.methods.dual_loop import Rounds, Stopping, ends_of
+from diffusion.methods.dual_steps import Scaled, newton_scale
+from diffusion.methods.lagrangians import Seen, lagrangian_of
+from diffusion.methods.level_estimates import Meter
+from diffusion.methods.level_shift import Asking
+from diffusion.methods.tilted_loss import BETA, NOISE_POWER, blended
+from diffusion.pipelines import repeat, rows
+from diffusion.ratios.classifier import Bottleneck, log_snr, pooled
+from diffusion.runtime.distributed import WHOLE, Part
+from diffusion.training.batches import Batch, with_kept
+from diffusion.training.lora import add_student, teacher
 from duality import primal_dual as pd
-
-from ..batches import Batch, with_kept
-from ..distill import BETA, NOISE_POWER, blended
-from ..guidance import LIMIT
-from ..head import Bottleneck, log_snr, pooled
-from ..known import Survey
-from ..lora import add_student, teacher
-from ..models import Denoiser, repeat, rows
-from ..parallel import WHOLE, Part
-from ..training import Fit, Progress, Trainer
-from .base import Outcome, batches_of
-from .dual import Scaled, newton_scale
-from .lagrangians import Seen, lagrangian_of
-from .levels import Meter
-from .rounds import Rounds, ends_of
 
 
 @dataclass(frozen=True)
-class PrimalDual:
+class PrimalDual(Method):
     """``inner`` steps a round; multipliers rest for ``warmup`` rounds, then move by ``rule(gain)``.
 
     ``share``: beta in [0, 1], the part of a step that is taken from guidance; 0 is the paper's algorithm.
@@ -64,18 +61,15 @@ class PrimalDual:
     noise_levels: int = 20
     patience: int | None = None
 
-    def fit(
-        self,
-        denoiser: Denoiser,
-        known: Survey,
-        solution: du.Solution,
-        settings: Fit,
-        *,
-        checkpoint: Path | None = None,
-        every: int = 100,
-        progress: Progress | None = None,
-    ) -> Outcome:
-        return Alternation(self, denoiser, known, solution, settings, checkpoint, every, progress).run()
+    def fit(self, context: FitContext) -> Outcome:
+        return Alternation(self, context).run()
+
+    def needs_prompts(self, kind: type[du.Problem]) -> bool:
+        """A ReverseKL's Lagrangian is in terms of the prediction under the concept's prompt."""
+        return issubclass(kind, du.ReverseKL)
+
+    def with_patience(self, rounds: int) -> PrimalDual:
+        return replace(self, patience=at_least_one(rounds))
 
 
 class Alternation:
@@ -84,18 +78,8 @@ class Alternation:
     ``start`` (m,): the first multipliers, those of the solution if left out.
     """
 
-    def __init__(
-        self,
-        method: PrimalDual,
-        denoiser: Denoiser,
-        known: Survey,
-        solution: du.Solution,
-        settings: Fit,
-        checkpoint: Path | None = None,
-        every: int = 100,
-        progress: Progress | None = None,
-        start: np.ndarray | None = None,
-    ) -> None:
+    def __init__(self, method: PrimalDual, context: FitContext, start: np.ndarray | None = None) -> None:
+        denoiser, known, solution, settings = context.denoiser, context.estimate, context.solution, context.config
         if not 0 <= method.share <= 1:
             raise ValueError(f"share must lie in [0, 1], got {method.share}")
         self.denoiser, self.known, self.share = denoiser, known, method.share
@@ -103,30 +87,27 @@ class Alternation:
         self.lagrangian = lagrangian_of(self.problem)
         self.meter = Meter(denoiser, known, self.problem, method.draws, method.noise_levels, settings.seed)
         self._masses = known.values.double().exp().numpy()  # e^rho (n, m) at the draws of q
+        # Only a Likelihood's multipliers have no bound of their own.
+        self.ceiling = None
+        if isinstance(self.problem, du.Likelihood):
+            farthest = Asking(self.problem, known.ratios).farthest()
+            self.ceiling = np.maximum(farthest, np.maximum(solution.multipliers, 1e-3) * 2)
         start = self.project(np.array(solution.multipliers if start is None else start))
         scale = newton_scale(self.problem, known.ratios, start)
         rule = Scaled(method.rule(method.gain), scale, method.warmup)
         ends = ends_of(method.inner, settings.steps)
-        self.rounds = Rounds(self.problem, rule, start, self.project, self.measure, ends, method.patience)
+        stop = Stopping(patience=method.patience)
+        self.rounds = Rounds(self.problem, rule, start, self.project, self.measure, ends, stop, ceiling=self.ceiling)
         parameters = add_student(denoiser, settings.rank, settings.seed)
         # A concept that no prompt asks for has no prediction of its own to be guided away from.
         named = denoiser.worded and all(concept.wordings for concept in known.prompts.concepts)
         if not named and self.lagrangian.on_student:
             raise ValueError("ReverseKL needs a prompt for every concept here: its Lagrangian has no other T_i")
         self.blends = not self.lagrangian.on_student and named
-        self.batches = batches_of(denoiser, known, settings, 1.0 if self.lagrangian.on_student else NOISE_POWER)
+        self.batches = batches_of(context, 1.0 if self.lagrangian.on_student else NOISE_POWER)
         self._empty = denoiser.condition([""])
         self._concepts = denoiser.condition([concept.name for concept in known.prompts.concepts]) if named else {}
-        self.trainer = Trainer(
-            denoiser.network,
-            parameters,
-            self.objective,
-            settings,
-            checkpoint=checkpoint,
-            every=every,
-            progress=progress,
-            state=self.rounds,
-        )
+        self.trainer = trainer_of(context, parameters, self.objective, self.rounds)
 
     def run(self) -> Outcome:
         return self.rounds.run(self.trainer)
@@ -135,7 +116,7 @@ class Alternation:
         multipliers = self.problem.project(multipliers)
         if isinstance(self.problem, du.ForwardKL):  # and sum_i lam_i e^rho_i ≤ 1 at every draw of q that is known
             multipliers = multipliers / max(1.0, float((self._masses @ multipliers).max()))
-        return multipliers
+        return multipliers if self.ceiling is None else np.minimum(multipliers, self.ceiling)
 
     def measure(self, round_: int) -> tuple[np.ndarray, np.ndarray]:
         found = self.meter.measure(round_)
@@ -169,7 +150,7 @@ class Alternation:
         return with_kept(loss, f, said, n)
 
     def _correction(self, seen: Seen) -> Tensor:
-        """G (n, ...) at the present multipliers; strengths at most :data:`diffusion.guidance.LIMIT`."""
+        """G (n, ...) at the present multipliers; strengths at most :data:`diffusion.guidance.guided.LIMIT`."""
         lam = torch.tensor(self.rounds.multipliers, dtype=torch.float64)
         k = self.problem.guidance(seen.rho_t().double().cpu(), lam).clamp(0, LIMIT).to(seen.said)
         shape = (-1, *(1,) * (seen.said.ndim - 1))

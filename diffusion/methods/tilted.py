@@ -1,46 +1,31 @@
-"""Tilted denoising (:mod:`diffusion.distill`) as a method."""
+"""Tilted denoising (:mod:`diffusion.methods.tilted_loss`) as a method."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-import duality as du
-
-from ..distill import BETA, Material, fit_lora
-from ..known import Survey
-from ..models import Denoiser
-from ..training import Fit, Progress
-from .base import Outcome
-from .correction import Correction, Moving, trained_in
+from diffusion.methods.base import FitContext, Method, Outcome, fit_adapters
+from diffusion.methods.correction import Correction, Moving
+from diffusion.methods.tilted_loss import BETA, Material, Tilt, tilted_objective
 
 
 @dataclass(frozen=True)
-class Tilted:
+class Tilted(Method):
     """``min E_q[ w(rho(x_0)) |y - f|^2 ]``: the optimum is the exact score of the noised target, for all problems.
 
-    See :mod:`diffusion.distill` for the control variates; theory: "Fitting a network", (a). ``beta``: the share of the
-    correction that is taken from the solution's guidance instead of the draws. ``correction``: of the multipliers, on
-    levels that are measured during the fit; None goes by the solved ones.
+    See :mod:`diffusion.methods.tilted_loss` for the control variates; theory: "Fitting a network", (a). ``beta``: the
+    share of the correction that is taken from the solution's guidance instead of the draws. ``correction``: of the
+    multipliers, on levels that are measured during the fit; None goes by the solved ones.
     """
 
     beta: float = BETA
     correction: Correction | None = field(default_factory=Correction)
 
-    def fit(
-        self,
-        denoiser: Denoiser,
-        known: Survey,
-        solution: du.Solution,
-        settings: Fit,
-        *,
-        checkpoint: Path | None = None,
-        every: int = 100,
-        progress: Progress | None = None,
-    ) -> Outcome:
-        rounds = self.correction.of_fit(denoiser, known, solution, settings) if self.correction else None
+    def fit(self, context: FitContext) -> Outcome:
+        known, solution = context.estimate, context.solution
+        rounds = self.correction.of_fit(context) if self.correction else None
         moving = Moving(known, solution.problem, rounds or solution)
 
         def largest() -> float:
@@ -51,19 +36,16 @@ class Tilted:
             return (moving.log_weights - largest()).exp().float()
 
         latents, prompts = known.retained
-        losses = fit_lora(
-            denoiser,
+        objective = tilted_objective(
+            context.denoiser,
             known.prompts,
             known.head,
-            lambda rho: (moving.noised(rho) - largest()).clamp_max(0.0),
+            Tilt(lambda rho: (moving.noised(rho) - largest()).clamp_max(0.0), moving.strength, self.beta, weights),
             Material(known.anchor, weights(), latents, prompts),
-            settings,
-            checkpoint=checkpoint,
-            every=every,
-            progress=progress,
-            strength=moving.strength,
-            beta=self.beta,
-            weights=weights,
-            **trained_in(rounds),
+            context.config,
         )
+        losses = fit_adapters(context, lambda _parameters: objective, rounds=rounds)
         return Outcome(losses, solution.multipliers[None]) if rounds is None else rounds.outcome(losses)
+
+    def uncorrected(self) -> Tilted:
+        return replace(self, correction=None)

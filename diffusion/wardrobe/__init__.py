@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from .captions import Cell, caption, captions, cell_of, every_caption
-from .photographs import OBJECTS, Photographs, load_photographs, shipped_photographs
-from .rendering import BACKGROUNDS, STYLES, render
+from diffusion.wardrobe.captions import Cell, caption, captions, cell_of, every_caption
+from diffusion.wardrobe.photographs import OBJECTS, Photographs, load_photographs, shipped_photographs
+from diffusion.wardrobe.rendering import BACKGROUNDS, STYLES, render
 
 PIPELINE_FOLDER = Path(__file__).with_name("pipeline")
 

@@ -12,8 +12,8 @@ import itertools
 from dataclasses import dataclass
 from functools import cache
 
-from .photographs import OBJECTS
-from .rendering import BACKGROUNDS, STYLES
+from diffusion.wardrobe.photographs import OBJECTS
+from diffusion.wardrobe.rendering import BACKGROUNDS, STYLES
 
 TEMPLATES = (
     "a {style} of a {object}{ground}",

@@ -18,9 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .features import colour_means, orientations
-from .photographs import OBJECTS
-from .rendering import BACKGROUNDS, IMAGE_SIZE, STYLES
+from diffusion.wardrobe.features import colour_means, orientations
+from diffusion.wardrobe.photographs import OBJECTS
+from diffusion.wardrobe.rendering import BACKGROUNDS, IMAGE_SIZE, STYLES
 
 CNN_WEIGHTS = Path(__file__).with_name("classifier_cnn.safetensors")
 KERNEL_WEIGHTS = Path(__file__).with_name("classifier_kernel.safetensors")

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 
-from .rendering import BACKGROUNDS, IMAGE_SIZE, STYLES, empty_canvas
+from diffusion.wardrobe.rendering import BACKGROUNDS, IMAGE_SIZE, STYLES, empty_canvas
 
 DIRECTIONS = 9
 _CELL = 4

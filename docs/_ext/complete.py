@@ -22,13 +22,13 @@ LISTED = re.compile(r"^\.\. (?:auto(?:class|function|exception|module)|py:data):
 # The command line, what writes its pages and cards, studies that are run as programs, and the parts that the listed
 # modules are put together from. A name stands for a module or a package with all that is in it.
 INTERNAL = (
-    *("api", "batches", "card", "cli", "cli_toy", "costs", "demo", "output", "page", "studies"),
-    *("cli_audit", "cli_forget", "cli_options", "forget_report"),
-    *("digits.components", "digits.evaluate", "digits.judges", "digits.train"),
-    "wardrobe.experiments",
-    *("methods.base", "methods.dual", "methods.lagrangians", "methods.mixture"),
-    *("methods.rounds", "methods.sets", "methods.surprise"),
-    *("models.adapters", "models.load", "models.noising", "models.protocol"),
+    *("api", "cli", "reports", "workflows", "digits.experiments", "digits.judges", "wardrobe.experiments"),
+    *("runtime.files", "runtime.locks", "runtime.progress", "training.batches", "ratios.noise_integral"),
+    *("methods.base", "methods.dual_steps", "methods.lagrangians", "methods.images.importance_mixture"),
+    *("methods.dual_loop", "methods.forget_retain_sets", "methods.likelihood"),
+    *("pipelines.adapter", "pipelines.adapters", "pipelines.base", "pipelines.schedules"),
+    *("pipelines.stable_diffusion", "pipelines.stable_diffusion_xl", "pipelines.stable_diffusion_3"),
+    *("pipelines.unconditional",),
 )
 
 
@@ -40,7 +40,13 @@ def listed(reference: Path) -> set[str]:
 def public() -> dict[str, Any]:
     """Every name in the packages' `__all__`, with its object."""
     modules = [importlib.import_module(package) for package in PACKAGES]
-    return {f"{module.__name__}.{name}": getattr(module, name) for module in modules for name in module.__all__}
+    found: dict[str, Any] = {}
+    for module in modules:
+        for name in module.__all__:
+            value = getattr(module, name)
+            # A module that a package hands on is documented under the name that it is imported by.
+            found[value.__name__ if inspect.ismodule(value) else f"{module.__name__}.{name}"] = value
+    return found
 
 
 def public_modules() -> Iterator[ModuleType]:

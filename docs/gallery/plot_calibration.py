@@ -25,12 +25,13 @@ import duality as du
 from diffusion.digits import load_digits
 from diffusion.digits.data import enlarge
 from diffusion.digits.witness import prompts_for
-from diffusion.draws import encode
-from diffusion.known import Budget
-from diffusion.metrics import calibration
-from diffusion.models import denoiser_of, load_pipeline
-from diffusion.ratios import elbo_differences, head_ratios, posterior
-from diffusion.survey import survey
+from diffusion.pipelines import denoiser_of, load_pipeline
+from diffusion.pipelines.latents import encode
+from diffusion.ratios.calibration import calibration
+from diffusion.ratios.classifier_ratios import head_ratios, posterior
+from diffusion.ratios.elbo import elbo_differences
+from diffusion.ratios.estimate import survey
+from diffusion.ratios.ratio_estimate import Budget
 from toy import plots, studies
 
 disable_progress_bar()
@@ -111,5 +112,5 @@ for name, values in ratios.items():
     )
 
 # %%
-# So a certificate keeps the two apart: ``exact`` is the duality gap on the given ratios, ``network`` holds what the
-# examination of the ratios said. See :doc:`/how-to/certificate`.
+# So a certificate keeps the two apart: its verdict ``solution`` is on the duality gap on the given ratios, ``ratios``
+# on what their examination said. See :doc:`/how-to/certificate`.

@@ -21,11 +21,12 @@ from tqdm import tqdm
 
 import duality as du
 from diffusion.digits.witness import DigitsWitness, prompts_for
-from diffusion.draws import decode, draw
-from diffusion.guidance import Guided
-from diffusion.known import Budget
-from diffusion.models import denoiser_of, load_pipeline
-from diffusion.survey import survey
+from diffusion.guidance.guided import Guided
+from diffusion.pipelines import denoiser_of, load_pipeline
+from diffusion.pipelines.latents import decode
+from diffusion.pipelines.sampling import draw
+from diffusion.ratios.estimate import survey
+from diffusion.ratios.ratio_estimate import Budget
 from toy import plots, studies
 
 disable_progress_bar()

@@ -7,7 +7,7 @@ digits occur 16 to 92 times, until it copies them. Each is then to be as surpris
 constraints, eight multipliers, one LoRA.
 
 This page shows what
-``python -m diffusion.studies.planted --quantile 0.9 --fit-steps 1200 --methods tilted --output OUT`` left in
+``python -m diffusion.digits.experiments.planted --quantile 0.9 --fit-steps 1200 --methods tilted --output OUT`` left in
 ``OUT/study.json``: one seed, a shared 2-core container. That takes about three quarters of an hour of one core, so it
 did not run while the page was built.
 """
@@ -20,7 +20,7 @@ did not run while the page was built.
 # model "copies" up to 0.8 % by definition. Similarity is the cosine between features of a network trained on real
 # digits. KID is measured there as well, to all real digits but the planted ones, which are taken as given; its change
 # is paired: the same noise. "Without copies" compares the laws of all other draws. "Tilted" is
-# :class:`diffusion.methods.tilted_images.TiltedImages`, 1,200 steps.
+# :class:`diffusion.methods.images.tilted.TiltedImages`, 1,200 steps.
 #
 # Copies fall from a fifth of all draws to 0.94 ± 0.11 %, against 0.83 ± 0.10 % for the model that was never shown the
 # images: as rare, within the errors. What else the model draws is at least as good as before, and all draws together
@@ -32,8 +32,8 @@ did not run while the page was built.
 import json
 from pathlib import Path
 
-from diffusion.studies.planted_picture import picture
-from diffusion.studies.planted_report import table
+from diffusion.digits.experiments.planted_picture import picture
+from diffusion.digits.experiments.planted_report import table
 from toy import plots
 
 result = json.loads(Path("../images/planted.json").read_text())

@@ -16,11 +16,12 @@ from diffusers.utils.logging import disable_progress_bar
 import duality as du
 import toy
 from diffusion.digits.witness import DigitsWitness, prompts_for
-from diffusion.draws import decode, draw
-from diffusion.guidance import Guided
-from diffusion.known import Budget
-from diffusion.models import denoiser_of, load_pipeline
-from diffusion.survey import survey
+from diffusion.guidance.guided import Guided
+from diffusion.pipelines import denoiser_of, load_pipeline
+from diffusion.pipelines.latents import decode
+from diffusion.pipelines.sampling import draw
+from diffusion.ratios.estimate import survey
+from diffusion.ratios.ratio_estimate import Budget
 from toy import plots, studies
 
 LEVEL, DRAWS, SHOWN, COLUMNS = 0.01, 800, 98, 14

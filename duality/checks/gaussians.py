@@ -14,11 +14,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.linalg import eigh
+from scipy.linalg import eigh, solve_triangular
 from scipy.optimize import brentq
 
 from duality._arrays import to_numpy, vector
+from duality.ratios import EPS
 from duality.solution import InfeasibleError
+
+# A product of k + 1 matrices rounds entry (i, j) by at most k d eps sqrt(c_ii c_jj), whatever the order of its sums
+# (Higham 2002, §3.5, and Cauchy-Schwarz): entries that nearly vanish have no digits of their own. This is k d = 4096.
+SYMMETRIC = 4096 * EPS
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +35,8 @@ class Gaussian:
         covariance: `(d, d)`, symmetric positive definite; a number v means v times the identity.
 
     Raises:
-        ValueError: for shapes that do not fit, or a covariance that is not symmetric positive definite.
+        ValueError: for shapes that do not fit, or a covariance that is not symmetric positive definite. Both are judged
+            after the coordinates are scaled to unit variance, so that units do not matter.
     """
 
     mean: np.ndarray
@@ -43,14 +49,26 @@ class Gaussian:
             covariance = covariance * np.eye(mean.size)
         if covariance.shape != (mean.size, mean.size):
             raise ValueError(f"covariance: shape {covariance.shape} given, a number or {(mean.size,) * 2} is needed")
-        # A covariance that was assembled in double precision is symmetric to a few units in the last place.
-        if not np.allclose(covariance, covariance.T, rtol=1e-12, atol=0.0):
-            raise ValueError("covariance: not symmetric")
+        variances = np.diagonal(covariance)
+        if not np.isfinite(covariance).all() or (variances <= 0).any():
+            raise ValueError(f"covariance: not positive definite: finite and variances > 0 are needed, got {variances}")
+        scale = np.sqrt(variances)
+        correlation = covariance / scale / scale[:, None]
+        skew = float(np.abs(correlation - correlation.T).max())
+        if skew > SYMMETRIC:
+            raise ValueError(
+                f"covariance: not symmetric: c_ij and c_ji differ by up to {skew:.3g} of sqrt(c_ii c_jj), more than the"
+                f" {SYMMETRIC:.1g} that rounding explains; (c + c.T) / 2 is symmetric"
+            )
+        least = float(np.linalg.eigvalsh((correlation + correlation.T) / 2)[0])
+        # Above d (d + 1) eps Cholesky succeeds in every order of its sums (Demmel; Higham 2002, theorem 10.7); below,
+        # whether it does is a matter of the processor.
+        if least <= mean.size * (mean.size + 1) * EPS:
+            raise ValueError(
+                "covariance: not positive definite to working precision"
+                f" (least eigenvalue of its correlation matrix: {least:.3g})"
+            )
         covariance = (covariance + covariance.T) / 2
-        try:
-            np.linalg.cholesky(covariance)
-        except np.linalg.LinAlgError:
-            raise ValueError("covariance: not positive definite") from None
         object.__setattr__(self, "mean", mean)
         object.__setattr__(self, "covariance", covariance)
 
@@ -92,10 +110,16 @@ def domain_end(q: Gaussian, q_1: Gaussian) -> float:
     bound. Every level is attained before the end.
     """
     k = float(eigh(q.covariance, q_1.covariance, eigvals_only=True).max())
-    # Generalised eigenvalues are good to eps times the condition of the second matrix: equal covariances give k = 1
-    # up to that.
-    rounding = 16 * q.mean.size * np.finfo(float).eps * float(np.linalg.cond(q_1.covariance))
-    return 1.0 / (k - 1.0) if k > 1.0 + rounding else np.inf
+    return 1.0 / (k - 1.0) if k > 1.0 + _rounding(q_1) else np.inf
+
+
+def _rounding(g: Gaussian) -> float:
+    """By how much generalised eigenvalues near 1 against g's covariance may be off: d eps times its condition.
+
+    The condition is that of the correlations: neither Cholesky nor triangular solves notice the units of coordinates.
+    """
+    scale = np.sqrt(np.diagonal(g.covariance))
+    return 16 * g.mean.size * EPS * float(np.linalg.cond(g.covariance / scale / scale[:, None]))
 
 
 def tilted(q: Gaussian, q_1: Gaussian, a: float) -> Gaussian:
@@ -169,16 +193,20 @@ def _answer(q: Gaussian, q_1: Gaussian, a: float, multiplier: float, level: floa
 
 def _least_log_ratio(q: Gaussian, q_1: Gaussian) -> float:
     """inf_x log q_1(x) - log q(x): finite only if q_1 is wider than q in every direction in which they differ."""
-    inverse_0, inverse_1 = np.linalg.inv(q.covariance), np.linalg.inv(q_1.covariance)
-    bend = inverse_0 - inverse_1  # rho = x·bend·x/2 + x·inverse_1(m_1 - m_0) + const in the frame of m_0
-    slope = inverse_1 @ (q_1.mean - q.mean)
-    values, vectors = np.linalg.eigh((bend + bend.T) / 2)
+    # In coordinates z that whiten q, x = m_0 + R z: rho = z·(I - K)·z/2 + z·slope + const, K = Rᵀ S_1⁻¹ R.
+    root, root_1 = np.linalg.cholesky(q.covariance), np.linalg.cholesky(q_1.covariance)
+    seen = solve_triangular(root_1, root, lower=True)
+    slope = seen.T @ solve_triangular(root_1, q_1.mean - q.mean, lower=True)
+    values, vectors = np.linalg.eigh(np.eye(q.mean.size) - seen.T @ seen)
     along = vectors.T @ slope
-    flat = values <= 1e-12 * float(np.abs(np.linalg.eigvalsh(inverse_0)).max())
-    if (np.abs(along[flat]) > 1e-12 * (1 + float(np.abs(along).max()))).any():
+    rounding = _rounding(q_1)
+    flat = values <= rounding
+    # An error of the matrix turns the flat directions towards the next by that error over the distance between them.
+    turned = rounding * (1.0 + 1.0 / values[~flat].min(initial=1.0))
+    if (np.abs(along[flat]) > turned * float(np.linalg.norm(slope))).any():
         return -np.inf
-    x = -vectors[:, ~flat] @ (along[~flat] / values[~flat])
-    return float(q_1.log_prob(q.mean + x) - q.log_prob(q.mean + x))
+    x = q.mean - root @ (vectors[:, ~flat] @ (along[~flat] / values[~flat]))
+    return float(q_1.log_prob(x) - q.log_prob(x))
 
 
 def _increasing_root(function: Callable[[float], float], goal: float, end: float) -> float:
@@ -195,7 +223,7 @@ def _increasing_root(function: Callable[[float], float], goal: float, end: float
         if reached is None:
             break
         if reached >= goal:
-            rtol = 4 * np.finfo(float).eps
+            rtol = 4 * EPS
             return float(brentq(lambda a: function(a) - goal, low, high, xtol=1e-300, rtol=rtol, maxiter=1000))
         low = high
     raise ValueError(f"level: {goal} is not reached by any tilt that double precision can tell from the end {end}")

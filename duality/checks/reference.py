@@ -26,6 +26,8 @@ except ImportError as error:  # pragma: no cover - depends on the installation
         "duality.checks.reference needs CVXPY: pip install 'unlearning-duality[reference]'", name=error.name
     ) from error
 
+from duality.checks import reference_groups as groups
+
 
 @dataclass(frozen=True)
 class ReferenceSolution:
@@ -45,6 +47,8 @@ def solve(problem: Problem, ratios: LogRatios) -> ReferenceSolution:
         ValueError: where CVXPY reports that it has no solution.
     """
     bound = problem.bind(ratios)
+    if ratios.grouped or not isinstance(bound, ReverseKL | ForwardKL | Likelihood):
+        return _grouped(bound, ratios)
     kept = np.isfinite(ratios.log_weights)
     q = np.exp(ratios.log_weights[kept])
     if isinstance(bound, Likelihood):
@@ -55,6 +59,35 @@ def solve(problem: Problem, ratios: LogRatios) -> ReferenceSolution:
     if isinstance(bound, ForwardKL):
         return _forward(q, ratios.values[kept], bound.levels)
     raise TypeError(f"problem: {type(problem).__name__} has no reference form")
+
+
+def _grouped(bound: Problem, ratios: LogRatios) -> ReferenceSolution:
+    """One normaliser for each group."""
+    nodes = groups.Nodes.of(ratios)
+    statistics, mixtures = bound.statistics(ratios), bound.mixtures(ratios)
+    if statistics is not None:
+        table = statistics.table[nodes.kept]
+        if not statistics.sharing.any():
+            return expectations(nodes, table, statistics.limits)
+        program, lam = groups.perspective(nodes, table, statistics.limits, statistics.sharing)
+    elif mixtures is not None:
+        program, lam = groups.mixture(nodes, mixtures.values[nodes.kept], mixtures.levels, mixtures.signs)
+    else:
+        raise TypeError(f"problem: {type(bound).__name__} has no reference form")
+    _run(program)
+    return ReferenceSolution(float(program.value), np.asarray(lam.value), None, program.status)
+
+
+def expectations(nodes: groups.Nodes, table: np.ndarray, levels: np.ndarray) -> ReferenceSolution:
+    """min KL(p‖q) subject to E_p[T_i] ≤ levels_i, with the shares of the groups."""
+    program, w, meets = groups.convex(nodes, table, levels)
+    _run(program)
+    full = np.full(nodes.kept.size, -np.inf)
+    with np.errstate(divide="ignore"):
+        full[nodes.kept] = np.log(nodes.q) + np.log(np.maximum(np.asarray(w.value), 0.0))
+    size = np.abs(table - levels).max(axis=0)
+    multipliers = np.atleast_1d(meets.dual_value) / np.where(size > 0, size, 1.0)
+    return ReferenceSolution(float(program.value), multipliers, full, program.status)
 
 
 def _likelihood(q: np.ndarray, table: np.ndarray, levels: np.ndarray, kept: np.ndarray) -> ReferenceSolution:

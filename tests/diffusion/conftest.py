@@ -11,11 +11,11 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
 import duality as du
-from diffusion.concepts import Concept, Prompts
-from diffusion.digits import components, wordings
-from diffusion.models import StableDiffusion
-
-from .methods.conftest import LEVELS, make_survey
+from diffusion.digits import wordings
+from diffusion.digits.experiments import components
+from diffusion.pipelines import StableDiffusion
+from diffusion.tasks.concepts import Concept, Prompts
+from tests.diffusion.methods.conftest import LEVELS, make_survey
 
 
 def make_pipeline(seed: int = 0):

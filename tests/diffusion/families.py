@@ -18,7 +18,7 @@ from diffusers import (
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from diffusion.digits.components import build_tokenizer
+from diffusion.digits.experiments.components import build_tokenizer
 
 WIDTH = 16
 

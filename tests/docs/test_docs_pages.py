@@ -47,7 +47,7 @@ def commands() -> list[tuple[str, str]]:
 @lru_cache
 def help_of(command: str) -> str:
     """What `unlearn COMMAND --help` prints, or why it does not."""
-    asked = [sys.executable, "-m", "diffusion.cli", *([command] if command else []), "--help"]
+    asked = [sys.executable, "-m", "diffusion.cli.main", *([command] if command else []), "--help"]
     quiet = {**os.environ, "COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1", "HF_HUB_OFFLINE": "1"}
     answer = subprocess.run(asked, capture_output=True, text=True, env=quiet)
     return answer.stdout if answer.returncode == 0 else f"exit {answer.returncode}: {answer.stderr}"

@@ -36,8 +36,8 @@ def test_a_missing_name_would_be_noticed(complete: ModuleType, tmp_path: Path) -
     assert "duality.frontier: not listed in docs/reference" in found
     assert "duality.nothing: listed in docs/reference, but not public" in found
     assert not any(line.startswith("duality.solve:") for line in found)
-    assert "diffusion.draws: not listed in docs/reference, nor internal in docs/_ext/complete.py" in found
-    assert not any(line.startswith("diffusion.cli") for line in found)
+    assert "diffusion.pipelines.sampling: not listed in docs/reference, nor internal in docs/_ext/complete.py" in found
+    assert not any(line.startswith("diffusion.cli.main") for line in found)
 
 
 def test_names_in_the_docs_are_in_the_reference(complete: ModuleType) -> None:

@@ -262,6 +262,60 @@ def test_gluing_on_a_well_spread_set_averages_every_functional() -> None:
     assert (values(t * one + (1 - t) * two) < expected - 1e-2).all()
 
 
+def forward_value_on_two_atoms(q: np.ndarray, parts: np.ndarray, b: np.ndarray) -> float:
+    """min KL(q‖p) with KL(q_i‖p) ≥ b_i over the densities on two atoms, by trying log odds in steps of .001."""
+    log_odds = np.linspace(-40, 40, 80_001)
+    log_p = np.stack([-np.logaddexp(0, -log_odds), -np.logaddexp(0, log_odds)], axis=1)
+    levels = (parts * np.log(parts)).sum(axis=0) - log_p @ parts
+    costs = float(q @ np.log(q)) - log_p @ q
+    return float(costs[(levels >= b).all(axis=1)].min())
+
+
+def test_forward_kl_on_atoms_has_a_gap_only_where_q_is_a_mixture_of_what_is_to_go() -> None:
+    # Not a mixture: one q_i on two atoms, at random. A step of .001 in the odds moves the cost by as much at most.
+    generator = np.random.default_rng(14)
+    for _ in range(20):
+        q, part = generator.dirichlet([2.0, 2.0], size=2)
+        level = divergence(part, q) + generator.uniform(0.1, 2.0)
+        exact = du.solve(du.ForwardKL(level), du.LogRatios(np.log(part / q), np.log(q)))
+        assert exact.status is du.Status.OPTIMAL
+        found = forward_value_on_two_atoms(q, part[:, None], np.array([level]))
+        assert exact.dual - 1e-9 <= found <= exact.dual + 1e-3
+    # A mixture of two, both to go: the sub-density (e^-2, e^-2) costs what the dual says, no density does.
+    q, parts = np.array([0.5, 0.5]), np.array([[0.9, 0.1], [0.1, 0.9]])
+    b = 2 + (parts * np.log(parts)).sum(axis=0)
+    lam = np.array([0.5, 0.5])
+    apart = np.array([divergence(part, q) for part in parts.T])
+    dual = float(lam @ (b - apart))  # g at L = 1, by the identity
+    np.testing.assert_allclose(dual, 2 - np.log(2), rtol=1e-12)
+    inside = [float(lam @ (b - np.array([divergence(part, p) for part in parts.T]))) + divergence(q, p) for p in (q,)]
+    np.testing.assert_allclose(inside, dual, rtol=1e-12)  # the Lagrangian at lam is the same for every density
+    assert 9.0 < forward_value_on_two_atoms(q, parts, b) < 9.6
+    ratios = du.LogRatios(np.log(parts / q[:, None]), np.log(q))
+    for scale in (0.3, 0.9, 0.999):  # and nowhere else in the domain is the dual function higher
+        assert du.dual_function(du.ForwardKL(b), ratios, scale * lam).value <= dual + 1e-12
+
+
+def test_reverse_kl_without_candidates() -> None:
+    # q = (q_1 + q_2)/2 with disjoint supports: one log ratio is -inf wherever q lives. q itself meets every level.
+    ratios = du.LogRatios([[np.log(2), -np.inf], [-np.inf, np.log(2)]], np.log([0.5, 0.5]))
+    solution = du.solve(du.ReverseKL([3.0, 5.0]), ratios)
+    assert solution.status is du.Status.INACTIVE
+    assert solution.dual == 0.0
+    assert np.isposinf(solution.levels).all()
+
+
+def test_what_is_wrong_with_one_family_where_the_constraint_is_inactive() -> None:
+    q, _, ratios = space(3, m=1)
+    idle = du.solve(du.ReverseKL(0.5 * divergence(q, q * np.exp(ratios.values[:, 0]))), ratios)
+    assert idle.inactive
+    assert q @ ratios.values[:, 0] < idle.dual - idle.problem.levels[0] - 1e-3
+    active = du.solve(du.ReverseKL(1.2 * divergence(q, q * np.exp(ratios.values[:, 0]))), ratios)
+    mean = np.exp(active.log_weights) @ ratios.values[:, 0]
+    np.testing.assert_allclose(mean, active.dual - active.problem.levels[0], atol=1e-10)
+
+
+@pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
 @pytest.mark.parametrize("problem", [du.ReverseKL(1.2), du.ForwardKL(0.8), du.Likelihood(0.12)], ids=["ru", "fu", "lu"])
 def test_draws_overstate_the_price(problem: du.Problem) -> None:
     q, _, ratios = space(8, n=30, m=1)
@@ -270,7 +324,7 @@ def test_draws_overstate_the_price(problem: du.Problem) -> None:
     found = []
     for _ in range(200):
         chosen = generator.choice(len(q), size=150, p=q)
-        drawn = du.LogRatios(ratios.values[chosen], np.full(150, -np.log(150)), priors=ratios.priors)
+        drawn = du.LogRatios(ratios.values[chosen], priors=ratios.priors)
         found.append(du.solve(problem, drawn).dual)
     # The bias is of order 1/n and positive; three standard errors of its estimate leave no doubt about the sign.
     stderr = np.std(found) / np.sqrt(len(found))
@@ -294,3 +348,26 @@ def test_signed_denoising_has_the_noised_target_as_its_optimum() -> None:
         epsilon = (joint @ noise) / joint.sum()
         exact = -np.sqrt(1 - alpha_bar) * law.score(np.array([[x]]), alpha_bar)[0, 0]
         np.testing.assert_allclose(epsilon, exact, rtol=1e-8)
+
+
+def test_levels_moved_by_the_error_are_safe_for_all_ratios_within_it() -> None:
+    q, _, ratios = space(21)
+    generator = np.random.default_rng(22)
+    known, delta = ratios.values, np.array([0.1, 0.05])
+    b = np.array([0.6, 0.5])
+    robust = du.solve(du.ReverseKL(b + delta), ratios)
+    p = np.exp(robust.log_weights)
+    cost = divergence(p, q)
+    for _ in range(50):
+        rho = known + generator.uniform(-1, 1, size=known.shape) * delta
+        assert (cost - p @ rho >= b - 1e-12).all()
+    active = robust.multipliers > 0
+    np.testing.assert_allclose((cost - p @ (known + delta))[active], b[active], rtol=1e-9)  # the worst of them just is
+    plain = np.exp(du.solve(du.ReverseKL(b), ratios).log_weights)
+    assert (divergence(plain, q) - plain @ (known + delta) < b).any()  # and without moving the levels it is not
+    bound = 0.85 * q @ (ratios.priors * np.exp(known))
+    p = np.exp(du.solve(du.Likelihood(bound * np.exp(-delta)), ratios).log_weights)
+    for _ in range(50):
+        rho = known + generator.uniform(-1, 1, size=known.shape) * delta
+        assert (p @ (ratios.priors * np.exp(rho)) <= bound * (1 + 1e-12)).all()
+    np.testing.assert_allclose(p @ (ratios.priors * np.exp(known + delta)), bound, rtol=1e-8)

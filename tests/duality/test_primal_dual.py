@@ -1,5 +1,6 @@
 """The alternating algorithm meets the solver, by both dual rules, and resumes where it stopped."""
 
+import importlib.util
 import json
 
 import numpy as np
@@ -9,6 +10,9 @@ from instances import finite_space, own_levels, worked_mixture
 import duality as du
 from duality.primal_dual import Ascent, ExactPlayer, NuPI, PrimalDual
 
+with_cooper = pytest.mark.skipif(
+    not all(importlib.util.find_spec(name) for name in ("torch", "cooper")), reason="cooper is not installed: [torch]"
+)
 PROBLEMS = [du.ReverseKL(30.0), du.ForwardKL(2.5), du.Likelihood(0.05), du.Likelihood(0.005, kind="density")]
 
 
@@ -24,7 +28,7 @@ def rate(problem, ratios, solution):
 
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=["reverse", "forward", "posterior", "density"])
-@pytest.mark.parametrize("rule", ["ascent", "nupi"])
+@pytest.mark.parametrize("rule", ["ascent", pytest.param("nupi", marks=with_cooper)])
 def test_converges_to_the_solver(problem, rule):
     ratios = worked_mixture(61)
     solution = du.solve(problem, ratios)
@@ -58,7 +62,11 @@ def test_too_bold_a_rate_does_not_leave_the_domain():
         assert all(problem.domain(lam) for lam in path.multipliers)
 
 
-@pytest.mark.parametrize("make", [lambda: Ascent(0.5), lambda: NuPI(0.5, proportional=0.5, smoothing=0.3)])
+@pytest.mark.parametrize(
+    "make",
+    [lambda: Ascent(0.5), pytest.param(lambda: NuPI(0.5, proportional=0.5, smoothing=0.3), marks=with_cooper)],
+    ids=["ascent", "nupi"],
+)
 def test_saved_and_resumed_bit_for_bit(make):
     ratios = worked_mixture(41)
     problem = du.Likelihood(0.05)
@@ -71,6 +79,7 @@ def test_saved_and_resumed_bit_for_bit(make):
     np.testing.assert_array_equal(second.run(7).multipliers, straight[5:])
 
 
+@with_cooper
 def test_a_late_player_oscillates_under_ascent_and_nupi_damps_it():
     class Late(ExactPlayer):
         """Goes only a tenth of the way to the minimiser."""

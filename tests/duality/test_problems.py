@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 
 import duality as du
 
@@ -32,25 +31,6 @@ def test_log_weight_is_its_formula():
     ]
     for (problem, lam), formula in zip(CASES, expected, strict=True):
         np.testing.assert_allclose(problem.log_weight(rho, lam), formula, rtol=1e-14, atol=1e-14)
-
-
-@pytest.mark.parametrize(("problem", "lam"), CASES, ids=IDS)
-def test_torch_agrees_with_numpy_on_any_shape(problem, lam):
-    rho = values(np.random.default_rng(1)).reshape(4, 50, 2)
-    for method in (problem.log_weight, problem.guidance):
-        ours, theirs = method(rho, lam), method(torch.tensor(rho), torch.tensor(lam))
-        assert theirs.dtype == torch.float64
-        # Both evaluate the same formula; exp and log of the two libraries may differ in the last place.
-        np.testing.assert_allclose(theirs.numpy(), ours, rtol=1e-14, atol=1e-14)
-        assert method(torch.tensor(rho, dtype=torch.float32), lam).dtype == torch.float32
-
-
-@pytest.mark.parametrize(("problem", "lam"), CASES, ids=IDS)
-def test_guidance_is_minus_the_derivative_of_the_noised_log_weight(problem, lam):
-    rho = torch.tensor(values(np.random.default_rng(2)), requires_grad=True)
-    natural = problem.natural(torch.tensor(lam))
-    (slope,) = torch.autograd.grad(problem.noised_tilt(rho, natural).sum(), rho)
-    np.testing.assert_allclose(problem.guidance(rho.detach(), lam).numpy(), -slope.numpy(), rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("index", [0, 1, 3, 4])

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 
 import duality as du
 
@@ -20,11 +19,6 @@ def test_minus_infinity_is_ordinary():
     np.testing.assert_allclose(ratios.masses, [0.5 + 0.5 * np.e, 0.5])
 
 
-def test_tensors_are_accepted():
-    values = torch.randn(5, 2, dtype=torch.float64, requires_grad=True)
-    np.testing.assert_array_equal(du.LogRatios(values).values, values.detach().numpy())
-
-
 def test_frozen_and_apart_from_its_source():
     source = np.zeros((4, 1))
     ratios = du.LogRatios(source)
@@ -36,9 +30,29 @@ def test_frozen_and_apart_from_its_source():
         ratios.values = source
 
 
+def test_a_column_without_mass_is_named():
+    values = np.zeros((3, 2))
+    values[:, 1] = -np.inf
+    with pytest.raises(ValueError, match="values: constraint 1 is -inf at every point that has weight"):
+        du.LogRatios(values)
+    values[2, 1] = 0.0  # but that point has no weight
+    with pytest.raises(ValueError, match="values: constraint 1 is -inf"):
+        du.LogRatios(values, [np.log(0.5), np.log(0.5), -np.inf])
+    du.LogRatios(values)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"values": ["1", "2"]}, r"values: an array of real numbers is needed, got list \(text\)"),
+        ({"values": np.array(["１"])}, r"values: an array of real numbers is needed, got ndarray \(text\)"),
+        ({"values": [b"1"]}, r"values: .*bytes"),
+        ({"values": [10**400]}, r"values: .*too large to convert"),
+        ({"values": [1.0, None]}, "values: .*NoneType among its entries"),
+        ({"values": np.array(["2020-01-01"], dtype="M8[D]")}, "values: .*dates"),
+        ({"values": np.ma.masked_array([1.0, 2.0], [0, 1])}, "values: .*masked"),
+        ({"values": np.array([1j])}, "values: .*complex"),
+        ({"values": np.zeros(2), "priors": "０.５"}, "priors: .*text"),
         ({"values": [0.0, np.nan]}, "values: nan at point 1"),
         ({"values": [0.0, np.inf]}, r"values: inf at point 1"),
         ({"values": []}, "values: empty"),

@@ -5,7 +5,6 @@ import json
 
 import numpy as np
 import pytest
-import torch
 from instances import finite_space, mixture_draws, own_levels, worked_mixture
 
 import duality as du
@@ -13,7 +12,7 @@ import duality as du
 
 def solutions():
     grid, draws = worked_mixture(41), mixture_draws(np.random.default_rng(0), 2000)
-    absent = du.LogRatios([[-np.inf, 0.3], [0.1, -0.5], [0.2, 0.1]], np.log([0.2, 0.3, 0.5]))
+    absent = du.LogRatios([[-np.inf, 0.3], [0.1, -0.5], [0.2, 0.1]], np.log([0.2, 0.3, 0.5])).normalise()
     yield du.solve(du.ReverseKL(30.0), grid), grid
     yield du.solve(du.ForwardKL(4.0), draws), draws
     yield du.solve(du.ForwardKL(25.0), grid), grid
@@ -67,8 +66,82 @@ def test_json_of_something_else():
             du.Solution.from_json(text)
 
 
+def changed(text, **fields):
+    data = json.loads(text)
+    for name, value in fields.items():
+        (data["problem"] if name in data["problem"] else data)[name] = value
+    return json.dumps(data)
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"multipliers": [1.0, 2.0]}, "multipliers: 2 numbers given for 1 constraints"),
+        ({"multipliers": 1.0}, "multipliers: 1.0 given, a list of numbers is needed"),
+        ({"multipliers": [-1.0]}, "multipliers: numbers ≥ 0"),
+        ({"multipliers": ["nan"]}, "multipliers: numbers ≥ 0"),
+        ({"multipliers": ["1"]}, "multipliers: '1' given, a number is needed"),
+        ({"natural": ["１"]}, "natural: '１' given"),
+        ({"natural": [True]}, "natural: True given"),
+        ({"natural": [10**400]}, "natural: a whole number of 401 digits is beyond the range"),
+        ({"natural": [[1.0]]}, r"natural: \[1.0\] given"),
+        ({"natural": None}, "natural: None given"),
+        ({"levels": []}, r"levels: \[\] given"),
+        ({"levels": ["0.1"]}, "levels: '0.1' given"),
+        ({"levels_stderr": [0.1, 0.1]}, "levels_stderr: 2 numbers"),
+        ({"critical_levels": [0.1, 0.1]}, "critical_levels: 2 numbers"),
+        ({"log_weights": "much"}, "log_weights: 'much' given"),
+        ({"primal": "1.0"}, "primal: '1.0' given"),
+        ({"primal": [1.0]}, r"primal: \[1.0\] given"),
+        ({"primal": None}, "primal: None given"),
+        ({"iterations": 2.5}, "iterations: 2.5 given"),
+        ({"iterations": -1}, "iterations: -1 given"),
+        ({"status": "CERTIFIED"}, "status: 'CERTIFIED' given, one of OPTIMAL"),
+        ({"status": 1}, "status: 1 given"),
+        ({"problem": []}, "problem: an object with a type"),
+        ({"type": 3}, "problem: an object with a type"),
+        ({"kind": "other"}, "problem: kind: 'other' given"),
+        ({"priors": [0.1, 0.2]}, "priors: 2 given for 1 levels"),
+        ({"priors": [2.0]}, "problem: priors: 2.0 given"),
+    ],
+)
+def test_json_is_checked_field_by_field(fields, reason):
+    ratios = mixture_draws(np.random.default_rng(0), 500)
+    text = du.solve(du.Likelihood(0.1), ratios).to_json()
+    with pytest.raises(ValueError, match=f"text: not the JSON of a Solution.*{reason}"):
+        du.Solution.from_json(changed(text, **fields))
+
+
+def test_json_that_is_none_and_numbers_that_are_none():
+    text = du.solve(du.Likelihood(0.1), mixture_draws(np.random.default_rng(0), 500)).to_json()
+    value = json.loads(text)["primal"]
+    for number, reason in (
+        ("NaN", "NaN is not strict JSON"),
+        ("-Infinity", "-Infinity is not strict"),
+        ("1e400", "1e400 is beyond the range"),
+        ("9" * 5000, "digits"),
+        ("１", "JSONDecodeError"),
+    ):
+        with pytest.raises(ValueError, match=f"text: not the JSON of a Solution.*{reason}"):
+            du.Solution.from_json(text.replace(str(value), number))
+    for odd in (None, 3, b"\xff", "[" * 100_000, text[: len(text) // 2], f"[{text}]"):
+        with pytest.raises(ValueError, match="text: not the JSON of a Solution"):
+            du.Solution.from_json(odd)
+    short = json.loads(text)
+    del short["dual"]
+    with pytest.raises(ValueError, match="dual: missing"):
+        du.Solution.from_json(json.dumps(short))
+
+
+def test_json_from_before_levels_had_standard_errors():
+    data = json.loads(du.solve(du.Likelihood(0.1), mixture_draws(np.random.default_rng(0), 500)).to_json())
+    del data["levels_stderr"]
+    assert np.isnan(du.Solution.from_json(json.dumps(data)).levels_stderr).all()
+
+
 def test_table():
-    text = str(du.solve(du.Likelihood(0.01), mixture_draws(np.random.default_rng(0), 2000)))
+    solution = du.solve(du.Likelihood(0.01), mixture_draws(np.random.default_rng(0), 2000))
+    text = str(solution)
     for word in (
         "Likelihood: optimal",
         "asked",
@@ -81,6 +154,8 @@ def test_table():
         "of 2000",
     ):
         assert word in text
+    assert text.count("std. error") == 2
+    assert f"{solution.levels_stderr[0]:.6g}" in text
     assert "std. error" not in str(du.solve(du.ReverseKL(30.0), worked_mixture(41)))
     assert "not attained" in str(du.solve(du.ForwardKL(25.0), worked_mixture(41)))
 
@@ -119,7 +194,7 @@ def test_log_weight_of_a_solution_is_its_target():
         np.testing.assert_allclose(p, np.exp(solution.log_weights), atol=1e-12)
 
 
-def test_log_weight_takes_tensors():
+def test_log_weight_takes_tensors(torch):
     solution = du.solve(du.Likelihood(0.01), worked_mixture(41))
     rho = np.random.default_rng(1).normal(size=(3, 4, 1))
     np.testing.assert_allclose(solution.log_weight(torch.tensor(rho)).numpy(), solution.log_weight(rho), rtol=1e-14)

@@ -7,7 +7,7 @@ from kkt import assert_optimal
 from scipy.special import logsumexp
 
 import duality as du
-from duality import dual_functions
+from duality import slices
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_slices_do_not_show(monkeypatch):
         du.Likelihood(own_levels(du.Likelihood(1.0), ratios) * 0.7),
     ]
     whole = [du.solve(p, ratios).multipliers for p in problems]
-    monkeypatch.setattr(dual_functions, "SLICE", 64)
+    monkeypatch.setattr(slices, "SLICE", 64)
     for problem, expected in zip(problems, whole, strict=True):
         # Sums in another order: eps times the condition of the Hessian, here below 1e4.
         np.testing.assert_allclose(du.solve(problem, ratios).multipliers, expected, rtol=1e-10)

@@ -16,7 +16,7 @@ from toy.verification import instances
 from toy.verification.theorems import cost_of, levels_of
 
 SEEDS = st.integers(0, 2**32 - 1)
-SLOW = settings(deadline=None, max_examples=30)
+SLOW = settings(max_examples=30)
 
 
 def _mixture(seed: int, dimension: int, scale: float = 1.0, thin: float = 1.0) -> GaussianMixture:
@@ -99,7 +99,8 @@ def test_far_modes_leave_the_near_ratio_alone(seed: int, distance: float) -> Non
     assert np.all(log_ratio(q, q.component(1), x) < -150)
 
 
-@given(SEEDS, st.floats(-8, 0))
+# A ridge of 10^-6.5 at an angle has correlations within 1e-13 of one; from 1e-15 on they are refused.
+@given(SEEDS, st.floats(-6.5, 0))
 @SLOW
 def test_component_nodes_integrate_thin_mixtures(seed: int, log_thin: float) -> None:
     q = _mixture(seed, 2, thin=10**log_thin)
@@ -150,7 +151,7 @@ def test_zero_gap_with_up_to_thirty_two_constraints(seed: int, m: int) -> None:
 
 
 @given(SEEDS)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_weak_duality_for_any_candidate(seed: int) -> None:
     generator = np.random.default_rng(seed)
     case = instances.instance(generator)
@@ -163,7 +164,6 @@ def test_weak_duality_for_any_candidate(seed: int) -> None:
 
 
 @given(st.integers(1, 200), st.floats(1e-5, 0.5), st.floats(0.0, 0.49))
-@settings(deadline=None)
 def test_schedules_fall_from_one_and_chains_rise_to_it(steps: int, start: float, more: float) -> None:
     made = schedules.linear(steps, start, start + more)
     assert np.all(np.diff(made.alpha_bars) < 0)
@@ -175,7 +175,6 @@ def test_schedules_fall_from_one_and_chains_rise_to_it(steps: int, start: float,
 
 
 @given(SEEDS, st.floats(0.001, 0.98), st.floats(0.01, 0.99), st.floats(0.0, 1.0))
-@settings(deadline=None)
 def test_ddim_keeps_the_law_of_a_gaussian_step(seed: int, now: float, rise: float, eta: float) -> None:
     """With x_0 known (score of a point mass) a step maps N(sqrt(a) x_0, 1-a) to N(sqrt(b) x_0, 1-b), for every eta."""
     after = now + rise * (1 - now)

@@ -46,6 +46,18 @@ WHERE = """([name, x, y]) => {
 }"""
 
 
+# What is seen from frame to frame: the sign of work, and the answer to the example of six modes.
+WATCH = """() => {
+  window.seen = [];
+  const busy = document.querySelector('.busy');
+  const answered = (root) => [...root.querySelectorAll('*')].some(
+    (one) => one.shadowRoot ? answered(one.shadowRoot) : one.matches('.status') && one.textContent.includes('Pr(3|x)'));
+  const look = () => {
+    window.seen.push([busy.getBoundingClientRect().height > 0, answered(document)]);
+    requestAnimationFrame(look);
+  };
+  look();
+}"""
 # The upper left corner of a figure in the whole page.
 CORNER = """(name) => {
   const box = Bokeh.index.find_one(Bokeh.documents[0].get_model_by_name(name)).el.getBoundingClientRect();
@@ -216,6 +228,35 @@ def test_wrong_entries_explain_themselves_in_place(visit: Visit) -> None:
     visit.status("between 0 and 1")
     sync_api.expect(page.locator(".wrong")).to_contain_text("ask for more than 0")
     sync_api.expect(page.get_by_role("button", name="Figure, PNG")).to_be_disabled()
+
+
+def test_it_says_that_it_is_busy(visit: Visit) -> None:
+    """Within a few frames of the entry, while the answer is still being computed, and no longer than that."""
+    page = visit.open()
+    visit.status("0.31081 nats")
+    busy = page.locator(".busy").get_by_text("Solving")
+    sync_api.expect(busy).to_be_hidden()
+    page.evaluate(WATCH)
+    page.get_by_label("Start from").select_option("Three of six modes to go")
+    visit.status("Pr(3|x)")
+    sync_api.expect(busy).to_be_hidden()
+    seen = page.evaluate("window.seen")
+    assert [True, False] in seen  # busy, and still the old answer
+    assert seen[-1] == [False, True]
+
+
+def test_refused_entries_say_why_and_are_put_back(visit: Visit) -> None:
+    page = visit.open()
+    visit.type("x₁ of the mean", "1e999")
+    sync_api.expect(page.locator(".wrong")).to_contain_text("a finite number of at most 1,000,000,000 in size")
+    visit.value("x₁ of the mean", "-3")
+    visit.type("x₁ of the mean", "")
+    sync_api.expect(page.locator(".wrong")).to_contain_text("x₁ of the mean: the entry is empty")
+    visit.value("x₁ of the mean", "-3")
+    page.get_by_role("button", name="Noise").click()
+    visit.type(re.compile("^Noise level"), "5")
+    sync_api.expect(page.locator("#noise .wrong")).to_contain_text("at most 1 is needed, given 5")
+    visit.status("Solved")
 
 
 def test_the_address_restores_the_view(visit: Visit) -> None:

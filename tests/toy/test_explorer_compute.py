@@ -113,7 +113,7 @@ def test_status_tells_what_does_not_attain_apart() -> None:
     for text in (status_html(emptied), certificate_html(emptied), trade_off_html(emptied)):
         assert "nan" not in re.sub("<.*?>", "", text)
     data = json.loads(numbers(emptied), parse_constant=lambda word: pytest.fail(word))
-    assert data["solution"]["gap"] == "nan"
+    assert data["solution"]["gap"] < 1e-10  # the value is right although nothing attains it
     # Three equal nodes of q under which q_1 sees two: tilts end on the flat set of least log ratio, others go on.
     ratios = du.LogRatios(np.log([[0.5], [0.5], [2.0]]), log_weights=np.log([1 / 3] * 3))
     flat = replace(emptied.answer, solution=du.solve(du.ReverseKL(1.5), ratios))

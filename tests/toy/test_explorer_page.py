@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 import toy.explorer
-from toy.explorer.state import from_example, from_link, to_link
+from toy.explorer.state import EntryError, from_example, from_link, to_link
 
-pytest.importorskip("panel", reason="the page needs Panel: install unlearning-duality[explore]")
+pn = pytest.importorskip("panel", reason="the page needs Panel: install unlearning-duality[explore]")
 
 from toy.explorer.page import Page
+from toy.explorer.sections import section_figure
 
 
 @pytest.fixture
@@ -25,48 +26,98 @@ def page() -> Page:
 def test_it_begins_with_the_worked_example(page: Page) -> None:
     assert "Solved" in page.status.object
     assert "0.31081 nats" in page.status.object
-    assert page.controls.levels[0].label == "b₁: mean of Pr(1|x) ≤"
-    assert "du.Likelihood([0.01]" in page.save.code.object
+    assert page.controls.param.level1.label == "b₁: mean of Pr(1|x) ≤"
+    assert "du.Likelihood([0.01]" in page.save.says.object
     page.template()
 
 
+def shown(settings: Any) -> list[str]:
+    """The labels of all widgets that are seen, of those that stand for parameters."""
+    return [one.label for one in settings.select(pn.widgets.Widget) if one.label and one.visible]
+
+
 def test_widgets_change_the_view(page: Page) -> None:
-    page.controls.problem.value = "FU"
+    settings = page.controls.settings()
+    assert "Likelihood" in shown(settings)
+    page.controls.problem = "FU"
     assert "KL(q<sub>1</sub>‖p) = 4" in page.status.object
-    assert page.controls.kind.visible is False
-    page.controls.levels[0].value = 19.5
+    assert "Likelihood" not in shown(settings)
+    page.controls.level1 = 19.5
     assert "Not attained" in page.status.object
     assert "limit of p" in page.legend.object
-    assert page.controls.sliders[0].value > 0.8
-    page.controls.sliders[0].value = 0.0
+    assert page.controls.slider1 > 0.8
+    page.controls.slider1 = 0.0
     assert "Inactive" in page.status.object
-    page.controls.start.value = "several"
-    assert page.controls.concepts.value == 3
-    assert [box.visible for box in page.controls.levels] == [True, True, True, False]
-    page.controls.shown.value = 2
+    page.controls.start = "several"
+    assert page.controls.concepts == 3
+    labels = [f"b{i}: KL(q{i}‖p) ≥ (nats)" for i in "₁₂₃₄"]
+    assert [label for label in shown(settings) if "KL" in label] == labels[:3]
+    (box,) = [one for one in settings.select(pn.widgets.Widget) if one.label == labels[1]]
+    box.value = 3.0
+    assert page.view.levels[1] == 3.0
+    page.controls.concept = 2
     assert "b<sub>3</sub> = 4" in page.frontier_says.object
-    page.controls.weight.value = 0.4
-    page.controls.add.clicks += 1
-    assert page.controls.mode.value == 6
-    page.controls.remove.clicks += 1
+    page.controls.weight = 0.4
+    page.controls.param.trigger("add")
+    assert page.controls.mode == 6
+    page.controls.param.trigger("remove")
     assert len(page.state.modes) == 6
 
 
 def test_bad_entries_are_explained_where_they_were_made(page: Page) -> None:
-    page.controls.entries["c12"].value = 2.0
+    page.controls.c12 = 2.0
     assert "singular or indefinite" in page.controls.mode_wrong.object
     assert "last entries that made sense" in page.status.object
-    page.controls.entries["c12"].value = 0.0
+    page.controls.c12 = 0.0
     assert page.controls.mode_wrong.object == ""
     assert "Solved" in page.status.object
-    page.controls.levels[0].value = -1.0
+    page.controls.level1 = -1.0
     assert "between 0 and 1" in page.controls.level_wrong.object
     assert page.certificate.object == ""
     assert all(button.disabled for button in page.save.figures)
-    page.controls.levels[0].value = None
-    assert "empty" in page.controls.mode_wrong.object
-    page.controls.levels[0].value = 0.02
+    page.controls.level1 = None
+    assert "level 1: the entry is empty" in page.controls.level_wrong.object
+    page.controls.level1 = 0.02
     assert "Solved" in page.status.object
+
+
+def test_entries_that_nothing_can_be_computed_with_are_refused(page: Page) -> None:
+    """The state and all boxes stay as they were, and the reason stands beside the entry."""
+    controls, before = page.controls, page.state
+    kept = {name: getattr(controls, name) for name in controls.param}
+    cases: list[tuple[Any, str]] = [
+        (None, "empty"),
+        *((one, "finite") for one in (np.nan, np.inf, -np.inf, 1e308, -1e12)),
+    ]
+    for value, reason in cases:
+        for name, words, beside in (
+            ("x", "x₁ of the mean", controls.mode_wrong),
+            ("c22", "variance c22", controls.mode_wrong),
+            ("weight", "weight in q", controls.mode_wrong),
+            ("share1", "share in q_1", controls.mode_wrong),
+            ("level1", "level 1", controls.level_wrong),
+            ("alpha_bar", "noise level", controls.noise_wrong),
+            ("kept", "left of every concept", controls.kept_wrong),
+        ):
+            setattr(controls, name, value)
+            assert page.state == before
+            assert {one: getattr(controls, one) for one in kept} == kept
+            assert words in beside.object
+            assert reason in beside.object
+            assert "Solved" in page.status.object
+    controls.x = -2.5
+    assert (controls.mode_wrong.object, controls.kept_wrong.object) == ("", "")
+    for name, value, words in (
+        ("alpha_bar", 0.0, "noise level: above 0 and at most 1 is needed, given 0"),
+        ("alpha_bar", 5.0, "noise level: above 0 and at most 1 is needed, given 5"),
+        ("kept", 100.0, "left of every concept: above 0 and below 100 % is needed, given 100 %"),
+        ("kept", -3.0, "left of every concept: above 0 and below 100 % is needed, given -3 %"),
+    ):
+        before, shown_before = page.state, getattr(controls, name)
+        setattr(controls, name, value)
+        assert page.state == before
+        assert getattr(controls, name) == shown_before
+        assert words in controls.noise_wrong.object + controls.kept_wrong.object
 
 
 def test_dragging_moves_modes_and_turns_covariances(page: Page) -> None:
@@ -74,7 +125,7 @@ def test_dragging_moves_modes_and_turns_covariances(page: Page) -> None:
     data["x"][2], data["y"][2] = 2.123456, -1.0
     page.plane.modes.data = data
     assert (page.state.modes[2].x, page.state.modes[2].y) == (2.1235, -1.0)
-    assert page.controls.mode.value == 2
+    assert page.controls.mode == 2
     at = np.column_stack([page.plane.handles.data["x"], page.plane.handles.data["y"]])
     mean = np.array([2.1235, -1.0])
     grown = at.copy()
@@ -99,36 +150,35 @@ def test_dragging_moves_modes_and_turns_covariances(page: Page) -> None:
 
 def test_sections_follow(page: Page) -> None:
     for problem in ("RU", "FU", "LU"):
-        page.controls.problem.value = problem
-        page.switch.value = "noise"
+        page.controls.problem = problem
+        page.controls.section = "noise"
         assert "rms" in page.noise.says[1].object
-        page.noise.alpha_bar.value = {"RU": 0.8, "FU": 0.5, "LU": 0.3}[problem]
-        assert page.state.alpha_bar == page.noise.alpha_bar.value
+        page.controls.alpha_bar = {"RU": 0.8, "FU": 0.5, "LU": 0.3}[problem]
+        assert page.state.alpha_bar == page.controls.alpha_bar
         page.noise.player.value = 1
         page.noise.player.value = page.noise.player.end
         assert "Draws that show the concept" in page.noise.play_says.object
-        assert page._figure() is not None
-        page.switch.value = "compare"
+        assert section_figure(page.view, page.noise, page.compared) is not None
+        page.controls.section = "compare"
         assert page.state.section == "compare"
-    page.compared.kept.value = 20.0
+    page.controls.kept = 20.0
     assert "20 % left" in page.compared.says[0].object
-    assert page._figure() is not None
+    assert section_figure(page.view, page.noise, page.compared) is not None
 
 
 def test_a_link_restores_the_view_and_a_broken_one_says_so() -> None:
     state = from_example("unequal", "FU").with_mode(0, x=-1.5)
     restored = Page(to_link(state))
     assert restored.state == state
-    assert restored.controls.problem.value == "FU"
+    assert restored.controls.problem == "FU"
     broken = Page("no link at all")
     assert "cut or changed" in broken.controls.mode_wrong.object
     assert broken.state == from_example("worked")
-    broken.tell()
-    assert from_link(broken._told.data["link"][0]) == broken.state
+    assert from_link(broken.link) == broken.state
 
 
 def test_messages_cannot_carry_markup(page: Page) -> None:
-    page.notice = "<img src=x onerror=alert(1)>"
+    page.refused = EntryError("problem", "<img src=x onerror=alert(1)>")
     page.refresh()
     assert "<img" not in page.controls.mode_wrong.object
 

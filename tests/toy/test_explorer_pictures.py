@@ -209,3 +209,17 @@ def test_figures_are_saved_as_png_and_svg() -> None:
     assert image(target_figure(view), "png").startswith(b"\x89PNG")
     for figure in (noise_figure(noise_view(view, square)), compare_figure(view, compare(view, 0.1), square)):
         assert b"<svg" in image(figure, "svg")[:1000]
+
+
+@pytest.mark.parametrize("level", [4.0, 19.5, 0.5])
+def test_legends_cover_no_data(level: float) -> None:
+    """Each legend lies outside of every axes, clear of the others, and inside the figure that is saved."""
+    figure = target_figure(viewed(replace(WORKED, problem="FU").with_levels((level,))))
+    figure.draw_without_rendering()
+    boxes = [ax.get_legend().get_window_extent() for ax in figure.axes if ax.get_legend() is not None]
+    assert len(boxes) == 2
+    assert not boxes[0].overlaps(boxes[1])
+    for box in boxes:
+        assert not any(box.overlaps(ax.get_window_extent()) for ax in figure.axes)
+        assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
+        assert figure.bbox.y0 <= box.y0

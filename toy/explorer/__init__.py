@@ -1,7 +1,7 @@
 """A local page on which the three problems are dragged, watched and compared: ``unlearn explore``.
 
 State and numbers (``state``, ``levels``, ``compute``, ``noise``, ``compare``, ``export``) need no browser and no Panel;
-``figures``, ``controls`` and ``page`` are the view, loaded by ``serve``.
+``figures``, ``controls``, ``page`` and ``sessions`` are the view, loaded by ``serve``.
 """
 
 from __future__ import annotations
@@ -15,24 +15,33 @@ from typing import Any
 def serve(port: int = 5006, show: bool = True) -> None:
     """Serve the explorer at http://localhost:port/ until interrupted; port 0 takes a free one.
 
-    show : whether to open a browser. Only this machine can reach the page, and the page asks no other host.
+    show : whether to open a browser. Only this machine can reach the page, under the name localhost alone, and the page
+    asks no other host.
 
     Raises ``ImportError`` where Panel or Matplotlib is missing, and ``OSError`` where the port is taken.
     """
+    server = _server(port, show)
+    print(f"The explorer is at http://localhost:{server.port}/ (Ctrl+C ends it)", flush=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run_until_shutdown()
+
+
+def _server(port: int, show: bool) -> Any:
+    """Bokeh's server of the page, not yet running."""
     try:
         import matplotlib  # noqa: F401
         import panel
     except ImportError as error:
         raise ImportError("the explorer needs Panel and Matplotlib: install unlearning-duality[explore]") from error
     from toy.explorer.page import page
+    from toy.explorer.sessions import refuse_other_hosts
 
     _check_port(port)
     server: Any = panel.serve(
         {"/": page}, port=port, address="localhost", show=show, start=False, title="Unlearning explorer", verbose=False
     )
-    print(f"The explorer is at http://localhost:{server.port}/ (Ctrl+C ends it)", flush=True)
-    with contextlib.suppress(KeyboardInterrupt):
-        server.run_until_shutdown()
+    refuse_other_hosts(server)
+    return server
 
 
 def _check_port(port: int) -> None:

@@ -1,38 +1,40 @@
-"""The widgets of the page, and how they follow the state. They only report what was entered; ``page`` decides."""
+"""Every entry of the page as a parameter, with its widget. What an entry makes of the view is decided elsewhere."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from html import escape
 from typing import Any
 
 import panel as pn
+import param
 
 from toy.explorer.compute import View
+from toy.explorer.entries import ENTRIES
 from toy.explorer.layout import PANES, WIDGETS
 from toy.explorer.levels import SUBSCRIPTS, relation, unit
-from toy.explorer.state import KINDS, MOST_CONCEPTS, MOST_MODES, State, names
+from toy.explorer.state import MOST_CONCEPTS, MOST_MODES, EntryError, names
 
 PROBLEM_LABELS = {"Reverse KL": "RU", "Forward KL": "FU", "Likelihood": "LU"}
 KIND_LABELS = {"posterior, Pr(i|x)": "posterior", "density, qᵢ(x)": "density", "log ratio, log qᵢ/q": "log-ratio"}
-ENTRIES = {
-    "x": "x₁ of the mean",
-    "y": "x₂ of the mean",
-    "c11": "variance c11",
-    "c12": "covariance c12",
-    "c22": "variance c22",
-}
-Report = Callable[..., None]
+SECTION_LABELS = {"Target": "target", "Noise": "noise", "Compare": "compare"}
+_FILLED: dict[str, Any] = {"sizing_mode": "stretch_width", "margin": 0}
 
 
 def pane(text: str = "", **settings: Any) -> Any:
     """An HTML pane in the common style."""
-    return pn.pane.HTML(text, stylesheets=[PANES], sizing_mode="stretch_width", margin=(2, 4), **settings)
+    return pn.pane.HTML(text, stylesheets=[PANES], **{"sizing_mode": "stretch_width", "margin": (2, 4), **settings})
+
+
+def styled(kind: Any, **settings: Any) -> dict[str, Any]:
+    """The settings of a widget in the common style, as ``pn.Param`` takes them."""
+    return {"type": kind, "stylesheets": [WIDGETS], "sizing_mode": "stretch_width", "margin": (3, 4), **settings}
 
 
 def widget(kind: Any, **settings: Any) -> Any:
-    """A widget in the common style."""
-    return kind(stylesheets=[WIDGETS], **{"sizing_mode": "stretch_width", "margin": (3, 4), **settings})
+    """A widget of no parameter, in the common style."""
+    return kind(**{name: value for name, value in styled(kind, **settings).items() if name != "type"})
 
 
 def wrong(text: str) -> str:
@@ -50,137 +52,123 @@ def asked(key: str, i: int) -> str:
         "LU density": f"mean of {one}(x)",
         "LU log-ratio": f"mean of log {one}/q",
     }[key]
-    words = unit(key)
-    return f"b{SUBSCRIPTS[i]}: {what} {relation(key)}" + (" (nats)" if words == "nats" else "")
+    return f"b{SUBSCRIPTS[i]}: {what} {relation(key)}" + (" (nats)" if unit(key) == "nats" else "")
 
 
-class Controls:
-    """All settings. ``report(what, value, index)`` is called for every entry made by a person, never by ``follow``."""
+class Controls(param.Parameterized):
+    """All entries. ``report(what, value, index)`` as ``entered`` takes them, for those made by a person alone."""
 
-    def __init__(self, report: Report) -> None:
-        self._report = report
-        self._quiet = False
-        self.start = widget(pn.widgets.Select, label="Start from", options={"(as it is)": "", **names()}, value="")
-        self.problem = widget(pn.widgets.RadioButtonGroup, label="Problem", options=PROBLEM_LABELS, value="LU")
-        self.kind = widget(pn.widgets.Select, label="Likelihood", options=KIND_LABELS, value=KINDS[0])
-        counts = {str(k): k for k in range(1, MOST_CONCEPTS + 1)}
-        self.concepts = widget(pn.widgets.Select, label="Number of concepts to unlearn", options=counts, value=1)
-        self.sliders = [
-            widget(pn.widgets.FloatSlider, start=0.0, end=1.0, step=0.005, value=0.5, show_value=False)
-            for _ in range(MOST_CONCEPTS)
-        ]
-        self.levels = [widget(pn.widgets.FloatInput, label="", value=0.0) for _ in range(MOST_CONCEPTS)]
-        self.level_wrong = pane()
-        self.shown = widget(pn.widgets.Select, label="Curves along concept", options={"1": 0}, value=0)
-        self.draws = widget(pn.widgets.Checkbox, label="Show draws", value=True)
-        self.mode = widget(pn.widgets.Select, label="Mode to edit", options={"1": 0}, value=0)
-        self.entries = {
-            name: widget(pn.widgets.FloatInput, label=label, value=0.0, step=0.1, width=95, sizing_mode=None)
-            for name, label in ENTRIES.items()
+    start: Any = param.Selector(objects={"(as it is)": "", **names()}, default="", label="Start from")
+    problem: Any = param.Selector(objects=PROBLEM_LABELS, default="LU")
+    kind: Any = param.Selector(objects=KIND_LABELS, label="Likelihood")
+    concepts: Any = param.Selector(
+        objects={str(k): k for k in range(1, MOST_CONCEPTS + 1)}, label="Number of concepts to unlearn"
+    )
+    concept: Any = param.Selector(objects={"1": 0}, label="Curves along concept")
+    draws = param.Boolean(True, label="Show draws")
+    mode: Any = param.Selector(objects={"1": 0}, label="Mode to edit")
+    modes = param.Integer(1)  # how many there are
+    weight = param.Number(0.0, softbounds=(0, 1), step=0.01, allow_None=True, label="Weight in q")
+    add = param.Event(label="Add a mode")
+    remove = param.Event(label="Remove this mode")
+    section: Any = param.Selector(objects=SECTION_LABELS)
+    alpha_bar = param.Number(
+        0.5, softbounds=(0.02, 1), step=0.005, allow_None=True, label="Noise level ᾱ (1: data, near 0: noise)"
+    )
+    kept = param.Number(
+        5.0, softbounds=(0.5, 60), step=0.5, allow_None=True, label="Left of every concept (% of what q has)"
+    )
+
+    def __init__(self, report: Callable[..., None]) -> None:
+        super().__init__()
+        self._report, self._following = report, False
+        # What is wrong, beside the entries of: levels; the noise level; the share that is left; modes and all else.
+        self.level_wrong, self.noise_wrong, self.kept_wrong, self.mode_wrong = (pane() for _ in range(4))
+        self.param.watch(self._changed, [one for one in self.param if one not in ("name", "modes")])
+        several = [self.param.concepts.rx() > i for i in range(MOST_CONCEPTS)]
+        number = partial(styled, pn.widgets.FloatInput)
+        slider = partial(styled, pn.widgets.EditableFloatSlider)
+        specs: dict[str, Any] = {
+            **dict.fromkeys(("start", "concepts", "mode"), styled(pn.widgets.Select)),
+            "problem": styled(pn.widgets.RadioButtonGroup),
+            "kind": styled(pn.widgets.Select, visible=self.param.problem.rx() == "LU"),
+            "concept": styled(pn.widgets.Select, visible=several[1]),
+            "draws": styled(pn.widgets.Checkbox),
+            **dict.fromkeys(ENTRIES, number(step=0.1, width=95, sizing_mode=None)),
+            "weight": slider(),
+            "add": styled(pn.widgets.Button, disabled=self.param.modes.rx() >= MOST_MODES),
+            "remove": styled(pn.widgets.Button, disabled=self.param.modes.rx() < 2),
+            "section": styled(pn.widgets.RadioButtonGroup, max_width=560, margin=(8, 4)),
+            **dict.fromkeys(("alpha_bar", "kept"), slider(max_width=420)),
         }
-        self.weight = self._share("Weight in q")
-        self.shares = [self._share(f"Share in q{SUBSCRIPTS[i]}") for i in range(MOST_CONCEPTS)]
-        self.mode_wrong = pane()
-        self.add = widget(pn.widgets.Button, label="Add a mode")
-        self.remove = widget(pn.widgets.Button, label="Remove this mode")
-        self._watch()
+        for i, shown in enumerate(several, 1):
+            specs[f"level{i}"] = number(visible=shown)
+            specs[f"slider{i}"] = styled(pn.widgets.FloatSlider, visible=shown, show_value=False)
+            specs[f"share{i}"] = slider(visible=shown)
+        self._group = partial(pn.Param, self, widgets=specs, show_name=False, **_FILLED)
+
+    def group(self, *parameters: str, layout: Any = pn.Column) -> Any:
+        """The widgets of some parameters, one after the other."""
+        return self._group(parameters=list(parameters), default_layout=layout)
 
     def settings(self) -> Any:
         """The column of settings beside the pictures."""
-        levels = [pn.Column(box, slider, margin=0, sizing_mode="stretch_width") for box, slider in self._levels()]
-        head = pane("<h2 style='font-size:15px;margin:10px 0 0'>Modes</h2>")
+        numbers = range(1, MOST_CONCEPTS + 1)
         return pn.Column(
-            self.start,
+            self.group("start"),
             pane("<span style='font-size:13px'>Problem</span>"),
-            self.problem,
-            self.kind,
-            self.concepts,
-            *levels,
+            self.group("problem", "kind", "concepts", *(f"{what}{i}" for i in numbers for what in ("level", "slider"))),
             self.level_wrong,
-            self.shown,
-            self.draws,
-            head,
-            self.mode,
-            pn.FlexBox(*self.entries.values(), margin=0),
+            self.group("concept", "draws"),
+            pane("<h2 style='font-size:15px;margin:10px 0 0'>Modes</h2>"),
+            self.group("mode"),
+            self.group(*ENTRIES, layout=pn.FlexBox),
             self.mode_wrong,
-            self.weight,
-            *self.shares,
-            pn.Row(self.add, self.remove, sizing_mode="stretch_width", margin=0),
-            sizing_mode="stretch_width",
-            margin=0,
+            self.group("weight", *(f"share{i}" for i in numbers)),
+            self.group("add", "remove", layout=pn.Row),
+            **_FILLED,
         )
 
-    def follow(self, state: State, chosen: int) -> None:
-        """Set every widget to what the state says."""
-        m, key = state.m, state.key
-        self._quiet = True
+    def follow(self, view: View, chosen: int, refused: EntryError | None = None) -> None:
+        """Set every entry to what was solved; say beside it what is wrong. refused : the last entry, if it was."""
+        state, mode = view.state, view.state.modes[chosen]
+        values = {name: getattr(state, name) for name in ("problem", "kind", "concept", "section", "alpha_bar")}
+        values |= {"concepts": state.m, "modes": len(state.modes), "mode": chosen, "kept": round(100 * state.kept, 6)}
+        values |= {name: round(getattr(mode, name), 6) for name in (*ENTRIES, "weight")}
+        for i, share in enumerate(mode.shares):
+            values[f"share{i + 1}"] = round(share, 6)
+            self.param[f"level{i + 1}"].label = asked(state.key, i)
+        values |= {f"level{i}": level for i, level in enumerate(view.levels, 1)}
+        for i, (one, level) in enumerate(zip(view.ranges, view.levels, strict=False), 1):
+            values[f"slider{i}"] = one.position(level)
+        self._following = True
         try:
-            self.problem.value, self.kind.value, self.concepts.value = state.problem, state.kind, m
-            self.kind.visible = state.problem == "LU"
-            self.shown.options = {str(i + 1): i for i in range(m)}
-            self.shown.value, self.shown.visible = state.concept, m > 1
-            for i in range(MOST_CONCEPTS):
-                self.levels[i].visible = self.sliders[i].visible = self.shares[i].visible = i < m
-                if i < m:
-                    self.levels[i].label = asked(key, i)
-                    self.sliders[i].label = f"b{SUBSCRIPTS[i]} from little to much"
-            self.mode.options = {str(k + 1): k for k in range(len(state.modes))}
-            self.mode.value = chosen
-            mode = state.modes[chosen]
-            for name, entry in self.entries.items():
-                entry.value = round(getattr(mode, name), 6)
-            self.weight.value = round(mode.weight, 6)
-            for share, value in zip(self.shares, mode.shares, strict=False):
-                share.value = round(value, 6)
-            self.add.disabled, self.remove.disabled = len(state.modes) >= MOST_MODES, len(state.modes) < 2
+            self.param.concept.objects = {str(i + 1): i for i in range(state.m)}
+            self.param.mode.objects = {str(k + 1): k for k in range(len(state.modes))}
+            self.param.update(**values)
         finally:
-            self._quiet = False
+            self._following = False
+        said = view.errors | ({refused.place: str(refused)} if refused else {})
+        for place, beside in (("level", self.level_wrong), ("noise", self.noise_wrong), ("kept", self.kept_wrong)):
+            beside.object = wrong("; ".join(said.pop(one) for one in list(said) if one.startswith(place)))
+        self.mode_wrong.object = wrong("; ".join(said.values()))
 
-    def follow_levels(self, view: View) -> None:
-        """Set boxes and sliders to the levels that were solved for, and say what is wrong beside the entry."""
-        self._quiet = True
-        try:
-            for i, level in enumerate(view.levels):
-                self.levels[i].value = level
-                if view.ranges:
-                    self.sliders[i].value = view.ranges[i].position(level)
-        finally:
-            self._quiet = False
-        beside = {place: text for place, text in view.errors.items() if place.startswith("level")}
-        self.level_wrong.object = wrong("; ".join(beside.values()))
-        others = [text for place, text in view.errors.items() if place not in beside]
-        self.mode_wrong.object = wrong("; ".join(others))
+    def _changed(self, *events: Any) -> None:
+        for event in () if self._following else events:
+            what, value = event.name, event.new
+            if what in ENTRIES:
+                self._report("entry", value, what)
+            elif what[-1].isdigit():
+                self._report(what[:-1], value, int(what[-1]) - 1)
+            else:
+                self._report(what, value / 100 if what == "kept" and value is not None else value, None)
 
-    def _levels(self) -> list[tuple[Any, Any]]:
-        return list(zip(self.levels, self.sliders, strict=True))
 
-    def _share(self, name: str) -> Any:
-        return widget(pn.widgets.EditableFloatSlider, label=name, start=0.0, end=1.0, step=0.01, value=0.0)
-
-    def _watch(self) -> None:
-        for what, one in (
-            ("start", self.start),
-            ("problem", self.problem),
-            ("kind", self.kind),
-            ("concepts", self.concepts),
-            ("concept", self.shown),
-            ("draws", self.draws),
-            ("mode", self.mode),
-            ("weight", self.weight),
-        ):
-            self._on(one, what)
-        for name, entry in self.entries.items():
-            self._on(entry, "entry", name)
-        for i in range(MOST_CONCEPTS):
-            self._on(self.levels[i], "level", i)
-            self._on(self.sliders[i], "slider", i)
-            self._on(self.shares[i], "share", i)
-        self.add.on_click(lambda _: self._report("add", True, None))
-        self.remove.on_click(lambda _: self._report("remove", True, None))
-
-    def _on(self, one: Any, what: str, index: Any = None) -> None:
-        def changed(event: Any) -> None:
-            if not self._quiet:
-                self._report(what, event.new, index)
-
-        one.param.watch(changed, "value")
+for _i, _one in enumerate(SUBSCRIPTS, 1):
+    Controls.param.add_parameter(f"level{_i}", param.Number(0.0, allow_None=True))
+    Controls.param.add_parameter(f"slider{_i}", param.Magnitude(0.5, step=0.005, label=f"b{_one} from little to much"))
+    Controls.param.add_parameter(
+        f"share{_i}", param.Number(0.0, softbounds=(0, 1), step=0.01, allow_None=True, label=f"Share in q{_one}")
+    )
+for _name, _label in ENTRIES.items():
+    Controls.param.add_parameter(_name, param.Number(0.0, allow_None=True, label=_label))

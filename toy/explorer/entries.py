@@ -6,8 +6,15 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from toy.explorer.compute import View
-from toy.explorer.state import EntryError, State, from_example
+from toy.explorer.state import State, check_number, from_example
 
+ENTRIES = {
+    "x": "x₁ of the mean",
+    "y": "x₂ of the mean",
+    "c11": "variance c11",
+    "c12": "covariance c12",
+    "c22": "variance c22",
+}
 _PLAIN = ("problem", "kind", "alpha_bar", "concept", "kept", "section")
 
 
@@ -29,8 +36,11 @@ def entered(state: State, view: View, chosen: int, what: str, value: Any, index:
 
     Raises ``EntryError`` for an entry that the state cannot hold, ``ValueError`` for an unknown name.
     """
-    if value is None:
-        raise EntryError("problem", "an entry is empty: a number is needed")
+    place = {"level": f"level {_one(index)}", "alpha_bar": "noise", "kept": "kept"}.get(what, f"mode {chosen + 1}")
+    names = {"level": place, "weight": "weight in q", "share": f"share in q_{_one(index)}"}
+    names |= {"entry": ENTRIES.get(index, ""), "alpha_bar": "noise level", "kept": "left of every concept"}
+    if what in names:
+        check_number(place, names[what], value)
     if what in _PLAIN:
         return Entered(replace(state, **{what: value}), chosen)
     if what == "mode":
@@ -57,6 +67,11 @@ def entered(state: State, view: View, chosen: int, what: str, value: Any, index:
     if what == "remove":
         return Entered(state.without_mode(chosen), 0)
     raise ValueError(f"what: an entry of the page is needed, given {what!r}")
+
+
+def _one(index: Any) -> int:
+    """The number of a concept, for people."""
+    return index + 1 if isinstance(index, int) else 1
 
 
 def _leveled(state: State, view: View, what: str, value: float, index: int) -> State:

@@ -12,7 +12,6 @@ import numpy as np
 from toy import plots
 from toy.explorer.compare import Matched
 from toy.explorer.compute import View
-from toy.explorer.levels import unit
 from toy.explorer.noise import EVERY, LATTICE, NoiseView
 from toy.explorer.shapes import Window, on_lattice
 from toy.explorer.state import Scene, State, scene, to_dict, to_link
@@ -77,10 +76,11 @@ def target_figure(view: View) -> Any:
     figure, axes = _canvas(3, 4.3)
     plots.plot_densities(view.answer, axes[0])
     plots.plot_dual(view.answer, view.state.concept, axes[1])
-    _frontier(view, axes[2])
-    problem = view.answer.solution.problem
-    axes[0].set_title(plots.problem_name(problem))
-    axes[1].set_title(plots.status_words(view.answer.solution))
+    curve, solution = view.frontier, view.answer.solution
+    assert curve is not None  # it comes with the answer
+    plots.frontier_axes(curve.x, curve.y, curve.attained, solution, view.state.concept, axes[2])
+    axes[0].set_title(plots.problem_name(solution.problem))
+    axes[1].set_title(plots.status_words(solution))
     axes[2].set_title("What more separation costs")
     return figure
 
@@ -132,31 +132,6 @@ def arrow_lengths(field: Array, longest: float = 4.0) -> Array:
     """Scores as arrows: the direction kept, lengths above ``longest`` cut, so that far tails do not rule."""
     size = np.sqrt(np.square(field).sum(axis=-1, keepdims=True))
     return np.asarray(field * np.minimum(1.0, longest / np.maximum(size, 1e-12)))
-
-
-def _frontier(view: View, ax: Any) -> None:
-    """As ``plots.plot_frontier`` from the curve that the page already has."""
-    curve, answer, index = view.frontier, view.answer, view.state.concept
-    assert curve is not None
-    assert answer is not None
-    solution, level = answer.solution, view.levels[index]
-    ax.plot(curve.x, np.where(curve.attained, curve.y, np.nan), color=plots.TARGET, label="least cost V(b)")
-    if not curve.attained.all():
-        ax.plot(
-            curve.x,
-            np.where(curve.attained, np.nan, curve.y),
-            color=plots.UNWANTED,
-            ls="--",
-            label="not attained",
-        )
-    slope = float(solution.problem.direction * solution.multipliers[index])
-    near = curve.x[np.abs(curve.x - level) <= 0.25 * np.ptp(curve.x)]
-    near = near[solution.dual + slope * (near - level) >= -0.05 * max(float(curve.y.max()), 1e-9)]
-    ax.plot(near, solution.dual + slope * (near - level), color=plots.INK, lw=1.1, ls=(0, (4, 2)))
-    ax.plot([level], [solution.dual], "o", color=plots.INK, ms=6, label=f"b = {level:.4g}, slope {slope:.4g}")
-    key_unit = unit(view.state.key)
-    ax.set(xlabel=f"level b$_{index + 1}$ ({key_unit})", ylabel="cost (nats)")
-    ax.legend(loc="best")
 
 
 def _canvas(panels: int, height: float) -> tuple[Any, list[Any]]:

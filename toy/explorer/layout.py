@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+import panel as pn
+
 # System fonts only: a web font would be a request to somewhere.
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 
@@ -19,7 +24,7 @@ label {{ color: #222; font-size: 13px; }}
 
 # Inside HTML panes.
 PANES = f"""
-:host {{ font-family: {_FONT}; font-size: 14px; line-height: 1.45; color: #222; }}
+:host {{ font-family: {_FONT} !important; font-size: 14px; line-height: 1.45; color: #222; }}
 p {{ margin: 4px 0; }}
 .status {{ border-left: 6px solid #767676; background: #f4f4f4; padding: 8px 12px; }}
 .status.good {{ border-color: #00684c; background: #e9f5f0; }}
@@ -32,6 +37,9 @@ thead th {{ color: #444; border-bottom: 1px solid #999; }}
 th:first-child {{ text-align: left; }}
 .scroll {{ overflow-x: auto; }}
 .note {{ color: #555; font-size: 12px; }}
+.say {{ color: #444; }}
+h2 {{ font-size: 16px; margin: 12px 0 2px; }}
+h3 {{ font-size: 14px; margin: 6px 0 0; }}
 dl {{ margin: 6px 0 0; font-size: 13px; }}
 dl div {{ display: flex; justify-content: space-between; gap: 12px; border-bottom: 1px dotted #ccc; padding: 2px 0; }}
 dd {{ margin: 0; white-space: nowrap; font-variant-numeric: tabular-nums; }}
@@ -45,6 +53,12 @@ a {{ color: #005a8f; }}
 .key.target {{ border-color: #0072B2; }}
 """
 
+# What is answered at once needs no sign of work: it would flicker.
+BUSY = f"""
+:host {{ font: 14px {_FONT}; background: #fff; animation: appear 0s 0.2s both; }}
+@keyframes appear {{ from {{ opacity: 0; }} to {{ opacity: 1; }} }}
+"""
+
 TEMPLATE = """
 {% extends base %}
 {% block preamble %}
@@ -55,29 +69,19 @@ TEMPLATE = """
   header, .page { max-width: 1360px; margin: 0 auto; padding: 0 16px; }
   header { padding-top: 14px; }
   h1 { font-size: 22px; margin: 0 0 2px; }
-  h2 { font-size: 16px; margin: 14px 0 2px; }
-  h3 { font-size: 14px; margin: 8px 0 0; font-weight: 600; }
-  header p, .say { margin: 2px 0 6px; color: #444; font-size: 14px; }
+  header p { margin: 2px 0 6px; color: #444; font-size: 14px; }
+  .busy { position: fixed; top: 8px; right: 16px; z-index: 9; }
   .page { display: grid; grid-template-columns: 330px minmax(0, 1fr); gap: 24px; padding-bottom: 40px; }
-  .row { display: grid; grid-template-columns: minmax(0, 3fr) minmax(0, 2fr); gap: 16px 24px; }
-  .many { display: grid; grid-template-columns: repeat(auto-fill, minmax(250px, 1fr)); gap: 12px 20px; }
-  .pair { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 12px 20px; max-width: 760px; }
-  .row > *, .many > *, .pair > * { min-width: 0; }
-  /* Panels of a row stand on one line, however much is said above each. */
-  .many > * { display: flex; flex-direction: column; justify-content: flex-end; }
-  section { display: none; }
-  main[data-section="target"] #target, main[data-section="noise"] #noise, main[data-section="compare"] #compare,
-  section.always { display: block; }
+  .row { display: grid; grid-template-columns: minmax(0, 3fr) minmax(0, 2fr); gap: 0 24px; }
+  .row > * { min-width: 0; }
   @media (max-width: 900px) {
     /* One column: status, what is dragged, the settings, and then what they lead to. */
     .page { display: flex; flex-direction: column; gap: 10px; }
-    .page main, .row, main[data-section="target"] #target { display: contents; }
+    .page main, .row, #target { display: contents; }
     .page aside { order: 3; }
     .charts, .certificate { order: 4; }
     .always { order: 5; }
     .plane, #noise, #compare { order: 2; }
-    .many { grid-template-columns: repeat(auto-fill, minmax(165px, 1fr)); gap: 8px; }
-    .pair { gap: 8px; }
   }
   @media (max-width: 420px) { header, .page { padding: 0 10px; } }
 </style>
@@ -88,51 +92,24 @@ TEMPLATE = """
   <p>q is what a model has learned, q<sub>1</sub>, q<sub>2</sub>, … what it should unlearn, p* the closest target that
   does. Drag a numbered mode, or the squares that set its covariance; everything is solved again at once.</p>
 </header>
+<div class="busy" role="status">{{ embed(roots.busy) }}</div>
 <div class="page">
   <aside aria-label="Settings">{{ embed(roots.settings) }}</aside>
-  <main class="shown" data-section="{{ section }}">
-    <div class="top">{{ embed(roots.status) }}{{ embed(roots.switch) }}</div>
+  <main>
+    <div class="top">{{ embed(roots.top) }}</div>
     <section id="target" aria-label="Target">
       <div class="row">
-        <div class="plane">{{ embed(roots.legend) }}{{ embed(roots.plane) }}</div>
-        <div class="charts">
-          <h2>Dual function</h2>{{ embed(roots.dual_says) }}{{ embed(roots.dual) }}
-          <h2>Trade-off</h2>{{ embed(roots.frontier_says) }}{{ embed(roots.frontier) }}
-        </div>
-        <div class="certificate"><h2>Certificate</h2>{{ embed(roots.certificate) }}</div>
+        <div class="plane">{{ embed(roots.plane) }}</div>
+        <div class="charts">{{ embed(roots.charts) }}</div>
+        <div class="certificate">{{ embed(roots.certificate) }}</div>
       </div>
     </section>
-    <section id="noise" aria-label="Noise">
-      {{ embed(roots.noise_settings) }}
-      <p class="say">Arrows: scores. Lines: the noised target. Shade: size of a rule's error, white for none, darkest
-      for 2 and more.</p>
-      <div class="many">
-        {% for k in range(fields) %}<div class="field">{{ embed(roots["field_says_%d" % k]) }}{{
-          embed(roots["field_%d" % k]) }}</div>{% endfor %}
-      </div>
-      <h2>The reverse process, side by side</h2>
-      <p class="say">Both start from the same noise and take the same DDPM steps; one has the exact score of the noised
-      target, the other a guided one. Lines: the target.</p>
-      {{ embed(roots.play_settings) }}
-      <div class="pair">
-        <div><h3>Exact</h3>{{ embed(roots.chain_exact) }}</div>
-        <div><h3>Guided</h3>{{ embed(roots.chain_guided) }}</div>
-      </div>
-      {{ embed(roots.play_says) }}
-    </section>
-    <section id="compare" aria-label="Comparison">
-      {{ embed(roots.compare_settings) }}
-      <div class="many">
-        {% for k in range(3) %}<div>{{ embed(roots["compare_says_%d" % k]) }}{{
-          embed(roots["compare_%d" % k]) }}</div>{% endfor %}
-      </div>
-    </section>
-    <section class="always" aria-label="Take away">
-      <h2>Take it away</h2>
-      {{ embed(roots.save) }}
-    </section>
+    <section id="noise" aria-label="Noise">{{ embed(roots.noise) }}</section>
+    <section id="compare" aria-label="Comparison">{{ embed(roots.compare) }}</section>
+    <section class="always" aria-label="Take away">{{ embed(roots.save) }}</section>
   </main>
 </div>
+{{ embed(roots.location) }}
 {% endblock %}
 """.replace("FONT", _FONT)
 
@@ -141,24 +118,19 @@ TEMPLATE = """
 SEND_WHILE_DRAGGING = """
 const now = Date.now();
 const mine = (window.__sent_while_dragging ??= {count: 0, at: 0});
-const answered = acknowledged.data.count[0];
-if ((answered < mine.count && now - mine.at < 1500) || now - mine.at < 40) return;
+const count = answered.data.count[0];
+if ((count < mine.count && now - mine.at < 1500) || now - mine.at < 40) return;
 for (const source of [modes, handles]) {
   if (source.selected.indices.length > 0) {
-    mine.count = answered + 1;
+    mine.count = count + 1;
     mine.at = now;
     source.setv({data: source.data}, {check_eq: false});
   }
 }
 """
 
-# The address in the browser is the link to the view, and the open section is a matter of style.
-FOLLOW = """
-const main = document.querySelector('main');
-if (main) main.dataset.section = told.data.section[0];
-window.history.replaceState(null, '', '?view=' + told.data.link[0]);
-for (const wait of [60, 600]) setTimeout(window.name_entries, wait);  // new widgets may take a moment to be drawn
-"""
+# New widgets may take a moment to be drawn.
+NAME_ENTRIES = "for (const wait of [60, 600]) setTimeout(window.name_entries, wait);"
 
 # Sliders, the boxes beside them and buttons with a picture have no name that a screen reader could read: they get that
 # of the text above them. Widgets live in shadow trees, so it is looked for in their own and in the two around it.
@@ -195,6 +167,24 @@ window.name_entries = () => {
   visit(document);
 };
 window.addEventListener('load', () => setTimeout(window.name_entries, 1500));
+// Panel's location adds an entry to the browser's history at each change: of a drag, hundreds that lead nowhere.
+history.pushState = history.replaceState;
 </script>
 """
 TEMPLATE = TEMPLATE.replace("{% block contents %}", "{% block contents %}" + _NAMES)
+
+# As many to a row as fit. Panels of a row stand on one line, however much is said above each.
+_TILES = """
+:host { display: grid !important; gap: 12px 20px; grid-template-columns: repeat(auto-fill, minmax(250px, 1fr)); }
+:host(.pair) { grid-template-columns: repeat(2, minmax(0, 1fr)); max-width: 760px; }
+@media (max-width: 900px) {
+  :host { gap: 8px; grid-template-columns: repeat(auto-fill, minmax(165px, 1fr)); }
+}
+"""
+
+
+def tiles(pairs: Sequence[tuple[Any, Any]], **settings: Any) -> Any:
+    """Pairs of (what is said, figure) side by side."""
+    below = ":host { justify-content: flex-end; min-width: 0; }"
+    cells = [pn.Column(*pair, stylesheets=[below], sizing_mode="stretch_width", margin=0) for pair in pairs]
+    return pn.Column(*cells, stylesheets=[_TILES], sizing_mode="stretch_width", margin=0, **settings)

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import panel as pn
+import param
 from bokeh.events import PanEnd, Tap
 from bokeh.models import ColumnDataSource, CustomJS
 
 from toy.explorer import layout
 from toy.explorer.compute import Board, Engine, View
-from toy.explorer.controls import Controls, asked, pane, widget, wrong
+from toy.explorer.controls import Controls, asked, pane
 from toy.explorer.entries import entered
 from toy.explorer.figures import DualFigure, FrontierFigure, Plane
-from toy.explorer.sections import FIELDS, CompareSection, NoiseSection, SaveSection, section_figure
+from toy.explorer.levels import unit
+from toy.explorer.sections import CompareSection, NoiseSection, SaveSection, section_figure
+from toy.explorer.sessions import release
 from toy.explorer.shapes import Window, dragged, draws, on_lattice, window
 from toy.explorer.state import EntryError, from_example, from_link, to_link
-from toy.explorer.words import certificate_html, number, status_html, trade_off_html
+from toy.explorer.words import certificate_html, failure_html, number, status_html, trade_off_html
 from toy.mixtures import Array
 
 _DRAWS = 350
 _WAIT_MS = 12  # entries that arrive within this time are answered together
 _SETTLE_MS = 80
-SECTION_LABELS = {"Target": "target", "Noise": "noise", "Compare": "compare"}
+_FILLED: dict[str, Any] = {"sizing_mode": "stretch_width", "margin": 0}
 _LEGEND = (
     "<span class='entry'><span class='key q'></span>q, pretrained</span> "
     "<span class='entry'><span class='key unwanted'></span>q<sub>i</sub>, to be unlearned</span> "
@@ -35,23 +40,32 @@ _LEGEND = (
 
 
 def page() -> Any:
-    """What a visitor gets: the view that the address asks for, or the worked example."""
-    given = pn.state.session_args.get("view", [b""])[0].decode("ascii", "replace")
-    visitor = Page(given)
-    pn.state.onload(visitor.tell)
-    return visitor.template()
+    """What a visitor gets: the view that the address asks for, or the worked example; the address then follows."""
+    visitor = Page(pn.state.session_args.get("view", [b""])[0].decode("ascii", "replace"))
+    location: Any = pn.state.location
+    template = visitor.template()
+    location.sync(visitor, {"link": "view"}, on_error=lambda _: None)
+    visitor.tell()
+    # Before the page is loaded the browser does not hear of it.
+    pn.state.onload(lambda: visitor.param.trigger("link"))
+    pn.state.on_session_destroyed(lambda _: release(template, location, visitor))
+    return template
 
 
-class Page:
-    """Everything that one visitor sees. ``link`` : the view to begin with, empty for the first example."""
+class Page(param.Parameterized):
+    """Everything that one visitor sees. ``link`` : the view as text, to begin with empty for the first example."""
+
+    link = param.String()
 
     def __init__(self, link: str = "") -> None:
+        super().__init__()
         self.engine = Engine()
-        self.notice = ""
+        self.refused: EntryError | None = None
         try:
             self.state = from_link(link) if link else from_example("worked")
         except EntryError as error:
-            self.state, self.notice = from_example("worked"), f"{error}. This is the first example instead."
+            self.state = from_example("worked")
+            self.refused = EntryError("problem", f"{error}. This is the first example instead.")
         self.chosen = 0
         self.view: View = View(self.state)
         self.square: Window = window(self.state.modes)
@@ -60,60 +74,46 @@ class Page:
         self._took = 0.0  # ms, the last solve
         self._uniforms = np.random.default_rng(0).random((_DRAWS, 2))
         self._quiet = self._waiting = False
+        self._pending = 0  # how much has been asked for and not been answered
         self._dragging = ""
         # What was last taken hold of. At the end of a drag the draw tool sends the places of everything it could have
         # dragged, and those of the others may be older than what the browser has just been sent.
         self._held = ""
         self._handles: Array = np.zeros((2, 2))
-        self._events = 0
         self.controls = Controls(self._entered)
-        self.noise, self.compared = NoiseSection(self._entered), CompareSection(self._entered)
-        self.save = SaveSection(lambda: self.view, self._figure)
+        self.noise, self.compared = NoiseSection(self._soon), CompareSection()
+        self.save = SaveSection(lambda: self.view, lambda: section_figure(self.view, self.noise, self.compared))
         self.plane = Plane("Densities: drag the numbered modes", drag=True)
         self.dual, self.frontier = DualFigure(), FrontierFigure()
         self.status, self.certificate, self.legend = pane(), pane(), pane()
-        self.dual_says, self.frontier_says = pane(), pane()
-        self.switch = widget(
-            pn.widgets.RadioButtonGroup, options=SECTION_LABELS, value=self.state.section, max_width=560, margin=(8, 4)
+        self.busy = pn.indicators.LoadingSpinner(
+            value=True, visible=False, size=18, label="Solving …", stylesheets=[layout.BUSY]
         )
-        self.switch.param.watch(lambda event: self._entered("section", event.new, None), "value")
-        # What the browser is told beside pictures: the address, the open section, and how many drags were answered.
-        self._told = ColumnDataSource({"link": [""], "section": [self.state.section]})
-        self._acknowledged = ColumnDataSource({"count": [0]})
+        self.dual_says, self.frontier_says = pane(), pane()
+        self._answered = ColumnDataSource({"count": [0]})  # tells the browser how often it was answered
         self._connect()
         self.refresh()
 
     def template(self) -> Any:
         """The page with every widget and figure in its place."""
-        template = pn.Template(layout.TEMPLATE)
-        template.add_variable("section", self.state.section)
-        template.add_variable("fields", FIELDS)
-        places: dict[str, Any] = {
+        section = self.controls.param.section.rx()
+        parts = {name: {"visible": section == name, **_FILLED} for name in ("target", "noise", "compare")}
+        dual = (pane("<h2>Dual function</h2>"), self.dual_says, self.dual.figure)
+        frontier = (pane("<h2>Trade-off</h2>"), self.frontier_says, self.frontier.figure)
+        places = {
+            "busy": self.busy,
             "settings": self.controls.settings(),
-            "status": self.status,
-            "switch": self.switch,
-            "legend": self.legend,
-            "plane": self.plane.figure,
-            "certificate": self.certificate,
-            "dual_says": self.dual_says,
-            "dual": self.dual.figure,
-            "frontier_says": self.frontier_says,
-            "frontier": self.frontier.figure,
-            "noise_settings": self.noise.alpha_bar,
-            "play_settings": pn.FlexBox(self.noise.rule, self.noise.play, self.noise.player, margin=0),
-            "play_says": self.noise.play_says,
-            "chain_exact": self.noise.exact.figure,
-            "chain_guided": self.noise.guided.figure,
-            "compare_settings": pn.Column(
-                self.compared.kept, self.compared.wrong, sizing_mode="stretch_width", margin=0
+            "top": pn.Column(self.status, self.controls.group("section"), **_FILLED),
+            "plane": pn.Column(self.legend, self.plane.figure, **parts["target"]),
+            "charts": pn.Column(*dual, *frontier, **parts["target"]),
+            "certificate": pn.Column(pane("<h2>Certificate</h2>"), self.certificate, **parts["target"]),
+            "noise": self.noise.layout((self.controls.group("alpha_bar"), self.controls.noise_wrong), **parts["noise"]),
+            "compare": self.compared.layout(
+                (self.controls.group("kept"), self.controls.kept_wrong), **parts["compare"]
             ),
-            "save": self.save.widgets(),
+            "save": self.save.layout(),
         }
-        for k in range(FIELDS):
-            places[f"field_says_{k}"], places[f"field_{k}"] = self.noise.says[k], self.noise.fields[k].figure
-        for k in range(3):
-            places[f"compare_says_{k}"] = self.compared.says[k]
-            places[f"compare_{k}"] = self.compared.planes[k].figure
+        template = pn.Template(layout.TEMPLATE, location=True)
         for name, place in places.items():
             template.add_panel(name, place)
         return template
@@ -121,12 +121,12 @@ class Page:
     # -- entries -------------------------------------------------------------------------------------------------------
 
     def _entered(self, what: str, value: Any, index: Any) -> None:
-        """One entry in a widget. Entries that make no sense are kept in the state, or explained and left out."""
-        self.notice = ""
+        """One entry in a widget. Entries that make no sense are kept in the state, or explained and refused."""
+        self.refused = None
         try:
             found = entered(self.state, self.view, self.chosen, what, value, index)
         except EntryError as error:
-            self.notice = str(error)
+            self.refused = error
         else:
             self.state, self.chosen = found.state, found.chosen
             if found.afresh:
@@ -142,16 +142,16 @@ class Page:
         handles.selected.on_change("indices", lambda attr, old, new: self._hold(new))
         self.plane.figure.on_event(PanEnd, lambda event: self._settle())
         self.plane.figure.on_event(Tap, lambda event: self._deselect())
-        arguments = {"modes": modes, "handles": handles, "acknowledged": self._acknowledged, "told": self._told}
+        arguments = {"modes": modes, "handles": handles, "answered": self._answered}
         self.plane.figure.js_on_event("pan", CustomJS(args=arguments, code=layout.SEND_WHILE_DRAGGING))
-        self._told.js_on_change("data", CustomJS(args={"told": self._told}, code=layout.FOLLOW))
+        self._answered.js_on_change("data", CustomJS(code=layout.NAME_ENTRIES))
 
     def _mode_dragged(self, new: Any) -> None:
         if self._quiet or self._held == "handle":
             return
         places = np.column_stack([new["x"], new["y"]]).astype(float)
         known = np.array([[mode.x, mode.y] for mode in self.state.modes])
-        self.notice = ""
+        self.refused = None
         if len(places) != len(known):
             # The draw tool deletes a point on Backspace: so be it, as long as one is left.
             left = {int(text) - 1 for text in new["number"]}
@@ -175,12 +175,12 @@ class Page:
             return
         which = int(np.abs(places - self._handles).sum(axis=1).argmax())
         self._handles = places
-        self.notice = ""
+        self.refused = None
         try:
             c11, c12, c22 = dragged(self.state.modes[self.chosen], which, places[which], places[1 - which])
             self.state = self.state.with_mode(self.chosen, c11=c11, c12=c12, c22=c22)
         except ValueError as error:
-            self.notice = str(error)
+            self.refused = EntryError("mode", str(error))
         self._later("handle")
 
     def _hold(self, indices: list[int]) -> None:
@@ -202,29 +202,41 @@ class Page:
     # -- answers -------------------------------------------------------------------------------------------------------
 
     def _later(self, dragging: str = "") -> None:
-        """Refresh soon, once for all that arrives until then; at once where there is no server (in tests)."""
-        document = pn.state.curdoc
+        """Refresh soon, once for all that arrives until then."""
         self._dragging = dragging
-        if dragging:
-            self._events += 1
-        if document is None or document.session_context is None:
-            self.refresh(dragging)
-        elif not self._waiting:
+        if not self._waiting:
             self._waiting = True
-            document.add_timeout_callback(self._now, _WAIT_MS)
+            self._soon(self._now)
 
     def _now(self) -> None:
         self._waiting = False
-        with pn.io.hold():
-            self.refresh(self._dragging)
+        self.refresh(self._dragging)
+
+    def _soon(self, work: Callable[[], None], wait: int = _WAIT_MS) -> None:
+        """Do what takes a moment after the browser has been answered; at once where there is no server (in tests)."""
+        document = pn.state.curdoc
+        if document is None or document.session_context is None:
+            work()
+            return
+        self._pending += 1
+        self.busy.visible = True
+
+        def worked() -> None:
+            with pn.io.hold():
+                try:
+                    work()
+                except Exception as error:
+                    self.status.object = failure_html(error)
+                    raise
+                finally:
+                    self._pending -= 1
+                    self.busy.visible = self._pending > 0
+
+        document.add_timeout_callback(worked, wait)
 
     def _settle(self) -> None:
         """After a drag: the last position may still be on its way, so wait for it before the window may move."""
-        document = pn.state.curdoc
-        if document is None or document.session_context is None:
-            self.refresh()
-        else:
-            document.add_timeout_callback(self._later, _SETTLE_MS)
+        self._soon(self._later, _SETTLE_MS)
 
     def refresh(self, dragging: str = "") -> None:
         """Solve the present state and bring everything on the page up to it.
@@ -232,17 +244,21 @@ class Page:
         dragging : "mode" or "handle" while one is under the pointer, so that it is not pulled away from there.
         """
         began, before = time.perf_counter(), self.view.answer
-        view = self.view = self.engine.view(self.state)
+        view = self.engine.view(self.state)
         if view.answer is not before:
             self._took = 1000 * (time.perf_counter() - began)
         if view.levels and self.state.key not in self.state.levels:
             self.state = self.state.with_levels(view.levels)
+            view = replace(view, state=self.state)
+        self.view = view
         self.chosen = min(self.chosen, len(self.state.modes) - 1)
         self._draw_plane(view, dragging)
         self._say(view)
         if view.answer is not None and view.dual is not None:
             self.dual.show(view)
-            self.frontier.show(view, asked(self.state.key, self.state.concept).split(":")[0] + self._unit())
+            self.frontier.show(
+                view, asked(self.state.key, self.state.concept).split(":")[0] + f" ({unit(self.state.key)})"
+            )
             if self.state.section == "noise":
                 self.noise.follow(view, self.square)
         else:
@@ -250,15 +266,13 @@ class Page:
             self.frontier.clear()
         if self.state.section == "compare":
             self.compared.follow(view)
-        link = to_link(self.state)
-        self.save.follow(view, link)
-        if self._told.data["link"] != [""]:
-            self.tell()
-        self._acknowledged.data = {"count": [self._events]}
+        self.tell()
+        self._answered.data = {"count": [self._answered.data["count"][0] + 1]}
 
     def tell(self) -> None:
-        """Let the browser's address follow the view: once the page is loaded, as before that nothing hears it."""
-        self._told.data = {"link": [to_link(self.state)], "section": [self.state.section]}
+        """Let the link, and with it the browser's address, follow the view."""
+        self.link = to_link(self.state)
+        self.save.follow(self.view, self.link)
 
     def _draw_plane(self, view: View, dragging: str) -> None:
         if not dragging:
@@ -290,19 +304,16 @@ class Page:
         if view.answer is not None and axes is not None:
             log_masses = np.asarray(view.answer.solution.log_weights)
             target = on_lattice(view, log_masses, self.square)
-            if self.controls.draws.value:
+            if self.controls.draws:
                 moved = draws((axes[0], axes[1]), log_masses, self._uniforms)
         self.plane.show_target(self.square, target)
         before = None
-        if self.controls.draws.value and axes is not None:
+        if self.controls.draws and axes is not None:
             before = draws((axes[0], axes[1]), ratios.log_weights, self._uniforms)
         self.plane.show_draws(before, moved)
 
     def _say(self, view: View) -> None:
-        self.controls.follow(self.state, self.chosen)
-        self.controls.follow_levels(view)
-        if self.notice:
-            self.controls.mode_wrong.object = wrong(self.notice)
+        self.controls.follow(view, self.chosen, self.refused)
         attained = view.answer is None or view.answer.solution.attained
         self.legend.object = _LEGEND.format(target="p*, target" if attained else "limit of p")
         self.status.object = status_html(view)
@@ -315,9 +326,3 @@ class Page:
         end = f"the domain ends at {number(view.end, 5)}" if np.isfinite(view.end) else "the domain has no end"
         self.dual_says.object = f"λ* = {number(lam, 6)}; {end}"
         self.frontier_says.object = trade_off_html(view)
-
-    def _unit(self) -> str:
-        return {"LU posterior": " (probability)", "LU density": " (density)"}.get(self.state.key, " (nats)")
-
-    def _figure(self) -> Any:
-        return section_figure(self.state, self.view, self.noise, self.compared)

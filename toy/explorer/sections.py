@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any
 
@@ -15,42 +15,38 @@ from toy.explorer.compare import Matched, compare
 from toy.explorer.compute import View
 from toy.explorer.controls import pane, widget, wrong
 from toy.explorer.figures import ChainFigure, FieldFigure, Plane
+from toy.explorer.layout import tiles
 from toy.explorer.noise import Chains, NoiseView, chains, noise_view, rules
 from toy.explorer.shapes import Window, on_lattice, window
-from toy.explorer.state import EntryError, State
+from toy.explorer.state import EntryError
 from toy.explorer.words import number
 
 FIELDS = 5  # the exact field and up to four rules
 _SEED = 0
+_FIELDS_SAY = (
+    "<p class='say'>Arrows: scores. Lines: the noised target. Shade: size of a rule's error, white for none, darkest "
+    "for 2 and more.</p>"
+)
+_CHAINS_SAY = (
+    "<h2>The reverse process, side by side</h2><p class='say'>Both start from the same noise and take the same DDPM "
+    "steps; one has the exact score of the noised target, the other a guided one. Lines: the target.</p>"
+)
 
 
 class NoiseSection:
-    """Noise level, fields with their errors, and two reverse processes. ``report`` as for ``Controls``."""
+    """Fields with their errors, and two reverse processes. ``soon`` runs what takes a moment, and says so."""
 
-    def __init__(self, report: Callable[..., None]) -> None:
-        self.alpha_bar = widget(
-            pn.widgets.EditableFloatSlider,
-            label="Noise level ᾱ (1: data, near 0: noise)",
-            start=0.02,
-            end=1.0,
-            step=0.005,
-            value=0.5,
-            fixed_start=0.02,
-            fixed_end=1.0,
-            max_width=420,
-        )
+    def __init__(self, soon: Callable[[Callable[[], None]], None]) -> None:
+        self._soon = soon
+        self._quiet = False  # while the player is put back
         self.rule = widget(pn.widgets.Select, label="Guided by", options=["no guidance"], max_width=260)
         self.player = widget(
             pn.widgets.Player,
             label="Step of the reverse process",
-            start=0,
             end=1,
-            value=0,
             interval=90,
-            loop_policy="once",
             show_loop_controls=False,
             visible_buttons=["first", "previous", "pause", "next", "last"],
-            max_width=420,
             sizing_mode=None,
             width=320,
         )
@@ -65,47 +61,45 @@ class NoiseSection:
         self.found: NoiseView | None = None
         self._view: View | None = None
         self._chains: Chains | None = None
-        self._quiet = False
-        self.alpha_bar.param.watch(self._heard(lambda value: report("alpha_bar", value, None)), "value")
-        self.rule.param.watch(self._heard(lambda value: self._stale()), "value")
-        self.player.param.watch(self._heard(lambda value: self._frame(int(value))), "value")
+        self.rule.param.watch(lambda _: self._stale(), "value")
+        self.player.param.watch(lambda event: self._frame(int(event.new)), "value")
+
+    def layout(self, entries: Sequence[Any], **settings: Any) -> Any:
+        """The section. entries : the noise level, and what is wrong with it."""
+        fields = zip(self.says, self.fields, strict=True)
+        chains = (("Exact", self.exact), ("Guided", self.guided))
+        return pn.Column(
+            *entries,
+            pane(_FIELDS_SAY),
+            tiles([(says, field.figure) for says, field in fields]),
+            pane(_CHAINS_SAY),
+            pn.FlexBox(self.rule, self.play, self.player, margin=0),
+            tiles([(pane(f"<h3>{name}</h3>"), one.figure) for name, one in chains], css_classes=["pair"]),
+            self.play_says,
+            **settings,
+        )
 
     def follow(self, view: View, square: Window) -> None:
         """Fields and errors of a view with an answer; the reverse processes start over."""
         assert view.answer is not None
         self._view = view
         names = list(rules(view.answer))
-        self._quiet = True
-        self.alpha_bar.value = view.state.alpha_bar
         if list(self.rule.options) != names:
-            self.rule.options, self.rule.value = names, names[0]
-        self._quiet = False
+            self.rule.param.update(options=names, value=names[0])
         found = self.found = noise_view(view, square)
-        level = number(found.alpha_bar, 3)
-        head = f"<strong>Exact score of the noised target</strong>, ᾱ = {level}"
+        head = f"<strong>Exact score of the noised target</strong>, ᾱ = {number(found.alpha_bar, 3)}"
         self.says[0].object = head + f"<br>correction to q's score: {number(found.correction, 3)} (rms)"
         self.fields[0].show(square, found.density, found.exact, None)
-        for k in range(1, FIELDS):
-            rule = found.rules[k - 1] if k <= len(found.rules) else None
-            self.says[k].visible = self.fields[k].figure.visible = rule is not None
-            if rule is None:
-                continue
+        for k, (says, field) in enumerate(zip(self.says, self.fields, strict=True)):
+            says.visible = field.figure.visible = k <= len(found.rules)
+        for rule, says, field in zip(found.rules, self.says[1:], self.fields[1:], strict=False):
             share = f", {_share(rule.rms, found.correction)} of the correction" if found.correction > 1e-6 else ""
-            self.says[k].object = f"<strong>{escape(rule.name)}</strong><br>error {number(rule.rms, 2)} (rms){share}"
-            self.fields[k].show(square, found.density, rule.field, rule.error)
+            says.object = f"<strong>{escape(rule.name)}</strong><br>error {number(rule.rms, 2)} (rms){share}"
+            field.show(square, found.density, rule.field, rule.error)
         target = on_lattice(view, np.asarray(view.answer.solution.log_weights), square)
         for one in (self.exact, self.guided):
             one.show_target(square, target)
         self._stale()
-
-    def _heard(self, react: Callable[[Any], None]) -> Callable[[Any], None]:
-        """React to what a person entered, not to what ``follow`` sets."""
-
-        def watcher(event: Any) -> None:
-            if not self._quiet:
-                react(event.new)
-
-        return watcher
 
     def _stale(self) -> None:
         """Forget the processes: they are run anew when they are next looked at."""
@@ -120,59 +114,54 @@ class NoiseSection:
 
     def _play(self) -> None:
         """From the noise to the data."""
-        self._stale()
-        self._frame(0)
-        self.player.direction = 0
-        self.player.direction = 1
 
-    def _frame(self, step: int) -> None:
-        if self._view is None:
+        def begin() -> None:
+            self.player.direction = 0
+            self.player.direction = 1
+
+        self._stale()
+        self._frame(0, begin)
+
+    def _frame(self, step: int, then: Callable[[], None] = lambda: None) -> None:
+        """Show a step; where the processes have not been run yet, run them first."""
+        view = self._view
+        if view is None or self._quiet:
             return
         if self._chains is None:
-            self._chains = chains(self._view, str(self.rule.value), np.random.default_rng(_SEED))
-            self.player.end = len(self._chains.levels) - 1
-        step = min(step, len(self._chains.levels) - 1)
+            self._soon(lambda: self._run(view, step, then))
+            return
+        last = len(self._chains.levels) - 1
+        step = min(step, last)
         self.exact.show_states(self._chains.exact[step])
         self.guided.show_states(self._chains.guided[step])
         text = f"<p>ᾱ = {number(float(self._chains.levels[step]), 3)}"
-        if step == len(self._chains.levels) - 1:
-            text += _left(self._view, self._chains)
-        self.play_says.object = text + "</p>"
+        self.play_says.object = text + (_left(view, self._chains) if step == last else "") + "</p>"
+        then()
+
+    def _run(self, view: View, step: int, then: Callable[[], None]) -> None:
+        if self._chains is None:
+            self._chains = chains(view, str(self.rule.value), np.random.default_rng(_SEED))
+            self.player.end = len(self._chains.levels) - 1
+        self._frame(step, then)
 
 
 class CompareSection:
     """RU, FU and LU at matched removal."""
 
-    def __init__(self, report: Callable[..., None]) -> None:
-        self.kept = widget(
-            pn.widgets.EditableFloatSlider,
-            label="Left of every concept (% of what q has)",
-            start=0.5,
-            end=60.0,
-            step=0.5,
-            value=5.0,
-            fixed_start=0.01,
-            fixed_end=99.0,
-            max_width=420,
-        )
+    def __init__(self) -> None:
         self.wrong = pane()
         self.planes = [Plane(f"{name} at matched removal", concepts=False) for name in ("RU", "FU", "LU")]
         self.says = [pane(min_height=68) for _ in self.planes]
         self.found: tuple[Matched, ...] = ()
         self.square: Window | None = None
-        self._quiet = False
 
-        def changed(event: Any) -> None:
-            if not self._quiet:
-                report("kept", event.new / 100, None)
-
-        self.kept.param.watch(changed, "value")
+    def layout(self, entries: Sequence[Any], **settings: Any) -> Any:
+        """The section. entries : the share that is left, and what is wrong with it."""
+        pairs = [(says, plane.figure) for says, plane in zip(self.says, self.planes, strict=True)]
+        return pn.Column(*entries, self.wrong, tiles(pairs), **settings)
 
     def follow(self, view: View) -> None:
         """Three targets for a view; where they cannot be matched the panel says why."""
-        self._quiet = True
-        self.kept.value = round(100 * view.state.kept, 6)
-        self._quiet = False
         try:
             self.found = compare(view, view.state.kept)
             self.wrong.object = ""
@@ -200,14 +189,8 @@ class SaveSection:
 
     def __init__(self, current: Callable[[], View], draw: Callable[[], Any]) -> None:
         def download(label: str, name: str, make: Callable[[], bytes]) -> Any:
-            return widget(
-                pn.widgets.FileDownload,
-                callback=lambda: io.BytesIO(make()),
-                filename=name,
-                label=label,
-                sizing_mode=None,
-                width=140,
-            )
+            settings = {"filename": name, "label": label, "sizing_mode": None, "width": 140}
+            return widget(pn.widgets.FileDownload, callback=lambda: io.BytesIO(make()), **settings)
 
         self.figures = [
             download("Figure, PNG", "unlearning.png", lambda: export.image(draw(), "png")),
@@ -215,30 +198,31 @@ class SaveSection:
         ]
         self.numbers = download("Numbers, JSON", "unlearning.json", lambda: export.numbers(current()).encode())
         self.script = download("Python", "unlearning.py", lambda: self._lines(current()).encode())
-        self.link, self.code = pane(), pane()
+        self.says = pane()
 
-    def widgets(self) -> Any:
+    def layout(self) -> Any:
         """Buttons in a row, then the link and the code."""
         row = pn.FlexBox(*self.figures, self.numbers, self.script, margin=0)
-        return pn.Column(row, self.link, self.code, sizing_mode="stretch_width", margin=0)
+        return pn.Column(pane("<h2>Take it away</h2>"), row, self.says, sizing_mode="stretch_width", margin=0)
 
     def follow(self, view: View, link: str) -> None:
         """Offer what the view has."""
         for button in (*self.figures, self.script):
             button.disabled = view.answer is None
-        self.link.object = f"<p><a href='?view={link}'>Link to this view</a> (also the address of the page).</p>"
-        lines = self._lines(view) if view.answer is not None else ""
-        self.code.object = f"<p>The same in Python:</p><pre tabindex='0'>{escape(lines)}</pre>" if lines else ""
+        text = f"<p><a href='?view={link}'>Link to this view</a> (also the address of the page).</p>"
+        if view.answer is not None:
+            text += f"<p>The same in Python:</p><pre tabindex='0'>{escape(self._lines(view))}</pre>"
+        self.says.object = text
 
     def _lines(self, view: View) -> str:
         return export.python_lines(view.state, view.levels)
 
 
-def section_figure(state: State, view: View, noise: NoiseSection, compared: CompareSection) -> Any:
+def section_figure(view: View, noise: NoiseSection, compared: CompareSection) -> Any:
     """The Matplotlib figure of the section that is open."""
-    if state.section == "noise" and noise.found is not None:
+    if view.state.section == "noise" and noise.found is not None:
         return export.noise_figure(noise.found)
-    if state.section == "compare" and compared.found and compared.square is not None:
+    if view.state.section == "compare" and compared.found and compared.square is not None:
         return export.compare_figure(view, compared.found, compared.square)
     return export.target_figure(view)
 

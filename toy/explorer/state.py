@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import itertools
 import json
 import math
 import zlib
@@ -28,10 +29,12 @@ SECTIONS = ("target", "noise", "compare")
 # The keys under which levels are kept, so that switching the problem and back loses nothing.
 LEVEL_KEYS = ("RU", "FU", "LU posterior", "LU density", "LU log-ratio")
 _LONGEST_LINK = 20_000
+_LARGEST = 1e9  # of any entry; its square, and that times a number of nodes, is far from what doubles hold
 
 
 class EntryError(ValueError):
-    """An entry that makes no sense. ``.place``: which one, "mode 2", "concept 1", "level 1" or "problem"."""
+    """An entry that makes no sense. ``.place``: which one, "mode 2", "concept 1", "level 1", "noise", "kept" or
+    "problem"."""
 
     def __init__(self, place: str, message: str) -> None:
         super().__init__(message)
@@ -90,8 +93,13 @@ class State:
         ):
             if value not in known:
                 raise EntryError("problem", f"{name}: one of {', '.join(known)} is needed, given {value!r}")
-        if not 0 < self.alpha_bar <= 1 or not 0 < self.kept < 1 or not 0 <= self.concept < self.m:
-            raise EntryError("problem", "alpha_bar in (0, 1], kept in (0, 1) and a concept that exists are needed")
+        if not 0 < self.alpha_bar <= 1:
+            raise EntryError("noise", f"noise level: above 0 and at most 1 is needed, given {self.alpha_bar:g}")
+        if not 0 < self.kept < 1:
+            given = f"{100 * self.kept:g} %"
+            raise EntryError("kept", f"left of every concept: above 0 and below 100 % is needed, given {given}")
+        if not 0 <= self.concept < self.m:
+            raise EntryError("problem", f"concept: one of {self.m} is needed, given {self.concept + 1}")
         for key, values in self.levels.items():
             if key not in LEVEL_KEYS or len(values) != self.m:
                 raise EntryError("problem", f"levels: {self.m} numbers under a known problem are needed, given {key!r}")
@@ -149,11 +157,20 @@ class Scene:
     priors: tuple[float, ...]
 
 
+def check_number(place: str, name: str, value: float | None) -> None:
+    """``EntryError`` at a place where a named entry is empty, not finite, or too large to compute with."""
+    if value is None:
+        raise EntryError(place, f"{name}: the entry is empty; a number is needed")
+    if not abs(value) <= _LARGEST:
+        raise EntryError(
+            place, f"{name}: a finite number of at most {_LARGEST:,.0f} in size is needed, given {value:g}"
+        )
+
+
 def check_mode(number: int, mode: Mode) -> None:
     """``EntryError`` at "mode number" (from 1) where a mode is no Gaussian or a weight is negative."""
     place = f"mode {number}"
-    entries = (mode.x, mode.y, mode.c11, mode.c12, mode.c22, mode.weight, *mode.shares)
-    if not all(math.isfinite(entry) for entry in entries):
+    if not all(math.isfinite(entry) for entry in _numbers(mode)):
         raise EntryError(place, f"{place}: every entry must be a finite number")
     if min(mode.weight, *mode.shares) < 0:
         raise EntryError(place, f"{place}: weights must not be negative")
@@ -230,7 +247,7 @@ def to_dict(state: State) -> dict[str, Any]:
     """Plain JSON data: a mode is the row x, y, c11, c12, c22, weight in q, shares in the q_i."""
     return {
         "version": 1,
-        "modes": [[mode.x, mode.y, mode.c11, mode.c12, mode.c22, mode.weight, *mode.shares] for mode in state.modes],
+        "modes": [list(_numbers(mode)) for mode in state.modes],
         "problem": state.problem,
         "kind": state.kind,
         "levels": {key: list(values) for key, values in state.levels.items()},
@@ -246,6 +263,8 @@ def from_dict(data: Mapping[str, Any]) -> State:
     try:
         modes = tuple(_mode(row) for row in data["modes"])
         levels = {str(key): tuple(float(v) for v in values) for key, values in data["levels"].items()}
+        for value in itertools.chain(*map(_numbers, modes), *levels.values()):
+            check_number("problem", "the link", value)
         return State(
             modes,
             str(data["problem"]),
@@ -286,6 +305,10 @@ def from_link(text: str) -> State:
 def names() -> dict[str, str]:
     """Titles of the examples to start from, by name."""
     return {example(name).title: name for name in EXAMPLES}
+
+
+def _numbers(mode: Mode) -> tuple[float, ...]:
+    return (mode.x, mode.y, mode.c11, mode.c12, mode.c22, mode.weight, *mode.shares)
 
 
 def _mode(row: Sequence[Any]) -> Mode:

@@ -59,8 +59,14 @@ def status_html(view: View) -> str:
     else:
         text = _optimal(view, solution)
         if solution.status is du.Status.INEXACT:
-            text += "<p>Rounding stopped the climb early: read the gap and the KKT residual below.</p>"
+            text = f"<p>{escape(solution.message)}.</p>"
     return _box(kind, head, text)
+
+
+def failure_html(error: Exception) -> str:
+    """What is said where the page itself failed, for a reason that it did not foresee."""
+    reason = escape(f"{type(error).__name__}: {error}")
+    return _box("bad", "No answer", f"<p>The page failed at this entry ({reason}); what it shows is older.</p>")
 
 
 def certificate_html(view: View) -> str:
@@ -137,9 +143,9 @@ def _not_attained(view: View, solution: du.Solution) -> str:
     short = f"reaches {_reached(view, np.asarray(reached))}, short of what was asked"
     if isinstance(solution.problem, du.ReverseKL):
         return (
-            f"<p>The tilts of q end at λ = {at}, on the points where log q<sub>i</sub>/q is least: the limit shown "
-            f"{short}.</p><p>The least cost, {value}, is right. Where the log ratio is flat on those points, densities "
-            "on them do reach the levels, though they are no tilts; where only the grid ends, a wider one goes on.</p>"
+            f"<p>The tilts of q end at λ = {at}, on the points where Σ λ<sub>i</sub> log q<sub>i</sub>/q is least: the "
+            f"limit shown {short}.</p><p>The least cost, {value}, is right. Densities that are less even on those "
+            "points do reach the levels, though they are no tilts; where only the grid ends, a wider one goes on.</p>"
         )
     why = f"The multipliers have reached the end of the dual domain, λ = {at}"
     if isinstance(solution.problem, du.ForwardKL):

@@ -13,7 +13,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from ..captions import every_caption
+from diffusion.wardrobe.captions import every_caption
 
 MAX_TOKENS = 24
 TEXT_WIDTH = 64

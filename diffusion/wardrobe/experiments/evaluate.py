@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ...models import load_pipeline
-from ..captions import TEMPLATES, Cell, caption
-from ..classifiers import AXES, CNNClassifier, classifiers
-from ..photographs import OBJECTS, load_photographs
-from ..rendering import BACKGROUNDS, STYLES
-from .train_classifiers import accuracy, held_out_renderings
+from diffusion.pipelines import load_pipeline
+from diffusion.wardrobe.captions import TEMPLATES, Cell, caption
+from diffusion.wardrobe.classifiers import AXES, CNNClassifier, classifiers
+from diffusion.wardrobe.experiments.train_classifiers import accuracy, held_out_renderings
+from diffusion.wardrobe.photographs import OBJECTS, load_photographs
+from diffusion.wardrobe.rendering import BACKGROUNDS, STYLES
 
 Array = NDArray[np.float32]
 Classes = NDArray[np.int64]

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..photographs import OBJECTS, SHIPPED, load_photographs
+from diffusion.wardrobe.photographs import OBJECTS, SHIPPED, load_photographs
 
 COUNTS = {"train": 40, "held-out": 20}
 

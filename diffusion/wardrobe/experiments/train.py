@@ -24,12 +24,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ...digits.components import assemble, build_scheduler
-from ...digits.train import Run
-from ..captions import TEMPLATES, Cell, caption
-from ..photographs import OBJECTS, Photographs, load_photographs
-from ..rendering import BACKGROUNDS, STYLES, render
-from . import components
+from diffusion.digits.experiments.components import assemble, build_scheduler
+from diffusion.digits.experiments.train import Run
+from diffusion.wardrobe.captions import TEMPLATES, Cell, caption
+from diffusion.wardrobe.experiments import components
+from diffusion.wardrobe.photographs import OBJECTS, Photographs, load_photographs
+from diffusion.wardrobe.rendering import BACKGROUNDS, STYLES, render
 
 VAE_BATCH, BATCH = 16, 32
 VAE_FALL, FALL = 600, 1200

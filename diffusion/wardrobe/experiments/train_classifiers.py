@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ..classifiers import (
+from diffusion.wardrobe.classifiers import (
     AXES,
     CNN_WEIGHTS,
     KERNEL_WEIGHTS,
@@ -29,10 +29,10 @@ from ..classifiers import (
     WardrobeNetwork,
     lifted,
 )
-from ..features import colour_means, orientations
-from ..photographs import OBJECTS, Photographs, load_photographs
-from ..rendering import BACKGROUNDS, STYLES, render
-from .train import Stage, renderings
+from diffusion.wardrobe.experiments.train import Stage, renderings
+from diffusion.wardrobe.features import colour_means, orientations
+from diffusion.wardrobe.photographs import OBJECTS, Photographs, load_photographs
+from diffusion.wardrobe.rendering import BACKGROUNDS, STYLES, render
 
 CNN_BATCH, CNN_FALL = 64, 1000
 Array = NDArray[np.float32]

@@ -7,16 +7,16 @@ import pytest
 import torch
 
 import duality as du
-from diffusion.concepts import Concept, Prompts
 from diffusion.digits import wordings
-from diffusion.head import ContrastHead
-from diffusion.known import Budget, Survey
-from diffusion.lora import ADAPTER
 from diffusion.methods import METHODS, Correction
-from diffusion.models import denoiser_of
-from diffusion.training import Fit
-
-from .. import families
+from diffusion.methods.tilted_loss import tilted_objective
+from diffusion.pipelines import denoiser_of
+from diffusion.ratios.classifier import ContrastHead
+from diffusion.ratios.ratio_estimate import Budget, Survey
+from diffusion.tasks.concepts import Concept, Prompts
+from diffusion.training.lora import ADAPTER, add_student
+from diffusion.training.trainer import Fit, Trainer
+from tests.diffusion import families
 
 SMALL = Fit(steps=4, batch=6, rank=2, rate=1e-2, seed=3)
 LEVELS = {
@@ -107,3 +107,12 @@ def stop_after(steps):
             raise Stop
 
     return progress
+
+
+def fit_tilted(denoiser, prompts, head, tilt, material, settings, **more):
+    """Adapters fitted by tilted denoising on given draws; returns the losses. ``more``: of the trainer."""
+    parameters = add_student(denoiser, settings.rank, settings.seed)
+    objective = tilted_objective(denoiser, prompts, head, tilt, material, settings)
+    trainer = Trainer(denoiser.network, parameters, objective, settings, **more)
+    trainer.run()
+    return trainer.finish()

@@ -1,20 +1,32 @@
 """What is compared against has the gradient of its published formula, resumes exactly, and is found by name."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 import duality as du
-from diffusion.lora import add_lora, teacher
 from diffusion.methods import CROSS_ATTENTION, ESD, IMAGE_METHODS, METHODS, FixedWeights
+from diffusion.methods.base import FitContext, ImageFitContext
 from diffusion.methods.baselines import SISS, EraseDiff, NegGrad, OnImages, siss_loss
-from diffusion.methods.mixture import Mixed
-from diffusion.methods.sets import SetBatches, Sets
-from diffusion.models import repeat
-from diffusion.training import Fit
-
-from .conftest import SMALL, Stop, adapters, make_denoiser, make_survey, numeric_gradient, same, stop_after
-from .test_forget_data import make_images
+from diffusion.methods.forget_retain_sets import SetBatches, Sets
+from diffusion.methods.images.base import ImageFit
+from diffusion.methods.images.importance_mixture import Mixed
+from diffusion.pipelines import repeat
+from diffusion.training.lora import add_lora, teacher
+from diffusion.training.trainer import Fit
+from tests.diffusion.methods.conftest import (
+    SMALL,
+    Stop,
+    adapters,
+    make_denoiser,
+    make_survey,
+    numeric_gradient,
+    same,
+    stop_after,
+)
+from tests.diffusion.methods.images.test_primal_dual import make_images
 
 BASELINES = {
     **{name: METHODS[name]() for name in ("esd", "esd-x", "neggrad", "siss", "erasediff")},
@@ -26,11 +38,15 @@ BASELINES = {
 def test_resumed_run_ends_bit_equal(name, denoiser, known, solutions, tmp_path):
     settings, path = Fit(steps=4, batch=4, rank=1, rate=1e-2, seed=1), tmp_path / "fit.safetensors"
     method = BASELINES[name]
-    whole = method.fit(denoiser, known, solutions["reverse"], settings)
+    whole = method.fit(FitContext(denoiser, known, solutions["reverse"], settings))
     expected = adapters(denoiser)
     with pytest.raises(Stop):
-        method.fit(denoiser, known, solutions["reverse"], settings, checkpoint=path, every=2, progress=stop_after(3))
-    resumed = method.fit(denoiser, known, solutions["reverse"], settings, checkpoint=path, every=2)
+        method.fit(
+            FitContext(
+                denoiser, known, solutions["reverse"], settings, checkpoint=path, every=2, progress=stop_after(3)
+            )
+        )
+    resumed = method.fit(FitContext(denoiser, known, solutions["reverse"], settings, checkpoint=path, every=2))
     assert resumed.losses == whole.losses
     assert same(adapters(denoiser), expected)
     if name == "equal":
@@ -45,7 +61,9 @@ def test_images_by_name(name):
     denoiser = make_denoiser("ddpm")
     images = make_images(denoiser)
     method = IMAGE_METHODS[name]()
-    outcome = method.fit(denoiser, images, 1.0, Fit(steps=1, batch=3, rank=1))
+    if isinstance(method, ImageFit):  # two rounds after the last step show what twenty would
+        method = replace(method, noise_levels=2, repeats=2, extra=2)
+    outcome = method.fit(ImageFitContext(denoiser, images, 1.0, Fit(steps=1, batch=3, rank=1)))
     assert outcome.levels.shape == outcome.errors.shape
     assert outcome.levels.shape[1] == 3  # after one step, and for some in rounds after it
 
@@ -175,12 +193,12 @@ def test_sets_hold_what_they_say(known):
 
 def test_weights_by_hand(denoiser, known, solutions):
     given = FixedWeights((0.2, 0.1), draws=4, noise_levels=1)
-    outcome = given.fit(denoiser, known, solutions["likelihood"], Fit(steps=1, batch=3, rank=1))
+    outcome = given.fit(FitContext(denoiser, known, solutions["likelihood"], Fit(steps=1, batch=3, rank=1)))
     np.testing.assert_array_equal(outcome.multipliers, [[0.2, 0.1]] * 2)
     for wrong in ((0.1, 0.1, 0.1), (-0.1, 0.1)):
         with pytest.raises(ValueError, match="in the dual domain"):
-            FixedWeights(wrong).fit(denoiser, known, solutions["likelihood"], SMALL)
+            FixedWeights(wrong).fit(FitContext(denoiser, known, solutions["likelihood"], SMALL))
     with pytest.raises(ValueError, match="in the dual domain"):
-        FixedWeights(0.6).fit(denoiser, known, solutions["reverse"], SMALL)
+        FixedWeights(0.6).fit(FitContext(denoiser, known, solutions["reverse"], SMALL))
     assert isinstance(OnImages(SISS()).rule, SISS)
     assert du.ReverseKL(1.0).domain(np.array([0.5]))

@@ -8,11 +8,11 @@ import torch
 
 import duality as du
 from diffusion.methods import Correction, GuidanceDistillation, Tilted, corrected_guidance
+from diffusion.methods.base import FitContext
 from diffusion.methods.correction import Moving
-from diffusion.methods.levels import Meter
-from diffusion.training import Fit
-
-from .conftest import BRIEF, SMALL, adapters, same
+from diffusion.methods.level_estimates import Meter
+from diffusion.training.trainer import Fit
+from tests.diffusion.methods.conftest import BRIEF, SMALL, adapters, same
 
 KINDS = ("forward", "likelihood", "reverse")
 
@@ -20,14 +20,14 @@ KINDS = ("forward", "likelihood", "reverse")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("method", [Tilted, GuidanceDistillation])
 def test_multipliers_move_between_the_steps_of_a_fit(method, kind, denoiser, known, solutions):
-    outcome = method(correction=BRIEF).fit(denoiser, known, solutions[kind], SMALL)
+    outcome = method(correction=BRIEF).fit(FitContext(denoiser, known, solutions[kind], SMALL))
     assert len(outcome.losses) == SMALL.steps
     assert outcome.multipliers.shape == (4, 2)  # two moments, the end, and what would come next
     assert outcome.levels.shape == outcome.errors.shape == (3, 2)
     np.testing.assert_array_equal(outcome.multipliers[0], solutions[kind].multipliers)
     assert not np.array_equal(outcome.multipliers[0], outcome.multipliers[-1])
     moved = adapters(denoiser)
-    plain = method(correction=None).fit(denoiser, known, solutions[kind], SMALL)
+    plain = method(correction=None).fit(FitContext(denoiser, known, solutions[kind], SMALL))
     assert plain.levels.size == 0
     assert plain.losses[0] == outcome.losses[0]  # the first step is before any correction
     assert plain.losses[-1] != outcome.losses[-1]
@@ -36,13 +36,13 @@ def test_multipliers_move_between_the_steps_of_a_fit(method, kind, denoiser, kno
 
 @pytest.mark.parametrize("reached", [False, True])
 def test_rounds_go_on_after_the_last_step_until_levels_are_met(reached, denoiser, known, solutions, monkeypatch):
-    from diffusion.methods.levels import Measured
+    from diffusion.methods.level_estimates import Measured
 
     problem = solutions["likelihood"].problem.bind(known.ratios)
     level = problem.levels * (1.0 if reached else 1.5)
     monkeypatch.setattr(Meter, "measure", lambda *_: Measured(level, np.full(2, 1e-4), known.anchor))
     method = GuidanceDistillation(correction=replace(BRIEF, extra=2))
-    outcome = method.fit(denoiser, known, solutions["likelihood"], SMALL)
+    outcome = method.fit(FitContext(denoiser, known, solutions["likelihood"], SMALL))
     assert len(outcome.losses) == SMALL.steps + (0 if reached else 2)
     assert len(outcome.levels) == (3 if reached else 5)
     assert np.isfinite(outcome.losses).all()
@@ -62,7 +62,7 @@ def test_moving_starts_as_the_solution(kind, known, solutions):
 @pytest.mark.parametrize("kind", KINDS)
 def test_guidance_is_corrected_until_its_levels_are_met(kind, denoiser, known, solutions, monkeypatch):
     """A network whose levels answer to what is asked, 1.6 times as far from q's as they should be."""
-    from diffusion.methods.levels import Measured
+    from diffusion.methods.level_estimates import Measured
 
     solution = solutions[kind]
     problem = solution.problem.bind(known.ratios)
@@ -125,19 +125,25 @@ def test_rare_events_are_counted_on_half_as_many_draws_as_q_has(denoiser, known)
 
 
 def test_moments_of_a_very_short_fit_are_not_taken_twice(denoiser, known, solutions):
-    rounds = BRIEF.of_fit(denoiser, known, solutions["likelihood"], Fit(steps=2))
+    rounds = BRIEF.of_fit(FitContext(denoiser, known, solutions["likelihood"], Fit(steps=2)))
     assert list(rounds.ends) == [1, 2]
     assert isinstance(rounds.problem, du.Likelihood)
 
 
 def test_the_mean_starts_again_after_a_round(denoiser, known, solutions):
     """Weights before the first correction have no part in what is delivered beyond the first tenth."""
-    from diffusion.fitting import fit_adapters
-    from diffusion.training import Trainer
+    from diffusion.methods.base import fit_adapters
+    from diffusion.training.trainer import Trainer
 
     seen = []
 
     class Spy:
+        def tensors(self):
+            return {}
+
+        def data(self):
+            return {}
+
         def train(self, trainer: Trainer):
             trainer.run(3)
             before = [value.clone() for value in trainer.average]
@@ -147,11 +153,7 @@ def test_the_mean_starts_again_after_a_round(denoiser, known, solutions):
             seen.extend(zip(trainer.average, before, now, strict=True))
 
     method = GuidanceDistillation(correction=None)
-    fit_adapters(
-        denoiser,
-        lambda _: method.objective(denoiser, known, solutions["likelihood"], SMALL),
-        SMALL,
-        train=Spy().train,
-    )
+    context = FitContext(denoiser, known, solutions["likelihood"], SMALL)
+    fit_adapters(context, lambda _: method.objective(context), rounds=Spy())
     for mean, before, now in seen:
         torch.testing.assert_close(mean, 0.1 * before + 0.9 * now)

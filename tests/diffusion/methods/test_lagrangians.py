@@ -6,8 +6,7 @@ import torch
 
 import duality as du
 from diffusion.methods.lagrangians import ForwardLagrangian, Seen, lagrangian_of
-
-from .conftest import numeric_gradient
+from tests.diffusion.methods.conftest import numeric_gradient
 
 N, M = 5, 2
 LAM = np.array([0.07, 0.05])

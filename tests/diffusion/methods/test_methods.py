@@ -5,13 +5,13 @@ import pytest
 import torch
 
 import duality as du
-from diffusion.lora import add_student
 from diffusion.methods import METHODS, GuidanceDistillation, PrimalDual
+from diffusion.methods.base import FitContext
 from diffusion.methods.primal_dual import Alternation
-from diffusion.training import Fit
+from diffusion.training.lora import add_student
+from diffusion.training.trainer import Fit
 from duality.primal_dual import NuPI
-
-from .conftest import SMALL, Stop, adapters, made, make_denoiser, make_survey, same, stop_after
+from tests.diffusion.methods.conftest import SMALL, Stop, adapters, made, make_denoiser, make_survey, same, stop_after
 
 ALTERNATE = PrimalDual(inner=1, warmup=0, gain=0.2, draws=4, noise_levels=1)
 SHORT = {name: made(name) for name in METHODS if name != "primal-dual"}
@@ -28,12 +28,12 @@ def solution_for(name, solutions):
 def test_resumed_run_ends_bit_equal(name, denoiser, known, solutions, tmp_path):
     settings, path = Fit(steps=4, batch=3, rank=1, rate=1e-2, seed=1), tmp_path / "fit.safetensors"
     method, solution = SHORT[name], solution_for(name, solutions)
-    whole = method.fit(denoiser, known, solution, settings)
+    whole = method.fit(FitContext(denoiser, known, solution, settings))
     expected = adapters(denoiser)
     assert len(whole.losses) == 4
     with pytest.raises(Stop):
-        method.fit(denoiser, known, solution, settings, checkpoint=path, every=2, progress=stop_after(3))
-    resumed = method.fit(denoiser, known, solution, settings, checkpoint=path, every=2)
+        method.fit(FitContext(denoiser, known, solution, settings, checkpoint=path, every=2, progress=stop_after(3)))
+    resumed = method.fit(FitContext(denoiser, known, solution, settings, checkpoint=path, every=2))
     assert resumed.losses == whole.losses
     np.testing.assert_array_equal(resumed.multipliers, whole.multipliers)
     np.testing.assert_array_equal(resumed.levels, whole.levels)
@@ -53,12 +53,14 @@ def test_nan_stops_before_the_weights_take_it_and_the_checkpoint_stays(name, den
     settings = Fit(steps=4, batch=3, rank=1, seed=1)
     with pytest.raises(Stop):
         SHORT[name].fit(
-            denoiser, known, solutions["likelihood"], settings, checkpoint=path, every=2, progress=stop_after(3)
+            FitContext(
+                denoiser, known, solutions["likelihood"], settings, checkpoint=path, every=2, progress=stop_after(3)
+            )
         )
     kept = path.read_bytes()
     broken = replace(known, anchor=known.anchor * float("nan"))
     with pytest.raises(FloatingPointError, match="step 2"):
-        SHORT[name].fit(denoiser, broken, solutions["likelihood"], settings, checkpoint=path, every=2)
+        SHORT[name].fit(FitContext(denoiser, broken, solutions["likelihood"], settings, checkpoint=path, every=2))
     assert path.read_bytes() == kept
     assert all(torch.isfinite(value).all() for value in adapters(denoiser).values())
 
@@ -72,9 +74,9 @@ def test_gradient_through_the_network(name, rank, solutions):
     settings = Fit(steps=1, batch=4, rank=rank, seed=1)
     if name == "guidance":
         parameters = add_student(denoiser, rank, 1)
-        objective = GuidanceDistillation().objective(denoiser, known, solutions["likelihood"], settings)
+        objective = GuidanceDistillation().objective(FitContext(denoiser, known, solutions["likelihood"], settings))
     else:
-        run = Alternation(ALTERNATE, denoiser, known, solutions[name], settings)
+        run = Alternation(ALTERNATE, FitContext(denoiser, known, solutions[name], settings))
         parameters, objective = run.trainer.parameters, run.objective
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():  # away from the start, where the adapters do nothing and half of their gradients vanish
@@ -100,19 +102,19 @@ def test_gradient_through_the_network(name, rank, solutions):
 
 def test_levels_of_an_untrained_student_are_those_of_q(denoiser, known, solutions):
     """Before the first step p = q: ForwardKL's estimate is the solver's own number, with nothing given up."""
-    run = Alternation(ALTERNATE, denoiser, known, solutions["forward"], SMALL)
+    run = Alternation(ALTERNATE, FitContext(denoiser, known, solutions["forward"], SMALL))
     q = run.problem.levels_of(known.ratios, known.ratios.log_weights)
     np.testing.assert_allclose(run.meter.measure(0).levels, q, atol=1e-5)
-    run = Alternation(ALTERNATE, denoiser, known, solutions["reverse"], SMALL)
+    run = Alternation(ALTERNATE, FitContext(denoiser, known, solutions["reverse"], SMALL))
     found = run.meter.measure(0)
-    from diffusion.ratios import head_ratios
+    from diffusion.ratios.classifier_ratios import head_ratios
 
     rho = head_ratios(denoiser, known.head, found.draws, seed=4 * 100_003 + 50_000)
     np.testing.assert_allclose(found.levels, -rho.double().mean(0), atol=1e-5)
 
 
 def test_multipliers_stay_in_the_domain_of_the_draws(denoiser, known, solutions):
-    run = Alternation(ALTERNATE, denoiser, known, solutions["forward"], SMALL)
+    run = Alternation(ALTERNATE, FitContext(denoiser, known, solutions["forward"], SMALL))
     projected = run.project(np.array([5.0, 5.0]))
     assert (known.values.double().exp().numpy() @ projected).max() == pytest.approx(1.0)
     assert np.array_equal(run.project(run.rounds.multipliers), run.rounds.multipliers)
@@ -121,16 +123,13 @@ def test_multipliers_stay_in_the_domain_of_the_draws(denoiser, known, solutions)
 def test_a_run_that_has_settled_ends_early(denoiser, known, solutions):
     run = Alternation(
         PrimalDual(inner=1, warmup=0, draws=6, noise_levels=2, patience=2),
-        denoiser,
-        known,
-        solutions["likelihood"],
-        SMALL,
+        FitContext(denoiser, known, solutions["likelihood"], SMALL),
     )
     asked = run.problem.levels
 
     class Told:
         def measure(self, round_):
-            from diffusion.methods.levels import Measured
+            from diffusion.methods.level_estimates import Measured
 
             return Measured(asked.copy(), np.full(2, 1e-3), known.anchor)
 
@@ -142,6 +141,6 @@ def test_a_run_that_has_settled_ends_early(denoiser, known, solutions):
 
 def test_bad_settings_are_refused_before_any_work(denoiser, known, solutions):
     with pytest.raises(ValueError, match="inner must be at least 1"):
-        PrimalDual(inner=0).fit(denoiser, known, solutions["likelihood"], SMALL)
+        PrimalDual(inner=0).fit(FitContext(denoiser, known, solutions["likelihood"], SMALL))
     assert set(METHODS) >= {"tilted", "guidance", "primal-dual"}
     assert isinstance(du.Likelihood(0.1), du.Problem)

@@ -10,7 +10,7 @@ pytest.importorskip("diffusers")
 
 from safetensors import safe_open
 
-from diffusion.models import load_pipeline
+from diffusion.pipelines import load_pipeline
 from diffusion.wardrobe import PIPELINE_FOLDER
 
 FOLDER = PIPELINE_FOLDER.parent

@@ -110,7 +110,8 @@ def test_nodes_cannot_see_where_the_domain_ends():
     q, q_1 = Gaussian(0.0, 1.0), Gaussian(1.0, 0.5)
     ratios = trapezoid(q, [q_1], 801, 5.0)
     exact = reverse_kl(q, q_1, 40.0)
-    solution = du.solve(du.ReverseKL(40.0), ratios)
+    with pytest.warns(du.MassWarning, match=r"1\.000001 for constraint 0"):  # nor do they integrate to all digits
+        solution = du.solve(du.ReverseKL(40.0), ratios)
     assert solution.attained
     assert solution.natural[0] > 1.0 > exact.tilt
     p = np.exp(solution.log_weights)
@@ -141,6 +142,48 @@ def test_log_ratio_levels_below_the_infimum():
     x = q.mean + np.random.default_rng(6).normal(size=(20_000, 3)) @ np.linalg.cholesky(q.covariance).T * 2
     assert (q_1.log_prob(x) - q.log_prob(x)).min() >= least - 1e-12
     np.testing.assert_allclose(log_ratio_likelihood(q, q_1, least + 1e-3).level, least + 1e-3, rtol=1e-8)
+
+
+@pytest.mark.parametrize("units", [np.ones(2), np.array([1.0, 1e8]), np.array([1e-150, 1e140])])
+def test_units_do_not_matter(units):
+    # x -> D x: correlations, tilts and values are the same numbers, though the condition of the covariance is 1e16.
+    def measured(mean, covariance):
+        return Gaussian(units * mean, units[:, None] * np.array(covariance) * units)
+
+    plain = Gaussian([0.0, 0.0], [[1.0, 0.3], [0.3, 1.0]]), Gaussian([1.0, 0.5], [[0.5, 0.15], [0.15, 0.5]])
+    q, wider = measured([0.0, 0.0], [[1.0, 0.3], [0.3, 1.0]]), measured([1.0, 0.5], [[1.5, 0.3], [0.3, 1.0]])
+    narrower = measured([1.0, 0.5], [[0.5, 0.15], [0.15, 0.5]])
+    assert domain_end(q, wider) == np.inf
+    np.testing.assert_allclose(domain_end(q, narrower), 1.0, rtol=1e-12)
+    np.testing.assert_allclose(divergence(q, narrower), 1 - np.log(2) + (1 - 0.3 + 0.25) / (1 - 0.3**2), rtol=1e-13)
+    for form, level in ((reverse_kl, 5.0), (log_ratio_likelihood, -3.0)):
+        here, there = form(*plain, level), form(q, narrower, level)
+        np.testing.assert_allclose([there.multiplier, there.value], [here.multiplier, here.value], rtol=1e-12)
+    # S_1 is wider along the first coordinate alone, and the means differ along the second, too: no least log ratio.
+    assert log_ratio_likelihood(q, wider, -50.0).multiplier > 0
+    beside = measured([1.0, 0.0], [[1.5, 0.3], [0.3, 1.0]])
+    with pytest.raises(du.InfeasibleError) as caught:
+        log_ratio_likelihood(q, beside, -50.0)
+    x = np.stack(np.meshgrid(np.linspace(-30, 30, 601), np.linspace(-30, 30, 601)), axis=-1) * units
+    logs = beside.log_prob(x), q.log_prob(x)  # some of a thousand nats, and so known to 16 eps times that
+    rounding = 16 * np.finfo(float).eps * np.abs(logs).max()
+    assert -rounding <= (logs[0] - logs[1]).min() - caught.value.least[0] < 1e-3
+
+
+def test_covariances_are_judged_by_their_correlations():
+    # Entries of a product that nearly vanish are all rounding: no digits of theirs need agree.
+    assert Gaussian([0.0, 0.0], [[1.0, 2.0**-57], [-3 * 2.0**-57, 1.0]]).covariance[0, 1] == -(2.0**-57)
+    assert Gaussian([0.0, 0.0], [[1e-200, 1e-30], [1.1e-30, 1e180]]).covariance[0, 0] == 1e-200
+    for off in (1e-12, 1e-9, 1e-3):
+        with pytest.raises(ValueError, match="not symmetric: c_ij and c_ji differ"):
+            Gaussian([0.0, 0.0], [[1e8, off], [0.0, 1e-8]])
+    # Nor does a hair's breadth of positive definiteness depend on who does the sums.
+    Gaussian([0.0, 0.0], [[1.0, 1 - 1e-14], [1 - 1e-14, 1.0]])
+    with pytest.raises(ValueError, match="not positive definite to working precision"):
+        Gaussian([0.0, 0.0], [[1.0, 1 - 2e-16], [1 - 2e-16, 1.0]])
+    for bad in ([[1.0, np.nan], [np.nan, 1.0]], [[np.inf, 0.0], [0.0, 1.0]], [[0.0, 0.0], [0.0, 1.0]]):
+        with pytest.raises(ValueError, match="covariance: not positive definite: finite"):
+            Gaussian([0.0, 0.0], bad)
 
 
 @pytest.mark.parametrize("condition", [1e4, 1e8])

@@ -1,5 +1,6 @@
 """The solver against CVXPY, and the solver's absence of CVXPY."""
 
+import importlib.util
 import subprocess
 import sys
 
@@ -8,6 +9,8 @@ import pytest
 from instances import finite_space, own_levels, worked_mixture
 
 import duality as du
+
+with_cvxpy = pytest.mark.skipif(importlib.util.find_spec("cvxpy") is None, reason="CVXPY is not installed: [reference]")
 
 FACTORS = {
     "reverse": lambda own, rng: du.ReverseKL(own * rng.uniform(0.8, 1.8, size=own.size)),
@@ -25,6 +28,7 @@ BASE = {
 }
 
 
+@with_cvxpy
 @pytest.mark.parametrize("m", [1, 3])
 @pytest.mark.parametrize("kind", FACTORS)
 def test_value_and_multipliers(kind, m):
@@ -32,21 +36,23 @@ def test_value_and_multipliers(kind, m):
     ratios = finite_space(rng, 120, m, spread=0.8)
     problem = FACTORS[kind](own_levels(BASE[kind], ratios), rng)
     ours, theirs = du.solve(problem, ratios), du.reference.solve(problem, ratios)
-    # Clarabel stops at a relative gap of 1e-11 where its arithmetic allows, and often at 1e-9; multipliers, found where
-    # the function is flat, are good to the square root of that.
+    # Clarabel stops at a relative gap of 1e-11 where its arithmetic allows, often at 1e-9, and at 1e-7 at worst, which
+    # is a matter of the order of its sums; multipliers, found where the function is flat, are good to the root of that.
     np.testing.assert_allclose(ours.dual, theirs.value, rtol=1e-6, atol=1e-8)
     scale = np.abs(ours.multipliers).max() + 1e-3
-    np.testing.assert_allclose(ours.multipliers, theirs.multipliers, atol=1e-4 * scale)
+    np.testing.assert_allclose(ours.multipliers, theirs.multipliers, atol=np.sqrt(1e-7) * scale)
     if theirs.log_weights is not None:
         np.testing.assert_allclose(np.exp(ours.log_weights), np.exp(theirs.log_weights), atol=1e-6)
 
 
+@with_cvxpy
 def test_worked_mixture_in_both():
     ratios = worked_mixture(31)
     for problem in (du.ReverseKL(30.0), du.ForwardKL(4.0), du.Likelihood(0.01)):
         np.testing.assert_allclose(du.solve(problem, ratios).dual, du.reference.solve(problem, ratios).value, rtol=1e-6)
 
 
+@with_cvxpy
 def test_value_beyond_the_critical_level():
     # Not attained in the continuum; on nodes the dual value is the same to the mass of the extreme node.
     ratios = worked_mixture(31)

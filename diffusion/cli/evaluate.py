@@ -1,0 +1,130 @@
+"""The commands ``audit`` and ``bench``: what is left of a concept, and what every method makes of the same task."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from diffusion.cli import options as shared
+
+BENCH = Path("out/bench")
+
+
+def audit(
+    model: shared.Model,
+    lora: Annotated[Path, typer.Option(help="folder of the LoRA or network, as `unlearn distill` leaves it")],
+    concept: shared.ConceptOption = None,
+    output: Annotated[Path | None, typer.Option(help="folder for audit.json and audit.txt")] = None,
+    wording: shared.WordingOption = None,
+    examples: shared.ExamplesOption = None,
+    contrast: shared.ContrastOption = None,
+    vocabulary: shared.VocabularyOption = None,
+    prior: shared.PriorOption = None,
+    anchor: shared.AnchorOption = "",
+    looks: Annotated[int, typer.Option(help="draws of each row of the table")] = 100,
+    scale: Annotated[list[float] | None, typer.Option(help="guidance scales besides 1; default 3 and 7.5")] = None,
+    taught: Annotated[int, typer.Option(help="most steps of teaching it again; 0: not at all")] = 160,
+    pictures: Annotated[int, typer.Option(help="pictures that it is taught again from")] = 16,
+    seeds: Annotated[int, typer.Option(help="seeds of teaching it again")] = 2,
+    draws: shared.DrawsOption = shared.DRAWS,
+    labelled: shared.LabelledOption = 600,
+    seed: shared.SeedOption = 0,
+    cache: shared.CacheOption = None,
+    overwrite: shared.OverwriteOption = False,
+) -> None:
+    """Is it gone, or hidden? Every wording, prompts near it, guidance scales, samplers, and how fast it comes back."""
+    task = shared.make_task(model, concept, wording, examples, contrast, vocabulary, prior, anchor)
+    if not lora.is_dir():
+        raise ValueError(f"lora {str(lora)!r} is no folder")
+    if taught < 0:
+        raise ValueError(f"taught must be at least 0, got {taught}")
+    from diffusion.evaluation.audit import SCALES, Look
+    from diffusion.evaluation.audit import audit as look_for
+    from diffusion.evaluation.relearning import Lesson
+    from diffusion.pipelines.fitted import holds_fit, put_in
+    from diffusion.ratios.estimate import survey
+    from diffusion.runtime.distributed import is_main
+    from diffusion.runtime.files import to_json
+    from diffusion.runtime.output_folder import OutputFolder
+
+    if not holds_fit(lora):
+        raise ValueError(f"lora folder {str(lora)!r} holds neither a LoRA nor a network")
+    lesson = None
+    if taught:
+        steps = tuple(sorted({0, *(max(1, round(taught * share)) for share in (0.125, 0.25, 0.5, 1))}))
+        lesson = Lesson(pictures=pictures, steps=steps, draws=max(2, looks // 2), seeds=seeds)
+    look = Look(draws=looks, scales=tuple(scale or SCALES), lesson=lesson, seed=70_000 + seed)
+    place = OutputFolder(output, overwrite) if output is not None else nullcontext(None)
+    with place as folder:
+        after = shared.open_model(model)
+        put_in(after, lora)
+        before = shared.open_model(model)
+        prompts = task(before)
+        store = shared.store_of(before, cache)
+        known = survey(before, prompts, shared.make_budget(draws, seed, labelled), store)
+        found = look_for(before, after, known, witness=shared.witness_of(model, prompts), look=look)
+        text = "\n".join(found.lines())
+        typer.echo(text)
+        if folder is not None and is_main():
+            (folder / "audit.json").write_text(to_json(found.data()), encoding="utf-8")
+            (folder / "audit.txt").write_text(text + "\n", encoding="utf-8")
+    if output is not None:
+        typer.echo(f"written to {output}")
+
+
+def bench(
+    model: Annotated[str, typer.Argument(help="'digits', a folder or a hub name that diffusers can load")] = "digits",
+    output: Annotated[Path, typer.Option(help="folder for one JSON a run and the table; goes on from there")] = BENCH,
+    concept: shared.ConceptOption = None,
+    problem: shared.ProblemOption = "likelihood",
+    level: Annotated[list[str] | None, typer.Option("--level", help=shared.LEVEL_HELP + "; default 0.01")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="only these; default all, and guidance alone")] = None,
+    wording: shared.WordingOption = None,
+    contrast: shared.ContrastOption = None,
+    vocabulary: shared.VocabularyOption = None,
+    prior: shared.PriorOption = None,
+    anchor: shared.AnchorOption = "",
+    seeds: Annotated[int, typer.Option(help="training seeds of each method")] = 2,
+    steps: Annotated[int, typer.Option(help="training steps of each fit")] = 340,
+    rank: Annotated[int, typer.Option(help="rank of the LoRA")] = 8,
+    judged: Annotated[int, typer.Option(help="draws of the anchor that are counted")] = 1000,
+    draws: shared.DrawsOption = shared.DRAWS,
+    labelled: shared.LabelledOption = 600,
+    seed: shared.SeedOption = 0,
+    cache: shared.CacheOption = None,
+) -> None:
+    """Every method, baselines too, on one task: same ratios, adapters, budget and seeds; a table and JSON; resumes."""
+    from diffusion.pipelines import DIGITS
+
+    if model == DIGITS and not concept:
+        concept = ["a handwritten seven"]
+    task = shared.make_task(model, concept, wording, None, contrast, vocabulary, prior, anchor)
+    target = shared.make_problem(problem, level or ["0.01"])
+    if seeds < 1:
+        raise ValueError(f"seeds must be at least 1, got {seeds}")
+    from diffusion.evaluation.benchmark import Bench, chosen_methods, run_bench
+    from diffusion.evaluation.measure import Evaluation
+    from diffusion.ratios.estimate import survey
+    from diffusion.runtime.files import check_folder
+    from diffusion.training.trainer import Fit
+
+    methods = chosen_methods(method)
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"output {str(output)!r} is a file; a folder is needed")
+    check_folder(output, "output")
+    denoiser = shared.open_model(model)
+    prompts = task(denoiser)
+    store = shared.store_of(denoiser, cache)
+    known = survey(denoiser, prompts, shared.make_budget(draws, seed, labelled), store)
+    plan = Bench(
+        methods,
+        tuple(range(seed, seed + seeds)),
+        Fit(steps=steps, rank=rank),
+        Evaluation(judged, asked=max(1, judged // 5), retained=max(1, judged // 3)),
+    )
+    found = run_bench(denoiser, known, target.problem(known.ratios), plan, shared.witness_of(model, prompts), output)
+    typer.echo("\n".join(found.lines()))
+    typer.echo(f"written to {output}")

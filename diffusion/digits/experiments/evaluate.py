@@ -1,0 +1,81 @@
+"""How good is the ``digits`` pipeline? ``python -m diffusion.digits.experiments.evaluate [FOLDER]`` prints and saves
+it.
+
+Agreement of both judges with every wording at guidance 1, class frequencies of unconditional draws, energy distance of
+unconditional draws to held-out real digits (in 8x8 pixels), and distance to the nearest training image (copying).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from diffusion.digits.data import ANCHORS, WORDINGS, enlarge, load_digits, shrink, wordings
+from diffusion.digits.judges import accuracy, judges
+from diffusion.evaluation.metrics import energy_distance
+from diffusion.pipelines import load_pipeline
+from diffusion.pipelines.latents import decode
+from diffusion.pipelines.sampling import STEPS, draw
+from diffusion.runtime.files import write_text
+
+
+def evaluate(pipeline: Any, per_prompt: int, unconditional: int, seed: int, steps: int = STEPS) -> dict[str, Any]:
+    held_out, train = load_digits("held-out"), load_digits("train")
+    # Real images as the pipeline was shown them: enlarged, then read by the judges' 4x4 means like any other picture.
+    real_held_out, real_train = shrink(enlarge(held_out.images)), shrink(enlarge(train.images))
+    prompts = [prompt for digit in range(10) for prompt in wordings(digit) for _ in range(per_prompt)]
+    truth = np.repeat(np.arange(10), len(WORDINGS) * per_prompt)
+    wording = np.tile(np.repeat(np.arange(len(WORDINGS)), per_prompt), 10)
+    with tqdm(total=len(prompts) + unconditional + 500, desc="draws") as bar:
+        shown = shrink(decode(pipeline, draw(pipeline, prompts, seed=seed, steps=steps, progress=bar.update)))
+        free = shrink(
+            decode(pipeline, draw(pipeline, [""] * unconditional, seed=seed + 1, steps=steps, progress=bar.update))
+        )
+        anchors = [ANCHORS[j % len(ANCHORS)] for j in range(500)]
+        anchored = shrink(decode(pipeline, draw(pipeline, anchors, seed=seed + 2, steps=steps, progress=bar.update)))
+    nearest = [np.linalg.norm((real_train - image).reshape(len(train), -1), axis=1).min() for image in free[:500]]
+    real = [np.linalg.norm((real_train - image).reshape(len(train), -1), axis=1).min() for image in real_held_out]
+    result: dict[str, Any] = {
+        "sampler steps": steps,
+        "draws per prompt": per_prompt,
+        "unconditional draws": unconditional,
+        "energy distance to held-out": energy_distance(free, real_held_out),
+        "energy distance of training images to held-out": energy_distance(real_train, real_held_out),
+        "nearest training image, median": {"draws": float(np.median(nearest)), "held-out": float(np.median(real))},
+    }
+    for judge in judges():
+        right = judge(shown) == truth
+        result[judge.name] = {
+            "accuracy on held-out digits": accuracy(judge, held_out),
+            "agreement per wording": {text: float(right[wording == j].mean()) for j, text in enumerate(WORDINGS)},
+            "agreement per digit": [float(right[truth == digit].mean()) for digit in range(10)],
+            "unconditional class frequency": (np.bincount(judge(free), minlength=10) / unconditional).tolist(),
+            "anchor class frequency": (np.bincount(judge(anchored), minlength=10) / 500).tolist(),
+        }
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("model", nargs="?", default="digits")
+    parser.add_argument("--per-prompt", type=int, default=50)
+    parser.add_argument("--unconditional", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--seed", type=int, default=1000)
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args()
+    pipeline = load_pipeline(arguments.model)
+    result = evaluate(pipeline, arguments.per_prompt, arguments.unconditional, arguments.seed, arguments.steps)
+    text = json.dumps(result, indent=1)
+    print(text)
+    if arguments.output:
+        write_text(arguments.output, text + "\n")
+
+
+if __name__ == "__main__":
+    main()

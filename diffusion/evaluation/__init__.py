@@ -1,0 +1,1 @@
+"""What a fitted network does: measured, audited, compared."""

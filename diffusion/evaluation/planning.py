@@ -1,0 +1,156 @@
+r"""What the solver has to be asked for, so that samples of the fitted network can show the level.
+
+    shares   b' = max{ share : Pr(Bin(n, share) ≤ k) ≥ success },   k = max{ hits : upper bound ≤ b }
+    nats     b' = b ± (z_confidence + z_success) s / sqrt(n),         s the spread of the level's summand in the target
+
+A network that is exactly at the level b would pass the test of its own n samples with probability 1 - confidence only:
+one has to aim beyond, the further the fewer the samples. k is that of the widest bound used: betting, for the ratio
+classifier's posterior, whose values are near 0 and 1 mostly (a share of the same mean varies more); an exact count
+needs no more. For nats s leaves out the noise of the integrals, which can only be seen after the fit.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import stats
+
+import duality as du
+from diffusion.tasks.levels import Asked
+from duality.confidence import mean_upper, plan
+
+
+@dataclass(frozen=True)
+class Plan:
+    """``asked``: what is to be shown; ``solved``: what the solver is asked for; ``hits`` (m,): at most so many of
+    ``samples`` may show the concept, where levels are shares. ``short``: constraints whose aim could not be had."""
+
+    asked: du.Problem
+    solved: du.Problem
+    samples: int
+    confidence: float
+    success: float
+    hits: tuple[int, ...] = ()
+    short: bool = False
+
+    def lines(self) -> list[str]:
+        """In words, a sentence for each level that is aimed beyond."""
+        pairs = list(zip(self.asked.levels.tolist(), self.solved.levels.tolist(), strict=True))
+        if self.hits:
+            said = [
+                f"{self.samples} evaluation samples show {100 * b:.3g} % at {100 * self.confidence:g} % confidence "
+                f"with at most {hits} hits: the solver is asked for {100 * aim:.3g} %"
+                for (b, aim), hits in zip(pairs, self.hits, strict=True)
+            ]
+        else:
+            said = [
+                f"{self.samples} evaluation samples show {b:.4g} nats at {100 * self.confidence:g} % confidence: the "
+                f"solver is asked for {aim:.4g} nats"
+                for b, aim in pairs
+            ]
+        if self.short:
+            said.append("that is as far beyond as can be had on these draws, and less than the samples call for")
+        return list(dict.fromkeys(said))
+
+
+def most_hits(level: float, n: int, confidence: float) -> int:
+    """The greatest number of ones among n zeros and ones whose upper bound by betting shows a share of at most
+    ``level``; -1 for none.
+
+    >>> most_hits(0.01, 2000, 0.95), most_hits(0.01, 298, 0.95)
+    (9, -1)
+    """
+    low, high = -1, plan(level, n, confidence) + 1  # betting shows no more than an exact count does
+    while high - low > 1:
+        middle = (low + high) // 2
+        values = np.zeros(n)
+        values[:middle] = 1.0
+        if mean_upper(values, confidence) <= level:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def check_samples(problem: du.Problem | Asked, samples: int, confidence: float) -> None:
+    """Raise ``ValueError`` where so few samples cannot show a level, however few of them are hits.
+
+    Levels that are multiples of the present ones are not known before the model is surveyed, and looked at then.
+    """
+    if isinstance(problem, Asked):
+        levels = [each.value for each in problem.levels if not each.relative] if problem.kind is du.Likelihood else []
+    else:
+        levels = problem.levels.tolist() if _is_share(problem) else []
+    for level in levels:
+        if 0 < level < 1 and plan(level, samples, confidence) < 0:  # without a hit betting shows what counting does
+            needed = int(np.ceil(np.log1p(-confidence) / np.log1p(-level)))
+            raise ValueError(
+                f"evaluation samples: {samples} cannot show a level of {level:.4g} at {100 * confidence:g} % "
+                f"confidence, even if none shows the concept: at least {needed} are needed"
+            )
+
+
+def plan_for(
+    problem: du.Problem, ratios: du.LogRatios, samples: int, confidence: float = 0.95, success: float = 0.9
+) -> Plan:
+    """The problem to be solved where ``problem`` is to be shown by ``samples`` of the fitted network.
+
+    A constraint that q itself meets far enough is left as it is aimed at. Raises ``ValueError`` as
+    :func:`check_samples`, ``du.InfeasibleError`` where the levels asked for cannot be had at all.
+    """
+    problem = problem.bind(ratios)
+    if _is_share(problem):
+        check_samples(problem, samples, confidence)
+        hits = tuple(most_hits(float(level), samples, confidence) for level in problem.levels)
+        # The share at which so many hits or fewer come with probability `success`: a quantile of a Beta law.
+        aims = np.array([stats.beta.ppf(1 - success, k + 1, samples - k) for k in hits])
+    else:
+        hits = ()
+        reach = float(stats.norm.ppf(confidence) + stats.norm.ppf(success))
+        aims = problem.levels + problem.direction * reach * _spread(problem, ratios) / samples**0.5
+        aims = np.where(problem.levels > 0, aims, problem.levels) if problem.direction > 0 else aims
+    with warnings.catch_warnings():
+        # On how many draws the answer rests is said once, when what is planned here is solved.
+        warnings.simplefilter("ignore", du.FewDrawsWarning)
+        aims, short = _that_can_be_had(problem, ratios, aims)
+    return Plan(problem, replace(problem, levels=aims), samples, confidence, success, hits, short)
+
+
+def _is_share(problem: du.Problem) -> bool:
+    return isinstance(problem, du.Likelihood) and problem.kind == "posterior"
+
+
+def _spread(problem: du.Problem, ratios: du.LogRatios) -> np.ndarray:
+    """Standard deviations (m,) of what the levels are means of, in the target of ``problem``."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", du.FewDrawsWarning)
+        log_p = du.solve(problem, ratios).log_weights
+    log_q, rho = ratios.log_weights, np.asarray(ratios.values)
+    if isinstance(problem, du.ForwardKL):  # means under q
+        with np.errstate(invalid="ignore"):
+            summand, masses = np.exp(rho) * (rho + (log_q - log_p)[:, None]), np.exp(log_q)
+    elif isinstance(problem, du.ReverseKL):
+        summand, masses = (log_p - log_q)[:, None] - rho, np.exp(log_p)
+    else:
+        assert isinstance(problem, du.Likelihood)
+        summand, masses = np.asarray(problem.likelihoods(problem.inputs(ratios))), np.exp(log_p)
+    kept = masses > 0
+    summand, masses = summand[kept], masses[kept]
+    variance = masses @ (summand - masses @ summand) ** 2
+    return np.where(np.isfinite(variance), np.sqrt(np.maximum(variance, 0.0)), 0.0)
+
+
+def _that_can_be_had(problem: du.Problem, ratios: du.LogRatios, aims: np.ndarray) -> tuple[np.ndarray, bool]:
+    """The aims where a tilt attains them; else as far towards them as one does, by halves of the way."""
+    share = 1.0
+    for _ in range(6):
+        levels = problem.levels + share * (aims - problem.levels)
+        try:
+            if du.solve(replace(problem, levels=levels), ratios).attained:
+                return levels, share < 1
+        except du.InfeasibleError:
+            pass
+        share /= 2
+    return np.array(problem.levels), True

@@ -1,0 +1,177 @@
+r"""Gone, or hidden? How quickly a concept comes back when a model is taught it again from a few pictures.
+
+A fresh adapter is fitted to k pictures of the concept under one prompt by plain denoising, E|y - f|^2, and the
+concept's frequency f(s) under that prompt is measured after s steps. The curve alone says nothing: pictures teach. Two
+controls, fitted to as many pictures with the same adapter, steps, rate and seeds, say what it would be:
+
+    known   the teacher, the same pictures, under a word that means nothing to it: all that is missing is the name
+    new     the teacher, the same pictures lying on their side, under that word: shapes that it never drew
+            (judged upright again; a concept that looks the same on its side is no use here)
+
+With A the mean of f over the steps after the first,
+
+    recall = (A_unlearned - A_new) / (A_known - A_new):    0 like something new, 1 like something known by another name
+
+with the delta-method standard error from the spread over seeds and the binomial noise of the draws. Weights that cannot
+draw the concept relearn it as slowly as something new; a broken link between word and concept is mended at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffusion.pipelines import Denoiser, add_noise, repeat
+from diffusion.pipelines.latents import decode, encode
+from diffusion.pipelines.sampling import draw
+from diffusion.runtime.distributed import WHOLE, Part
+from diffusion.training.batches import spread_levels
+from diffusion.training.lora import add_lora, remove_lora
+from diffusion.training.trainer import Fit, Objective, Trainer
+
+NEW_WORD = "zwx"
+# Draws (n, ...) to whether each shows the concept, or the probability of it: (n,) in [0, 1].
+Shows = Callable[[Tensor], Any]
+Progress = Callable[[int], object]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """How the concept is taught again: the same for every arm. ``steps``: when the frequency is measured."""
+
+    pictures: int = 16
+    steps: tuple[int, ...] = (0, 20, 40, 80, 160)
+    draws: int = 100
+    seeds: int = 2
+    batch: int = 16
+    rank: int = 8
+    rate: float = 4e-3
+
+    def __post_init__(self) -> None:
+        steps = self.steps
+        if len(steps) < 2 or steps[0] != 0 or any(a >= b for a, b in pairwise(steps)):
+            raise ValueError(f"steps must rise from 0 and hold at least two, got {steps}")
+        for name, least in (("pictures", 1), ("draws", 2), ("seeds", 1), ("batch", 1), ("rank", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """``frequency`` (seeds, len(steps)) of the concept as it is taught; ``errors`` alike, of the draws alone."""
+
+    arm: str
+    steps: tuple[int, ...]
+    frequency: np.ndarray
+    errors: np.ndarray
+
+    @property
+    def mean(self) -> np.ndarray:
+        return np.asarray(self.frequency.mean(0))
+
+    @property
+    def stderr(self) -> np.ndarray:
+        """(len(steps),): of the mean over seeds, from draws, and from the seeds' spread where there are several."""
+        return _stderr(self.frequency, self.errors)
+
+    @property
+    def area(self) -> tuple[float, float]:
+        """A and its standard error."""
+        count = len(self.steps) - 1
+        value = self.frequency[:, 1:].mean(1, keepdims=True)
+        error = np.sqrt((self.errors[:, 1:] ** 2).sum(1, keepdims=True)) / count
+        return float(value.mean()), float(_stderr(value, error)[0])
+
+
+def _stderr(values: np.ndarray, errors: np.ndarray) -> np.ndarray:
+    n = len(values)
+    of_draws = np.sqrt((errors**2).sum(0)) / n
+    return np.maximum(of_draws, values.std(0, ddof=1) / n**0.5) if n > 1 else of_draws
+
+
+def recall(unlearned: Curve, known: Curve, new: Curve) -> tuple[float, float]:
+    """The ratio above and its standard error; NaN where the two controls do not differ by twice theirs."""
+    (a, ea), (b, eb), (c, ec) = unlearned.area, known.area, new.area
+    span = b - c
+    if span <= 2 * float(np.hypot(eb, ec)):
+        return float("nan"), float("nan")
+    value = (a - c) / span
+    error = np.sqrt(ea**2 + (value * eb) ** 2 + ((1 - value) * ec) ** 2) / span
+    return float(value), float(error)
+
+
+def turned(denoiser: Denoiser, latents: Tensor, times: int = 1) -> Tensor:
+    """Draws (n, ...) of the same pictures, a quarter turned ``times`` times.
+
+    Raises ``ValueError`` where pictures are not square.
+    """
+    pictures = torch.from_numpy(decode(denoiser.pipeline, latents))
+    if pictures.shape[-1] != pictures.shape[-2]:
+        raise ValueError(f"pictures must be square to be laid on their side, got {tuple(pictures.shape[-2:])}")
+    return encode(denoiser.pipeline, pictures.rot90(times, (-2, -1)).contiguous())
+
+
+def teach(
+    denoiser: Denoiser,
+    arm: str,
+    pictures: Sequence[Tensor],
+    prompt: str,
+    shows: Shows,
+    lesson: Lesson,
+    sampler_steps: int,
+    *,
+    seed: int,
+    progress: Progress | None = None,
+) -> Curve:
+    """One arm: for every seed, ``pictures`` (k, ...) taught under ``prompt`` to a fresh adapter, and taken off again.
+
+    ``pictures``: one set a seed. ``progress`` counts draws.
+    """
+    frequency = np.zeros((lesson.seeds, len(lesson.steps)))
+    errors = np.zeros_like(frequency)
+    for number in range(lesson.seeds):
+        settings = Fit(
+            steps=lesson.steps[-1], batch=lesson.batch, rank=lesson.rank, rate=lesson.rate, seed=seed + number
+        )
+        parameters = add_lora(denoiser, lesson.rank, settings.seed)
+        try:
+            trainer = Trainer(
+                denoiser.network, parameters, _denoising(denoiser, pictures[number], prompt, lesson.batch), settings
+            )
+            for place, step in enumerate(lesson.steps):
+                if step:
+                    trainer.run(until=step)
+                latents = draw(
+                    denoiser.pipeline,
+                    [prompt] * lesson.draws,
+                    seed=seed + 1000 * (number + 1) + place,
+                    steps=sampler_steps,
+                    progress=progress,
+                )
+                value = np.asarray(shows(latents), float)
+                frequency[number, place] = value.mean()
+                errors[number, place] = value.std() / len(value) ** 0.5
+        finally:
+            remove_lora(denoiser)
+            denoiser.network.eval()
+    return Curve(arm, lesson.steps, frequency, errors)
+
+
+def _denoising(denoiser: Denoiser, latents: Tensor, prompt: str, batch: int) -> Objective:
+    condition = denoiser.condition([prompt])
+    device = next(denoiser.network.parameters()).device
+
+    def objective(_step: int, generator: torch.Generator, _part: Part = WHOLE) -> Tensor:
+        x0 = latents[torch.randint(len(latents), (batch,), generator=generator)].to(device)
+        t = spread_levels(denoiser, batch, generator).to(device)
+        eps = torch.randn(x0.shape, generator=generator).to(x0)
+        said = denoiser.predict(add_noise(denoiser, x0, eps, t), t, repeat(condition, batch))
+        return (said - denoiser.target(x0, eps, t)).square().mean()
+
+    return objective

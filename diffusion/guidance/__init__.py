@@ -1,0 +1,1 @@
+"""The optimal target by guidance, without training."""

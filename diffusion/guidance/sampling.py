@@ -1,0 +1,26 @@
+"""Samples of the guided law: the optimal target without training."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from diffusion.guidance.guided import Guided, Strength
+from diffusion.pipelines import Denoiser
+from diffusion.pipelines.sampling import draw
+from diffusion.ratios.ratio_estimate import Survey
+from diffusion.runtime.progress import Bar, progress_bar
+
+
+def guided_draws(
+    denoiser: Denoiser,
+    known: Survey,
+    strength: Strength,
+    prompts: list[str],
+    *,
+    seed: int,
+    bar: Bar = progress_bar,
+    title: str = "guided draws",
+) -> Tensor:
+    """Latents of the guided law under the given prompts; no training."""
+    with Guided(denoiser, known.prompts, known.head, strength), bar(title, len(prompts)) as shown:
+        return draw(denoiser.pipeline, prompts, seed=seed, steps=known.budget.sampler_steps, progress=shown.update)

@@ -1,0 +1,152 @@
+r"""Levels of the constraints at a fitted network, each with its standard error; estimates from draws.
+
+    Likelihood   E_p[l_i]                      l_i by the head at draws of the student
+    ReverseKL    KL(p‖q_i) = KL(p‖q) - E_p[rho_i]      KL(p‖q) by scores, rho_i by the head, at draws of the student
+    ForwardKL    KL(q_i‖p) = E_q[e^{rho_i} (rho_i + log q/p)]      log q/p by ELBOs under common noise, at draws of q
+
+What it costs is measured along the network's own stochastic chain (:mod:`diffusion.methods.chain`). With p = q levels
+are the very ones that the solver says q has, so solution and measurement share one scale. The head reads the teacher's
+features: a ratio is a property of the picture, not of the student.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import duality as du
+from diffusion.guidance.guided import Guided
+from diffusion.methods.chain import Chain, chain_of, path_cost
+from diffusion.methods.likelihood import Plain, divergence, loss
+from diffusion.pipelines import Condition, Denoiser, rows
+from diffusion.pipelines.sampling import draw
+from diffusion.ratios.classifier_ratios import head_ratios
+from diffusion.ratios.ratio_estimate import Survey
+from diffusion.training.lora import folded, teacher
+
+# Draws of q with e^rho below this are not evaluated: with log q/p a few nats, what they add to a level is less than a
+# thousandth of a nat each, divided by their number.
+NEGLIGIBLE = 1e-3
+
+
+@dataclass(frozen=True)
+class Measured:
+    """``levels``, ``errors``: (m,), means and standard errors of ``values`` (n, m); ``draws``: (n, ...) of the student,
+    or of q where none were made."""
+
+    levels: np.ndarray
+    errors: np.ndarray
+    draws: Tensor
+    values: np.ndarray
+
+
+@dataclass(frozen=True)
+class Meter:
+    """``count`` draws of the student a time, ``noise_levels`` for each integral over noise, twice as many for a chain.
+
+    ``guided``: where the student is the teacher under guidance, and not what was trained. ``asked``: prompts that the
+    student is asked under, in turn, in the place of the anchor; the base model is asked under the anchor in any case.
+    ``of_q``: draws of q (n, ...) with their log ratios (n, m) for ForwardKL, in the place of the survey's.
+    """
+
+    denoiser: Denoiser
+    known: Survey
+    problem: du.Problem
+    count: int = 256
+    noise_levels: int = 20
+    seed: int = 0
+    guided: Guided | None = None
+    asked: tuple[str, ...] = ()
+    of_q: tuple[Tensor, Tensor] | None = None
+
+    def measure(self, round_: int) -> Measured:
+        """Levels of the network as it stands. Fresh draws in each round; the noise of integrals is always the same."""
+        if isinstance(self.problem, du.ForwardKL):
+            return self._forward()
+        seed = (self.seed + 1) * 100_003 + round_
+        steps = self.known.budget.sampler_steps
+        with self.guided or folded(self.denoiser):
+            latents = draw(self.denoiser.pipeline, self._wanted(self.count), seed=seed, steps=steps)
+        with teacher(self.denoiser):
+            rho = head_ratios(self.denoiser, self.known.head, latents, seed=seed + 50_000)
+        return self.of(latents, rho)
+
+    def of(self, latents: Tensor, rho: Tensor) -> Measured:
+        """Levels by draws (n, ...) that the student has made from the anchor, and the head's log ratios (n, m) there.
+
+        ReverseKL integrates over noise at the first ``count`` of them, ForwardKL has no use for any.
+        """
+        if isinstance(self.problem, du.ForwardKL):
+            return self._forward()
+        rho = rho.double()
+        if isinstance(self.problem, du.ReverseKL):
+            few = latents[: self.count]
+            return _mean(self._moved(few)[:, None] - rho[: self.count], few)
+        assert isinstance(self.problem, du.Likelihood)  # the Lagrangian was made, so it is one of the three
+        return _mean(torch.as_tensor(np.asarray(self.problem.likelihoods(rho.numpy()))), latents)
+
+    def cost(self) -> tuple[Tensor, Chain]:
+        """What the student costs, nats, by ``count`` runs (n,) of its chain, for ForwardKL of q's; and the chain."""
+        chain = chain_of(self.denoiser, self.known.budget.sampler_steps, 2 * self.noise_levels)
+        student, plain = self._sides
+        values = path_cost(
+            self.denoiser,
+            self._wanted(self.count),
+            chain,
+            seed=self.seed + 1,
+            based_on=self.known.prompts.anchor,
+            student=lambda: student,
+            plain=plain,
+            forward=isinstance(self.problem, du.ForwardKL),
+        )
+        return values, chain
+
+    def _wanted(self, count: int) -> list[str]:
+        asked = self.asked or (self.known.prompts.anchor,)
+        return [asked[j % len(asked)] for j in range(count)]
+
+    def _conditions(self, count: int) -> tuple[Condition, Condition]:
+        """What the student is asked (count rows), and the base model (one row)."""
+        distinct = list(self.asked or (self.known.prompts.anchor,))
+        places = torch.arange(count) % len(distinct)
+        return rows(self.denoiser.condition(distinct), places), self.denoiser.condition([self.known.prompts.anchor])
+
+    @property
+    def _sides(self) -> tuple[Any, Plain]:
+        """Contexts in which the network is the student, and, inside of it, the teacher."""
+        if self.guided is not None:
+            return self.guided, self.guided.off
+        return nullcontext(), partial(teacher, self.denoiser)
+
+    def _moved(self, latents: Tensor) -> Tensor:
+        condition, base = self._conditions(len(latents))
+        student, plain = self._sides
+        options: dict[str, Any] = {"levels": self.noise_levels, "seed": self.seed, "plain": plain, "based_on": base}
+        with student:
+            return divergence(self.denoiser, latents, condition, **options)
+
+    def _forward(self) -> Measured:
+        draws, rho = (self.known.anchor, self.known.values) if self.of_q is None else self.of_q
+        rho = rho.double()
+        mass = rho.exp()
+        near = (mass > NEGLIGIBLE).any(1).nonzero()[:, 0]
+        given_up = torch.zeros(len(draws), dtype=torch.float64)
+        condition, base = self._conditions(len(near))
+        if len(near):
+            student, plain = self._sides
+            options: dict[str, Any] = {"levels": self.noise_levels, "seed": self.seed, "plain": plain, "based_on": base}
+            with student:
+                given_up[near] = loss(self.denoiser, draws[near], condition, **options)
+        # 0 · (-inf) = 0 where a concept is absent altogether.
+        return _mean(mass * (rho.clamp_min(-700.0) + given_up[:, None]), draws)
+
+
+def _mean(values: Tensor, draws: Tensor) -> Measured:
+    errors = values.std(0) / len(values) ** 0.5
+    return Measured(values.mean(0).numpy(), errors.numpy(), draws, values.numpy())

@@ -1,0 +1,94 @@
+r"""Integrals over noise levels that measure a network in nats, by common noise.
+
+    surprise      L(x)    = 1/2 E int |eps - eps_f(x_t)|^2 d log SNR          = -log f(x) + const of x   (the ELBO)
+    divergence    D(x)    = 1/2 E int |eps_f(x_t) - eps_T(x_t)|^2 d log SNR,  E_{x ~ f} D(x) = KL(f‖T)
+    loss          L(x; f) - L(x; T),                                          E_{x ~ q_i} = KL(q_i‖f) - KL(q_i‖T)
+
+and E_{x ~ T} D(x) = KL(T‖f). f the student, T the frozen teacher; each is one number per draw, (n,), double. The
+integral is taken by stratified values of log SNR between the ends of the schedule, one noise each, a function of the
+seed alone: two networks (or one network at two times) are compared under the same noise, without which its variance
+hides a constraint of a few nats.
+Source: Kingma et al., Variational Diffusion Models (NeurIPS 2021); theory, "Forgetting images".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from diffusion.pipelines import Condition, Denoiser, repeat
+from diffusion.ratios.noise_integral import integrate
+from diffusion.training.lora import teacher
+
+# A context in which the network predicts as the teacher; outside of it, as the student.
+Plain = Callable[[], AbstractContextManager[Any]]
+
+
+def surprise(denoiser: Denoiser, draws: Tensor, condition: Condition, *, levels: int, seed: int) -> Tensor:
+    """``L(x)`` (n,) of the network as it stands (adapters on or off), in nats up to a constant per draw."""
+
+    def error(x: Tensor, t: Tensor, eps: Tensor, some: Condition) -> Tensor:
+        return _square(eps - denoiser.epsilon(denoiser.predict(x, t, some), x, t))
+
+    return integrate(denoiser, draws, condition, error, levels=levels, seed=seed)
+
+
+def divergence(
+    denoiser: Denoiser,
+    draws: Tensor,
+    condition: Condition,
+    *,
+    levels: int,
+    seed: int,
+    plain: Plain | None = None,
+    based_on: Condition | None = None,
+) -> Tensor:
+    """``D(x)`` (n,) between student and teacher; its mean over draws of the student is KL(student‖teacher).
+
+    ``plain``: what makes the student the teacher; left out, its adapters off or its old weights in. ``based_on``: one
+    row, what the teacher is asked where that is not what the student is.
+    """
+    plain = plain or partial(teacher, denoiser)
+
+    def error(x: Tensor, t: Tensor, _eps: Tensor, some: Condition) -> Tensor:
+        f = denoiser.epsilon(denoiser.predict(x, t, some), x, t)
+        with plain():
+            base = some if based_on is None else repeat(based_on, len(x))
+            said = denoiser.epsilon(denoiser.predict(x, t, base), x, t)
+        return _square(f - said)
+
+    return integrate(denoiser, draws, condition, error, levels=levels, seed=seed)
+
+
+def loss(
+    denoiser: Denoiser,
+    draws: Tensor,
+    condition: Condition,
+    *,
+    levels: int,
+    seed: int,
+    plain: Plain | None = None,
+    based_on: Condition | None = None,
+) -> Tensor:
+    """``L(x; student) - L(x; teacher)`` (n,): the log likelihood that the student has given up at each draw.
+
+    ``plain``, ``based_on``: as in :func:`divergence`.
+    """
+    plain = plain or partial(teacher, denoiser)
+
+    def error(x: Tensor, t: Tensor, eps: Tensor, some: Condition) -> Tensor:
+        f = denoiser.epsilon(denoiser.predict(x, t, some), x, t)
+        with plain():
+            base = some if based_on is None else repeat(based_on, len(x))
+            said = denoiser.epsilon(denoiser.predict(x, t, base), x, t)
+        return _square(eps - f) - _square(eps - said)
+
+    return integrate(denoiser, draws, condition, error, levels=levels, seed=seed)
+
+
+def _square(value: Tensor) -> Tensor:
+    return value.double().square().flatten(1).sum(1)

@@ -1,0 +1,118 @@
+"""What ratios, guidance and fitting need of a pipeline, whatever its family."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+# What a network is told besides state and noise level: tensors (n, ...) by name, one row per prompt.
+Condition = dict[str, Tensor]
+
+
+def rows(condition: Condition, index: Tensor | slice) -> Condition:
+    """The rows ``index`` of every tensor of a condition."""
+    return {name: value[index] for name, value in condition.items()}
+
+
+def repeat(condition: Condition, count: int) -> Condition:
+    """A condition of one row, ``count`` times (a view, no copy)."""
+    return {name: value.expand(count, *value.shape[1:]) for name, value in condition.items()}
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    """One view of a diffusers pipeline: its noise levels, its prompts, its network's word on a noised state.
+
+    The rest stays diffusers' own. :func:`diffusion.pipelines.denoiser_of` finds the right one for a pipeline.
+    """
+
+    @property
+    def pipeline(self) -> Any: ...
+
+    @property
+    def network(self) -> nn.Module: ...
+
+    @property
+    def component(self) -> str:
+        """The pipeline's name for the network: ``unet`` or ``transformer``."""
+        ...
+
+    @property
+    def levels(self) -> int:
+        """Noise levels t = 0 .. levels - 1, from least to most noise."""
+        ...
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Of one latent (or of one image, without a VAE)."""
+        ...
+
+    @property
+    def lora_targets(self) -> tuple[str, ...]:
+        """Ends of the names of the layers that adapters go to."""
+        ...
+
+    @property
+    def worded(self) -> tuple[str, ...]:
+        """The parts of a condition that depend on the prompt; none where the pipeline takes no prompts."""
+        ...
+
+    def condition(self, prompts: Sequence[str]) -> Condition: ...
+
+    def schedule(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """``(signal, noise)`` at ``t`` (n,), each shaped to multiply a batch of states."""
+        ...
+
+    def level(self, timestep: Tensor) -> Tensor:
+        """The levels (n,) nearest to what the network is told by a sampler, ``timestep`` (n,)."""
+        ...
+
+    def predict(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        """The network's raw output at states ``x`` (n, ...), levels ``t`` (n,); on the device and in the type of x."""
+        ...
+
+    def call(self, x: Tensor, timestep: Tensor, condition: Condition) -> Tensor:
+        """The same at timesteps (n,), which need not lie on a level."""
+        ...
+
+    def read(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Tensor, Condition]:
+        """State (n, ...), timesteps (n,) and condition of a call that a sampler makes to the network."""
+        ...
+
+    def reworded(self, args: tuple[Any, ...], kwargs: dict[str, Any], condition: Condition) -> dict[str, Any]:
+        """The arguments of that call, by name, with the parts that ``condition`` has in the place of its own."""
+        ...
+
+    def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """What ``predict`` is trained to return in the mean."""
+        ...
+
+    def epsilon(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """The noise prediction that a raw output amounts to; the score is ``-epsilon / noise``."""
+        ...
+
+    def slope(self, t: Tensor) -> Tensor:
+        """``d output / d epsilon`` at fixed ``x``, shaped to multiply a batch of states."""
+        ...
+
+    @property
+    def bottleneck(self) -> nn.Module:
+        """The inner module whose activations say most about the whole picture."""
+        ...
+
+    def activations(self, output: Any) -> Tensor:
+        """The activations (n, c, h, w) in what the bottleneck returns; tokens are put back in their places."""
+        ...
+
+
+def add_noise(denoiser: Denoiser, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+    """``signal(t) x_0 + noise(t) eps``."""
+    signal, noise = denoiser.schedule(t)
+    return signal * x0 + noise * eps
+
+
+def device_of(denoiser: Denoiser) -> torch.device:
+    return next(denoiser.network.parameters()).device

@@ -1,0 +1,109 @@
+"""Pictures from files, for tasks that are given by pictures: read as they are, never resized or converted silently."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffusion.pipelines.latents import picture_shape
+
+# Pillow's mode for each number of channels.
+MODES = {1: "L", 3: "RGB"}
+
+
+def read_pictures(pipeline: Any, pictures: Sequence[Any]) -> Tensor:
+    """Pictures (n, c, height, width) in [-1, 1], float32, ``2 v / 255 - 1``, of the size that the pipeline draws.
+
+    ``pictures``: paths, or Pillow images. Raises ``ValueError`` naming the first that cannot be read or has another
+    size or mode than the pipeline draws, before any is used. :func:`diffusion.pipelines.latents.encode` makes draws of
+    them.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    if isinstance(pictures, str | Path) or not len(pictures):
+        raise ValueError(f"pictures must be a list of paths or images with at least one, got {pictures!r}")
+    channels, height, width = picture_shape(pipeline)
+    wanted = MODES.get(channels)
+    if wanted is None:
+        raise ValueError(f"the pipeline draws {channels} channels, which no picture file has")
+    rows: list[Tensor] = []
+    for picture in pictures:
+        name = repr(str(picture)) if isinstance(picture, str | Path) else f"picture {len(rows)}"
+        try:
+            image = Image.open(picture) if isinstance(picture, str | Path) else picture
+            image.load()
+        except (OSError, UnidentifiedImageError, AttributeError) as error:
+            raise ValueError(f"{name} cannot be read as a picture: {error}") from error
+        if image.mode != wanted or image.size != (width, height):
+            raise ValueError(
+                f"{name} must have mode {wanted} and {width}x{height} pixels, got mode {image.mode} and "
+                f"{image.size[0]}x{image.size[1]}: convert and resize it first"
+            )
+        values = np.asarray(image, np.float32).reshape(height, width, channels)
+        rows.append(torch.from_numpy(2 * values / 255 - 1).permute(2, 0, 1))
+    return torch.stack(rows)
+
+
+# What lies beside pictures without being one.
+TABLES = ("metadata.jsonl", "metadata.csv")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+
+
+def read_folder(path: Path, name: str) -> tuple[list[Path], list[str] | None]:
+    """Paths of a folder's pictures in the order of their names, and their prompts where the folder says any.
+
+    Prompts: column ``text`` of ``metadata.jsonl`` or ``metadata.csv``, rows named by ``file_name``. A file in the place
+    of the folder is one picture without a prompt. Raises ``ValueError`` naming ``name`` where there is nothing, no
+    picture, or a picture without a row.
+    """
+    if path.is_file():
+        return [path], None
+    if not path.is_dir():
+        raise ValueError(f"{name} {str(path)!r} is neither a file nor a folder")
+    pictures = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+    if not pictures:
+        raise ValueError(f"{name} folder {str(path)!r} holds no pictures ({', '.join(SUFFIXES)})")
+    table = next((path / some for some in TABLES if (path / some).is_file()), None)
+    if table is None:
+        return pictures, None
+    texts = _texts(table)
+    missing = [file.name for file in pictures if file.name not in texts]
+    if missing:
+        raise ValueError(f"{name}: {table} has no row with file_name and text for {missing[0]!r}")
+    return pictures, [texts[file.name] for file in pictures]
+
+
+def _texts(table: Path) -> dict[str, str]:
+    try:
+        with table.open(encoding="utf-8", newline="") as file:
+            rows = (
+                list(csv.DictReader(file))
+                if table.suffix == ".csv"
+                else [json.loads(line) for line in file if line.strip()]
+            )
+        return {str(row["file_name"]): str(row["text"]) for row in rows}
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{table} must have rows with file_name and text ({error!r})") from error
+
+
+def gather(paths: Sequence[Path], name: str, prompt: str | None) -> tuple[list[Path], list[str]]:
+    """Pictures of several files and folders with a prompt each: the folder's, or else ``prompt``, or else none.
+
+    Raises ``ValueError`` as :func:`read_folder`, and where ``prompt`` is given for pictures that have prompts.
+    """
+    found: list[Path] = []
+    texts: list[str] = []
+    for path in paths:
+        files, own = read_folder(path, name)
+        if own is not None and prompt is not None:
+            raise ValueError(f"{name}: {str(path)!r} has prompts of its own in a metadata file, and one was given")
+        found += files
+        texts += own or [prompt or ""] * len(files)
+    return found, texts

@@ -1,0 +1,100 @@
+"""Draws of a pipeline, made by its own stock sampler, and the way between draws and pictures.
+
+A draw is what the network works on: a latent where the pipeline has a VAE, else the picture itself. With a VAE
+
+    picture = decode(draw / scale + shift)      (or decode(draw std / scale + mean), where the VAE has these),
+
+with scale, shift, mean and std from the VAE's own config.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from diffusion.pipelines import denoiser_of
+from diffusion.pipelines.finite import check_finite
+from diffusion.pipelines.sampling import draw
+
+
+def decode(pipeline: Any, latents: Tensor, batch: int = 256) -> NDArray[np.float32]:
+    """Pictures (n, c, height, width) in [-1, 1] of draws (n, ...)."""
+    vae = getattr(pipeline, "vae", None)
+    if vae is None:
+        return cast(NDArray[np.float32], latents.float().clamp(-1, 1).cpu().numpy())
+    scale, shift = _affine(vae, latents)
+    device, dtype = next(vae.parameters()).device, vae.dtype
+    # Some VAEs overflow in half precision and say so; diffusers' pipelines decode with them in single precision, too.
+    upcast = dtype == torch.float16 and bool(vae.config.get("force_upcast"))
+    if upcast:
+        vae.to(torch.float32)
+    parts = []
+    try:
+        with torch.no_grad():
+            for some in latents.split(batch):
+                inner = (some / scale + shift).to(device, vae.dtype)
+                decoded = vae.decode(inner, return_dict=False)[0].float()
+                check_finite(decoded, "vae", "in decoding")
+                parts.append(decoded.clamp(-1, 1).cpu())
+    finally:
+        if upcast:
+            vae.to(dtype)
+    return cast(NDArray[np.float32], torch.cat(parts).numpy())
+
+
+def try_out(pipeline: Any, prompt: str, steps: int) -> None:
+    """One sample, decoded: what does not work at all is found before the first of many is made.
+
+    Raises ``FloatingPointError`` naming the component that returns NaN or inf.
+    """
+    decode(pipeline, draw(pipeline, [prompt], seed=0, steps=steps))
+
+
+def encode(pipeline: Any, pictures: Tensor, batch: int = 256) -> Tensor:
+    """Draws (n, ...), float32 on the CPU, of pictures (n, c, height, width) in [-1, 1]: the VAE's most likely latents.
+
+    Raises ``ValueError`` for pictures of another size or number of channels than the pipeline draws, or out of range.
+    """
+    wanted = picture_shape(pipeline)
+    if tuple(pictures.shape[1:]) != wanted or not len(pictures):
+        raise ValueError(f"pictures must have shape (n, {', '.join(map(str, wanted))}), got {tuple(pictures.shape)}")
+    if not bool((pictures.abs() <= 1).all()):
+        raise ValueError("pictures must have values in [-1, 1]")
+    vae = getattr(pipeline, "vae", None)
+    if vae is None:
+        return pictures.float().cpu()
+    scale, shift = _affine(vae, pictures)
+    device = next(vae.parameters()).device
+    parts = []
+    with torch.no_grad():
+        for some in pictures.split(batch):
+            inner = vae.encode(some.to(device, vae.dtype)).latent_dist.mode().float().cpu()
+            check_finite(inner, "vae", "in encoding")
+            parts.append((inner - shift.cpu()) * scale.cpu())
+    return torch.cat(parts)
+
+
+def picture_shape(pipeline: Any) -> tuple[int, int, int]:
+    """``(channels, height, width)`` of what the pipeline draws at its own default size."""
+    channels, *sides = denoiser_of(pipeline).sample_shape
+    vae = getattr(pipeline, "vae", None)
+    if vae is not None:
+        channels, sides = int(vae.config.out_channels), [side * int(pipeline.vae_scale_factor) for side in sides]
+    return channels, sides[0], sides[1]
+
+
+def _affine(vae: Any, like: Tensor) -> tuple[Tensor, Tensor]:
+    """``(scale, shift)`` with ``inner = draw / scale + shift``, shaped to a batch."""
+    config = vae.config
+
+    def table(values: Any) -> Tensor:
+        return torch.as_tensor(values, dtype=torch.float32, device=like.device).view(1, -1, 1, 1)
+
+    scale, mean, std = table(config.scaling_factor), config.get("latents_mean"), config.get("latents_std")
+    if mean is not None and std is not None:
+        return scale / table(std), table(mean)
+    return scale, table(config.get("shift_factor") or 0.0)

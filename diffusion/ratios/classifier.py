@@ -1,0 +1,178 @@
+r"""The contrast head: log ratios at every noise level from a frozen network's own features.
+
+Draws of concept i's prompts (label i) and of the prompts that stand for the rest (label m) are noised with the shared
+kernel; a small head on the frozen network's activations tells them apart by the log score. At its optimum the logits
+are ``log q_k,t(x_t) + log s_k + const`` with ``s_k`` the shares of the labels, so that under priors ``pi``
+
+    rho_i,t(x_t) = (l_i - log s_i) - log sum_k pi_k exp(l_k - log s_k),      pi_m = 1 - sum_i pi_i,
+
+bounded above by ``-log pi_i``. Conditional draws are compared with conditional draws only: a network's unconditional
+prediction, which is not quite the mixture of its conditional ones, takes no part.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from diffusion.pipelines import Condition, Denoiser, add_noise, repeat
+from diffusion.ratios.positive_unlabelled import contrast_loss, label_shares
+
+# A network's features are redundant, and its prompted draws now and then show something else: a head that sees a
+# fifth of them at a time does not learn those draws by heart. At least about 64 stay in any case.
+DROPPED = 0.8
+
+
+class Bottleneck:
+    """Catches the bottleneck's activations of the running forward pass: ``with Bottleneck(denoiser) as caught``.
+
+    ``caught.last`` (n, c, h, w): a UNet's middle, or the picture's tokens in the middle block of a transformer.
+    """
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        self._module, self._activations = denoiser.bottleneck, denoiser.activations
+        self.last: Tensor | None = None
+
+    def __enter__(self) -> Bottleneck:
+        def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            self.last = self._activations(output)
+
+        self._handle = self._module.register_forward_hook(keep)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._handle.remove()
+
+
+def pooled(caught: Tensor, output: Tensor) -> Tensor:
+    """Features (n, D): activations averaged to at most 4x4 places, and the prediction averaged to at most 8x8."""
+    inner = nn.functional.adaptive_avg_pool2d(caught.float(), min(4, *caught.shape[-2:])).flatten(1)
+    outer = nn.functional.adaptive_avg_pool2d(output.float(), min(8, *output.shape[-2:])).flatten(1)
+    return torch.cat([inner.to(outer.device), outer], dim=1)
+
+
+def features(denoiser: Denoiser, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
+    """:func:`pooled` (n, D) of one pass of the frozen network over noised states x (n, ...) at levels t (n,)."""
+    with torch.no_grad(), Bottleneck(denoiser) as caught:
+        output = denoiser.predict(x, t, condition)
+    return pooled(cast(Tensor, caught.last), output)
+
+
+class ContrastHead(nn.Module):
+    """An average of small networks on (features, log signal-to-noise ratio); ``forward`` gives rho (n, m)."""
+
+    center: Tensor
+    scale: Tensor
+    log_shares: Tensor
+    log_priors: Tensor
+    frequencies: Tensor
+
+    def __init__(self, width: int, shares: Sequence[float], priors: Sequence[float], members: int = 3) -> None:
+        super().__init__()
+        self.register_buffer("center", torch.zeros(width))
+        self.register_buffer("scale", torch.ones(width))
+        self.register_buffer("log_shares", torch.tensor(shares).log())
+        self.register_buffer("log_priors", torch.tensor([*priors, 1 - sum(priors)]).log())
+        frequencies = torch.exp(torch.linspace(math.log(0.1), math.log(1.5), 8))
+        self.register_buffer("frequencies", frequencies)
+        classes = len(shares)
+        self.dropped = max(0.0, min(DROPPED, 1 - 64 / width))
+        self.members = nn.ModuleList(
+            nn.ModuleDict(
+                {
+                    "enter": nn.Linear(width, 96),
+                    "time": nn.Linear(2 * len(frequencies), 192),
+                    "leave": nn.Sequential(
+                        nn.GELU(), nn.Dropout(0.1), nn.Linear(96, 64), nn.GELU(), nn.Linear(64, classes)
+                    ),
+                }
+            )
+            for _ in range(members)
+        )
+
+    def logits(self, member: nn.ModuleDict, feature: Tensor, log_snr: Tensor) -> Tensor:
+        angle = log_snr[:, None] * self.frequencies
+        gain, bias = member["time"](torch.cat([angle.sin(), angle.cos()], dim=1)).chunk(2, dim=1)
+        standard = ((feature - self.center) / self.scale).clamp(-8, 8)
+        standard = nn.functional.dropout(standard, self.dropped, self.training)
+        return cast(Tensor, member["leave"](member["enter"](standard) * (1 + gain) + bias))
+
+    def log_posterior(self, feature: Tensor, log_snr: Tensor) -> Tensor:
+        """``log Pr(k | x_t)`` (n, m + 1) under the priors: the members' mean log score, normalised again."""
+        each = [self.logits(cast(nn.ModuleDict, member), feature, log_snr) for member in self.members]
+        score = torch.stack([logits.log_softmax(-1) for logits in each]).mean(0)
+        return (score - self.log_shares + self.log_priors).log_softmax(-1)
+
+    def forward(self, feature: Tensor, log_snr: Tensor) -> Tensor:
+        return (self.log_posterior(feature, log_snr) - self.log_priors)[:, :-1]
+
+
+def log_snr(denoiser: Denoiser, t: Tensor) -> Tensor:
+    """``log signal^2 / noise^2`` (n,), cut to +-12 where rounding would otherwise decide."""
+    signal, noise = denoiser.schedule(t)
+    value = 2 * (signal.log() - noise.log()).flatten()
+    return value.clamp(-12, 12)
+
+
+def noised_features(
+    denoiser: Denoiser,
+    latents: Tensor,
+    t: Tensor,
+    condition: Condition,
+    generator: torch.Generator,
+    batch: int = 256,
+    progress: Callable[[int], object] | None = None,
+) -> Tensor:
+    """Features (n, D) of draws (n, ...) noised to levels t (n,)."""
+    parts = []
+    for some, level in zip(latents.split(batch), t.split(batch), strict=True):
+        x = add_noise(denoiser, some, torch.randn(some.shape, generator=generator).to(some), level)
+        parts.append(features(denoiser, x, level, repeat(condition, len(some))))
+        if progress is not None:
+            progress(len(some))
+    return torch.cat(parts)
+
+
+def train_head(
+    feature: Tensor,
+    snr: Tensor,
+    labels: Tensor,
+    priors: Sequence[float],
+    *,
+    steps: int = 800,
+    batch: int = 512,
+    seed: int,
+    progress: Callable[[int], object] | None = None,
+) -> ContrastHead:
+    """Minimise the log score ``-E log softmax(l)_label`` over features (N, D), log SNR (N,), labels (N,).
+
+    Label m + 1 marks draws of q itself, of which nobody knows what they show
+    (:mod:`diffusion.ratios.positive_unlabelled`).
+    """
+    shares, share_of_q = label_shares(labels, len(priors) + 1)
+    log_unlabelled = math.log(share_of_q) if share_of_q > 0 else None
+    with torch.random.fork_rng():
+        torch.manual_seed(
+            seed
+        )  # initial weights and dropout: nn layers take no generator; the global state is restored
+        head = ContrastHead(feature.shape[1], shares.tolist(), priors)
+        head.center.copy_(feature.mean(0))
+        head.scale.copy_(feature.std(0).clamp_min(1e-6))
+        optimizer = torch.optim.AdamW(head.parameters(), lr=1e-3, weight_decay=0.05)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        generator = torch.Generator().manual_seed(seed)
+        for _ in range(steps):
+            optimizer.zero_grad()
+            for member in head.members:  # each member sees its own batches: their errors differ, the mean has less
+                chosen = torch.randint(len(labels), (batch,), generator=generator)
+                score = head.logits(cast(nn.ModuleDict, member), feature[chosen], snr[chosen])
+                contrast_loss(score, labels[chosen], head.log_shares, head.log_priors, log_unlabelled).backward()
+            optimizer.step()
+            schedule.step()
+            if progress is not None:
+                progress(1)
+    return head.eval()

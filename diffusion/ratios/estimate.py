@@ -1,0 +1,212 @@
+"""From a pipeline and its prompts to log ratios that can be trusted: draws, a contrast head, and its examination.
+
+Draws of the concept's prompts and of the contrast prompts train the head (four fifths) and examine it (one fifth).
+Draws of the anchor are the draws of q that the problem is solved on; the head never sees them in training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from diffusion.pipelines import Denoiser
+from diffusion.pipelines.fingerprint import fingerprint
+from diffusion.pipelines.latents import try_out
+from diffusion.pipelines.sampling import draw
+from diffusion.ratios.calibration import Calibration, calibration
+from diffusion.ratios.classifier import DROPPED, ContrastHead, log_snr, noised_features, train_head
+from diffusion.ratios.classifier_ratios import head_ratios
+from diffusion.ratios.elbo import elbo_differences
+from diffusion.ratios.positive_unlabelled import examine as examine_unlabelled
+from diffusion.ratios.priors import mixture_priors, unlabelled_prior
+from diffusion.ratios.ratio_estimate import Budget, Survey, training_rows
+from diffusion.runtime.cache import Cache
+from diffusion.runtime.progress import Bar, progress_bar
+from diffusion.tasks.concepts import Prompts
+
+
+def survey(
+    denoiser: Denoiser, prompts: Prompts, budget: Budget, cache: Cache | None, bar: Bar = progress_bar
+) -> Survey:
+    """Draw, train the head, examine it, estimate. Every stage is kept in ``cache`` and taken from there next time."""
+    store = cache or _NoCache()
+    asked = {"prompts": prompts.described(), "steps": budget.sampler_steps, "seed": budget.seed}
+    pipeline, m = denoiser.pipeline, len(prompts.concepts)
+    wanted, label_list = prompts.labelled(budget.concept_draws, budget.contrast_draws)
+    labels = torch.tensor(label_list)
+    given = [concept.examples for concept in prompts.concepts]
+    drawn = torch.tensor([label >= m or given[label] is None for label in label_list])
+
+    def sampled(title: str, some: list[str], seed: int) -> Callable[[], dict[str, Tensor]]:
+        def make() -> dict[str, Tensor]:
+            try_out(pipeline, some[0] if some else "", budget.sampler_steps)
+            with bar(title, len(some)) as shown:
+                latents = draw(pipeline, some, seed=seed, steps=budget.sampler_steps, progress=shown.update)
+            return {"latents": latents}
+
+        return make
+
+    seed = 10 * budget.seed
+    counts = {"concept": budget.concept_draws, "contrast": budget.contrast_draws}
+    asking = [prompt for prompt, is_drawn in zip(wanted, drawn.tolist(), strict=True) if is_drawn]
+    made = store.get("labelled", asked | counts, sampled("draws of known prompts", asking, seed + 1))["latents"]
+    labelled = made.new_empty(len(labels), *made.shape[1:])
+    labelled[drawn] = made
+    for index, examples in enumerate(given):
+        if examples is not None:
+            labelled[labels == index] = examples.draws[: int((labels == index).sum())]
+    some = [prompts.anchor] * budget.anchor_draws
+    anchor = store.get("anchor", asked | {"n": len(some)}, sampled("draws of q", some, budget.anchor_seed))["latents"]
+
+    training = training_rows(len(labels))
+
+    def make_head() -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(seed + 3)
+        latents, label = labelled[training], labels[training]
+        n, k = len(latents), budget.noises
+        # Levels are stratified per draw and denser at low noise, where the solver reads the ratio.
+        share = (torch.arange(k)[None] + torch.rand(n, k, generator=generator)) / k
+        t = (share**1.5 * (denoiser.levels - 1)).long().flatten()
+        with bar("features for the head", n * k) as shown:
+            feature = noised_features(
+                denoiser,
+                latents.repeat_interleave(k, 0),
+                t,
+                denoiser.condition([""]),
+                generator,
+                progress=shown.update,
+            )
+        label, snr = label.repeat_interleave(k), log_snr(denoiser, t)
+
+        def fitted(some: Tensor, label: Tensor, priors: Sequence[float]) -> ContrastHead:
+            with bar("contrast head", budget.head_steps) as shown:
+                return train_head(
+                    feature[some],
+                    snr[some],
+                    label[some],
+                    priors,
+                    steps=budget.head_steps,
+                    seed=seed + 4,
+                    progress=shown.update,
+                )
+
+        everything = torch.ones_like(label, dtype=torch.bool)
+        if prompts.settled:
+            return dict(fitted(everything, label, prompts.priors).state_dict())
+        priors, errors = _estimated_priors(denoiser, prompts, fitted, label, labelled, labels, training, anchor, seed)
+        state = dict(fitted(everything, label, priors.tolist()).state_dict())
+        return state | {"priors": torch.from_numpy(priors), "priors_stderr": torch.from_numpy(errors)}
+
+    head_request = asked | counts | {"noises": budget.noises, "head_steps": budget.head_steps, "dropped": DROPPED}
+    if not prompts.settled:
+        head_request |= {"n": len(anchor)}
+    state = store.get("head", head_request, make_head)
+    priors_stderr: tuple[float, ...] = ()
+    if not prompts.settled:
+        state = dict(state)
+        prompts = prompts.with_priors(state.pop("priors").tolist())
+        priors_stderr = tuple(state.pop("priors_stderr").tolist())
+    head = ContrastHead(state["center"].shape[0], state["log_shares"].exp().tolist(), prompts.priors)
+    head.load_state_dict(state)
+    head.eval()
+
+    def make_values() -> dict[str, Tensor]:
+        with bar("log ratios", 3 * (len(anchor) + int((~training).sum()))) as shown:
+            return {
+                "anchor": head_ratios(denoiser, head, anchor, seed=seed + 5, progress=shown.update),
+                "held out": head_ratios(denoiser, head, labelled[~training], seed=seed + 6, progress=shown.update),
+            }
+
+    estimated = store.get("ratios", head_request | {"n": len(anchor)}, make_values)
+
+    def make_elbo() -> dict[str, Tensor]:
+        looked_at = anchor[: budget.elbo_draws]
+        if any(examples is not None for examples in given):
+            return {"values": torch.full((len(looked_at), m), float("nan"))}
+        with bar("ELBO check", len(looked_at) * budget.elbo_levels * (m + 1)) as shown:
+            value = elbo_differences(
+                denoiser, looked_at, prompts, levels=budget.elbo_levels, seed=seed + 7, progress=shown.update
+            )
+        return {"values": value}
+
+    elbo_request = asked | {"n": len(anchor), "k": budget.elbo_draws, "levels": budget.elbo_levels}
+    elbo = store.get("elbo", elbo_request, make_elbo)["values"]
+    examination = tuple(
+        _examine(head, estimated["held out"], labels[~training], index) for index in range(len(prompts.concepts))
+    )
+    return Survey(
+        prompts,
+        head,
+        labelled,
+        labels,
+        tuple(wanted),
+        anchor,
+        estimated["anchor"],
+        elbo,
+        examination,
+        cache.model if cache else fingerprint(pipeline),
+        budget,
+        priors_stderr,
+    )
+
+
+def _estimated_priors(
+    denoiser: Denoiser,
+    prompts: Prompts,
+    fitted: Callable[[Tensor, Tensor, Sequence[float]], ContrastHead],
+    label: Tensor,
+    labelled: Tensor,
+    labels: Tensor,
+    training: Tensor,
+    anchor: Tensor,
+    seed: int,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Priors and standard errors (m,), by a head under provisional ones, which change nothing but its constants."""
+    m = len(prompts.concepts)
+    provisional = np.full(m, 1 / (m + 2))
+    if not prompts.unlabelled:
+        head = fitted(label <= m, label, provisional.tolist())
+        of_q = head_ratios(denoiser, head, anchor, seed=seed + 8)
+        return mixture_priors(of_q.double().numpy(), provisional)
+    # Draws of q take the place of the rest; what contrast prompts there are say nothing of a concept's share in q.
+    head = fitted(label != m, torch.where(label == m + 1, m, label), provisional.tolist())
+    shares = head.log_shares.exp()
+    found, errors = np.zeros(m), np.zeros(m)
+    for index in range(m):
+        held_out = labelled[(labels == index) & ~training]
+        values = head_ratios(denoiser, head, held_out, seed=seed + 8)
+        # Relative to the draws of q themselves, which are this head's rest.
+        rest = (1 - (values.double().exp() * torch.from_numpy(provisional)).sum(1)).clamp_min(1e-12)
+        ratio = values[:, index].double() - (rest.log() - float(np.log1p(-provisional.sum())))
+        found[index], errors[index] = unlabelled_prior(ratio.numpy(), float(shares[index]), float(shares[m]))
+    if found.sum() >= 1:
+        raise ValueError(f"priors could not be estimated: together {found.sum():.3g}, which must be below 1; give them")
+    return found, errors
+
+
+def _examine(head: ContrastHead, values: Tensor, labels: Tensor, index: int) -> Calibration:
+    """The head's posterior under the labels' own shares against the labels, for one concept on held-out draws."""
+    m = values.shape[1]
+    if bool((labels == m + 1).any()):
+        if not bool((labels == m).any()):
+            return examine_unlabelled(values, labels, index, float(head.log_priors[index].exp()))
+        values, labels = values[labels <= m], labels[labels <= m]
+    shares = torch.bincount(labels, minlength=m + 1).double() / len(labels)
+    log_priors = head.log_priors.double()
+    # rho gives every concept's posterior under the priors; the rest has what is left. Re-weigh to the labels' shares.
+    of_concepts = (values.double() + log_priors[:-1]).exp()
+    rest = (1 - of_concepts.sum(1, keepdim=True)).clamp_min(1e-12)
+    score = torch.cat([of_concepts, rest], dim=1).log() - log_priors + shares.log()
+    return calibration(score.softmax(-1)[:, index].numpy(), np.asarray(labels == index))
+
+
+class _NoCache:
+    """Computes everything and keeps nothing."""
+
+    def get(self, name: str, request: Any, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        return make()

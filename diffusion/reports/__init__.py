@@ -1,0 +1,1 @@
+"""Typed results in, files out: certificate, model card, pages, figures."""

@@ -1,0 +1,271 @@
+"""The certificate of an unlearning run: the question, three verdicts with their reasons and evidence, and provenance.
+
+Keys are plain names and numbers are numbers (``{"mean": .., "stderr": .., "n": ..}``; NaN and infinities as strings).
+``Certificate.model_json_schema()`` is the JSON schema, ``Certificate.model_validate_json`` reads one back.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Literal
+
+import duality as du
+from diffusion.evaluation.bounds import Estimate, Plain
+from diffusion.evaluation.measured import Measured
+from diffusion.evaluation.planning import Plan
+from diffusion.methods import Outcome
+from diffusion.ratios.ratio_estimate import Survey
+from diffusion.reports.verdicts import Standards, least_cost, of_fitted_model, of_ratios, of_solution
+
+
+class ConceptAsked(Plain):
+    name: str
+    prompts: tuple[str, ...]
+    examples: int
+    prior: float | None
+    prior_stderr: float | None
+
+
+class Question(Plain):
+    """What was asked. ``solved_levels`` lie beyond ``levels`` so that ``samples`` can show these."""
+
+    problem: str
+    kind: str | None
+    levels: tuple[float, ...]
+    solved_levels: tuple[float, ...]
+    most_hits: tuple[int, ...]
+    samples: int
+    confidence: float
+    concepts: tuple[ConceptAsked, ...]
+    anchor: str
+    contrast: tuple[tuple[str, ...], ...]
+    samples_of_q_stand_for_the_rest: bool
+
+
+class SolutionVerdict(Plain):
+    """Exact on the given ratios: no density on these samples meets the solved levels at less cost."""
+
+    passed: bool
+    reasons: tuple[str, ...]
+    status: str
+    multipliers: tuple[Estimate, ...]
+    cost: Estimate
+    dual: float
+    relative_gap: float
+    kkt_residual: float
+    levels: tuple[float, ...]
+    critical_levels: tuple[float, ...] | None
+    effective_sample_size: float
+
+
+class ConceptRatios(Plain):
+    name: str
+    auc: float
+    ece: float
+    brier: float
+    mean_posterior_over_prior: Estimate
+    elbo_agreement_auc: float | None
+
+
+class RatiosVerdict(Plain):
+    """Statistical: whether the classifier that the log ratios come from tells the truth."""
+
+    passed: bool
+    reasons: tuple[str, ...]
+    concepts: tuple[ConceptRatios, ...]
+
+
+class DualRound(Plain):
+    """Multipliers of one round of a fit, and the levels that the network had under them."""
+
+    multipliers: tuple[float, ...]
+    levels: tuple[float, ...]
+    levels_stderr: tuple[float, ...]
+
+
+class FittedModelVerdict(Plain):
+    """Measured on fresh samples of the fitted network, which nothing was solved with and no multiplier moved by."""
+
+    passed: bool
+    reasons: tuple[str, ...]
+    measured: Measured
+    cost_ratio: float  # of the fitted network under the anchor, to the target's
+    least_cost: float | None  # by weak duality, at the measured level less its errors
+    multipliers_capped: tuple[str, ...]
+    dual_rounds: tuple[DualRound, ...]
+    next_multipliers: tuple[float, ...] | None
+    fit: dict[str, Any]
+
+
+class Provenance(Plain):
+    model_fingerprint: str
+    budget: dict[str, Any]
+    evaluation: dict[str, Any]
+    standards: dict[str, float]
+    versions: dict[str, str]
+    seconds: float
+
+
+class Certificate(Plain):
+    """``certified`` is all three verdicts, at ``question.confidence``."""
+
+    schema_version: Literal[1] = 1
+    certified: bool
+    question: Question
+    solution: SolutionVerdict
+    ratios: RatiosVerdict
+    fitted_model: FittedModelVerdict
+    provenance: Provenance
+
+    @property
+    def verdicts(self) -> dict[str, SolutionVerdict | RatiosVerdict | FittedModelVerdict]:
+        return {"solution": self.solution, "ratios": self.ratios, "fitted model": self.fitted_model}
+
+    @property
+    def objections(self) -> list[str]:
+        """The reasons of all three verdicts."""
+        return [f"{name}: {reason}" for name, verdict in self.verdicts.items() for reason in verdict.reasons]
+
+    def lines(self) -> list[str]:
+        """The verdicts, for people."""
+        out = [f"certified: {self.certified} (at {100 * self.question.confidence:g} % confidence)"]
+        for name, verdict in self.verdicts.items():
+            out.append(f"  {name}: {'passed' if verdict.passed else 'not passed'}")
+            out += [f"    {reason}" for reason in verdict.reasons]
+        return out
+
+    def to_json(self) -> str:
+        return self.model_dump_json(indent=1) + "\n"
+
+
+def certificate(
+    survey: Survey,
+    plan: Plan,
+    solution: du.Solution,
+    measured: Measured,
+    outcome: Outcome,
+    fit: dict[str, Any],
+    evaluation: dict[str, Any],
+    seconds: float = 0.0,
+    standards: Standards | None = None,
+) -> Certificate:
+    """Judge a run. ``fit``, ``evaluation``: the settings of each, as plain data."""
+    standards = standards or Standards()
+    names = [concept.name for concept in survey.prompts.concepts]
+    capped = [name for name, held in zip(names, outcome.capped, strict=False) if held]
+    least = least_cost(measured, plan.asked, survey.ratios)
+    reasons = (
+        of_solution(solution, standards),
+        of_ratios(survey, standards),
+        of_fitted_model(measured, plan, solution, least, capped, standards),
+    )
+    spent = measured.cost().estimate.mean
+    return Certificate(
+        certified=not any(reasons),
+        question=_question(survey, plan),
+        solution=_solved(solution, reasons[0], len(survey.anchor)),
+        ratios=RatiosVerdict(passed=not reasons[1], reasons=tuple(reasons[1]), concepts=_examined(survey)),
+        fitted_model=FittedModelVerdict(
+            passed=not reasons[2],
+            reasons=tuple(reasons[2]),
+            measured=measured,
+            cost_ratio=spent / solution.primal if solution.primal > 0 else math.inf,
+            least_cost=least,
+            multipliers_capped=tuple(capped),
+            dual_rounds=_rounds(outcome),
+            next_multipliers=tuple(outcome.multipliers[-1].tolist()) if len(outcome.levels) else None,
+            fit=fit,
+        ),
+        provenance=Provenance(
+            model_fingerprint=survey.fingerprint,
+            budget=asdict(survey.budget),
+            evaluation=evaluation,
+            standards=asdict(standards),
+            versions=versions(),
+            seconds=round(seconds, 1),
+        ),
+    )
+
+
+def _question(survey: Survey, plan: Plan) -> Question:
+    prompts = survey.prompts
+    errors = survey.priors_stderr or (None,) * len(prompts.concepts)
+    return Question(
+        problem=type(plan.asked).__name__,
+        kind=getattr(plan.asked, "kind", None),
+        levels=tuple(plan.asked.levels.tolist()),
+        solved_levels=tuple(plan.solved.levels.tolist()),
+        most_hits=plan.hits,
+        samples=plan.samples,
+        confidence=plan.confidence,
+        concepts=tuple(
+            ConceptAsked(
+                name=c.name, prompts=c.wordings, examples=len(c.examples or ()), prior=c.prior, prior_stderr=error
+            )
+            for c, error in zip(prompts.concepts, errors, strict=True)
+        ),
+        anchor=prompts.anchor,
+        contrast=prompts.contrast,
+        samples_of_q_stand_for_the_rest=prompts.unlabelled,
+    )
+
+
+def _solved(solution: du.Solution, reasons: list[str], samples: int) -> SolutionVerdict:
+    critical = solution.critical_levels
+    pairs = zip(solution.multipliers.tolist(), solution.multipliers_stderr.tolist(), strict=True)
+    return SolutionVerdict(
+        passed=not reasons,
+        reasons=tuple(reasons),
+        status=solution.status.name,
+        multipliers=tuple(Estimate(mean=value, stderr=error, n=samples) for value, error in pairs),
+        cost=Estimate(mean=solution.primal, stderr=solution.primal_stderr, n=samples),
+        dual=solution.dual,
+        relative_gap=solution.gap,
+        kkt_residual=solution.kkt_residual,
+        levels=tuple(solution.levels.tolist()),
+        critical_levels=None if critical is None else tuple(critical.tolist()),
+        effective_sample_size=solution.effective_sample_size,
+    )
+
+
+def _examined(survey: Survey) -> tuple[ConceptRatios, ...]:
+    found = []
+    for i, (concept, seen) in enumerate(zip(survey.prompts.concepts, survey.examination, strict=False)):
+        ratio, error = survey.coverage(i)
+        agrees = survey.agreement(i)
+        found.append(
+            ConceptRatios(
+                name=concept.name,
+                auc=seen.auc,
+                ece=seen.ece,
+                brier=seen.brier,
+                mean_posterior_over_prior=Estimate(mean=ratio, stderr=error, n=len(survey.anchor)),
+                elbo_agreement_auc=None if math.isnan(agrees) else agrees,
+            )
+        )
+    return tuple(found)
+
+
+def _rounds(outcome: Outcome) -> tuple[DualRound, ...]:
+    return tuple(
+        DualRound(
+            multipliers=tuple(multipliers.tolist()),
+            levels=tuple(level.tolist()),
+            levels_stderr=tuple(error.tolist()),
+        )
+        for multipliers, level, error in zip(outcome.multipliers, outcome.levels, outcome.errors, strict=False)
+    )
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that an answer depends on."""
+    return {name: _version(name) for name in ("unlearning-duality", "torch", "diffusers", "peft")}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,28 @@
+"""What a finished run of forgetting images has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffusion.methods import Outcome
+from diffusion.tasks.image_targets import Settled
+from duality.point_masses import WaterFilling
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """A finished run. ``pictures`` (m, c, h, w); the nearest draws to them ``before`` and ``after``, the same shape."""
+
+    settled: Settled
+    answers: list[WaterFilling]
+    outcome: Outcome
+    measured: dict[str, Any]
+    certificate: dict[str, Any]
+    pictures: NDArray[np.float32]
+    before: NDArray[np.float32]
+    after: NDArray[np.float32]
+    sample: NDArray[np.float32]  # of what the network draws now

@@ -1,0 +1,160 @@
+"""The model card that goes with a LoRA: what was asked, what it does, how it was measured, how to load it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from diffusion.evaluation.bounds import Estimate
+    from diffusion.methods import Outcome
+    from diffusion.reports.results import Unlearned
+
+
+def model_card(result: Unlearned, stock: bool = True) -> str:
+    """README.md of the output folder; ``stock``: whether the pipeline's class loads LoRAs itself."""
+    proof, solution, prompts = result.certificate, result.solution, result.survey.prompts
+    concept = ", ".join(repr(c.name) for c in prompts.concepts)
+    whole = result.whole
+    title = (
+        f"{'Network' if whole else 'LoRA'} that unlearns {concept}"
+        if proof.certified
+        else (f"{'Network' if whole else 'LoRA'} that was to unlearn {concept} (not certified)")
+    )
+    lines = [
+        *head_of(title, whole),
+        f"Problem: {type(solution.problem).__name__}, level {_numbers(result.plan.asked.levels)}; solved for "
+        f"{_numbers(solution.problem.levels)}, so that {result.plan.samples} evaluation samples can show it. "
+        f"Multipliers {_numbers(solution.multipliers)}, predicted cost {solution.primal:.4f} nats, "
+        f"relative duality gap {solution.gap:.1e}.",
+        "",
+        *verdicts(result),
+        "",
+        *loading(whole, stock),
+        "",
+        "Prompts that ask for the concept fall back to the anchor " + repr(prompts.anchor) + ":",
+        "",
+        *[f"- `{text}`" for c in prompts.concepts for text in c.wordings],
+        "",
+        *findings(result),
+        "",
+        "The three verdicts with their evidence are in `certificate.json`; the picture is `before_after.png`. "
+        "One training seed; bounds and standard errors are of the samples alone.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def head_of(title: str, whole: bool) -> list[str]:
+    """What model hubs read, and the title. ``whole``: all weights were trained, not a LoRA."""
+    tags = f"tags: [diffusers, {'' if whole else 'lora, '}unlearning]"
+    return ["---", tags, "library_name: diffusers", "---", "", f"# {title}", ""]
+
+
+def loading(whole: bool, stock: bool) -> list[str]:
+    """How stock libraries load what lies beside the card; ``stock``: whether the pipeline's class loads LoRAs."""
+    lines = ["pipeline.load_lora_weights(FOLDER)  # stock diffusers"]
+    if whole:
+        lines = [
+            "from diffusers import DiffusionPipeline, UNet2DConditionModel  # or the class that config.json names",
+            "",
+            'unet = UNet2DConditionModel.from_pretrained(FOLDER, subfolder="unet")  # a transformer: likewise',
+            "pipeline = DiffusionPipeline.from_pretrained(MODEL, unet=unet)",
+        ]
+    elif not stock:
+        lines = [
+            "from peft import PeftModel",
+            "",
+            "PeftModel.from_pretrained(pipeline.unet, FOLDER)  # puts the adapters on the network in place",
+        ]
+    return ["```python", *lines, "```"]
+
+
+def verdicts(result: Unlearned) -> list[str]:
+    """Solution, ratios, fitted model: passed, or every reason why not."""
+    proof = result.certificate
+    lines = [
+        f"{'Certified' if proof.certified else '**Not certified**'} ({100 * result.plan.confidence:g} % confidence):",
+        "",
+    ]
+    for name, verdict in proof.verdicts.items():
+        lines.append(f"- {name}: {'passed' if verdict.passed else '**not passed**'}")
+        lines += [f"    - {reason}" for reason in verdict.reasons]
+    return lines
+
+
+def findings(result: Unlearned) -> list[str]:
+    """What was measured: every level with its bound, costs, retained prompts and shares, as tables."""
+    measured, whole = result.measured, result.whole
+    lines = [
+        "## Levels, on fresh samples",
+        "",
+        f"A level is met where its one-sided bound at {100 * result.plan.confidence:g} % is on its right side.",
+        "",
+        "| concept | prompts | by | samples | asked | measured | bound | met |",
+        "|---" * 8 + "|",
+    ]
+    for level in measured.levels:
+        side = "≤" if level.bound.side == "upper" else "≥"
+        lines.append(
+            f"| {level.concept} | {level.prompts} | {level.by} | {level.estimate.n} | {level.asked:.4g} "
+            f"| {level.estimate} | {side} {level.bound.value:.4g} ({level.bound.rule}) "
+            f"| {'yes' if level.met else 'no'} |"
+        )
+    lines += ["", "## Cost, along a stochastic chain of the network", ""]
+    lines += ["| prompts | nats | median | times the target's | chain |", "|---" * 5 + "|"]
+    for cost in measured.costs:
+        times = f"{cost.estimate.mean / result.solution.primal:.1f}" if result.solution.primal > 0 else ""
+        chain = f"{cost.steps} steps, " + ("the sampler's own" if cost.exact else "ancestral: approximate")
+        lines.append(f"| {cost.prompts} | {cost.estimate} | {cost.median:.3g} | {times} | {chain} |")
+    least = result.certificate.fitted_model.least_cost
+    lines += ["", f"The target costs {result.solution.primal:.4g} nats; the rest is the error of the fit."]
+    if least is not None:
+        lines.append(f"At the measured level no density costs less than {least:.4g}.")
+    rounds = rounds_table(result.outcome)
+    if rounds:
+        lines += ["", "## Multipliers, moved by the levels of the network as it was trained", "", *rounds]
+    if measured.retained:
+        lines += [
+            "",
+            "## Retained prompts: obeyed",
+            "",
+            "| prompts | by | before | after | at least |",
+            "|---" * 5 + "|",
+        ]
+        lines += [
+            f"| {kept.prompts} | {kept.by} | {_percent(kept.before)} | {_percent(kept.after)} "
+            f"| {100 * kept.bound.value:.1f} % |"
+            for kept in measured.retained
+        ]
+    lines += ["", "## How often the concept is seen", "", "| samples | number | by | share |", "|---" * 4 + "|"]
+    for share in measured.shares:
+        which = f", {share.concept!r}" if share.concept and len(result.survey.prompts.concepts) > 1 else ""
+        name = _shown(share.sample, whole) + which
+        lines.append(f"| {name} | {share.estimate.n} | {share.by} | {_percent(share.estimate)} |")
+    return lines
+
+
+def rounds_table(outcome: Outcome) -> list[str]:
+    """Multipliers of every dual round and the levels that were measured under them; empty where there was none."""
+    if not len(outcome.levels):
+        return []
+    lines = ["| dual round | multipliers | levels measured |", "|---|---|---|"]
+    for index, (level, error) in enumerate(zip(outcome.levels, outcome.errors, strict=True)):
+        seen = ", ".join(f"{mean:.4g} ± {stderr:.2g}" for mean, stderr in zip(level, error, strict=True))
+        lines.append(f"| {index + 1} | {_numbers(outcome.multipliers[index])} | {seen} |")
+    return [*lines, f"| next | {_numbers(outcome.multipliers[-1])} | |"]
+
+
+def _percent(share: Estimate) -> str:
+    return f"{100 * share.mean:.2f} ± {100 * share.stderr:.2f} %"
+
+
+def _shown(name: str, whole: bool) -> str:
+    """The name of a sample, as a reader knows the fitted network."""
+    return name.replace("LoRA", "all weights") if whole else name
+
+
+def _numbers(values: object) -> str:
+    return ", ".join(f"{value:.4g}" for value in np.atleast_1d(np.asarray(values, float)))

@@ -1,0 +1,158 @@
+"""Three verdicts on an unlearning run, each with its reasons: the solution, the ratios, the fitted model.
+
+None bounds another: a solution can be exact on ratios that are off, ratios can be right and the network never fitted.
+"Certified" is all three. A reason says what was found and what is asked; no reason is no objection.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+import duality as du
+from diffusion.evaluation.measured import Measured
+from diffusion.evaluation.planning import Plan
+from diffusion.ratios.ratio_estimate import Survey
+
+
+@dataclass(frozen=True)
+class Standards:
+    """What is asked of each part. All are conventions of this project; change them in code, and the certificate says
+    which were used."""
+
+    # of the solution
+    gap: float = 1e-8  # relative duality gap
+    kkt: float = 1e-6  # KKT residual, in units of the levels
+    effective: float = 100.0  # effective sample size
+    # of the ratios
+    auc: float = 0.98  # of the classifier on held-out labelled draws
+    ece: float = 0.05  # likewise
+    coverage: float = 0.25  # |mean posterior / prior - 1|, beyond twice its standard error
+    agreement: float = 0.9  # AUC of the untrained ELBO difference against the classifier
+    # of the fitted model; its levels are asked for by the user
+    cost_ratio: float = 3.0  # cost of the fitted network over the target's
+    retained: float = 0.05  # what all retained prompts together may lose of the share that obeyed, at most
+    retained_each: float = 0.2  # likewise each by itself: fewer samples, wider bounds
+
+
+def of_solution(solution: du.Solution, standards: Standards) -> list[str]:
+    """Why the answer cannot be called optimal on its ratios."""
+    found = []
+    if solution.status is du.Status.INEXACT:
+        found.append(solution.message)
+    if not solution.attained:
+        found.append(solution.message + " (see critical_levels)")
+    if not (np.isfinite(solution.multipliers).all() and math.isfinite(solution.primal)):
+        found.append("multipliers or cost are not finite")
+    if solution.attained and not solution.gap <= standards.gap:
+        found.append(f"the duality gap is {solution.gap:.1e}, over {standards.gap:.0e}")
+    if not solution.kkt_residual <= standards.kkt:
+        found.append(f"the KKT residual is {solution.kkt_residual:.1e}, over {standards.kkt:.0e}")
+    if not solution.effective_sample_size >= standards.effective:
+        found.append(
+            f"the target rests on {solution.effective_sample_size:.0f} effective samples, fewer than "
+            f"{standards.effective:.0f}"
+        )
+    return found
+
+
+def of_ratios(survey: Survey, standards: Standards) -> list[str]:
+    """Why the log ratios cannot be relied on."""
+    found = []
+    if len(survey.examination) < len(survey.prompts.concepts):
+        found.append("the classifier was not examined on held-out samples")
+    for index, seen in enumerate(survey.examination):
+        name = survey.prompts.concepts[index].name
+        if not seen.auc >= standards.auc:
+            found.append(
+                f"{name!r}: the classifier tells held-out samples apart with AUC {seen.auc:.3f}, below {standards.auc}"
+            )
+        if not seen.ece <= standards.ece:
+            found.append(
+                f"{name!r}: the classifier's calibration error on held-out samples is {seen.ece:.3f}, over "
+                f"{standards.ece}"
+            )
+        ratio, error = survey.coverage(index)
+        if not abs(ratio - 1) <= standards.coverage + 2 * error:
+            found.append(
+                f"{name!r}: the mean posterior on samples of q is {ratio:.2f} ± {error:.2f} times the prior: the "
+                "concept's and contrast prompts do not cover what the model makes, or the prior is off"
+            )
+        agrees = survey.agreement(index)
+        if agrees < standards.agreement:  # NaN where it cannot be asked: no prompt, or nothing called the concept
+            found.append(f"{name!r}: the ELBO difference agrees with the classifier with AUC {agrees:.3f} only")
+    return found
+
+
+def of_fitted_model(
+    measured: Measured,
+    plan: Plan,
+    solution: du.Solution,
+    least: float | None,
+    capped: Sequence[str],
+    standards: Standards,
+) -> list[str]:
+    """Why the network cannot be said to be what was asked for.
+
+    ``least``: see :func:`least_cost`; ``capped``: names of the concepts whose multiplier was held back.
+    """
+    found = [f"level not shown: {level}" for level in measured.levels if not level.met]
+    if not measured.levels:
+        found.append("no level was measured")
+    for cost in measured.costs:
+        ratio = cost.estimate.mean / solution.primal if solution.primal > 0 else math.inf
+        where = "under the anchor" if cost.prompts == "anchor" else "under the concept's prompts"
+        if not ratio <= standards.cost_ratio:
+            found.append(
+                f"{where} the network costs {cost.estimate} nats, {ratio:.1f} times the target's "
+                f"{solution.primal:.4g}: more than {standards.cost_ratio:g} times"
+            )
+    spent = measured.cost().estimate
+    if least is not None and not spent.mean + 2 * _error(spent.stderr) >= least:
+        found.append(
+            f"the cost estimate is in error: {spent} nats were measured, and no density at the measured level costs "
+            f"less than {least:.4g}"
+        )
+    for kept in measured.retained:
+        loss = standards.retained if kept.prompts == "all" else standards.retained_each
+        if not kept.bound.value >= kept.before.mean - loss:
+            found.append(
+                f"retained prompts ({kept.prompts}), by {kept.by}: obeyed in {kept.before} before and {kept.after} "
+                f"after, at least {kept.bound.value:.4g} at {100 * kept.bound.confidence:g} % confidence: more than "
+                f"{100 * loss:g} points may be lost"
+            )
+    found += [
+        f"{name!r}: its multiplier ran away and was held back; the network does not follow it further"
+        for name in capped
+    ]
+    return found
+
+
+def least_cost(measured: Measured, problem: du.Problem, ratios: du.LogRatios) -> float | None:
+    """What any density at the measured levels costs at least, nats, by weak duality: a check of the cost estimate.
+
+    V at the levels measured under the anchor, each moved by two standard errors to where less is asked, less two
+    standard errors of V itself. None where these levels cannot be had on the draws of q, which bounds nothing.
+    """
+    found = [each.estimate for each in measured.level()]
+    levels = np.array([each.mean for each in found])
+    weaker = levels - 2 * problem.direction * np.array([_error(each.stderr) for each in found])
+    if isinstance(problem, du.ReverseKL | du.ForwardKL):
+        weaker = np.maximum(weaker, 0.0)
+    if not np.isfinite(weaker).all():
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", du.FewDrawsWarning)  # its error is reported, and taken off here
+        try:
+            best = du.solve(replace(problem, levels=weaker), ratios)
+        except du.InfeasibleError:
+            return None
+    return float(best.dual - 2 * _error(best.primal_stderr)) if best.attained else None
+
+
+def _error(stderr: float) -> float:
+    return stderr if math.isfinite(stderr) else 0.0

@@ -1,0 +1,1 @@
+"""What every stage stands on: processes, precision, cache, files, progress, trackers."""

@@ -1,0 +1,1 @@
+"""What is to be done: concepts, prompts, levels, image sets."""

@@ -1,0 +1,268 @@
+r"""The one training loop: AdamW under a decaying rate, averaged iterates, checkpoints, exact resumption.
+
+    theta_{k+1} = AdamW(theta_k, grad loss_k(theta_k)),    rate_k = rate · min(1, (k+1)/20) · (1 + cos(pi k/steps))/2
+    mean_{k+1}  = d_j mean_k + (1 - d_j) theta_{k+1},      d_j = min(0.98, (j+1)/(j+10)),  j = k - start of the mean
+
+``loss_k`` gets a generator of its own, made from the seed and ``k``: a step depends on the weights, the optimiser's
+memory and ``k``, on nothing else, so a run that was killed and resumed ends bit-equal on the same CPU. What delivers is
+the mean: a level of 1 % is a matter of small steps. The batch of a step may be dealt to several processes, and taken in
+several parts by each (:mod:`diffusion.runtime.distributed`); the weights are those of one process up to rounding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from diffusion.runtime.distributed import WHOLE, Part, agree, average, is_main, same, world
+from diffusion.runtime.files import clear_partials, say
+from diffusion.runtime.interrupts import Deferred, terminable
+from diffusion.runtime.precision import PRECISIONS, checkpointed, in_precision
+from diffusion.runtime.trackers import log
+from diffusion.training.checkpoints import load_checkpoint, save_checkpoint
+
+# Share of the peak rate for steps beyond the settings' number, which correct what the fit has missed.
+AFTER = 0.1
+
+Progress = Callable[[int], object]
+
+
+class Objective(Protocol):
+    """What a fit minimises: the expectation of a step's loss over its own draws."""
+
+    def __call__(self, step: int, generator: torch.Generator, part: Part = WHOLE, /) -> Tensor:
+        """A step's loss on a part of its batch: its number and its own generator to a scalar with a gradient."""
+        ...
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a student is fitted.
+
+    Args:
+        steps, batch: optimiser steps, and rows in each, over all processes and parts.
+        rank: of the LoRA; None trains all weights of the network instead.
+        rate: of AdamW at its peak; left out, 2e-3 for a LoRA and 1e-4 for all weights.
+        retain_share: the part of a batch that holds retained prompts to the teacher.
+        precision: "no", or "bf16": the network runs under bfloat16 autocast, weights and losses stay float32.
+        accumulate: parts that each process takes its rows in, one after the other: less memory, the same step.
+        gradient_checkpointing: activations are computed again when needed: less memory, a third more time.
+
+    Raises ``ValueError`` naming the argument that does not fit.
+    """
+
+    steps: int = 340
+    batch: int = 48
+    rank: int | None = 8
+    rate: float | None = None
+    retain_share: float = 1 / 3
+    seed: int = 0
+    precision: str = "no"
+    accumulate: int = 1
+    gradient_checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        if self.rate is None:
+            object.__setattr__(self, "rate", 1e-4 if self.rank is None else 2e-3)
+        for name in ("steps", "batch", "rank", "accumulate"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if not self.peak_rate > 0:
+            raise ValueError(f"rate must be positive, got {self.rate}")
+        if not 0 <= self.retain_share < 1:
+            raise ValueError(f"retain_share must lie in [0, 1), got {self.retain_share}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
+
+    @property
+    def peak_rate(self) -> float:
+        return float(self.rate or 0.0)
+
+    def decayed(self, step: int) -> float:
+        """The part of the peak rate that is left at a step: a half cosine to zero, and ``AFTER`` beyond the last."""
+        return 0.5 * (1 + math.cos(math.pi * step / self.steps)) if step < self.steps else AFTER
+
+
+class Stateful(Protocol):
+    """What else a run depends on (multipliers, pools of draws), saved and resumed with the weights."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Arrays, by name."""
+
+    def data(self) -> Any:
+        """Everything else, as plain JSON data; a double survives JSON bit for bit."""
+
+    def load(self, tensors: dict[str, Tensor], data: Any) -> None:
+        """Resume from what the other two gave."""
+
+
+class Trainer:
+    """Minimises ``objective`` over ``parameters``; resumes from ``checkpoint`` where that file exists, and says so.
+
+    Checkpoints are written after every ``every`` steps, at the end, and where a first Ctrl-C or SIGTERM asks the run to
+    stop, which it does after the step that it is in.
+
+    Raises ``FloatingPointError`` when a loss or a gradient is not finite, before the weights take it; the last
+    checkpoint is kept. Raises ``OSError`` naming the file when a checkpoint cannot be written (disk full): the one
+    before stays whole.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        parameters: Sequence[nn.Parameter],
+        objective: Objective,
+        settings: Fit,
+        *,
+        checkpoint: Path | None = None,
+        every: int = 100,
+        progress: Progress | None = None,
+        state: Stateful | None = None,
+    ) -> None:
+        self.network, self.parameters, self.objective, self.settings = network, list(parameters), objective, settings
+        self.checkpoint, self.every, self.state = checkpoint, every, state
+        self._progress: Progress = progress or (lambda _count: None)
+        agree([parameter.data for parameter in self.parameters])
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=settings.peak_rate, weight_decay=0.0)
+        self.average = [parameter.detach().clone() for parameter in self.parameters]
+        self.losses: list[float] = []
+        self.done = 0
+        self.since = 0  # the step at which the mean began
+        self._saved = -1  # the step of the last checkpoint
+        if checkpoint is not None:
+            there = checkpoint.exists()
+            if same(there) != there:
+                raise ValueError(f"checkpoint {checkpoint} must lie in a folder that all processes share")
+            if is_main():
+                clear_partials(checkpoint.parent)
+            if there and load_checkpoint(self, checkpoint):
+                self._saved = self.done
+                self._progress(self.done)
+
+    def run(self, until: int | None = None) -> None:
+        """Optimiser steps until ``until`` are done in all (left out: the settings' number)."""
+        settings, last = self.settings, self.settings.steps if until is None else until
+        self.network.train()
+        stop = False
+        try:
+            with checkpointed(self.network, settings.gradient_checkpointing), Deferred() as asked:
+                for step in range(self.done, last):
+                    stop = self._step(step, asked)
+                    if self.checkpoint is not None and self.done % self.every == 0 and not stop:
+                        self.save()
+                    if stop:
+                        break
+                if asked.signal is not None or stop:
+                    self._interrupted()
+                    asked.deliver()
+        finally:
+            self.network.eval()
+
+    def _step(self, step: int, asked: Deferred) -> bool:
+        """One step of the optimiser; returns whether any process has been asked to stop."""
+        settings = self.settings
+        rate = settings.peak_rate * min(1.0, (step + 1) / 20) * settings.decayed(step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        loss, terms, stop = self._gradient(step, asked)
+        norm = nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        if not bool(torch.isfinite(norm)):
+            raise FloatingPointError(f"the gradient at step {step} has norm {float(norm)}; {self._kept()}")
+        self.optimizer.step()
+        age = step - self.since
+        decay = min(0.98, (age + 1) / (age + 10))
+        with torch.no_grad():
+            torch._foreach_lerp_(self.average, [parameter.data for parameter in self.parameters], 1 - decay)
+        self.losses.append(loss)
+        self.done = step + 1
+        log(self.done, {"loss": loss, **terms, "rate": rate})
+        self._progress(1)
+        return stop or (world().num_processes == 1 and asked.signal is not None)
+
+    def _gradient(self, step: int, asked: Deferred) -> tuple[float, dict[str, float], bool]:
+        """The step's gradient, over all parts and processes, into ``.grad``; the loss, its noted terms, and whether to
+        stop: known to all processes after the same step, whichever of them was asked."""
+        settings, state = self.settings, world()
+        self.optimizer.zero_grad()
+        total, notes = 0.0, dict[str, float]()
+        for j in range(settings.accumulate):
+            part = Part(state.process_index * settings.accumulate + j, state.num_processes * settings.accumulate)
+            generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
+            with in_precision(self.network, settings.precision):
+                loss = self.objective(step, generator, part) / settings.accumulate
+            if bool(torch.isfinite(loss)):  # else the other processes have to hear of it first
+                loss.backward()
+            total += float(loss.detach())
+            for name, value in part.notes.items():
+                notes[name] = notes.get(name, 0.0) + value / settings.accumulate
+        scalars = torch.tensor([total, float(asked.signal is not None), *notes.values()], dtype=torch.float64)
+        average([scalars])
+        if not bool(torch.isfinite(scalars[0])):
+            raise FloatingPointError(f"the loss at step {step} is {float(scalars[0])}; {self._kept()}")
+        average([parameter.grad for parameter in self.parameters if parameter.grad is not None])
+        return float(scalars[0]), dict(zip(notes, scalars[2:].tolist(), strict=True)), bool(scalars[1] > 0)
+
+    def _kept(self) -> str:
+        if self.checkpoint is None or not self.checkpoint.exists():
+            return "no checkpoint had been written yet"
+        return f"the last checkpoint is kept, {self.checkpoint}"
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside, the network carries the averaged weights: what would be delivered if the run ended here."""
+        present = [parameter.detach().clone() for parameter in self.parameters]
+        self._put(self.average)
+        try:
+            yield
+        finally:
+            self._put(present)
+
+    def average_anew(self) -> None:
+        """From here on the mean forgets what came before: for an objective that has just changed."""
+        self.since = self.done
+
+    def finish(self) -> list[float]:
+        """A checkpoint where the last steps are in none, and the averaged weights in place; the losses of all steps."""
+        if self.done != self._saved:
+            self.save()
+        self._put(self.average)
+        self.network.eval()
+        return self.losses
+
+    def _put(self, values: Sequence[Tensor]) -> None:
+        with torch.no_grad():
+            for parameter, value in zip(self.parameters, values, strict=True):
+                parameter.copy_(value)
+
+    def save(self) -> None:
+        """A checkpoint of this moment, where there is a place for one (:mod:`diffusion.training.checkpoints`)."""
+        if self.checkpoint is not None:
+            save_checkpoint(self, self.checkpoint)
+            self._saved = self.done
+
+    @contextmanager
+    def saved_if_interrupted(self) -> Iterator[None]:
+        """For work between steps, such as a measurement: Ctrl-C and SIGTERM leave a checkpoint, and say where."""
+        try:
+            with terminable():
+                yield
+        except (KeyboardInterrupt, SystemExit):
+            self._interrupted()
+            raise
+
+    def _interrupted(self) -> None:
+        self.save()
+        if not is_main():
+            return
+        if self.checkpoint is None:
+            say(f"interrupted after step {self.done}; without a cache folder nothing of the fit is kept")
+        else:
+            say(f"interrupted after step {self.done}; the same run goes on from there, {self.checkpoint}")

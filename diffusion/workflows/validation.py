@@ -1,0 +1,83 @@
+"""What cannot work is refused before anything is sampled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import duality as du
+from diffusion.evaluation.planning import Plan
+from diffusion.methods import Method
+from diffusion.pipelines import Denoiser
+from diffusion.ratios.ratio_estimate import Survey
+from diffusion.runtime.distributed import Part, world
+from diffusion.tasks.concepts import Prompts
+from diffusion.tasks.levels import KINDS, Asked
+from diffusion.training.lora import check_as_given
+from diffusion.training.trainer import Fit
+
+
+class NothingToDo(ValueError):
+    """The model meets every level already."""
+
+
+def check_something_to_do(known: Survey, plan: Plan, solution: du.Solution) -> None:
+    """Raise :class:`NothingToDo` where q itself meets the levels that are solved for, and say what holds already."""
+    if not solution.inactive:
+        return
+    problem = plan.asked
+    now = problem.levels_of(known.ratios, known.ratios.log_weights)
+    unit = "" if isinstance(problem, du.Likelihood) else " nats"
+    said = "; ".join(
+        f"{concept.name!r} is at {level:.4g}{unit}, {'at most' if problem.direction < 0 else 'at least'} {asked:.4g}"
+        f"{unit} was asked"
+        for concept, level, asked in zip(known.prompts.concepts, now, problem.levels, strict=True)
+    )
+    raise NothingToDo(
+        f"level: nothing is to be done, no training was begun: by {len(known.anchor)} samples of the model under "
+        f"{known.prompts.anchor!r}, {said}, and that with room for the evaluation's samples to show it. Prompts that "
+        "ask for the concept are another matter: what they bring is not bounded by this"
+    )
+
+
+def check_dealt(fit: Fit, retains: bool) -> None:
+    """Raise ``ValueError`` where a step's rows cannot be dealt evenly to all processes and parts."""
+    parts = Part(0, world().num_processes * fit.accumulate)
+    kept = round(fit.batch * fit.retain_share) if retains else 0
+    for count in (fit.batch - kept, kept):
+        parts.rows(count)
+
+
+def check(
+    denoiser: Denoiser, prompts: Prompts, problem: du.Problem | Asked | None = None, method: Method | None = None
+) -> None:
+    """Raise ``ValueError`` for what cannot work, with the reason, before anything is drawn."""
+    check_as_given(denoiser)
+    wordless = [concept for concept in prompts.concepts if not concept.wordings]
+    if not denoiser.worded and (len(wordless) < len(prompts.concepts) or prompts.contrast or prompts.anchor):
+        raise ValueError(
+            f"concepts are given by prompts, and {type(denoiser.pipeline).__name__} takes none: give examples "
+            "(pictures that show them), no contrast prompts and no anchor, or forget images"
+        )
+    for concept in wordless:
+        shape = concept.examples.draws.shape[1:] if concept.examples else ()
+        if tuple(shape) != denoiser.sample_shape:
+            raise ValueError(f"examples must have shape (k, *{denoiser.sample_shape}), got (k, *{tuple(shape)})")
+    kind: Any = problem.kind if isinstance(problem, Asked) else type(problem)
+    if wordless and method is not None and problem is not None and method.needs_prompts(kind):
+        others = "" if all(map(method.needs_prompts, KINDS.values())) else " of this problem"
+        raise ValueError(
+            f"method {type(method).__name__}{others} needs a prompt for every concept, and {wordless[0].name!r} has "
+            "none: use tilted, guidance, neggrad, siss or erasediff"
+        )
+    if problem is None:
+        return
+    m, count = len(prompts.concepts), problem.count if isinstance(problem, Asked) else problem.levels.size
+    if count not in (1, m):
+        given = str(problem) if isinstance(problem, Asked) else problem.levels.tolist()
+        raise ValueError(f"levels must be one for all or one for each of {m} concepts, got {given}")
+    if isinstance(problem, du.Likelihood):
+        levels = problem.levels
+        if problem.kind == "density":
+            raise ValueError("kind 'density' needs densities, which no pipeline has: use 'posterior' or 'log-ratio'")
+        if problem.kind == "posterior" and not ((levels > 0) & (levels < 1)).all():
+            raise ValueError(f"levels must lie strictly between 0 and 1 (probabilities), got {levels.tolist()}")

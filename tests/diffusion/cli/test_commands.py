@@ -1,0 +1,278 @@
+"""The pipeline commands end to end, on a tiny pipeline in a folder: what they print, write and keep."""
+
+import json
+import sys
+from functools import partial
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("typer")
+
+from diffusers import DDPMPipeline
+
+from diffusion import methods
+from diffusion.cli import main as cli
+from diffusion.cli import options as cli_options
+from diffusion.evaluation import benchmark as bench
+from diffusion.ratios.ratio_estimate import Budget
+from diffusion.workflows import image_levels as forget_settled
+from diffusion.workflows import images as forget_run
+from tests.diffusion import families
+from tests.diffusion.families import build
+from tests.diffusion.methods.conftest import BRIEF, made
+
+pytestmark = pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
+
+TASK = ("--concept", "seven | a handwritten seven", "--concept", "eight", "--contrast", "one | the digit 1 in ink")
+SMALL = ("--draws", "24", "--labelled", "12")
+
+
+def small_budget(draws, seed, labelled):
+    return Budget(
+        labelled, labelled, draws, sampler_steps=2, noises=2, head_steps=10, elbo_draws=6, elbo_levels=2, seed=seed
+    )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    """A head of a few steps, a sampler of two, brief corrections: what only tests want has no options."""
+    brief = {name: made(name) for name in ("tilted", "guidance")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli_options, "make_budget", small_budget)
+        for module in (methods, bench):
+            patch.setattr(module, "corrected_guidance", partial(methods.corrected_guidance, correction=BRIEF))
+        for name, method in brief.items():
+            patch.setitem(methods.METHODS, name, lambda method=method: method)
+        yield
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("commands")
+    build(families.sd).save_pretrained(folder / "sd")
+    build(lambda: families.ddpm(DDPMPipeline)).save_pretrained(folder / "ddpm")
+    (folder / "pictures").mkdir()
+    rng = np.random.default_rng(0)
+    for j in range(12):
+        values = rng.integers(180, 256, size=(16, 16, 3), dtype=np.uint8)
+        Image.fromarray(values).save(folder / "pictures" / f"{j}.png")
+    (folder / "words.txt").write_text("one\ntwo\n\nthe digit 3 in ink\n", encoding="utf-8")
+    return folder
+
+
+def run(monkeypatch, capsys, *words):
+    """stdout of `unlearn WORDS`, which must end well."""
+    monkeypatch.setattr(sys, "argv", ["unlearn", *map(str, words)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    out = capsys.readouterr()
+    assert not ended.value.code, out.err
+    return out.out
+
+
+def error(monkeypatch, capsys, *words):
+    """stderr of `unlearn WORDS`, which must end with code 2."""
+    monkeypatch.setattr(sys, "argv", ["unlearn", *map(str, words)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_ratios_of_two_concepts_under_one_head(monkeypatch, capsys, place, tmp_path):
+    out = run(
+        monkeypatch,
+        capsys,
+        *("ratios", place / "sd", *TASK, "--prior", "0.1", "--prior", "0.2", *SMALL),
+        *("--elbo-draws", "6", "--elbo-levels", "2", "--path-steps", "2", "--cache", place / "cache"),
+        *("--level", "0.99x", "--output", tmp_path / "r.json"),
+    )
+    for words in ("'seven': prior 0.1", "'eight': prior 0.2", "where each constraint stands", "path, at its own draws"):
+        assert words in out
+    data = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
+    assert {row["concept"] for row in data["estimators"]["agreement"]} == {"seven", "eight"}
+    asked = [row for row in data["levels"]["rows"] if row["problem"] == "likelihood"][-1]
+    now = [each["now"] for each in data["levels"]["ranges"] if each["problem"] == "likelihood"]
+    np.testing.assert_allclose(asked["levels"], 0.99 * np.array(now))
+
+
+def test_a_cache_of_another_model_is_not_used(monkeypatch, capsys, place, tmp_path):
+    words = ("ratios", place / "sd", *TASK, "--prior", "0.1", *SMALL, "--elbo-draws", "4", "--elbo-levels", "2")
+    run(monkeypatch, capsys, *words, "--path-steps", "2", "--cache", tmp_path)
+    (file,) = tmp_path.glob("labelled-*")
+    other = tmp_path / "other"
+    build(families.sd, seed=1).save_pretrained(other)
+    run(monkeypatch, capsys, words[0], other, *words[2:], "--path-steps", "2", "--cache", tmp_path)
+    (mine,) = set(tmp_path.glob("labelled-*")) - {file}
+    # The other model's file under this one's name: named, not used, and computed again.
+    right = mine.read_bytes()
+    mine.write_bytes(file.read_bytes())
+    monkeypatch.setattr(sys, "argv", ["unlearn", *map(str, (words[0], other, *words[2:], "--cache", tmp_path))])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert f"cache file {mine} is not used, it was made for" in capsys.readouterr().err
+    assert mine.read_bytes() == right
+
+
+@pytest.fixture(scope="module")
+def lora(place):
+    """What `unlearn distill` leaves, with neighbours from a vocabulary and draws of the model as the rest."""
+    with pytest.MonkeyPatch.context() as patch:
+        words = (
+            *("distill", place / "sd", "--concept", "seven", "--wording", "a handwritten seven", "--prior", "0.1"),
+            *("--vocabulary", place / "words.txt", "--level", "0.99x", "--steps", "2"),
+            *("--rank", "1", "--evaluation-samples", "80", *SMALL),
+            *("--cache", place / "cache", "--output", place / "lora"),
+        )
+        patch.setattr(sys, "argv", ["unlearn", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert not ended.value.code
+    return place / "lora"
+
+
+def test_distill_leaves_lora_and_certificate(lora):
+    proof = json.loads((lora / "certificate.json").read_text(encoding="utf-8"))
+    assert proof["question"]["samples_of_q_stand_for_the_rest"] is True
+    assert sorted(group[0] for group in proof["question"]["contrast"]) == ["one", "the digit 3 in ink", "two"]
+    assert (lora / "pytorch_lora_weights.safetensors").is_file()
+
+
+def test_sample_with_guidance_and_with_the_lora(monkeypatch, capsys, place, lora, tmp_path):
+    words = ("sample", place / "sd", *TASK, "--prior", "0.1", "--level", "0.99x", *SMALL)
+    out = run(monkeypatch, capsys, *words, "--count", "2", "--cache", place / "cache", "--output", tmp_path / "guided")
+    assert "2 pictures written" in out
+    run(monkeypatch, capsys, *words, "--count", "2", "--lora", lora, "--output", tmp_path / "fitted")
+    assert len(list((tmp_path / "fitted").glob("0*.png"))) == 2
+    more = ("--count", "2", "--corrected", "--cache", place / "cache", "--output", tmp_path / "corrected")
+    out = run(monkeypatch, capsys, *words, *more)
+    assert "| dual round | multipliers | levels measured |" in out
+    assert "it is guidance that is corrected" in error(monkeypatch, capsys, *words, *more, "--lora", lora)
+
+
+def test_without_corrections_multipliers_are_the_solved_ones(monkeypatch, capsys, place, lora, tmp_path):
+    words = ("distill", place / "sd", *TASK, "--prior", "0.1", "--level", "0.99x", *SMALL, "--cache", place / "cache")
+    brief = ("--steps", "1", "--rank", "1", "--evaluation-samples", "80", "--output", tmp_path / "out")
+    assert "dual round" not in run(monkeypatch, capsys, *words, *brief, "--uncorrected")
+    assert json.loads((lora / "certificate.json").read_text(encoding="utf-8"))["fitted_model"]["dual_rounds"]
+    message = error(monkeypatch, capsys, *words, *brief, "--overwrite", "--method", "siss", "--uncorrected")
+    assert "OnConcepts has no correction to leave out" in message
+
+
+def test_audit_looks_everywhere(monkeypatch, capsys, place, lora, tmp_path):
+    out = run(
+        monkeypatch,
+        capsys,
+        *("audit", place / "sd", "--lora", lora, "--concept", "seven | a handwritten seven", "--contrast", "one"),
+        *("--prior", "0.1", *SMALL, "--looks", "4", "--scale", "3", "--taught", "2", "--pictures", "3", "--seeds", "1"),
+        *("--cache", place / "cache", "--output", tmp_path / "out"),
+    )
+    for words in ("nothing", "its wordings", "near it", "guidance 3", "4 steps", "DPM-Solver++", "unlearned, 'seven'"):
+        assert words in out
+    data = json.loads((tmp_path / "out" / "audit.json").read_text(encoding="utf-8"))
+    assert len(data["cells"]) == 3 + 4 + 4
+    assert [arm["steps"] for arm in data["taught again"]["seven"]["arms"]] == [[0, 1, 2]] * 3
+    assert "recall" in (tmp_path / "out" / "audit.txt").read_text(encoding="utf-8")
+
+
+def test_bench_goes_on_where_it_stopped(monkeypatch, capsys, place, tmp_path):
+    words = (
+        *("bench", place / "sd", *TASK, "--prior", "0.1", "--level", "0.99x", *SMALL),
+        *("--seeds", "1", "--steps", "2", "--rank", "1", "--judged", "4", "--cache", place / "cache"),
+        *("--output", tmp_path / "out", "--method", "no training", "--method", "tilted"),
+    )
+    run(monkeypatch, capsys, *words)
+    kept = (tmp_path / "out" / "tilted-0.json").read_text(encoding="utf-8")
+    table = json.loads((tmp_path / "out" / "bench.json").read_text(encoding="utf-8"))["rows"]
+    assert set(table) == {"no training", "tilted"}
+    rounds = json.loads(kept)["dual rounds"]
+    assert len(rounds["levels"]) == len(rounds["multipliers"]) - 1 == 2  # one moment of a fit of two steps, and its end
+    assert "cost" in table["tilted"]
+    out = run(monkeypatch, capsys, *words, "--method", "neggrad")
+    assert (tmp_path / "out" / "tilted-0.json").read_text(encoding="utf-8") == kept
+    assert "neggrad" in out
+    assert "level, seven" in out
+    assert "belongs to another task" in error(monkeypatch, capsys, *words, "--steps", "3")
+
+
+def test_a_model_without_prompts(monkeypatch, capsys, place, tmp_path):
+    out = run(
+        monkeypatch,
+        capsys,
+        *("ratios", place / "ddpm", "--examples", place / "pictures", "--prior", "0.1", *SMALL),
+        *("--cache", place / "cache", "--output", tmp_path / "r.json"),
+    )
+    assert "draws of the model itself stand for the rest" in out
+    assert "head against q, cross-fitted" in out
+    assert "path" not in out
+    message = error(monkeypatch, capsys, "ratios", place / "ddpm", "--concept", "seven", "--prior", "0.1")
+    assert "takes none" in message
+
+
+# -- forget ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def quick_forgetting(monkeypatch):
+    monkeypatch.setattr(forget_run, "NOISE_LEVELS", 2)
+    monkeypatch.setattr(forget_run, "REPEATS", 2)
+    brief = methods.ForgetImages(inner=1, warmup=0, noise_levels=1, repeats=2, extra=0)
+    monkeypatch.setitem(methods.IMAGE_METHODS, "tilted", lambda: brief)
+
+
+def forgetting(place, model, *more):
+    pictures = place / "pictures"
+    return (
+        "forget", place / model, "--image", pictures / "0.png", "--image", pictures / "1.png", "--data", pictures,
+        "--steps", 2, "--batch", 6, "--rank", 2, "--looks", 6, "--sampler-steps", 2, *more,
+    )  # fmt: skip
+
+
+def test_forget(monkeypatch, capsys, place, tmp_path, quick_forgetting):
+    shown = run(
+        monkeypatch, capsys, *forgetting(place, "sd", "--prompt", "one", "--level", "900", "--level", "800 nats"),
+        "--comparison", tmp_path / "look.png", "--output", tmp_path / "out", "--cache", tmp_path / "cache",
+    )  # fmt: skip
+    assert f"image 2: {place / 'pictures' / '1.png'}" in shown
+    assert "certified: False" in shown
+    assert "objection: image 2 gained" in shown
+    proof = json.loads((tmp_path / "out" / "certificate.json").read_text())
+    assert proof["asked"]["levels, nats above the present surprise"] == [900.0, 800.0]
+    assert proof["asked"]["shares"] == [1 / 12, 1 / 12]
+    assert (tmp_path / "out" / "pytorch_lora_weights.safetensors").exists()
+    assert (tmp_path / "look.png").exists()
+    assert "0.png" not in (tmp_path / "out" / "README.md").read_text()  # what is to be forgotten is not named
+
+
+def test_forget_without_prompts_as_unseen(monkeypatch, capsys, place, tmp_path, quick_forgetting):
+    # Of a random network every picture is about as surprising.
+    monkeypatch.setattr(forget_settled, "as_unseen", lambda _, images, *__, **___: np.full(len(images.forget), 5.0))
+    run(
+        monkeypatch, capsys, *forgetting(place, "ddpm", "--held-out", place / "pictures", "--share", "0.05"),
+        "--output", tmp_path / "out", "--cache", tmp_path / "cache",
+    )  # fmt: skip
+    proof = json.loads((tmp_path / "out" / "certificate.json").read_text())
+    assert proof["asked"]["as surprising as held-out images"] is True
+    assert proof["asked"]["shares"] == [0.05, 0.05]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--level", "2x"), "level must be nats"),
+        (("--level", "unseen", "--level", "3"), "goes with no other"),
+        (("--level", "-1"), "levels must be positive"),
+        ((), "needs held_out"),
+        (("--level", "1", "--method", "esd"), "method must be one of tilted, primal-dual"),
+        (("--level", "1", "--image", "none.png"), "neither a file nor a folder"),
+        (("--level", "1", "--held-out", "none"), "held-out 'none' is neither"),
+        (("--level", "1", "--prompt", "a dog"), "takes none"),
+        (("--level", "1", "--rank", "0"), "rank must be at least 1"),
+    ],
+)
+def test_forget_refuses_before_any_work(monkeypatch, capsys, place, tmp_path, more, message):
+    said = error(monkeypatch, capsys, *forgetting(place, "ddpm"), *more, "--output", tmp_path / "out")
+    assert message in said
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,159 @@
+"""The command line as a user meets it: good input ends with results, bad input with one clear line and no file."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+pytest.importorskip("typer")
+
+from diffusion.cli import main as cli
+
+
+def run(monkeypatch, capsys, *words):
+    """(exit code, stdout, stderr) of `unlearn WORDS`."""
+    monkeypatch.setattr(sys, "argv", ["unlearn", *map(str, words)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    out = capsys.readouterr()
+    return ended.value.code or 0, out.out, out.err
+
+
+DISTILL = ("distill", "digits", "--concept", "a handwritten seven", "--level", "0.01")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ("distill", "no/such/place", "--concept", "cat", "--contrast", "dog", "--prior", "0.1", "--level", "0.01"),
+            "model",
+        ),
+        (
+            ("distill", "/nowhere", "--concept", "cat", "--contrast", "dog", "--prior", "0.1", "--level", "0.01"),
+            "neither",
+        ),
+        (("distill", "digits", "--concept", "", "--level", "0.01"), "empty string"),
+        (("distill", "digits", "--concept", "a purple cow", "--level", "0.01"), "none of the ten digits"),
+        (("distill", "digits", "--concept", "seven", "--level", "1.5"), "strictly between 0 and 1"),
+        (("distill", "digits", "--concept", "seven", "--level", "0"), "strictly between 0 and 1"),
+        (("distill", "digits", "--concept", "seven", "--level", "0.1", "--problem", "magic"), "got 'magic'"),
+        (("distill", "digits", "--concept", "seven", "--level", "0.1", "--method", "magic"), "one of tilted, guidance"),
+        (
+            ("distill", "digits", "--concept", "seven", "--level", "1%", "--problem", "reverse-kl"),
+            "no share of the draws",
+        ),
+        (("distill", "digits", "--concept", "seven", "--level", "lots"), "got 'lots'"),
+        (("distill", "digits", "--level", "0.1"), "concept must be given"),
+        (("distill", "model", "--concept", "cat | ", "--level", "0.1"), "empty string in 'cat | '"),
+        (
+            ("distill", "model", "--concept", "a", "--concept", "b", "--wording", "c", "--level", "0.1"),
+            "one --concept goes",
+        ),
+        (("distill", "model", "--concept", "cat", "--level", "0.1", "--vocabulary", "/nowhere"), "is no file"),
+        (("distill", "model", "--examples", "/nowhere", "--level", "0.1"), "neither a file nor a folder"),
+        (("distill", "digits", "--concept", "seven", "--level", "0.1", "--prior", "1.5"), "strictly between 0 and 1"),
+        (("audit", "digits", "--concept", "seven", "--lora", "/nowhere"), "is no folder"),
+        (("bench", "digits", "--method", "magic"), "no training, tilted"),
+        (("bench", "digits", "--seeds", "0"), "at least 1"),
+        (("distill", "digits", "--concept", "seven", "--level", "-1", "--problem", "reverse-kl"), "never negative"),
+        (("sample", "digits", "--concept", "seven", "--level", "0.01", "--count", "0"), "at least 1"),
+        (("sample", "digits", "--concept", "seven", "--level", "0.01", "--lora", "/nowhere"), "neither a LoRA nor"),
+    ],
+)
+def test_bad_input_is_one_clear_line(monkeypatch, capsys, tmp_path, words, message):
+    code, out, err = run(monkeypatch, capsys, *words, "--output", tmp_path / "out", "--cache", tmp_path / "cache")
+    assert (code, out) == (2, "")
+    assert message in err
+    assert "Traceback" not in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_output_that_is_not_empty_is_kept(monkeypatch, capsys, tmp_path):
+    (tmp_path / "mine").write_text("x")
+    code, _, err = run(monkeypatch, capsys, *DISTILL, "--output", tmp_path)
+    assert code == 2
+    assert "not empty" in err
+    assert "--overwrite" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_solve_prints_and_writes(monkeypatch, capsys, tmp_path):
+    code, out, _ = run(monkeypatch, capsys, "solve", "worked", "--output", tmp_path / "out")
+    assert code == 0
+    for number in ("0.0515382", "0.287227", "3.78946"):
+        assert number in out
+    for name, kind in (("reverse-kl", "ReverseKL"), ("forward-kl", "ForwardKL"), ("likelihood", "Likelihood")):
+        data = json.loads((tmp_path / "out" / f"solution-{name}.json").read_text())
+        assert data["problem"]["type"] == kind
+    assert (tmp_path / "out" / "figure.png").stat().st_size > 10_000
+
+
+def test_frontier_prints_a_curve(monkeypatch, capsys, tmp_path):
+    code, out, _ = run(monkeypatch, capsys, "frontier", "worked", "--level", "0.2", "--level", "0.05")
+    assert code == 0
+    assert len(out.splitlines()) == 3
+
+
+def test_cached_ratios_are_solved(monkeypatch, capsys, tmp_path):
+    pytest.importorskip("safetensors")
+    from safetensors.numpy import save_file
+
+    values = np.log(np.repeat([[5.0], [5 / 9]], [200, 1800], axis=0))
+    save_file({"values": values, "priors": np.array([0.1])}, tmp_path / "r.safetensors")
+    code, out, _ = run(
+        monkeypatch, capsys, "solve", tmp_path / "r.safetensors", "--problem", "likelihood", "--level", "0.06"
+    )
+    assert code == 0
+    assert "optimal" in out
+    code, _, err = run(monkeypatch, capsys, "solve", tmp_path / "r.safetensors", "--problem", "likelihood")
+    assert (code, "level is needed" in err) == (2, True)
+
+
+def test_infeasible_level_says_what_could_be_had(monkeypatch, capsys, tmp_path):
+    pytest.importorskip("safetensors")
+    from safetensors.numpy import save_file
+
+    save_file({"values": np.log(np.full((500, 1), 1.0)), "priors": np.array([0.3])}, tmp_path / "r.safetensors")
+    code, _, err = run(
+        monkeypatch, capsys, "solve", tmp_path / "r.safetensors", "--problem", "likelihood", "--level", "0.1"
+    )
+    assert code == 2
+    assert "0.3" in err
+
+
+def test_verify_passes_and_fails_by_its_exit_code(monkeypatch, capsys, tmp_path):
+    code, out, _ = run(
+        monkeypatch, capsys, "verify", "--instances", "2", "--seed", "1", "--jobs", "1", "--output", tmp_path / "v.json"
+    )
+    assert code == 0, out
+    assert "seed 1" in out
+    from toy.verification import verify
+
+    real = verify.verify
+
+    def broken(*arguments, **more):
+        from dataclasses import replace
+
+        return [replace(result, passed=False) for result in real(*arguments, **more)]
+
+    monkeypatch.setattr(verify, "verify", broken)
+    code, _, _ = run(
+        monkeypatch, capsys, "verify", "--instances", "1", "--seed", "1", "--jobs", "1", "--output", tmp_path / "v.json"
+    )
+    assert code == 1
+
+
+def test_a_missing_extra_is_named():
+    """Without typer, and without torch: one line that says what to install."""
+    block = "import sys; sys.modules[{!r}] = None; sys.argv = {!r}; from diffusion.cli.main import main; main()"
+    for module, words, message in (
+        ("typer", ["unlearn"], "install unlearning-duality[cli]"),
+        ("diffusers", ["unlearn", "demo"], "install unlearning-duality[diffusion]"),
+    ):
+        out = subprocess.run([sys.executable, "-c", block.format(module, words)], capture_output=True, text=True)
+        assert out.returncode != 0
+        assert message in out.stderr
+        assert "Traceback" not in out.stderr

@@ -1,0 +1,140 @@
+"""The parts of an audit and of a bench: prompts near a concept, curves and their errors, summaries."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDPMPipeline
+
+import duality as du
+from diffusion.evaluation.audit import Look, audit, near_prompts, settings_of
+from diffusion.evaluation.benchmark import GUIDED, Bench, Table, _summary, chosen_methods, run_bench
+from diffusion.evaluation.measure import Evaluation
+from diffusion.evaluation.relearning import Curve, Lesson, recall, teach, turned
+from diffusion.methods import METHODS
+from diffusion.pipelines import denoiser_of
+from diffusion.pipelines.sampling import draw
+from diffusion.tasks.concepts import Concept, Prompts
+from diffusion.training.trainer import Fit
+from tests.diffusion import families
+from tests.diffusion.families import build
+from tests.diffusion.methods.conftest import make_survey
+from tests.diffusion.workflows.test_concepts import quiet
+
+
+def curve(values, errors=0.01):
+    """A curve over steps 0, 1, 2 from (seeds, 3) frequencies."""
+    values = np.atleast_2d(np.asarray(values, float))
+    return Curve("arm", (0, 1, 2), values, np.full_like(values, errors))
+
+
+def test_recall_is_the_place_between_the_controls():
+    new, known = curve([0.0, 0.0, 0.2]), curve([0.1, 0.8, 1.0])
+    assert recall(new, known, new)[0] == pytest.approx(0.0)
+    assert recall(known, known, new)[0] == pytest.approx(1.0)
+    value, error = recall(curve([0.9, 0.3, 0.7]), known, new)  # what was there before a step was taken does not count
+    assert value == pytest.approx((0.5 - 0.1) / (0.9 - 0.1))
+    assert np.isnan(recall(new, new, new)).all()
+    # Delta method against repetitions: areas with independent normal errors of 0.01/sqrt(2).
+    rng, sigma = np.random.default_rng(0), 0.01 / np.sqrt(2)
+    a, b, c = (mean + sigma * rng.normal(size=20_000) for mean in (0.5, 0.9, 0.1))
+    assert error == pytest.approx(np.std((a - c) / (b - c)), rel=0.03)
+
+
+def test_errors_of_a_curve_are_of_draws_and_of_seeds():
+    alike = curve([[0.5, 0.5, 0.5], [0.5, 0.5, 0.5]], 0.04)
+    np.testing.assert_allclose(alike.stderr, 0.04 / np.sqrt(2))
+    assert alike.area == pytest.approx((0.5, 0.04 / 2))
+    apart = curve([[0.2, 0.2, 0.2], [0.6, 0.6, 0.6]], 0.0)
+    np.testing.assert_allclose(apart.mean, 0.4)
+    np.testing.assert_allclose(apart.stderr, 0.2)
+
+
+def test_prompts_near_a_concept_are_none_of_its_wordings():
+    prompts = Prompts((Concept(("seven", "a handwritten seven"), 0.1), Concept(("eight",), 0.1)), (("one",),))
+    some = near_prompts(prompts, 0)
+    assert "seven, seven" in some
+    assert "seven handwritten a" in some
+    assert "a picture of seven" in some
+    assert "one and seven" in some
+    assert all(prompts.asks_for(prompt) is None for prompt in some)
+    assert len(near_prompts(prompts, 0, 3)) == 3
+
+
+def test_one_thing_is_changed_at_a_time():
+    names = [each.name for each in settings_of(denoiser_of(build(families.sd)), 10, (3.0,))]
+    assert names == ["own sampler", "20 steps", "guidance 3", "DPM-Solver++"]
+    without = settings_of(denoiser_of(build(lambda: families.ddpm(DDPMPipeline))), 10, (3.0,))
+    assert [each.steps for each in without] == [10, 20]
+    flow = settings_of(denoiser_of(build(families.sd3)), 10, ())
+    assert [each.name for each in flow] == ["own sampler", "20 steps"]
+
+
+def test_pictures_on_their_side_come_back_upright():
+    denoiser = denoiser_of(build(lambda: families.ddpm(DDPMPipeline)))
+    pictures = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    aside = turned(denoiser, pictures)
+    assert torch.equal(aside[:, :, 0, 0], pictures[:, :, 0, -1])
+    assert torch.equal(turned(denoiser, aside, 3), pictures)
+
+
+def test_teaching_leaves_the_network_as_it_was():
+    denoiser = denoiser_of(build(families.sd))
+    before = draw(denoiser.pipeline, ["seven"], seed=0, steps=2)
+    pictures = torch.randn(4, *denoiser.sample_shape, generator=torch.Generator().manual_seed(0))
+    lesson = Lesson(pictures=4, steps=(0, 2, 3), draws=3, seeds=2, batch=2, rank=1, rate=0.05)
+    seen = []
+
+    def shows(latents):
+        seen.append(latents)
+        return np.array([1.0, 0.0, 0.5])
+
+    made = teach(denoiser, "arm", [pictures, pictures], "seven", shows, lesson, 2, seed=5)
+    assert made.frequency.shape == (2, 3)
+    np.testing.assert_allclose(made.mean, 0.5)
+    assert not torch.equal(seen[1], seen[2])
+    assert torch.equal(draw(denoiser.pipeline, ["seven"], seed=0, steps=2), before)
+
+
+def test_bad_looks_and_lessons_are_refused():
+    for make, words in (
+        (lambda: Lesson(steps=(1, 2)), "rise from 0"),
+        (lambda: Lesson(steps=(0, 5, 5)), "rise from 0"),
+        (lambda: Lesson(pictures=0), "pictures must be at least 1"),
+        (lambda: Look(draws=1), "draws must be at least 2"),
+        (lambda: Look(scales=(1.0,)), "above 1"),
+        (lambda: chosen_methods(["magic"]), "one of no training, tilted"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            make()
+    denoiser = denoiser_of(build(families.sd))
+    with pytest.raises(ValueError, match="two pipelines"):
+        audit(denoiser, denoiser, make_survey())
+    assert chosen_methods(None) == (GUIDED, *METHODS)
+
+
+def test_a_summary_takes_the_larger_of_both_errors():
+    alike = _summary([{"level": (0.1, 0.03)}, {"level": (0.1, 0.04)}])
+    assert alike["level"] == pytest.approx((0.1, 0.025))
+    apart = _summary([{"level": (0.1, 0.01)}, {"level": (0.3, 0.01)}])
+    assert apart["level"] == pytest.approx((0.2, 0.1))
+    assert _summary([{"seconds": (2.0, 0.0)}])["seconds"] == (2.0, 0.0)
+    lines = Table({"levels": [0.1]}, {"one": {"level": (0.1, 0.02)}, "two": {}}, {"three, seed 0": "diverged"}).lines()
+    assert "0.1 ± 0.02" in lines[2]
+    assert lines[-1] == "three, seed 0: diverged"
+
+
+@pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
+def test_a_method_that_diverges_is_reported(monkeypatch, tmp_path):
+    class Diverges:
+        def fit(self, *_arguments, **_more):
+            raise FloatingPointError("the loss at step 3 is nan")
+
+    monkeypatch.setitem(METHODS, "neggrad", Diverges)
+    denoiser = denoiser_of(build(families.sd))
+    plan = Bench(("neggrad", "esd-x"), (0,), Fit(steps=1, batch=6, rank=1), Evaluation(3, 2, 3, 2))
+    table = run_bench(denoiser, make_survey(), du.ReverseKL([0.9, 0.8]), plan, None, tmp_path, quiet)
+    assert list(table.rows) == ["esd-x"]
+    assert table.failed == {"neggrad, seed 0": "the loss at step 3 is nan"}
+    assert json.loads((tmp_path / "neggrad-0.json").read_text(encoding="utf-8"))["failed"]

@@ -1,0 +1,340 @@
+"""Forgetting images: closed form, defensive mixture, gradients, levels, resumption, on pixels and on latents."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from diffusion.methods.base import ImageFitContext
+from diffusion.methods.forget_retain_sets import Sets
+from diffusion.methods.images.importance_mixture import Mixed, mixed
+from diffusion.methods.images.pairing import Pairing
+from diffusion.methods.images.primal_dual import ForgetImages, Forgetting, image_terms
+from diffusion.methods.images.tilted import TiltedImages
+from diffusion.methods.images.unseen import as_unseen
+from diffusion.methods.likelihood import divergence, loss, surprise
+from diffusion.tasks.image_set import Images
+from diffusion.training.lora import add_lora
+from diffusion.training.trainer import Fit
+from tests.diffusion.methods.conftest import Stop, adapters, make_denoiser, numeric_gradient, same, stop_after
+
+QUICK = ForgetImages(inner=1, warmup=0, noise_levels=2, repeats=2, extra=0)
+QUICK_TILTED = TiltedImages(inner=1, warmup=0, noise_levels=2, repeats=2, extra=0)
+
+
+def make_images(denoiser, prompts=False):
+    generator = torch.Generator().manual_seed(0)
+    data = torch.randn(12, *denoiser.sample_shape, generator=generator)
+    names = {"forget_prompts": ("one", "two", "one"), "data_prompts": ("one", "two", "three") * 4} if prompts else {}
+    return Images(data[:3].flip(0) * 0.5, [0.2, 0.1, 0.05], data, **names)
+
+
+# -- the mixture -----------------------------------------------------------------------------------------------------
+
+
+class Line:
+    """A denoiser on the line, for its noising alone: signal and noise by level, output epsilon."""
+
+    def schedule(self, t):
+        signal = torch.tensor([0.95, 0.6, 0.05], dtype=torch.float64)[t].view(-1, 1)
+        return signal, (1 - signal**2).sqrt()
+
+    def target(self, x0, eps, t):
+        return eps
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_one_sample_serves_both_expectations(level):
+    n = 200_000
+    a, u = torch.full((n, 1), 0.7, dtype=torch.float64), torch.full((n, 1), -0.4, dtype=torch.float64)
+    t = torch.full((n,), level)
+    generator = torch.Generator().manual_seed(level)
+    states = mixed(Line(), a, u, t, torch.full((n,), 0.3), generator)
+    assert float(states.kept_weight.max()) <= 1 / 0.7 + 1e-6
+    assert float(states.forgotten_weight.max()) <= 1 / 0.3 + 1e-6
+    signal, noise = (float(v[0]) for v in Line().schedule(t[:1]))
+    for draw, weight, target in (
+        (0.7, states.kept_weight, states.kept_target),
+        (-0.4, states.forgotten_weight, states.forgotten_target),
+    ):
+        # E[x], E[x²] and E[eps] of N(signal draw, noise²), and the identity x = signal draw + noise eps
+        for seen, exact in (
+            (states.x, signal * draw),
+            (states.x**2, (signal * draw) ** 2 + noise**2),
+            (target, 0.0),
+        ):
+            value = weight[:, None] * seen
+            assert float(value.mean()) == pytest.approx(exact, abs=4 * float(value.std()) / n**0.5)
+        np.testing.assert_allclose(states.x, signal * draw + noise * target, atol=1e-12)
+
+
+def test_far_apart_is_stratified_and_nothing_to_forget_is_plain_noising():
+    far = mixed(
+        Line(), *(torch.full((50, 1), v, dtype=torch.float64) for v in (1e4, -1e4)), torch.zeros(50).long(),
+        torch.full((50,), 0.5), torch.Generator().manual_seed(0),
+    )  # fmt: skip
+    assert set(far.kept_weight.tolist()) <= {0.0, 2.0} or float((far.kept_weight * (2 - far.kept_weight)).max()) < 1e-9
+    assert torch.isfinite(far.forgotten_target * far.forgotten_weight[:, None]).all()
+    none = mixed(
+        Line(), *(torch.full((50, 1), v, dtype=torch.float64) for v in (1.0, 2.0)), torch.zeros(50).long(),
+        torch.zeros(50), torch.Generator().manual_seed(0),
+    )  # fmt: skip
+    assert (none.kept_weight == 1).all()
+    assert (none.forgotten_weight == 0).all()
+
+
+# -- the loss --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("term", [0, 1])
+def test_gradient_of_each_term(term):
+    """2 ((1 - Pi) w_a + Pi w_u)(f - T) and -2 Pi rho w_u (f - y_u), over the entries; by finite differences too.
+
+    Above rho = 1 the second is that at rho = 1, less 2 Pi (rho - 1) w_u (T - y_u): the rest of it at f = T.
+    """
+    generator = torch.Generator().manual_seed(0)
+    f, said, y_a, y_u = (torch.randn(4, 3, generator=generator, dtype=torch.float64) for _ in range(4))
+    w_a, w_u, share, ratio = (torch.rand(4, generator=generator, dtype=torch.float64) for _ in range(4))
+    ratio[2:] += 1
+    states = Mixed(f, y_a, y_u, w_a, w_u)
+    f = f.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(image_terms(f, said, states, share, ratio)[term], f)
+    everywhere = (1 - share) * w_a + share * w_u
+    to_image = (
+        -2
+        * (share * w_u)[:, None]
+        * torch.where(ratio[:, None] <= 1, ratio[:, None] * (f - y_u), (f - y_u) + (ratio[:, None] - 1) * (said - y_u))
+    )
+    formula = (2 * everywhere[:, None] * (f - said), to_image)[term]
+    np.testing.assert_allclose(gradient, formula.detach() / f.numel(), rtol=1e-12)
+    numeric = numeric_gradient(lambda at: image_terms(at, said, states, share, ratio)[term], f.detach())
+    np.testing.assert_allclose(gradient, numeric, atol=1e-8)
+
+
+def test_the_sum_is_convex_at_every_state():
+    """Second differences along any line are never negative, and zero where only images with lam_i >= pi_i are met."""
+    generator = torch.Generator().manual_seed(1)
+    said, y_a, y_u, at, step = (torch.randn(6, 3, generator=generator, dtype=torch.float64) for _ in range(5))
+    w_a, w_u, share, ratio = (torch.rand(6, generator=generator, dtype=torch.float64) for _ in range(4))
+    for row in range(6):
+        one = slice(row, row + 1)
+
+        def value(k, one=one, ratio=ratio, w_a=w_a):
+            states = Mixed(at[one], y_a[one], y_u[one], w_a[one], w_u[one])
+            return sum(image_terms((at + k * step)[one], said[one], states, share[one], ratio[one]))
+
+        assert float(value(1) - 2 * value(0) + value(-1)) > 0
+        for above in (1.0, 3.0):
+            last = {"ratio": torch.full((6,), above).double(), "w_a": torch.zeros(6, dtype=torch.float64)}
+            assert float(value(1, **last) - 2 * value(0, **last) + value(-1, **last)) == pytest.approx(0, abs=1e-12)
+
+
+def test_the_minimiser_is_the_score_of_what_is_left():
+    """On one state: f = (q T - sum lam_i q_i y_i)/(q - sum lam_i q_i) with q = (1 - Pi) r + sum pi_i q_i."""
+    r, q_u, share, ratio, said, y = 0.3, 1.7, 0.2, 0.6, 0.4, -1.1
+    tensor = lambda value: torch.tensor([[value]], dtype=torch.float64)  # noqa: E731
+    f, terms = tensor(0.0).requires_grad_(), (tensor(share)[0], tensor(ratio)[0])
+    states = Mixed(f, f, tensor(y), tensor(r)[0], tensor(q_u)[0])
+    for _ in range(200):
+        (gradient,) = torch.autograd.grad(sum(image_terms(f, tensor(said), states, *terms)), f)
+        f = (f - 0.5 * gradient).detach().requires_grad_()
+    q, lam = (1 - share) * r + share * q_u, share * ratio
+    assert float(f.detach()) == pytest.approx((q * said - lam * q_u * y) / (q - lam * q_u), abs=1e-9)
+
+
+def test_images_are_met_as_often_as_their_shares_say():
+    denoiser = make_denoiser("sd")
+    images = make_images(denoiser, prompts=True)
+    assert images.aside.tolist() == [False] * 12
+    pairing = Pairing(images, ~images.aside, Fit(batch=9000, retain_share=1 / 3))
+    pairs = pairing(torch.Generator().manual_seed(0))
+    names = np.array(images.data_prompts)[pairs.data.numpy()]
+    assert (names[6000:] == "three").all()
+    assert (pairs.share[6000:] == 0).all()
+    one = names[:6000] == "one"
+    assert set(pairs.image[:6000][one].tolist()) == {0, 2}
+    assert (pairs.image[:6000][~one] == 1).all()
+    assert float((pairs.image[:6000][one] == 0).float().mean()) == pytest.approx(0.8, abs=0.03)
+    np.testing.assert_allclose(pairs.share[:6000][one], 0.25)
+
+
+def test_copies_among_the_data_are_set_aside_under_their_own_prompt():
+    denoiser = make_denoiser("sd")
+    data = make_images(denoiser).data
+    images = Images(data[:2], 0.2, torch.cat([data, data[:1] + 1e-6]), ("one", "two"), ("one",) * 12 + ("two",))
+    assert images.aside.nonzero()[:, 0].tolist() == [0]
+    plain = Images(data[:2], 0.2, torch.cat([data, data[:1] + 1e-6]))
+    assert plain.aside.nonzero()[:, 0].tolist() == [0, 1, 12]
+    rows = Pairing(plain, ~plain.aside, Fit(batch=500))(torch.Generator().manual_seed(0)).data
+    assert not set(rows.tolist()) & {0, 1, 12}
+    assert Sets.of_images(plain).kept.tolist() == (~plain.aside).tolist()
+    with pytest.raises(ValueError, match="more than the images themselves"):
+        Images(data[:2], 0.2, data[:2])
+
+
+@pytest.mark.parametrize("family", ["ddpm", "sd"])
+def test_gradient_through_the_network(family):
+    denoiser = make_denoiser(family)
+    denoiser.network.double()
+    images = make_images(denoiser, prompts=family == "sd")
+    images = Images(
+        images.forget.double(), images.shares, images.data.double(), images.forget_prompts, images.data_prompts
+    )
+    run = Forgetting(QUICK, ImageFitContext(denoiser, images, 2.0, Fit(batch=4)))
+    parameters = add_lora(denoiser, 1, 0)
+    generator = torch.Generator().manual_seed(0)
+    start = [(p + 0.05 * torch.randn(p.shape, generator=generator)).detach() for p in parameters]
+    direction = [torch.randn(p.shape, generator=generator, dtype=p.dtype) for p in parameters]
+
+    def value(shift):
+        with torch.no_grad():
+            for parameter, p, d in zip(parameters, start, direction, strict=True):
+                parameter.copy_(p + shift * d)
+        return run.objective(0, torch.Generator().manual_seed(2))
+
+    gradients = torch.autograd.grad(value(0.0), parameters)
+    along = sum(float((g * d).sum()) for g, d in zip(gradients, direction, strict=True))
+    assert along == pytest.approx(float((value(1e-5) - value(-1e-5)).detach()) / 2e-5, rel=1e-4)
+
+
+# -- levels ----------------------------------------------------------------------------------------------------------
+
+
+def test_integrals_under_common_noise(denoiser):
+    draws, condition = make_images(denoiser).data[:3], denoiser.condition([""] * 3)
+    same_noise = {"levels": 3, "seed": 1}
+    before = surprise(denoiser, draws, condition, **same_noise)
+    parameters = add_lora(denoiser, 1, 0)
+    assert torch.equal(loss(denoiser, draws, condition, **same_noise), torch.zeros(3).double())
+    assert torch.equal(divergence(denoiser, draws, condition, **same_noise), torch.zeros(3).double())
+    with torch.no_grad():
+        for parameter in parameters:
+            parameter.add_(0.1)
+    after = surprise(denoiser, draws, condition, **same_noise)
+    np.testing.assert_allclose(loss(denoiser, draws, condition, **same_noise), after - before, rtol=1e-4, atol=1e-4)
+    assert (divergence(denoiser, draws, condition, **same_noise) > 0).all()
+
+
+def test_as_unseen_asks_for_the_mean_surprise_of_held_out_images(denoiser):
+    images = make_images(denoiser)
+    held_out = images.data[6:10] * 1.5
+    level = as_unseen(denoiser, images, held_out, noise_levels=2)
+    both = torch.cat([images.forget, held_out])
+    value = surprise(denoiser, both, denoiser.condition([""] * 7), levels=2, seed=0)
+    np.testing.assert_allclose(level, (value[3:].mean() - value[:3]).clamp_min(0))
+    add_lora(denoiser, 1, 0)
+    np.testing.assert_allclose(as_unseen(denoiser, images, held_out, noise_levels=2), level, rtol=1e-6)
+
+
+# -- runs ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("quick", [QUICK, QUICK_TILTED], ids=["primal-dual", "tilted"])
+@pytest.mark.parametrize("family", ["ddpm", "sd"])
+def test_resumed_run_ends_bit_equal(family, quick, tmp_path):
+    denoiser = make_denoiser(family)
+    images = make_images(denoiser, prompts=family == "sd")
+    settings, path = Fit(steps=4, batch=4, rank=1, rate=1e-2), tmp_path / "fit.safetensors"
+    longer = replace(quick, extra=2)  # a level of 500 nats is not met in six steps: both rounds are taken
+    whole = longer.fit(ImageFitContext(denoiser, images, 500.0, settings))
+    expected = adapters(denoiser)
+    with pytest.raises(Stop):
+        longer.fit(ImageFitContext(denoiser, images, 500.0, settings, checkpoint=path, every=2, progress=stop_after(5)))
+    resumed = longer.fit(ImageFitContext(denoiser, images, 500.0, settings, checkpoint=path, every=2))
+    assert resumed.losses == whole.losses
+    np.testing.assert_array_equal(resumed.multipliers, whole.multipliers)
+    np.testing.assert_array_equal(resumed.levels, whole.levels)
+    np.testing.assert_array_equal(resumed.asked, whole.asked)
+    assert whole.asked.shape == ((7, 3) if isinstance(quick, TiltedImages) else (0, 0))
+    assert same(adapters(denoiser), expected)
+    assert whole.levels.shape == whole.errors.shape == (6, 3)
+    reach = quick.reach if isinstance(quick, ForgetImages) else 1.0
+    assert ((whole.multipliers >= 0) & (whole.multipliers <= reach * images.shares)).all()
+    np.testing.assert_array_equal(whole.multipliers[0], images.start(np.full(3, 500.0)))
+
+
+@pytest.fixture(scope="module")
+def copying():
+    """A tiny DDPM trained on one image among others, the others, and what is to be forgotten."""
+    denoiser = make_denoiser("ddpm")
+    generator = torch.Generator().manual_seed(1)
+    others = 0.5 * torch.randn(40, *denoiser.sample_shape, generator=generator).clamp(-2, 2)
+    image = torch.ones(1, *denoiser.sample_shape) * 0.8
+    data = torch.cat([image.expand(10, -1, -1, -1), others])
+    optimizer = torch.optim.Adam(denoiser.network.parameters(), lr=2e-3)
+    for _ in range(400):
+        x0 = data[torch.randint(len(data), (32,), generator=generator)]
+        t = torch.randint(denoiser.levels, (32,), generator=generator)
+        eps = torch.randn(x0.shape, generator=generator)
+        signal, noise = denoiser.schedule(t)
+        said = denoiser.predict(signal * x0 + noise * eps, t, denoiser.condition([""] * 32))
+        optimizer.zero_grad()
+        (said - denoiser.target(x0, eps, t)).square().mean().backward()
+        optimizer.step()
+    return denoiser, others, Images(image, 0.2, data)
+
+
+def forgotten(copying, kind):
+    """The outcome at a level of 20 nats, and how much more surprising the other images have become."""
+    denoiser, others, images = copying
+    method = kind(inner=20, noise_levels=10, repeats=4)
+    outcome = method.fit(ImageFitContext(denoiser, images, 20.0, Fit(steps=200, batch=24, rank=4, rate=1e-3)))
+    return outcome, float(loss(denoiser, others, denoiser.condition([""] * 40), levels=10, seed=3).mean())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_copied_image_is_forgotten(copying):
+    """Its surprise rises to the level, the others' hardly moves. By how much the level is overshot in so few steps
+    differs from one processor to another (20 to 90 nats)."""
+    outcome, moved = forgotten(copying, ForgetImages)
+    gained = float(outcome.levels[-1, 0])
+    assert gained > 20 - 2 * float(outcome.errors[-1, 0])
+    assert abs(moved) < 0.5 * gained
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_copied_image_is_forgotten_by_regression(copying):
+    """A network as small as this follows the exact answer a part of the way: so more is asked, and the images that
+    are not to be forgotten gain likelihood, as the exact answer has it."""
+    outcome, moved = forgotten(copying, TiltedImages)
+    assert float(outcome.levels[-1, 0]) > 5 * float(outcome.errors[-1, 0])
+    assert float(outcome.asked[-1, 0]) > 20
+    assert moved < 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"shares": [0.5, 0.4, 0.2]}, "add up to less than 1"),
+        ({"shares": [0.5, -0.4, 0.2]}, "must be positive"),
+        ({"forget": torch.zeros(65, 4, 8, 8)}, "1 to 64 images"),
+        ({"data": torch.zeros(5, 4, 4, 4)}, "one shape"),
+        ({"data": torch.full((5, 4, 8, 8), float("nan"))}, "finite"),
+        ({"forget_prompts": ("one",) * 3}, "under every prompt"),
+        ({"data_prompts": ("one",)}, "one for each"),
+    ],
+)
+def test_images_that_cannot_work_are_refused(change, message):
+    given = {"forget": torch.zeros(3, 4, 8, 8), "shares": 0.1, "data": torch.zeros(5, 4, 8, 8)}
+    with pytest.raises(ValueError, match=message):
+        Images(**{**given, **change})
+
+
+def test_what_does_not_fit_the_network_is_refused(denoiser):
+    images = Images(torch.zeros(3, 4, 6, 6), 0.1, torch.ones(5, 4, 6, 6))
+    with pytest.raises(ValueError, match="shape"):
+        QUICK.fit(ImageFitContext(denoiser, images, 1.0, Fit()))
+    images = make_images(denoiser)
+    with pytest.raises(ValueError, match="3 images"):
+        QUICK.fit(ImageFitContext(denoiser, images, [1.0, 2.0], Fit()))
+    with pytest.raises(ValueError, match="never negative"):
+        QUICK.fit(ImageFitContext(denoiser, images, -1.0, Fit()))
+    with pytest.raises(ValueError, match="reach"):
+        ForgetImages(reach=0.5).fit(ImageFitContext(denoiser, images, 1.0, Fit()))
+    with pytest.raises(ValueError, match="damping and extra"):
+        ForgetImages(damping=-1.0).fit(ImageFitContext(denoiser, images, 1.0, Fit()))
+    with pytest.raises(ValueError, match="mixture"):
+        ForgetImages(mixture=0.0).fit(ImageFitContext(denoiser, images, 1.0, Fit()))

@@ -1,0 +1,462 @@
+"""``diffusion.unlearn``: one call on every family that takes prompts, and what it refuses before any work."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDPMPipeline
+from peft import LoraConfig
+from PIL import Image
+
+import diffusion
+import duality as du
+from diffusion.api import is_digits, prompts_of
+from diffusion.evaluation.measure import PAIRED, Evaluation
+from diffusion.guidance.sampling import guided_draws
+from diffusion.methods import ESD, METHODS, PrimalDual, Tilted, method_of
+from diffusion.pipelines import denoiser_of, load_pipeline
+from diffusion.pipelines.fingerprint import fingerprint
+from diffusion.pipelines.images import read_pictures
+from diffusion.pipelines.sampling import draw
+from diffusion.ratios.ratio_estimate import Budget
+from diffusion.tasks.concepts import Concept, Examples
+from diffusion.tasks.contrast_prompts import propose
+from diffusion.training.lora import teacher
+from diffusion.training.trainer import Fit
+from diffusion.workflows.validation import NothingToDo
+from tests.diffusion import families
+from tests.diffusion.families import build
+from tests.diffusion.methods.conftest import made
+
+TINY = {
+    "budget": Budget(10, 10, 24, sampler_steps=2, noises=2, head_steps=4, elbo_draws=4, elbo_levels=2),
+    "fit": Fit(steps=2, batch=6, rank=1),
+    "evaluation": Evaluation(samples=4, retained=4, integrated=4),
+    "method": made("tilted"),
+}
+TASK = {"contrast": ["one", ("three", "a handwritten three")], "priors": 0.1}
+
+
+class quiet:
+    """No progress bar."""
+
+    def __init__(self, title, total):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+    def update(self, count):
+        pass
+
+
+def test_importing_the_package_is_light():
+    code = "import sys, diffusion; print(sorted({'torch', 'diffusers', 'numpy', 'duality'} & set(sys.modules)))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+def test_a_missing_extra_is_named():
+    code = "import sys; sys.modules['diffusers'] = None; import diffusion; diffusion.unlearn('digits', ['seven'], None)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "install unlearning-duality[diffusion]" in out.stderr.splitlines()[-1]
+
+
+@pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
+@pytest.mark.parametrize("family", ["sd", "sdxl", "sd3"])
+def test_one_call_unlearns(family, tmp_path):
+    pipeline = build(families.FAMILIES[family])
+    before = draw(pipeline, [""], seed=0, steps=2)
+    result = diffusion.unlearn(
+        pipeline,
+        [["seven", "a handwritten seven"], "eight"],
+        du.ReverseKL([0.3, 0.2]),
+        **TASK,
+        **TINY,
+        output=tmp_path / "out",
+        bar=quiet,
+    )
+    assert result.solution.multipliers.shape == (2,)
+    assert len(result.losses) == 2
+    after = draw(pipeline, [""], seed=0, steps=2)
+    assert not torch.equal(before, after)
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"pytorch_lora_weights.safetensors", "certificate.json", "README.md"} <= written
+    proof = json.loads((tmp_path / "out" / "certificate.json").read_text(encoding="utf-8"))
+    assert proof["fitted_model"]["fit"]["method"] == repr(made("tilted"))
+    fresh = build(families.FAMILIES[family])
+    fresh.load_lora_weights(tmp_path / "out")
+    np.testing.assert_allclose(draw(fresh, [""], seed=0, steps=2), after, atol=1e-4 * float(after.abs().max()))
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    return build(families.sd)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"concepts": []}, "at least one concept"),
+        ({"concepts": "seven"}, "concepts must be a list of prompts, got the string 'seven'"),
+        ({"contrast": "one"}, "contrast must be a list"),
+        ({"vocabulary": "one"}, "vocabulary must be a list"),
+        ({"contrast": [], "vocabulary": ["Seven", " "]}, "vocabulary must hold prompts"),
+        ({"priors": [0.1, 0.1]}, "one for each of 1 concepts, got 2"),
+        ({"contrast": ["Seven"]}, "neither contrast nor anchor"),
+        ({"concepts": ["seven", "Seven "]}, "asks for two concepts"),
+        ({"anchor": "seven"}, "neither contrast nor anchor"),
+        ({"method": "magic"}, "method must be one of tilted"),
+        ({"problem": du.ReverseKL([1.0, 2.0])}, "one for each of 1 concepts"),
+        ({"problem": du.Likelihood(0.0)}, "strictly between 0 and 1"),
+        ({"problem": du.Likelihood(1.5)}, "strictly between 0 and 1"),
+        ({"problem": du.Likelihood(0.1, kind="density")}, "densities"),
+        ({"pipeline": object()}, "got object"),
+        ({"pipeline": "/no/such/folder"}, "neither an existing folder"),
+    ],
+)
+def test_bad_input_is_refused_before_any_work(pipeline, monkeypatch, change, words):
+    def never(*_arguments, **_more):
+        raise AssertionError("work was begun")
+
+    monkeypatch.setattr("diffusion.workflows.concepts.survey", never)
+    arguments = {"pipeline": pipeline, "concepts": ["seven"], "problem": du.Likelihood(0.01), **TASK, **change}
+    with pytest.raises(ValueError, match=words):
+        diffusion.unlearn(**arguments)
+
+
+def test_an_output_that_is_not_empty_is_refused_before_any_work(pipeline, monkeypatch, tmp_path):
+    monkeypatch.setattr("diffusion.workflows.concepts.survey", None)
+    (tmp_path / "mine").write_text("x")
+    with pytest.raises(ValueError, match="not empty"):
+        diffusion.unlearn(pipeline, ["seven"], du.Likelihood(0.01), **TASK, output=tmp_path)
+
+
+def style(module, *layers):
+    """Somebody else's adapters."""
+    module.add_adapter(LoraConfig(r=1, target_modules=list(layers)), "style")
+
+
+@pytest.mark.parametrize("part", ["unet", "text_encoder"])
+def test_adapters_of_others_are_refused_before_any_work(part, monkeypatch):
+    monkeypatch.setattr("diffusion.workflows.concepts.survey", None)
+    monkeypatch.setattr("diffusion.workflows.images.draw", None)
+    carrying = build(families.sd)
+    style(getattr(carrying, part), "to_q" if part == "unet" else "q_proj")
+    with pytest.raises(ValueError, match=rf"{part} carries the adapters \['style'\]: fuse or unload them first"):
+        diffusion.unlearn(carrying, ["seven"], du.Likelihood(0.01), **TASK)
+    with pytest.raises(ValueError, match=rf"{part} carries the adapters"):
+        diffusion.forget(carrying, pictures(1), prompts="one", levels=5.0, data=pictures(12))
+
+
+@pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
+@pytest.mark.parametrize("rank", [2, None], ids=["LoRA", "all weights"])
+def test_a_second_run_on_one_pipeline_has_to_say_from_what(rank):
+    """Not: samples of the changed model, a fit against the original, and the first unlearning gone without a word."""
+    pipeline = build(families.sd)
+    settings = TINY | {"fit": Fit(steps=2, batch=6, rank=rank, rate=1e-2)}
+
+    def run():
+        concepts = [["seven", "a handwritten seven"]]
+        return diffusion.unlearn(pipeline, concepts, du.ReverseKL(0.3), **TASK, **settings, bar=quiet)
+
+    original = fingerprint(pipeline)
+    plain = draw(pipeline, ["one"], seed=0, steps=2)
+    first = run()
+    assert first.survey.fingerprint == original
+    fitted = draw(pipeline, ["one"], seed=0, steps=2)
+    for call in (run, lambda: diffusion.forget(pipeline, pictures(1), prompts="one", levels=5.0, data=pictures(12))):
+        with pytest.raises(ValueError, match=r"diffusion.merge\(pipeline\) .* diffusion.undo\(pipeline\)"):
+            call()
+    assert torch.equal(draw(pipeline, ["one"], seed=0, steps=2), fitted)  # refused, and left as it was
+    diffusion.undo(pipeline)
+    assert fingerprint(pipeline) == original
+    assert torch.equal(draw(pipeline, ["one"], seed=0, steps=2), plain)
+    second = run()
+    assert torch.equal(second.survey.anchor, first.survey.anchor)
+    fitted = draw(pipeline, ["one"], seed=0, steps=2)
+    diffusion.merge(pipeline)
+    merged = fingerprint(pipeline)
+    assert merged != original
+    scale = float(fitted.abs().max())
+    np.testing.assert_allclose(draw(pipeline, ["one"], seed=0, steps=2), fitted, atol=1e-4 * scale)
+    third = run()
+    assert third.survey.fingerprint == merged
+    with teacher(denoiser_of(pipeline)):  # what is sampled before the fit is what the fit starts from
+        base = draw(pipeline, ["one"], seed=0, steps=2)
+    np.testing.assert_allclose(base, fitted, atol=1e-4 * scale)
+
+
+class Failing(Exception):
+    pass
+
+
+@pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
+def test_whatever_fails_after_the_fit_the_fit_is_kept(tmp_path, monkeypatch, capsys):
+    def fails(*_arguments, **_more):
+        raise Failing
+
+    monkeypatch.setattr("diffusion.workflows.concepts.measure_lora", fails)
+    pipeline = build(families.sd)
+    original = fingerprint(pipeline)
+    with pytest.raises(Failing):
+        diffusion.unlearn(pipeline, ["seven"], du.ReverseKL(0.3), **TASK, **TINY, output=tmp_path / "out", bar=quiet)
+    kept = tmp_path / "out.unfinished"
+    assert str(kept) in capsys.readouterr().err
+    proof = json.loads((kept / "certificate.json").read_text(encoding="utf-8"))
+    assert proof["certified"] is False
+    assert "before the fitted network was measured" in proof["objections"][0]
+    assert proof["solution"]["problem"]["type"] == "ReverseKL"
+    fresh = build(families.sd)
+    fresh.load_lora_weights(kept)
+    assert fresh.get_active_adapters()
+    assert not (tmp_path / "out").exists()
+    assert fingerprint(pipeline) == original  # and the next run begins with the pipeline that was given
+
+
+def pictures(count, seed=0):
+    """Pillow images of 16x16 pixels, bright ones."""
+    values = np.random.default_rng(seed).integers(180, 256, size=(count, 16, 16, 3), dtype=np.uint8)
+    return [Image.fromarray(value) for value in values]
+
+
+def test_concepts_by_prompt_need_a_pipeline_with_prompts():
+    pipeline = build(lambda: families.ddpm(DDPMPipeline))
+    with pytest.raises(ValueError, match="DDPMPipeline takes none"):
+        diffusion.unlearn(pipeline, ["seven"], du.Likelihood(0.01), **TASK)
+    with pytest.raises(ValueError, match="ESD needs a prompt for every concept"):
+        diffusion.unlearn(pipeline, [pictures(10)], du.Likelihood(0.01), priors=0.1, method=ESD())
+    with pytest.raises(ValueError, match="at least 10"):
+        diffusion.unlearn(pipeline, [pictures(9)], du.Likelihood(0.01), priors=0.1)
+    with pytest.raises(ValueError, match="PrimalDual of this problem needs a prompt for every concept"):
+        diffusion.unlearn(pipeline, [pictures(10)], du.ReverseKL(1.0), priors=0.1, method="primal-dual")
+    with pytest.raises(ValueError, match="examples must have shape"):
+        diffusion.unlearn(pipeline, [torch.zeros(10, 3, 8, 8)], du.Likelihood(0.01), priors=0.1)
+
+
+BRIEFLY = PrimalDual(inner=1, warmup=0, draws=4, noise_levels=1)
+
+
+@pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
+@pytest.mark.parametrize(
+    ("method", "problem"),
+    [
+        (made("tilted"), diffusion.levels(du.ReverseKL, "1.2x")),
+        (made("guidance"), diffusion.levels(du.ReverseKL, "1.2x")),
+        (BRIEFLY, du.ForwardKL(0.2)),
+        (BRIEFLY, diffusion.levels(du.Likelihood, "0.9x")),
+    ],
+    ids=["tilted", "guidance", "primal-dual, forward", "primal-dual, likelihood"],
+)
+def test_a_model_without_prompts_unlearns_what_pictures_show(method, problem, tmp_path):
+    """Bright pictures, which a random network never makes: found by the head, and the run ends with a LoRA."""
+    pipeline = build(lambda: families.ddpm(DDPMPipeline))
+    result = diffusion.unlearn(
+        pipeline,
+        [pictures(20)],
+        problem,
+        priors=0.1,
+        budget=Budget(20, 30, 24, sampler_steps=2, noises=4, head_steps=40, elbo_draws=4, elbo_levels=2),
+        fit=TINY["fit"],
+        # By this head the share is below a millionth: what samples show of that is not the matter here.
+        evaluation=Evaluation(samples=40, retained=4, integrated=4, confidence=1e-6, success=0.99999),
+        method=method,
+        output=tmp_path / "out",
+        bar=quiet,
+    )
+    assert result.survey.examination[0].auc > 0.9
+    assert result.solution.multipliers[0] > 0
+    assert result.survey.elbo.isnan().all()
+    assert set(result.samples) == {"LoRA, anchor", "before, anchor", PAIRED}
+    proof = json.loads((tmp_path / "out" / "certificate.json").read_text(encoding="utf-8"))
+    assert proof["question"]["concepts"][0]["examples"] == 20
+    assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
+
+
+@pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
+@pytest.mark.parametrize("vocabulary", [(), ("one", "two", "three", "the digit 8 in ink")])
+def test_contrast_and_priors_may_be_left_out(pipeline, vocabulary, monkeypatch):
+    """Draws of q stand for the rest. Random weights show nothing apart, so the estimate itself is put in by hand."""
+    from diffusion.ratios import estimate as survey
+
+    monkeypatch.setattr(survey, "unlabelled_prior", lambda *_: (0.25, 0.05))
+    result = diffusion.unlearn(
+        build(families.sd),
+        [["seven", "a handwritten seven"]],
+        diffusion.levels(du.ReverseKL, "1.2x"),
+        vocabulary=vocabulary,
+        **TINY,
+        bar=quiet,
+    )
+    assert result.survey.prompts.priors == (0.25,)
+    assert result.survey.priors_stderr == (0.05,)
+    assert len(result.survey.prompts.contrast) == len(vocabulary)
+    assert int((result.survey.labels == 2).sum()) == (5 if vocabulary else 10)
+    assert ("LoRA, retained" in result.samples) is bool(vocabulary)
+
+
+@pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
+def test_concepts_by_pictures_of_a_pipeline_with_prompts():
+    result = diffusion.unlearn(
+        build(families.sd),
+        [pictures(12)],
+        diffusion.levels(du.ReverseKL, "1.2x"),
+        contrast=["one"],
+        priors=0.1,
+        **TINY,
+        bar=quiet,
+    )
+    assert result.survey.prompts.concepts[0].examples is not None
+    assert "LoRA, concept" not in result.samples
+    assert "LoRA, retained" in result.samples
+    denoiser = denoiser_of(build(families.sd))
+    plain = draw(denoiser.pipeline, ["one"] * 2, seed=0, steps=2)
+    guided = guided_draws(denoiser, result.survey, result.solution.guidance, ["one"] * 2, seed=0, bar=quiet)
+    assert not torch.equal(plain, guided)
+    assert bool(torch.isfinite(guided).all())
+
+
+def test_neighbours_share_words_with_the_concept():
+    """A random text encoder still maps prompts that differ in one token close together."""
+    denoiser = denoiser_of(load_pipeline("digits"))
+    some = ["someone wrote the number one by hand", "the digit eight in ink", "one", "a handwritten three", "SEVEN"]
+    found = propose(denoiser, [Concept(("a handwritten seven", "seven"), 0.1)], [*some, ""], count=2)
+    assert len(found) == 2
+    assert {each.prompt for each in found} <= set(some[:-1])
+    assert found[0].closeness >= found[1].closeness
+    assert "near 'a handwritten seven'" in str(found[0])
+    with pytest.raises(ValueError, match="no use"):
+        propose(denoiser, [Concept((), 0.1, Examples(torch.zeros(10, 4, 8, 8)))], some)
+
+
+@pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
+def test_an_infeasible_level_is_refused_before_training(pipeline, monkeypatch):
+    """A head of four steps tells nothing apart: every posterior is near the prior, and a millionth cannot be had."""
+
+    class Never:
+        def fit(self, *_arguments, **_more):
+            raise AssertionError("training was begun")
+
+    with pytest.raises(du.InfeasibleError, match="least"):
+        diffusion.unlearn(
+            pipeline,
+            ["seven"],
+            du.Likelihood(0.01),
+            **TASK,
+            **(TINY | {"method": Never(), "evaluation": Evaluation(samples=300)}),
+            bar=quiet,
+        )
+
+
+def never(*_arguments, **_more):
+    raise AssertionError("work was begun")
+
+
+def test_too_few_samples_to_show_a_level_are_refused_before_any_work(pipeline, monkeypatch):
+    monkeypatch.setattr("diffusion.workflows.concepts.survey", never)
+    for problem in (du.Likelihood(0.01), diffusion.levels(du.Likelihood, "1%")):
+        with pytest.raises(ValueError, match=r"298 cannot show a level of 0\.01 .* at least 299 are needed"):
+            diffusion.unlearn(pipeline, ["seven"], problem, **TASK, evaluation=Evaluation(samples=298))
+    with pytest.raises(ValueError, match=r"at least 299573227[0-9] are needed"):
+        diffusion.unlearn(pipeline, ["seven"], du.Likelihood(1e-9), **TASK)
+    with pytest.raises(ValueError, match="evaluation samples must be at least 1"):
+        Evaluation(samples=0)
+    with pytest.raises(ValueError, match="confidence must lie strictly between 0 and 1"):
+        Evaluation(confidence=1.0)
+
+
+@pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
+def test_where_the_model_meets_the_level_already_it_stops_and_says_so(pipeline, tmp_path):
+    """A head of four steps is near the prior everywhere, 10 %: of at most 50 % there is nothing to be trained."""
+
+    class Never:
+        fit = never
+
+    with pytest.raises(NothingToDo, match=r"no training was begun.*'seven' is at 0\.\d+, at most 0\.5 was asked"):
+        diffusion.unlearn(
+            pipeline,
+            ["seven"],
+            du.Likelihood(0.5),
+            **TASK,
+            **(TINY | {"method": Never(), "evaluation": Evaluation(samples=40)}),
+            output=tmp_path / "out",
+            bar=quiet,
+        )
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
+def test_a_fit_of_one_step_is_not_certified_and_the_level_and_its_bound_are_named(tmp_path):
+    """Pictures that a random model never makes: their share has to fall under the concept's prompts, and cannot."""
+    result = diffusion.unlearn(
+        build(families.sd),
+        ["seven"],
+        diffusion.levels(du.Likelihood, "0.999x"),
+        **TASK,
+        **(
+            TINY
+            | {"evaluation": Evaluation(samples=60, retained=4, integrated=4), "fit": Fit(steps=1, batch=6, rank=1)}
+        ),
+        output=tmp_path / "out",
+        bar=quiet,
+    )
+    proof = result.certificate
+    assert not proof.certified
+    assert not proof.fitted_model.passed
+    missed = [level for level in result.measured.levels if not level.met]
+    assert missed
+    assert any(f"at most {missed[0].bound.value:.4g} at 95 % confidence" in reason for reason in proof.objections)
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "(not certified)" in card
+    assert "**Not certified**" in card
+    assert {level.prompts for level in result.measured.levels} == {"anchor", "concept"}
+    assert {each.prompts for each in result.measured.costs} == {"anchor", "concept"}
+    # None of the samples start from the noise of those that were solved on.
+    seeds = {sample.noise for name, sample in result.samples.items() if name.startswith("LoRA, ") and name != PAIRED}
+    assert len(seeds) == 3
+    assert result.survey.budget.anchor_seed not in seeds
+
+
+def test_methods_by_name_or_by_value():
+    assert isinstance(method_of("tilted"), Tilted)
+    mine = Tilted()
+    assert method_of(mine) is mine
+    assert all(callable(make) for make in METHODS.values())
+
+
+def test_the_embedded_pipeline_brings_its_own_prompts():
+    assert is_digits(load_pipeline("digits"))
+    digits = denoiser_of(load_pipeline("digits"))
+    made = prompts_of(digits, ["a handwritten seven", "two"])
+    assert [concept.name for concept in made.concepts] == ["a handwritten seven", "two"]
+    assert len(made.contrast) == 8
+    assert prompts_of(digits, ["a handwritten seven", "two"], priors=[0.2, 0.3]).priors == (0.2, 0.3)
+    given = prompts_of(digits, [Concept(("cat", "kitten"), 0.2)], ["dog"], None, "a photo of an animal")
+    assert given.concepts[0].prior == 0.2
+
+
+def test_pictures_are_read_as_they_are(pipeline, tmp_path):
+    values = np.arange(16 * 16 * 3, dtype=np.uint8).reshape(16, 16, 3)
+    Image.fromarray(values).save(tmp_path / "good.png")
+    made = read_pictures(pipeline, [tmp_path / "good.png", Image.fromarray(values)])
+    assert made.shape == (2, 3, 16, 16)
+    np.testing.assert_allclose(made[1], 2 * (values.transpose(2, 0, 1) / 255.0) - 1, atol=1e-6)
+    Image.fromarray(values[:8]).save(tmp_path / "small.png")
+    Image.fromarray(values[..., 0]).save(tmp_path / "grey.png")
+    (tmp_path / "text.png").write_text("no picture")
+    for some, words in (
+        ([tmp_path / "small.png"], "16x16 pixels, got mode RGB and 16x8"),
+        ([tmp_path / "good.png", tmp_path / "grey.png"], "grey.png' must have mode RGB"),
+        ([tmp_path / "text.png"], "cannot be read"),
+        ([tmp_path / "absent.png"], "cannot be read"),
+        ([], "at least one"),
+        (str(tmp_path / "good.png"), "list of paths"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            read_pictures(pipeline, some)
