@@ -15,7 +15,7 @@ from diffusion.evaluation.measured import (
     Condition,
     CostFound,
     LevelFound,
-    Measured,
+    Measurement,
     Moved,
     Obeyed,
     Share,
@@ -85,7 +85,7 @@ class Evaluation:
 def measure_lora(
     denoiser: Denoiser, known: Survey, plan: Plan, solution: du.Solution, evaluation: Evaluation,
     witness: Witness | None, bar: Bar,
-) -> tuple[dict[str, Sample], Measured]:  # fmt: skip
+) -> tuple[dict[str, Sample], Measurement]:  # fmt: skip
     """Draw from the adapted pipeline under the anchor, the concepts' wordings and the retained prompts, and count."""
     wanted = evaluation.prompts(known)
     samples = _drawn(denoiser, known, wanted, evaluation, witness, bar)
@@ -107,7 +107,7 @@ def measure_lora(
     if "concept" in wanted:
         asked = tuple(text for concept in known.prompts.concepts for text in concept.wordings)
         costs.append(_cost(replace(meter, asked=asked), "concept"))
-    found = Measured(levels=tuple(levels), costs=tuple(costs), shares=tuple(_shares(known, samples, rho, witness)))
+    found = Measurement(levels=tuple(levels), costs=tuple(costs), shares=tuple(_shares(known, samples, rho, witness)))
     if witness is not None:
         found = found.model_copy(update=_witnessed(known, solution, samples, witness, evaluation))
     return samples, found

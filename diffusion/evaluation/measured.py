@@ -72,7 +72,7 @@ class Share(Plain):
     estimate: Estimate
 
 
-class Measured(Plain):
+class Measurement(Plain):
     """All of it. ``target_shares``: of the concept by detector, in the solver's target; ``class_shares`` by sample."""
 
     levels: tuple[LevelFound, ...]
@@ -88,7 +88,11 @@ class Measured(Plain):
         return [each for each in self.levels if each.prompts == prompts and each.by == by]
 
     def cost(self, prompts: Condition = "anchor") -> CostFound:
-        return next(each for each in self.costs if each.prompts == prompts)
+        """``LookupError`` where it was not measured."""
+        for each in self.costs:
+            if each.prompts == prompts:
+                return each
+        raise LookupError(f"no cost was measured under the {prompts}")
 
 
 def level_found(

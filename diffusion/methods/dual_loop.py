@@ -64,7 +64,6 @@ class Rounds:
         stopping: when the run ends before its last step.
         anew: whether the mean of the weights starts again after each round: where multipliers move by much, a mean
             that remembers the old ones is measured too late, and corrected twice.
-        ceiling: (m,) what ``project`` holds multipliers below; one that reaches it has run away.
 
     ``multipliers`` are for the objective to read, as plain numbers; ``pool`` is for tensors that the measurement leaves
     to the steps that follow (draws of the student), and is saved too.
@@ -80,10 +79,10 @@ class Rounds:
         ends: Sequence[int],
         stopping: Stopping = NEVER,
         anew: bool = False,
-        ceiling: np.ndarray | None = None,
     ) -> None:
         self.problem, self.measure, self.ends, self.stopping, self.anew = problem, measure, tuple(ends), stopping, anew
-        self.rule, self.ceiling = rule, ceiling
+        self.rule = rule
+        self.ceiling: np.ndarray | None = None  # (m,) where project holds multipliers below one: there they run away
         self.loop = pd.PrimalDual(problem, self, rule, start, project)
         self.path: list[np.ndarray] = [self.loop.multipliers]
         self.seen: list[tuple[list[float], list[float]]] = []

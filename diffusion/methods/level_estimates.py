@@ -12,7 +12,7 @@ features: a ratio is a property of the picture, not of the student.
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -43,7 +43,7 @@ class Measured:
     levels: np.ndarray
     errors: np.ndarray
     draws: Tensor
-    values: np.ndarray
+    values: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
 
 
 @dataclass(frozen=True)

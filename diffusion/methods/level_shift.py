@@ -96,11 +96,14 @@ class Asking:
             # On how many draws the answer rests is said once, by the first solve; levels are measured from here on.
             warnings.simplefilter("ignore", du.FewDrawsWarning)
             try:
-                return du.solve(replace(self.problem, levels=self.asked), self.ratios).multipliers
+                found = du.solve(replace(self.problem, levels=self.asked), self.ratios)
             except du.InfeasibleError as error:
                 # What was asked at first could be had; from the edge of what can be, a quarter of the way back to it.
                 self.asked = error.least + (self.problem.levels - error.least) / 4
-                return du.solve(replace(self.problem, levels=self.asked), self.ratios).multipliers
+                found = du.solve(replace(self.problem, levels=self.asked), self.ratios)
+        # Beyond the critical levels the multipliers of a reverse KL may add up to one, where there is no tilt.
+        inside = self.problem.domain(found.multipliers)
+        return found.multipliers if inside else np.asarray(self.problem.project(found.multipliers))
 
     # -- the state, saved and resumed with the weights ------------------------------------------------------------
 

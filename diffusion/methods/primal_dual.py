@@ -97,7 +97,8 @@ class Alternation:
         rule = Scaled(method.rule(method.gain), scale, method.warmup)
         ends = ends_of(method.inner, settings.steps)
         stop = Stopping(patience=method.patience)
-        self.rounds = Rounds(self.problem, rule, start, self.project, self.measure, ends, stop, ceiling=self.ceiling)
+        self.rounds = Rounds(self.problem, rule, start, self.project, self.measure, ends, stop)
+        self.rounds.ceiling = self.ceiling
         parameters = add_student(denoiser, settings.rank, settings.seed)
         # A concept that no prompt asks for has no prediction of its own to be guided away from.
         named = denoiser.worded and all(concept.wordings for concept in known.prompts.concepts)

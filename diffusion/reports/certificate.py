@@ -13,10 +13,11 @@ from typing import Any, Literal
 
 import duality as du
 from diffusion.evaluation.bounds import Estimate, Plain
-from diffusion.evaluation.measured import Measured
+from diffusion.evaluation.measured import Measurement
 from diffusion.evaluation.planning import Plan
 from diffusion.methods import Outcome
 from diffusion.ratios.ratio_estimate import Survey
+from diffusion.reports.verdicts import UNMEASURED as UNMEASURED
 from diffusion.reports.verdicts import Standards, least_cost, of_fitted_model, of_ratios, of_solution
 
 
@@ -86,12 +87,12 @@ class DualRound(Plain):
 
 
 class FittedModelVerdict(Plain):
-    """Measured on fresh samples of the fitted network, which nothing was solved with and no multiplier moved by."""
+    """Measurement on fresh samples of the fitted network, which nothing was solved with and no multiplier moved by."""
 
     passed: bool
     reasons: tuple[str, ...]
-    measured: Measured
-    cost_ratio: float  # of the fitted network under the anchor, to the target's
+    measured: Measurement
+    cost_ratio: float | None  # of the fitted network under the anchor, to the target's
     least_cost: float | None  # by weak duality, at the measured level less its errors
     multipliers_capped: tuple[str, ...]
     dual_rounds: tuple[DualRound, ...]
@@ -144,7 +145,7 @@ def certificate(
     survey: Survey,
     plan: Plan,
     solution: du.Solution,
-    measured: Measured,
+    measured: Measurement,
     outcome: Outcome,
     fit: dict[str, Any],
     evaluation: dict[str, Any],
@@ -161,7 +162,7 @@ def certificate(
         of_ratios(survey, standards),
         of_fitted_model(measured, plan, solution, least, capped, standards),
     )
-    spent = measured.cost().estimate.mean
+    ratio = measured.cost().estimate.mean / solution.primal if measured.costs and solution.primal > 0 else None
     return Certificate(
         certified=not any(reasons),
         question=_question(survey, plan),
@@ -171,7 +172,7 @@ def certificate(
             passed=not reasons[2],
             reasons=tuple(reasons[2]),
             measured=measured,
-            cost_ratio=spent / solution.primal if solution.primal > 0 else math.inf,
+            cost_ratio=ratio,
             least_cost=least,
             multipliers_capped=tuple(capped),
             dual_rounds=_rounds(outcome),
@@ -187,6 +188,11 @@ def certificate(
             seconds=round(seconds, 1),
         ),
     )
+
+
+def so_far(survey: Survey, plan: Plan, solution: du.Solution, outcome: Outcome, fit: dict[str, Any]) -> Certificate:
+    """The certificate of a network that is fitted and not measured yet, which certifies nothing."""
+    return certificate(survey, plan, solution, Measurement(levels=(), costs=()), outcome, fit, {})
 
 
 def _question(survey: Survey, plan: Plan) -> Question:

@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from diffusion.pipelines import Denoiser
+from diffusion.reports.certificate import UNMEASURED, Certificate
 from diffusion.runtime.distributed import is_main
 from diffusion.runtime.files import to_json, write_text
 from diffusion.runtime.output_folder import keep
 from diffusion.training.lora import save_student
 
-UNMEASURED = "the run ended before the fitted network was measured"
 
-
-def save_fit(denoiser: Denoiser, folder: Path | None, so_far: dict[str, Any]) -> None:
+def save_fit(denoiser: Denoiser, folder: Path | None, so_far: dict[str, Any] | Certificate) -> None:
     """LoRA or network, and a certificate of what is known ``so_far``, which certifies nothing; by the main process.
 
     Nothing where there is no folder. ``OSError`` where it cannot be written.
@@ -22,6 +21,9 @@ def save_fit(denoiser: Denoiser, folder: Path | None, so_far: dict[str, Any]) ->
     if folder is None or not is_main():
         return
     save_student(denoiser, folder)
-    proof = {"certified": False, "objections": [UNMEASURED], **so_far}
-    write_text(folder / "certificate.json", to_json(proof))
+    if isinstance(so_far, Certificate):
+        text = so_far.to_json()
+    else:
+        text = to_json({"certified": False, "objections": [UNMEASURED], **so_far})
+    write_text(folder / "certificate.json", text)
     keep(folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import duality as du
-from diffusion.evaluation.measured import Measured
+from diffusion.evaluation.measured import Measurement
 from diffusion.evaluation.planning import Plan
 from diffusion.evaluation.samples import Sample
 from diffusion.methods import Outcome
@@ -21,7 +21,7 @@ class Unlearned:
     plan: Plan
     solution: du.Solution
     samples: dict[str, Sample]
-    measured: Measured
+    measured: Measurement
     certificate: Certificate
     outcome: Outcome
 

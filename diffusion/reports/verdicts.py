@@ -14,9 +14,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 import duality as du
-from diffusion.evaluation.measured import Measured
+from diffusion.evaluation.measured import Measurement
 from diffusion.evaluation.planning import Plan
 from diffusion.ratios.ratio_estimate import Survey
+
+UNMEASURED = "the run ended before the fitted network was measured"
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def of_ratios(survey: Survey, standards: Standards) -> list[str]:
 
 
 def of_fitted_model(
-    measured: Measured,
+    measured: Measurement,
     plan: Plan,
     solution: du.Solution,
     least: float | None,
@@ -100,9 +102,9 @@ def of_fitted_model(
 
     ``least``: see :func:`least_cost`; ``capped``: names of the concepts whose multiplier was held back.
     """
+    if not (measured.levels and measured.costs):
+        return [UNMEASURED]
     found = [f"level not shown: {level}" for level in measured.levels if not level.met]
-    if not measured.levels:
-        found.append("no level was measured")
     for cost in measured.costs:
         ratio = cost.estimate.mean / solution.primal if solution.primal > 0 else math.inf
         where = "under the anchor" if cost.prompts == "anchor" else "under the concept's prompts"
@@ -132,13 +134,15 @@ def of_fitted_model(
     return found
 
 
-def least_cost(measured: Measured, problem: du.Problem, ratios: du.LogRatios) -> float | None:
+def least_cost(measured: Measurement, problem: du.Problem, ratios: du.LogRatios) -> float | None:
     """What any density at the measured levels costs at least, nats, by weak duality: a check of the cost estimate.
 
     V at the levels measured under the anchor, each moved by two standard errors to where less is asked, less two
     standard errors of V itself. None where these levels cannot be had on the draws of q, which bounds nothing.
     """
     found = [each.estimate for each in measured.level()]
+    if not found:
+        return None
     levels = np.array([each.mean for each in found])
     weaker = levels - 2 * problem.direction * np.array([_error(each.stderr) for each in found])
     if isinstance(problem, du.ReverseKL | du.ForwardKL):

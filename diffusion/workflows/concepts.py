@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -17,7 +16,7 @@ from diffusion.pipelines import Denoiser
 from diffusion.pipelines.fingerprint import fingerprint
 from diffusion.ratios.estimate import survey
 from diffusion.ratios.ratio_estimate import Budget
-from diffusion.reports.certificate import certificate
+from diffusion.reports.certificate import certificate, so_far
 from diffusion.reports.fitted import save_fit
 from diffusion.reports.results import Unlearned
 from diffusion.runtime.cache import Cache
@@ -81,8 +80,8 @@ def unlearn(
     with bar(title, fit.steps) as shown, tracked or nullcontext():
         context = FitContext(denoiser, known, solution, fit, checkpoint, checkpointing_steps, shown.update)
         outcome = method.fit(context)
-    fitted = {"method": repr(method), **asdict(fit), "processes": world().num_processes}
-    save_fit(denoiser, folder, {"solution": json.loads(solution.to_json()), "fit": fitted})
+    trained = {"method": repr(method), **asdict(fit), "processes": world().num_processes}
+    save_fit(denoiser, folder, so_far(known, plan, solution, outcome, trained))
     samples, measured = measure_lora(denoiser, known, plan, solution, evaluation, witness, bar)
     proof = certificate(
         known,
@@ -90,7 +89,7 @@ def unlearn(
         solution,
         measured,
         outcome,
-        fit=fitted,
+        fit=trained,
         evaluation=asdict(evaluation),
         seconds=time.monotonic() - started,
     )

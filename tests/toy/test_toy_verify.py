@@ -35,6 +35,10 @@ SOLVER = [
     "LU, disjoint",
     "forgetting images",
     "atoms",
+    "RU bounded",
+    "FU bounded",
+    "independent optimiser",
+    "RU opposite Gaussians",
 ]
 
 
@@ -130,8 +134,28 @@ def test_a_solver_that_does_nothing_is_caught_by_all(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(du, "solve", nothing)
     # "convex value" holds for a value that is zero everywhere: a broken solver is caught by the others.
     for name in set(SOLVER) - {"least levels", "convex value", "sensitivity", "infeasible", "monotone value"}:
-        assert not verify.verify(12, seed=2, only=[name])[0].passed, name
+        assert not verify.verify(12 * THEOREMS[name].every, seed=2, only=[name])[0].passed, name
     assert not verify.verify(40, seed=2, only=["monotone value"])[0].passed
+
+
+def test_a_solver_that_believes_its_climb_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a climb ends is taken for the answer: values too low by up to half, once called right."""
+    climbed = du.Problem.answer
+    monkeypatch.setattr(du.ReverseKL, "answer", climbed)
+    for name in ("RU bounded", "independent optimiser", "RU opposite Gaussians"):
+        assert not verify.verify(60 * THEOREMS[name].every, seed=2, only=[name])[0].passed, name
+
+
+def test_a_value_that_is_a_little_too_low_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a part in a million, with bound and primal lowered along: the solver's word is not taken for it."""
+
+    def lowered(s: Any) -> Any:
+        low = 1e-6 * (1 + abs(s.dual))
+        return dataclasses.replace(s, dual=s.dual - low, bound=s.bound - low, primal=s.primal - low)
+
+    monkeypatch.setattr(du, "solve", _broken(lowered))
+    for name in ("RU bounded", "FU bounded", "independent optimiser"):
+        assert not verify.verify(12 * THEOREMS[name].every, seed=2, only=[name])[0].passed, name
 
 
 def test_a_crash_is_a_failure_with_its_words(monkeypatch: pytest.MonkeyPatch) -> None:

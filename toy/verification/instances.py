@@ -63,6 +63,20 @@ def toy(generator: np.random.Generator, m: int, nodes: int = NODES) -> Toy:
     return Toy(du.LogRatios(wanted - log_q[:, None], log_weights, wanted, weights[:m]), weights[:m])
 
 
+def drawn(generator: np.random.Generator, m: int, n: int) -> du.LogRatios:
+    """n draws of a random mixture of m + 1 to m + 3 components in the plane, m of which are the concepts."""
+    k = m + int(generator.integers(1, 4))
+    weights = generator.dirichlet(np.full(k, 3.0))
+    means = 2.0 * generator.normal(size=(k, 2))
+    widths = generator.uniform(0.55, 1.3, size=k)
+    chosen = generator.choice(k, size=n, p=weights)
+    x = means[chosen] + widths[chosen, None] * generator.normal(size=(n, 2))
+    parts = -0.5 * np.square(x[:, None] - means).sum(axis=-1) / widths**2 - 2 * np.log(widths)
+    top = parts.max(axis=1)
+    log_q = top + np.log(np.exp(parts - top[:, None]) @ weights)
+    return du.LogRatios(parts[:, :m] - log_q[:, None])
+
+
 def instance(generator: np.random.Generator, m: int | None = None) -> Instance:
     """A problem of random kind with m (by default 1 to 3) constraints, about one in five of them inactive."""
     made = toy(generator, int(generator.integers(1, 4)) if m is None else m)

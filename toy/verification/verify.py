@@ -20,6 +20,7 @@ import numpy as np
 
 from toy.mixtures import Array
 from toy.verification import (  # they enter their theorems into the table
+    theorems_bounds,  # noqa: F401
     theorems_closed,  # noqa: F401
     theorems_diffusion,  # noqa: F401
     theorems_groups,  # noqa: F401

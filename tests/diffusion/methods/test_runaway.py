@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import duality as du
+from diffusion.methods import FitContext
 from diffusion.methods.dual_loop import Rounds
 from diffusion.methods.level_shift import REACH, Asking
 from diffusion.methods.primal_dual import Alternation, PrimalDual
@@ -63,7 +64,9 @@ def test_rounds_tell_their_outcome(ratios):
     assert rounds.outcome([]).capped.tolist() == [False]
     rule.capped[:] = True
     assert rounds.outcome([]).capped.tolist() == [True]
-    held = Rounds(problem, None, np.array([1.0]), lambda lam: lam, lambda _: None, [1], ceiling=np.array([1.0]))
+    held = Rounds(problem, None, np.array([1.0]), lambda lam: lam, lambda _: None, [1])
+    assert held.outcome([]).capped.tolist() == [False]
+    held.ceiling = np.array([1.0])
     assert held.outcome([]).capped.tolist() == [True]
 
 
@@ -71,9 +74,9 @@ def test_the_alternating_algorithm_is_held_below_a_ceiling(denoiser, known, solu
     """The levels of a random network do not answer, so at this gain its multipliers would leave for good."""
     method = PrimalDual(inner=1, warmup=0, gain=1e3, draws=4, noise_levels=1)
     problem = replace(LEVELS["likelihood"], levels=np.array([0.05, 0.06]))
-    run = Alternation(method, denoiser, known, du.solve(problem, known.ratios), SMALL)
+    run = Alternation(method, FitContext(denoiser, known, du.solve(problem, known.ratios), SMALL))
     outcome = run.run()
     assert (outcome.multipliers <= run.ceiling).all()
     assert (outcome.multipliers > 0).any()
-    other = Alternation(method, denoiser, known, solutions["forward"], SMALL)
+    other = Alternation(method, FitContext(denoiser, known, solutions["forward"], SMALL))
     assert other.ceiling is None  # its domain is bounded

@@ -8,7 +8,7 @@ import torch
 
 import duality as du
 from diffusion.evaluation.bounds import bound, estimate
-from diffusion.evaluation.measured import CLASSIFIER, CostFound, Measured, Obeyed, level_found
+from diffusion.evaluation.measured import CLASSIFIER, CostFound, Measurement, Obeyed, level_found
 from diffusion.evaluation.planning import plan_for
 from diffusion.ratios.calibration import Calibration
 from diffusion.tasks.concepts import Concept, Prompts
@@ -75,7 +75,7 @@ def obeyed(before, after, n=720, prompts="all"):
 @pytest.fixture(scope="session")
 def good():
     """Levels met by all, at 1.5 times the target's cost, everything else obeyed."""
-    return Measured(
+    return Measurement(
         levels=(level(5, CLASSIFIER), level(6), level(5, CLASSIFIER, "concept"), level(7, prompts="concept")),
         costs=(cost(0.15), cost(0.16, "concept")),
         retained=(obeyed(710, 708), obeyed(79, 78, 80, "one")),

@@ -8,10 +8,10 @@ import pytest
 from pydantic import ValidationError
 
 import duality as du
-from diffusion.evaluation.measured import CLASSIFIER, Measured
+from diffusion.evaluation.measured import CLASSIFIER, Measurement
 from diffusion.evaluation.planning import plan_for
 from diffusion.methods import Outcome
-from diffusion.reports.certificate import Certificate, certificate
+from diffusion.reports.certificate import Certificate, certificate, so_far
 from diffusion.reports.verdicts import Standards, least_cost, of_fitted_model, of_ratios, of_solution
 from tests.diffusion.reports.conftest import GOOD, N, cost, level, obeyed, survey_of
 
@@ -91,7 +91,8 @@ def spoiled(good, **change):
         ({"levels": (level(10, CLASSIFIER),)}, "by ratio_classifier"),
         ({"levels": (level(5), level(300, prompts="concept"))}, "under its own prompts"),
         ({"levels": (level(0, n=298),)}, "at most 0.01"),  # nothing seen, and too few looked at
-        ({"levels": ()}, "no level was measured"),
+        ({"levels": ()}, "before the fitted network was measured"),
+        ({"costs": ()}, "before the fitted network was measured"),
         ({"costs": (cost(1.5),)}, "times the target's"),
         ({"costs": (cost(0.15), cost(1.5, "concept"))}, "under the concept's prompts the network costs"),
         ({"costs": (cost(float("nan")),)}, "costs nan"),
@@ -110,6 +111,13 @@ def test_a_network_that_is_not_what_was_asked_for_is_objected_to(right, plan, so
 
 def test_twelve_hits_of_two_thousand_show_one_percent(plan, solved, good):
     assert of_fitted_model(spoiled(good, levels=(level(12),)), plan, solved, None, [], STANDARDS) == []
+
+
+def test_a_fit_that_was_not_measured_certifies_nothing(right, plan, solved):
+    proof = so_far(right, plan, solved, Outcome([], solved.multipliers[None]), {"rank": 8})
+    assert not proof.certified
+    assert [verdict.passed for verdict in proof.verdicts.values()] == [True, True, False]
+    assert Certificate.model_validate_json(proof.to_json()) == proof
 
 
 def test_multipliers_that_ran_away_are_objected_to(right, plan, solved, good):
@@ -148,7 +156,7 @@ def test_kl_levels_are_bounded_from_below(right, kind):
     )
     assert not short.met  # the mean is above the level, its bound is not
     assert "a normal approximation" in str(short)
-    measured = Measured(levels=(shown,), costs=(cost(0.5),))
+    measured = Measurement(levels=(shown,), costs=(cost(0.5),))
     least = least_cost(measured, plan.asked, right.ratios)
     assert least is None or least < du.solve(plan.solved, right.ratios).dual + 1
 

@@ -93,7 +93,7 @@ def test_what_does_not_fit_is_refused(ratios):
     with pytest.raises(ValueError, match="no probability"):
         levels(du.Likelihood, "9x").problem(ratios)
     of_no_law = du.LogRatios(ratios.values + 3.0, priors=[0.2, 0.1])
-    with pytest.raises(ValueError, match="no divergence is negative"):
+    with pytest.warns(du.MassWarning), pytest.raises(ValueError, match="no divergence is negative"):
         levels(du.ReverseKL, "2x").problem(of_no_law)
     with pytest.raises(ValueError, match="at least one"):
         levels(du.Likelihood, [])
