@@ -23,11 +23,11 @@ HEAVY = {
     "sklearn",
     "typer",
 }
-# A room may import from itself and from those on its left. `digits` is a task with its data, used like one; its
-# experiments use everything but the command line. `diffusion` itself holds the two calls that a user makes.
+# A room may import from itself and from those on its left. `digits` and `wardrobe` are tasks with their data, used like
+# one; their experiments use everything but the command line. `diffusion` itself holds the two calls that a user makes.
 ROOMS = (
-    *("runtime", "pipelines", "tasks", "digits", "ratios", "guidance", "training", "methods", "evaluation", "reports"),
-    *("workflows", "api", "", "digits.experiments", "cli"),
+    *("runtime", "pipelines", "tasks", "digits", "wardrobe", "ratios", "guidance", "training", "methods", "evaluation"),
+    *("reports", "workflows", "api", "", "digits.experiments", "wardrobe.experiments", "cli"),
 )
 
 

@@ -16,7 +16,7 @@ from diffusion.pipelines.unconditional import Unconditional
 
 DIGITS = "digits"
 #: Pipelines that come with the package, by name.
-EMBEDDED = {DIGITS: Path(__file__).parents[1] / "digits" / "pipeline"}
+EMBEDDED = {name: Path(__file__).parents[1] / name / "pipeline" for name in (DIGITS, "wardrobe")}
 
 # By the pipeline's class, because that is what decides how the network is called. Their image-to-image, inpainting and
 # control variants are classes of their own, and each can be turned into one of these with `from_pipe`.
@@ -46,21 +46,24 @@ def denoiser_of(pipeline: Any) -> Denoiser:
 
 
 def load_pipeline(model: str, dtype: torch.dtype = torch.float32) -> Any:
-    """``digits`` (the embedded pipeline), or a folder or hub name that diffusers can load, from safetensors only.
+    """``digits`` or ``wardrobe`` (embedded), or a folder or hub name that diffusers can load, from safetensors only.
 
     Raises ``ValueError`` with the reason when there is no such pipeline.
     """
     from diffusers import DiffusionPipeline
 
     if not model.strip():
-        raise ValueError("model must be 'digits', a folder or a hub name, got an empty string")
+        raise ValueError("model must be 'digits', 'wardrobe', a folder or a hub name, got an empty string")
     place: str | Path = model
     if model in EMBEDDED:
         place = EMBEDDED[model]
     elif Path(model).exists() and not (Path(model) / "model_index.json").is_file():
         raise ValueError(f"model folder {model!r} holds no model_index.json, so it is no diffusers pipeline")
     elif not Path(model).exists() and (model.startswith((".", "/", "~")) or model.count("/") != 1):
-        raise ValueError(f"model {model!r} is neither an existing folder, nor 'digits', nor a hub name 'owner/name'")
+        raise ValueError(
+            f"model {model!r} is neither an existing folder, nor {' or '.join(map(repr, EMBEDDED))}, "
+            "nor a hub name 'owner/name'"
+        )
     try:
         check_index(Path(place) / "model_index.json")
         # A component that was saved as none (SD3's third text encoder, a safety checker) has to be said to be none.

@@ -58,13 +58,15 @@ class Run:
             if self.done % 500 == 0 or self.done == self.steps:
                 self.save()
 
+    def rate(self, step: int) -> float:
+        """Warmed up over 200 steps, then along a cosine to zero."""
+        return self.peak_rate * min(1.0, (step + 1) / 200) * 0.5 * (1 + math.cos(math.pi * step / self.steps))
+
     def update(self, loss: Tensor) -> None:
-        """One AdamW step at the warmed-up cosine rate, then the moving average."""
+        """One AdamW step at :meth:`rate`, then the moving average."""
         step = self.done
-        progress = step / self.steps
-        rate = self.peak_rate * min(1.0, (step + 1) / 200) * 0.5 * (1 + math.cos(math.pi * progress))
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = self.rate(step)
         self.optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.parameters.values(), 1.0)

@@ -1,0 +1,1 @@
+"""What trains and measures ``wardrobe``; not needed to use it."""
