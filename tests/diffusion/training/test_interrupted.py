@@ -38,6 +38,14 @@ def at_step(number, step):
     return progress
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c():
+    """Ctrl-C as a terminal has it: whoever starts the tests in the background has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize(
     ("method", "number", "raised"),
     [("tilted", signal.SIGINT, KeyboardInterrupt), ("primal-dual", signal.SIGTERM, SystemExit)],

@@ -315,7 +315,7 @@ def test_one_call_trains_all_weights_in_parts(tmp_path):
         path.name for path in (tmp_path / "out" / "unet").iterdir()
     }
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
-    assert "# Network that unlearns 'seven'" in card
+    assert "# Network that was to unlearn 'seven' (not certified" in card
     assert "load_lora_weights" not in card
     loaded = UNet2DConditionModel.from_pretrained(tmp_path / "out", subfolder="unet", use_safetensors=True)
     stored = dict(loaded.named_parameters())
