@@ -119,7 +119,7 @@ def test_status_tells_what_does_not_attain_apart() -> None:
     flat = replace(emptied.answer, solution=du.solve(du.ReverseKL(1.5), ratios))
     tilted = replace(emptied, state=replace(WORKED, problem="RU"), levels=(1.5,), answer=flat)
     assert status_line(tilted)[1] == "Not attained by any tilt of q"
-    assert "densities on them do reach the levels" in status_html(tilted)
+    assert "on those points do reach the levels" in status_html(tilted)
 
 
 @pytest.mark.parametrize(
