@@ -11,6 +11,8 @@ from duality.dual_protocol import Dual, Evaluation, rounding
 from duality.ratios import EPS
 from duality.slices import slices, spread
 
+FEW = 1000  # nodes, below which counting those that carry mass costs more than it saves
+
 
 class ExponentialDual:
     """-log E_q[e^{-theta·(T - b)}], or the same divided by 1 + sum theta (shared=True).
@@ -141,14 +143,7 @@ class ExponentialDual:
     def evaluate(self, x: np.ndarray) -> Evaluation:
         p, divergence, terms = self._tilted(x)
         mean = p @ self._table
-        if len(self._slices) == 1:
-            deviation = self._table - mean
-            curvature = deviation.T @ (deviation * p[:, None])
-        else:
-            curvature = np.zeros((self.m, self.m))
-            for part in self._slices:
-                deviation = self._table[part] - mean
-                curvature += deviation.T @ (deviation * p[part, None])
+        curvature = self._covariance(p, mean)
         core = mean - self._beta
         share = self._share(x)
         misses = core * self._scale
@@ -168,6 +163,18 @@ class ExponentialDual:
         # |T| ≤ 1 in these coordinates, so the terms of lam·E_p[T] add up to no more than this.
         noise = rounding(value, terms + share * float((self._base + x).sum()), p.size)
         return Evaluation(value, gradient, curvature / share, misses, excess, noise)
+
+    def _covariance(self, p: np.ndarray, mean: np.ndarray) -> np.ndarray:
+        """Of the statistics under node masses p, `(m, m)`."""
+        carrying = np.flatnonzero(p) if p.size > FEW else np.arange(p.size)
+        if 4 * carrying.size < p.size:  # far out most masses are zero to the last bit, and say nothing
+            deviation = self._table[carrying] - mean
+            return np.asarray(deviation.T @ (deviation * p[carrying, None]))
+        covariance = np.zeros((self.m, self.m))
+        for part in self._slices:
+            deviation = self._table[part] - mean
+            covariance += deviation.T @ (deviation * p[part, None])
+        return covariance
 
     def hessian(self, x: np.ndarray) -> np.ndarray:
         share = self._share(x)

@@ -16,6 +16,7 @@ from duality.ratios import LogRatios
 #: Relative to 1 + |g|, how far apart the two bounds may be for a climb to have the last word.
 CLOSE = 1e-10
 NEAREST = 200
+NEAR = 1e-3
 POLISH = Patience(
     pressed=15
 )  # steps of a climb from where the interior-point method ended, for levels that are attained after all
@@ -78,7 +79,7 @@ def settle(ratios: LogRatios, levels: np.ndarray, dual: MixtureDual, units: np.n
     """
     read = read_climb(found)
     if _proved(beyond(ratios, levels, read.log_weights), read, units):
-        return read
+        return replace(read, limit=True)
     q = np.exp(dual.log_q)
     inside = maximise_inside(q, dual.table, dual.gain)
     if not np.isfinite(inside.residual):
@@ -88,10 +89,12 @@ def settle(ratios: LogRatios, levels: np.ndarray, dual: MixtureDual, units: np.n
     log_p = dual.log_q + np.maximum(np.log(inside.u) - depth, np.log(dual.floor * float(q @ inside.u)))
     log_p -= np.log(np.exp(log_p).sum())
     y = np.where((inside.y < IDLE) & (inside.y < inside.slack), 0.0, inside.y)
-    fresh = climb(dual, inside.y * (1.0 - 64 * dual.touch), units, patience=POLISH)
+    value = float(y @ dual.gain - (q * inside.u) @ np.log(inside.u / (q @ inside.u)))
+    # Where next to nothing is missing a climb from here may still meet the levels, to more digits than this does.
+    attained = not (dual.misses_of(log_p - dual.log_q) > NEAR * units).any()
+    fresh = climb(dual, inside.y * (1.0 - 64 * dual.touch), units, patience=POLISH if attained else Patience(steps=0))
     polished = replace(read_climb(fresh), iterations=read.iterations + inside.steps + fresh.iterations)
     best = max((read, polished), key=lambda one: one.value)
-    value = float(y @ dual.gain - (q * inside.u) @ np.log(inside.u / (q @ inside.u)))
     if fresh.stationary(units) or value < best.value - 10 * MU * (1.0 + dual.m) * (1.0 + abs(value)):
         return best
     lam = y * dual.shrink if value >= best.value else best.multipliers

@@ -5,16 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import linprog
 from scipy.sparse import csr_array, hstack
 
 from duality.groups import Partition
+from duality.linear_program import tightest
 from duality.ratios import EPS
 
 ENTERING = 4  # nodes of each group that may join in one round
 WORKING_SET = 4000
 ROUNDS = 200
-TIGHT = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}  # the tightest that HiGHS takes
 
 
 @dataclass(frozen=True)
@@ -101,17 +100,15 @@ def _restricted(
     k, m = rows.shape
     columns = hstack([csr_array(rows.T), csr_array(-slope[:, None])]).tocsr()
     sums = csr_array((np.ones(k), (labels, np.arange(k))), shape=(shares.size, k + 1))
-    program = linprog(
+    program = tightest(
         c=np.append(np.zeros(k), 1.0),
         A_ub=columns,
         b_ub=np.zeros(m),
         A_eq=sums,
         b_eq=shares,
         bounds=[(0, None)] * k + [(None, None)],
-        method="highs",
-        options=TIGHT,
     )
-    if program.x is None:
+    if program is None:
         return None
     prices = np.maximum(-np.asarray(program.ineqlin.marginals), 0.0)
     masses = np.maximum(np.asarray(program.x)[:-1], 0.0)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import linprog
 
+from duality.linear_program import tightest
 from duality.ratios import EPS
 
 ENTERING = 50  # nodes that join the restricted program in one round
 ROUNDS = 200
-TIGHT = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}  # the tightest that HiGHS takes
 
 
 @dataclass(frozen=True)
@@ -77,17 +76,15 @@ def _restricted(part: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     centre = float(part.max(axis=1).min())
     size = max(float(np.abs(part - centre).max()), np.finfo(float).tiny)
     scaled = (part - centre) / size
-    program = linprog(
+    program = tightest(
         c=np.append(np.zeros(k), 1.0),
         A_ub=np.hstack([scaled.T, -np.ones((m, 1))]),
         b_ub=np.zeros(m),
         A_eq=np.append(np.ones(k), 0.0)[None, :],
         b_eq=[1.0],
         bounds=[(0, None)] * k + [(None, None)],
-        method="highs",
-        options=TIGHT,
     )
-    if program.x is None:  # numbers of a kind that HiGHS gives up on: one constraint alone is an answer, if a poor one
+    if program is None:  # numbers of a kind that HiGHS gives up on: one constraint alone is an answer, if a poor one
         return [(np.eye(m)[int(part.min(axis=0).argmax())], np.eye(k)[int(part.max(axis=1).argmin())])]
     lam, p = _onto_simplex(-np.asarray(program.ineqlin.marginals)), _onto_simplex(np.asarray(program.x)[:-1])
     answers = [(lam, p)]

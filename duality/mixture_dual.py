@@ -96,6 +96,10 @@ class MixtureDual:
         """The part of g that is linear in x, `(m,)`."""
         return self._shrink * (self._levels - self._self)
 
+    def misses_of(self, log_ratio: np.ndarray) -> np.ndarray:
+        """b_i - KL(q_i‖p) `(m,)` for a density with log p/q `(k,)` on these nodes."""
+        return np.asarray(self._levels - self._self + log_ratio @ self._mass)
+
     def spread(self, log_p: np.ndarray) -> np.ndarray:
         """Log masses on these nodes as log masses on all `(n,)`."""
         return spread(log_p, self._kept, self._n)

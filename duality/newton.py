@@ -23,6 +23,7 @@ class Climb:
         pressure: `(m,)`, the part of the misses that faces of the domain answer for; zero at an interior optimum.
         iterations: Newton steps taken.
         exhausted: whether the value passed the dual's ceiling, which certifies that the problem is infeasible.
+        gave_up: whether patience ended it.
     """
 
     dual: Dual
@@ -32,6 +33,7 @@ class Climb:
     pressure: np.ndarray
     iterations: int
     exhausted: bool
+    gave_up: bool = False
 
     def stationary(self, units: np.ndarray, tolerance: float = 0.0) -> bool:
         """Whether every level is met, and met with equality where its multiplier is positive: x is the maximiser."""
@@ -48,10 +50,11 @@ TARGET = 1e-14  # relative residual to aim at; rounding decides how much of it i
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a climb may take: steps in all, and steps with a face of the domain in the way."""
+    """How long a climb may take: steps in all, steps with a face of the domain in the way, and faces to know of."""
 
     steps: int = 200
     pressed: int = 200
+    faces: int = 1_000_000
 
 
 ENDLESS = Patience()
@@ -62,7 +65,7 @@ def climb(
 ) -> Climb:
     """`maximise`, and once more in finer coordinates where the dual says that these were too coarse."""
     first = maximise(dual, start, units, target, patience)
-    if first.iterations >= patience.steps:
+    if first.gave_up:
         return first
     finer = dual.refined(first.x)
     if finer is None:
@@ -103,7 +106,7 @@ def maximise(
     top, flattest = -np.inf, np.inf
     best = (x, at, np.zeros(dual.m))
     iteration = pressing = 0
-    while iteration < patience.steps and pressing < patience.pressed:
+    while iteration < patience.steps and pressing < patience.pressed and limits.size <= patience.faces:
         if at.value > dual.ceiling + 1.0:
             return Climb(dual, x, at, x > lower, np.zeros(dual.m), iteration, True)
         held = limits - rows @ x <= dual.touch
@@ -140,8 +143,16 @@ def maximise(
             break
         x, at = moved
         iteration += 1
+    else:  # patience is at its end, with one point that nobody has looked at
+        if at.value > top:
+            best = (x, at, np.zeros(dual.m))
+        return _ended(dual, best, iteration, gave_up=True)
+    return _ended(dual, best, iteration, gave_up=False)
+
+
+def _ended(dual: Dual, best: tuple[np.ndarray, Evaluation, np.ndarray], iterations: int, *, gave_up: bool) -> Climb:
     x, at, pressure = best
-    return Climb(dual, x, at, x > lower, pressure, iteration, False)
+    return Climb(dual, x, at, x > dual.lower, pressure, iterations, False, gave_up)
 
 
 def _model_step(

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import linprog
+
+from duality.linear_program import tightest
 
 ENTERING = 50  # rows that join the restricted program in one round
 ROUNDS = 200
 BROKEN = 1e-9  # by how much a row must be broken to join: what HiGHS can see, and ten times as much
-TIGHT = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}  # the tightest that HiGHS takes
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ def packing(rows: np.ndarray, gain: np.ndarray, first: np.ndarray) -> Packing:
     working = entering[:0]
     for _ in range(ROUNDS):
         tried = np.append(working, entering)
-        program = linprog(-wish, A_ub=table[tried], b_ub=np.ones(tried.size), method="highs", options=TIGHT)
-        if program.x is None:  # rows that differ by less than its tolerances: the last answer stands
+        program = tightest(c=-wish, A_ub=table[tried], b_ub=np.ones(tried.size))
+        if program is None:  # the last answer stands
             break
         working, y = tried, np.maximum(program.x, 0.0)
         prices = np.maximum(-np.asarray(program.ineqlin.marginals), 0.0)

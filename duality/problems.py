@@ -416,7 +416,7 @@ class ForwardKL(Problem):
     """
 
     mass = "one"
-    patience: ClassVar[Patience] = Patience(pressed=15)  # beyond, `duality.faces` is faster
+    patience: ClassVar[Patience] = Patience(pressed=15, faces=128)  # beyond, `duality.faces` is faster
 
     def __post_init__(self) -> None:
         super().__post_init__()

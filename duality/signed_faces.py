@@ -6,13 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.optimize import linprog
 
 from duality.dual_protocol import Dual
 from duality.faces import CLOSE, SHALLOW, Beyond
 from duality.families import Mixtures
+from duality.linear_program import tightest
 from duality.newton import Climb, climb
-from duality.packing import TIGHT
 from duality.ratios import LogRatios
 
 ESCAPES = 60
@@ -45,8 +44,8 @@ def beyond_signed(ratios: LogRatios, mixtures: Mixtures, log_weights: np.ndarray
     cost = float(-np.exp(log_q) @ log_u)
     top = values.max(axis=0)
     rows = mixtures.signs * np.exp(values - top)
-    program = linprog(np.ones(len(rows)), A_ub=-rows.T, b_ub=-np.exp(-top) * missing, method="highs", options=TIGHT)
-    if program.x is None:
+    program = tightest(c=np.ones(len(rows)), A_ub=-rows.T, b_ub=-np.exp(-top) * missing)
+    if program is None:
         return Priced(float("inf"), missing, np.zeros(missing.size))
     bought = np.maximum(np.asarray(program.x), 0.0)
     towards = np.maximum(-np.asarray(program.ineqlin.marginals), 0.0)

@@ -4,8 +4,12 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog, minimize
 
+import duality as du
+from duality import linear_program
+from duality.exponential_dual import ExponentialDual
 from duality.interior import maximise_inside
 from duality.matrix_game import saddle
+from duality.newton import Patience, climb
 from duality.packing import packing
 
 
@@ -59,6 +63,46 @@ def test_packing_without_gain_and_without_limit():
     # A wish of 1e-12 beside one of 1: the price of the one is not raised to serve the other.
     apart = packing(np.array([[1.0, 1e-6], [1e-6, 1.0]]), np.array([1.0, 1e-12]), np.array([0]))
     np.testing.assert_allclose(apart.bound, 1.0, rtol=1e-9)
+
+
+def test_a_program_given_up_at_one_tolerance_is_solved_at_the_next(monkeypatch):
+    solved = linear_program.linprog
+    tried = []
+
+    def moody(**arguments):
+        tolerance = arguments["options"]["primal_feasibility_tolerance"]
+        tried.append(tolerance)
+        found = solved(**arguments)
+        if tolerance < 1e-9:
+            found.x = None
+        return found
+
+    monkeypatch.setattr(linear_program, "linprog", moody)
+    found = packing(np.eye(2), np.array([1.0, 2.0]), np.array([0]))
+    np.testing.assert_allclose(found.bound, 3.0, rtol=1e-8)
+    np.testing.assert_allclose(saddle(np.array([[1.0, -1.0], [-1.0, 1.0]])).value, 0.0, atol=1e-9)
+    assert tried == [1e-10, 1e-9, 1e-10, 1e-9]
+    monkeypatch.setattr(linear_program, "linprog", lambda **_: type("Nothing", (), {"x": None}))
+    assert packing(np.eye(2), np.array([1.0, 2.0]), np.array([0])).bound == np.inf  # and no bound is made up
+
+
+def test_a_climb_out_of_patience_returns_the_highest_point_that_it_saw():
+    ratios = du.LogRatios(np.random.default_rng(0).normal(size=(50, 3)))
+    problem = du.ReverseKL([3.0, 2.0, 4.0]).bind(ratios)
+    seen = []
+
+    class Watched(ExponentialDual):
+        def evaluate(self, x):
+            at = super().evaluate(x)
+            seen.append(at.value)
+            return at
+
+    for steps in range(6):
+        seen.clear()
+        dual = Watched(ratios.values, ratios.log_weights, -problem.levels, shared=True)
+        found = climb(dual, np.zeros(3), problem.units(ratios), patience=Patience(steps=steps))
+        assert found.gave_up
+        assert found.at.value >= max(seen) - 1e-14
 
 
 @pytest.mark.parametrize("gain_size", [0.05, 0.5, 5.0])
