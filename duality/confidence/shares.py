@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.special import bdtr, betaincinv
+from scipy.special import betaincc, betaincinv
 
 from duality.confidence.inputs import counts, probability, whole
+from duality.ratios import EPS
 
 
 def clopper_pearson(hits: Any, n: int, confidence: float = 0.95) -> Any:
@@ -49,6 +50,11 @@ def clopper_pearson_lower(hits: Any, n: int, confidence: float = 0.95) -> Any:
     return float(bound) if bound.ndim == 0 else bound
 
 
+def at_most(k: int, n: int, share: float) -> float:
+    """Pr(Bin(n, share) ≤ k), k < n, by the Beta law: SciPy's binomial law takes no n beyond 2^31."""
+    return float(betaincc(k + 1.0, float(n - k), share))
+
+
 def plan(level: float, n: int, confidence: float = 0.95) -> int:
     """The greatest number of hits among n samples that still shows a share of at most `level`; -1 for none.
 
@@ -65,7 +71,7 @@ def plan(level: float, n: int, confidence: float = 0.95) -> int:
     low, high = -1, n  # low shows the level, high does not: Pr(Bin ≤ n) = 1
     while high - low > 1:
         middle = (low + high) // 2
-        if float(bdtr(middle, n, level)) <= 1 - confidence:
+        if at_most(middle, n, level) <= 1 - confidence:
             low = middle
         else:
             high = middle
@@ -79,10 +85,10 @@ def fewest(level: float, confidence: float = 0.95) -> int:
     299
     """
     level, confidence = probability("level", level), probability("confidence", confidence)
-    n = max(int(np.floor(np.log1p(-confidence) / np.log1p(-level))), 1)
-    while plan(level, n, confidence) < 0:  # the quotient of logarithms rounds
-        n += 1
-    return n
+    n = max(int(np.ceil(np.log1p(-confidence) / np.log1p(-level))), 1)
+    # The quotient of logarithms rounds: to the one side or the other of a whole number, by eps of itself.
+    slip = 1 + int(4 * EPS * n)
+    return next((m for m in range(max(n - slip, 1), n + slip) if plan(level, m, confidence) >= 0), n + slip)
 
 
 def solve_for(level: float, n: int, confidence: float = 0.95, success: float = 0.9) -> float:

@@ -107,3 +107,16 @@ def test_solving_for_less_succeeds_as_often_as_asked(success: float) -> None:
 def test_bad_input(call, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         call()
+
+
+@pytest.mark.parametrize("level", [1e-3, 1e-6, 1e-9, 1e-12])
+def test_rare_shares_are_planned_for_as_quickly_as_others(level):
+    """Beyond 2^31 samples, and where the quotient of logarithms rounds: the fewest shows the level, one less does not.
+
+    (1 - level)^n is known to n eps relative, so at 1e-12 the answer is one of some thousands that differ by rounding.
+    """
+    n = du.confidence.fewest(level)
+    slip = 1 + int(8 * np.finfo(float).eps * n)
+    assert du.confidence.plan(level, n) == 0
+    assert du.confidence.plan(level, n - slip) == -1
+    assert n == pytest.approx(-np.log(0.05) / level, rel=1e-12 + level + 1 / n)
