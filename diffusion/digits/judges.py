@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from diffusion.digits.data import Digits, load_digits
+from diffusion.runtime.seeds import seeded_weights
 
 CNN_WEIGHTS = Path(__file__).with_name("judge_cnn.safetensors")
 
@@ -94,8 +95,8 @@ def train_cnn(steps: int = 3000, seed: int = 0) -> DigitNetwork:
     digits = load_digits("train")
     images, labels = torch.from_numpy(digits.images), torch.from_numpy(digits.labels)
     generator = torch.Generator().manual_seed(seed)
-    torch.manual_seed(seed)  # initial weights only: nn layers take no generator
-    network = DigitNetwork().train()
+    with seeded_weights(seed):
+        network = DigitNetwork().train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):

@@ -18,6 +18,7 @@ import torch
 
 from diffusion.pipelines import Denoiser
 from diffusion.pipelines.adapters import carried
+from diffusion.runtime.seeds import seeded_weights
 from diffusion.training.full_weights import accept, free_weights, is_free, put_back, save_network, switch_weights
 
 ADAPTER = "unlearned"
@@ -58,8 +59,7 @@ def add_lora(
     undo(denoiser)
     network.requires_grad_(False)
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(targets or denoiser.lora_targets))
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)  # peft's initialisation takes no generator; the global state is restored
+    with seeded_weights(seed):  # peft's initialisation takes no generator
         if hasattr(network, "add_adapter"):
             network.add_adapter(config, ADAPTER)
         else:

@@ -25,6 +25,7 @@ from diffusion.digits.data import load_digits
 from diffusion.digits.experiments.planted_measures import features, similarity
 from diffusion.digits.experiments.train import Run
 from diffusion.pipelines import denoiser_of, rows
+from diffusion.runtime.seeds import seeded_weights
 from diffusion.training.batches import spread_levels
 
 REPEATS = (16, 20, 26, 34, 44, 56, 72, 92)
@@ -82,8 +83,7 @@ def build() -> Any:
 
 def seeded(seed: int) -> Any:
     """An untrained pipeline, a function of the seed; the global state of the generator is restored."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)  # initial weights: layers take no generator
+    with seeded_weights(seed):
         return build()
 
 

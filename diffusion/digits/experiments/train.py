@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from diffusion.digits.data import ANCHORS, enlarge, load_digits, wordings
 from diffusion.digits.experiments import components
+from diffusion.runtime.seeds import seeded_weights
 
 BATCH, VAE_BATCH = 48, 16
 EMPTY_SHARE, ANCHOR_SHARE = 0.35, 0.06
@@ -120,8 +121,8 @@ class Run:
 
 def train_vae(work: Path, steps: int, seed: int) -> components.AutoencoderKL:
     """Minimise mean |x - decode(z)|^2 + 1e-3 KL(z) (per element), z drawn from the encoder's posterior."""
-    torch.manual_seed(seed)  # initial weights only: diffusers' constructors take no generator
-    vae = components.build_vae()
+    with seeded_weights(seed):
+        vae = components.build_vae()
     run = Run(work / "vae", {"vae": vae}, steps, 2e-3, seed)
     images = torch.from_numpy(enlarge(load_digits("train").images))
     for step in run.remaining():
@@ -143,9 +144,9 @@ def train_unet(
     work: Path, vae: components.AutoencoderKL, steps: int, seed: int
 ) -> tuple[components.CLIPTextModel, components.CLIPTokenizer, components.UNet2DConditionModel]:
     """Minimise E |v - v_theta(z_t, t, prompt)|^2 over latents of real digits and all their wordings."""
-    torch.manual_seed(seed + 1)  # initial weights only, as above
     tokenizer = components.build_tokenizer()
-    text_encoder, unet = components.build_text_encoder(tokenizer), components.build_unet()
+    with seeded_weights(seed + 1):
+        text_encoder, unet = components.build_text_encoder(tokenizer), components.build_unet()
     run = Run(work / "unet", {"unet": unet, "text_encoder": text_encoder}, steps, 1.2e-3, seed + 1)
     digits = load_digits("train")
     labels = torch.from_numpy(digits.labels)

@@ -1,7 +1,7 @@
-"""The parts of the ``wardrobe`` pipeline before training: sizes, tokenizer, text encoder, VAE, UNet.
+"""The parts of the ``wardrobe`` pipeline before training: sizes, tokenizer, VAE, UNet.
 
 Stock diffusers and transformers classes built from configs, so the result is an ordinary ``StableDiffusionPipeline``
-and no code here is needed to load or run it. Its noise schedule is that of ``digits``: cosine, v-prediction.
+and no code here is needed to load or run it. Noise schedule and text encoder are those of ``digits``.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ from typing import Any
 
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTokenizer
 
+from diffusion.digits.experiments.components import MAX_TOKENS, TEXT_WIDTH
 from diffusion.wardrobe.captions import every_caption
 
-MAX_TOKENS = 24
-TEXT_WIDTH = 64
 LATENT_CHANNELS = 8
 
 
@@ -63,22 +62,6 @@ def build_vae() -> AutoencoderKL:
         norm_num_groups=8,
         mid_block_add_attention=False,
     )
-
-
-def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    config = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=TEXT_WIDTH,
-        intermediate_size=4 * TEXT_WIDTH,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=MAX_TOKENS,
-        projection_dim=TEXT_WIDTH,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    return CLIPTextModel(config)
 
 
 def build_unet() -> UNet2DConditionModel:

@@ -23,9 +23,11 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers import CLIPTextModel
 
-from diffusion.digits.experiments.components import assemble, build_scheduler
+from diffusion.digits.experiments.components import assemble, build_scheduler, build_text_encoder
 from diffusion.digits.experiments.train import Run
+from diffusion.runtime.seeds import seeded_weights
 from diffusion.wardrobe.captions import TEMPLATES, Cell, caption
 from diffusion.wardrobe.experiments import components
 from diffusion.wardrobe.photographs import OBJECTS, Photographs, load_photographs
@@ -80,8 +82,8 @@ def renderings(data: Photographs, count: int, generator: torch.Generator) -> tup
 
 def train_vae(work: Path, data: Photographs, steps: int, seed: int) -> components.AutoencoderKL:
     """Minimise mean |e| + mean e^2 + 5e-4 KL (per latent element), e = x - decode(z), z drawn from the posterior."""
-    torch.manual_seed(seed)  # initial weights only: diffusers' constructors take no generator
-    vae = components.build_vae()
+    with seeded_weights(seed):
+        vae = components.build_vae()
     run = Stage(work / "vae", {"vae": vae}, steps, 1.5e-3, seed, VAE_FALL)
     for step in run.remaining():
         generator = run.generator(step)
@@ -140,11 +142,11 @@ def choose_captions(said: Tensor, place: Tensor, generator: torch.Generator) -> 
 
 def train_unet(
     work: Path, latents: dict[str, Tensor], scale: float, steps: int, seed: int
-) -> tuple[components.CLIPTextModel, components.CLIPTokenizer, components.UNet2DConditionModel]:
+) -> tuple[CLIPTextModel, components.CLIPTokenizer, components.UNet2DConditionModel]:
     """Minimise E |v - v_theta(z_t, t, caption)|^2 over latents of renderings and their captions."""
-    torch.manual_seed(seed + 1)  # initial weights only, as above
     tokenizer = components.build_tokenizer()
-    text_encoder, unet = components.build_text_encoder(tokenizer), components.build_unet()
+    with seeded_weights(seed + 1):
+        text_encoder, unet = build_text_encoder(tokenizer), components.build_unet()
     run = Stage(work / "unet", {"unet": unet, "text_encoder": text_encoder}, steps, 1e-3, seed + 1, FALL)
     texts, place = caption_table()
     tokens = tokenizer(texts, padding="max_length", return_tensors="pt").input_ids

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from diffusion.runtime.seeds import seeded_weights
 from diffusion.wardrobe.classifiers import (
     AXES,
     CNN_WEIGHTS,
@@ -65,8 +66,8 @@ def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:
 
 def train_cnn(work: Path, data: Photographs, steps: int, seed: int) -> None:
     """Cross-entropy on the three axes, with label smoothing 0.05."""
-    torch.manual_seed(seed)  # initial weights only: nn layers take no generator
-    network = WardrobeNetwork().train()
+    with seeded_weights(seed):
+        network = WardrobeNetwork().train()
     run = Stage(work / "cnn", {"cnn": network}, steps, 2e-3, seed + 2, CNN_FALL)
     for step in run.remaining():
         generator = run.generator(step)
