@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from duality import confidence, point_masses, primal_dual
 from duality.checks import atoms, gaussians
+from duality.forward_kl import ForwardKL
 from duality.frontier import fixed_weights, frontier
 from duality.joint import Joint
 from duality.keep import Keep
+from duality.likelihood import Likelihood
 from duality.masses import MassWarning
-from duality.problems import ForwardKL, Likelihood, Problem, ReverseKL
+from duality.problems import Problem
 from duality.ratios import LogRatios
+from duality.reverse_kl import ReverseKL
 from duality.solution import FewDrawsWarning, InfeasibleError, SmallGroupsWarning, Solution, Status
 from duality.solve import DualPoint, dual_function, solve
 

@@ -14,9 +14,12 @@ from duality.dual_protocol import Dual
 from duality.families import Mixtures, Statistics
 from duality.family_dual import FamilyDual
 from duality.feasibility import conflicting, least_each, least_levels
+from duality.forward_kl import ForwardKL
+from duality.likelihood import Likelihood
 from duality.likelihoods import KINDS
-from duality.problems import ForwardKL, Likelihood, Problem, ReverseKL
+from duality.problems import Problem
 from duality.ratios import LogRatios
+from duality.reverse_kl import ReverseKL
 from duality.signed_dual import SignedDual
 
 try:

@@ -9,9 +9,12 @@ from typing import Any, NoReturn
 import numpy as np
 
 from duality._arrays import frozen
+from duality.forward_kl import ForwardKL
 from duality.joint import Joint
 from duality.keep import Keep
-from duality.problems import ForwardKL, Likelihood, Problem, ReverseKL
+from duality.likelihood import Likelihood
+from duality.problems import Problem
+from duality.reverse_kl import ReverseKL
 from duality.solution import Solution, Status
 
 BUILT_IN: tuple[type[Problem], ...] = (ReverseKL, ForwardKL, Likelihood, Keep, Joint)

@@ -23,7 +23,14 @@ LISTED = re.compile(r"^\.\. (?:auto(?:class|function|exception|module)|py:data):
 # modules are put together from. A name stands for a module or a package with all that is in it.
 INTERNAL = (
     *("api", "cli", "reports", "workflows", "digits.experiments", "digits.judges", "wardrobe.experiments"),
-    *("runtime.files", "runtime.locks", "runtime.progress", "training.batches", "ratios.noise_integral"),
+    *(
+        "runtime.files",
+        "runtime.locks",
+        "runtime.progress",
+        "runtime.seeds",
+        "training.batches",
+        "ratios.noise_integral",
+    ),
     *("methods.base", "methods.dual_steps", "methods.lagrangians", "methods.images.importance_mixture"),
     *("methods.dual_loop", "methods.forget_retain_sets", "methods.likelihood"),
     *("pipelines.adapter", "pipelines.adapters", "pipelines.base", "pipelines.schedules"),

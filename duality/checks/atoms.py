@@ -16,8 +16,8 @@ import numpy as np
 from scipy.optimize import brentq
 
 from duality._arrays import vector
-from duality.problems import ReverseKL
 from duality.ratios import LogRatios
+from duality.reverse_kl import ReverseKL
 from duality.solve import solve
 
 

@@ -16,8 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from duality.problems import ForwardKL, Likelihood, Problem, ReverseKL
+from duality.forward_kl import ForwardKL
+from duality.likelihood import Likelihood
+from duality.problems import Problem
 from duality.ratios import LogRatios
+from duality.reverse_kl import ReverseKL
 
 try:
     import cvxpy as cp

@@ -1,0 +1,171 @@
+"""Likelihood: stay close to q, and bound the likelihood of what is unwanted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from duality._arrays import (
+    Array,
+    beside,
+    divergence,
+    expectation,
+    namespace,
+    pick,
+)
+from duality.dual_functions import ExponentialDual
+from duality.dual_protocol import Dual
+from duality.families import Statistics
+from duality.family_dual import FamilyDual
+from duality.feasibility import conflicting, least_each, least_levels
+from duality.likelihoods import KINDS, Kind
+from duality.problems import Problem, odds
+from duality.ratios import EPS, LogRatios, check_priors
+
+
+@dataclass(frozen=True, eq=False)
+class Likelihood(Problem):
+    """min KL(p‖q) subject to E_p[l_i] ≤ b_i: bound the likelihood that p gives to what is unwanted.
+
+    The optimal target is q exp(-sum_i lam_i l_i)/Z.
+
+    Args:
+        levels: b, a number for all constraints or `(m,)`, in the unit of l.
+        kind: which likelihood l_i is:
+            "posterior" (default), Pr(i|x) = priors_i e^{rho_i(x)}, a probability;
+            "density", q_i(x) itself (the ratios must carry `log_densities`, which `log_weight` then reads);
+            "log-ratio", rho_i(x) in nats;
+            "detector", what detector i says of x (the ratios must carry `detectors`, which `log_weight` then reads).
+        priors: `(m,)` Pr(i) under q; left out, those that the ratios carry. Posterior only.
+
+    Raises:
+        ValueError: for an unknown kind, levels that are not finite, priors outside (0, 1) or with another kind.
+
+    Source: problem LU of arXiv:2605.30825 (density kind); the posterior and its closure, docs/theory.
+    """
+
+    kind: str = "posterior"
+    priors: Any = None  # given as a number or a vector; kept as a frozen float64 vector (m,), or None
+    rule: Kind = field(init=False, repr=False)
+    direction: ClassVar[int] = -1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.kind not in KINDS:
+            raise ValueError(f"kind: {self.kind!r} given, one of {', '.join(map(repr, KINDS))} is needed")
+        object.__setattr__(self, "rule", KINDS[self.kind])
+        if self.priors is not None:
+            if not self.rule.needs_priors:
+                raise ValueError(f"priors: given, but kind={self.kind!r} has no use for them")
+            object.__setattr__(self, "priors", check_priors(self.priors))
+
+    def bind(self, ratios: LogRatios) -> Self:
+        self.rule.check(ratios)
+        bound = super().bind(ratios)
+        if not self.rule.needs_priors:
+            return bound
+        priors = ratios.priors if self.priors is None else check_priors(self.priors, self.count(ratios))
+        if priors is None:
+            raise ValueError("priors: neither the problem nor the ratios carry any; a posterior needs Pr(i) in (0, 1)")
+        return replace(bound, priors=priors)
+
+    def _prior(self, values: Array) -> Array:
+        if not self.rule.needs_priors:
+            return None
+        if self.priors is None:
+            raise ValueError("priors: this problem carries none; give Likelihood(levels, priors=...)")
+        return beside(values, self.priors)
+
+    def likelihoods(self, values: Array) -> Array:
+        """l_i(x) from what `log_weight` reads, `(..., m)` -> `(..., m)`."""
+        _, values = namespace(values)
+        return self.rule.likelihood(values, self._prior(values))
+
+    def inputs(self, ratios: LogRatios) -> np.ndarray:
+        return self.rule.inputs(ratios)
+
+    def units(self, ratios: LogRatios) -> np.ndarray:
+        """min(size of the level, max(|E_q[l] - b|, standard deviation of l under q), b - min l), `(m,)`.
+
+        What can be gained or lost is the distance of q from its level, or the spread of l, which may be a billionth of
+        the level (a posterior that hardly varies), and at most the room below the level: near the least level the value
+        grows as -log(b - min l). A miss is measured against the smallest of these.
+        """
+        kept = np.isfinite(ratios.log_weights)
+        q = np.exp(ratios.log_weights[kept])
+        miss = self._table(ratios)[kept] - self.levels
+        miss = np.where(np.isfinite(miss), miss, 0.0)
+        reach = np.abs(miss).max(axis=0)
+        scaled = miss / np.where(reach > 0, reach, 1.0)
+        mean = q @ scaled
+        unit = reach * np.maximum(np.abs(mean), np.sqrt(q @ (scaled - mean) ** 2))
+        room = -miss.min(axis=0)
+        unit = np.where(room > 0, np.minimum(unit, room), unit)
+        size = self.rule.size(self.levels)
+        return np.minimum(np.where(unit > 0, unit, np.where(np.isfinite(size), size, 1.0)), size)
+
+    def tilt(self, values: Array, natural: Array) -> Array:
+        return -pick(array_namespace(values), natural, self.likelihoods(values))
+
+    def noised_tilt(self, values: Array, natural: Array) -> Array:
+        return self.rule.noised_tilt(values, natural, self._prior(values))
+
+    def strengths(self, values: Array, natural: Array) -> Array:
+        return self.rule.strengths(values, natural, self._prior(values))
+
+    def cost(self, ratios: LogRatios, log_weights: np.ndarray) -> float:
+        return divergence(log_weights, ratios.log_weights)
+
+    def levels_of(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
+        return expectation(np.exp(log_weights), self._table(ratios))
+
+    def slack_of(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
+        # E_p[b - l], not b - E_p[l]: where l hardly varies the digits of the difference are in the terms.
+        return -expectation(np.exp(log_weights), self._table(ratios) - self.levels)
+
+    def resolution(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
+        # Masses are known to eps |log p|, and the sum over them is rounded.
+        held = np.isfinite(log_weights)
+        miss = self._table(ratios)[held] - self.levels
+        known = np.exp(log_weights[held]) * EPS * (4.0 + np.abs(log_weights[held]))
+        return np.asarray(known @ np.abs(np.where(np.isfinite(miss), miss, 0.0)))
+
+    def level_influence(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
+        omega, _ = odds(ratios, log_weights)
+        miss = np.where(omega[:, None] > 0, self._table(ratios) - self.levels, 0.0)
+        finite = np.isfinite(miss).all(axis=0)
+        miss = np.where(finite, miss, 0.0)
+        return np.where(finite, omega[:, None] * (miss - ratios.mean_within(np.exp(log_weights), miss)), np.nan)
+
+    def level_terms(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
+        p = np.exp(log_weights)[:, None]
+        return np.where(p > 0, p * np.where(p > 0, self._table(ratios), 0.0), 0.0)
+
+    def out_of_reach(self, ratios: LogRatios) -> bool:
+        # E_p[l_i] > ess inf l_i for every density, unless l_i is constant on a set: the level must be above it.
+        return bool((self.levels <= least_each(self._table(ratios), ratios.partition)).any())
+
+    @property
+    def source(self) -> str:
+        return self.rule.source
+
+    def statistics(self, ratios: LogRatios) -> Statistics:
+        return Statistics(self._table(ratios), self.levels, np.zeros(self.levels.size))
+
+    def _table(self, ratios: LogRatios) -> np.ndarray:
+        """l_i at the nodes, `(n, m)`."""
+        return np.asarray(self.likelihoods(self.inputs(ratios)))
+
+    def least_levels(self, ratios: LogRatios) -> np.ndarray:
+        return least_levels(self._table(ratios), ratios.log_weights, self.levels, ratios.partition)
+
+    def conflict(self, ratios: LogRatios) -> np.ndarray:
+        return conflicting(self._table(ratios), ratios.log_weights, self.levels, ratios.partition)
+
+    def dual(self, ratios: LogRatios) -> Dual:
+        if ratios.grouped:
+            return FamilyDual(*self.statistics(ratios), ratios.partition, ratios.log_weights)
+        return ExponentialDual(self._table(ratios), ratios.log_weights, self.levels, shared=False)
