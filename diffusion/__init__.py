@@ -87,8 +87,9 @@ def unlearn(
             Left out, the other digits serve for ``digits``; elsewhere the concepts' neighbours in ``vocabulary``
             together with draws of the model itself, or these alone.
         vocabulary: prompts among which neighbours are looked for, by the text encoder
-        (:mod:`diffusion.tasks.contrast_prompts`). priors: the share of each concept in what the model makes unasked,
-            one for all or one each (m,); left out, they are estimated from its draws (:mod:`diffusion.ratios.priors`).
+            (:mod:`diffusion.tasks.contrast_prompts`).
+        priors: the share of each concept in what the model makes unasked, one for all or one each (m,); left out, they
+            are estimated from its draws (:mod:`diffusion.ratios.priors`).
         anchor: what prompts that ask for a concept fall back to.
         method: a name in `diffusion.methods.METHODS`, or a method.
         output: folder for LoRA, certificate, card and pictures; nothing is written where it is left out.

@@ -1,9 +1,10 @@
 r"""A last dual correction on measured levels, for methods that otherwise go by the solved multipliers.
 
-    draw from the network (or integrate over noise)  ->  levels, standard errors  ->  dual step     (:mod:`.asking`)
+    draw from the network (or integrate over noise)  ->  levels, standard errors  ->  dual step
 
-at a few moments of a fit, and as long as a level is missed for guidance without training. Without it a method is as
-right as its ratios, its guidance and its fit are; with it the level is measured where it is wanted, on the network.
+(:mod:`diffusion.methods.level_shift`), at a few moments of a fit, and as long as a level is missed for guidance without
+training. Without it a method is as right as its ratios, its guidance and its fit are; with it the level is measured
+where it is wanted, on the network.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 r"""Weights set by hand, for comparison: the paper's Lagrangian with multipliers that nobody solves for or moves.
 
-    min over f of  retention(f) + constraint(f; lam),       lam fixed, or lam_i = c for all i      (:mod:`.lagrangians`)
+    min over f of  retention(f) + constraint(f; lam),       lam fixed, or lam_i = c for all i
+
+with the terms of :mod:`diffusion.methods.lagrangians`.
 
 Source: the paper's comparison with equal weights for several concepts (arXiv:2605.30825); sweeping such weights is what
 NegGrad, SISS and multi-concept ESD do.

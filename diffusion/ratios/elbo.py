@@ -4,7 +4,7 @@ Two more live by themselves: the free ratio of a path (:mod:`diffusion.ratios.tr
 and the head against q (:mod:`diffusion.ratios.cross_fitted`), which is trained on the very draws and cross-fitted.
 
 - :func:`head_ratios`: the contrast head (:mod:`diffusion.ratios.classifier`) at the lowest noise levels; the one to
-solve with;
+  solve with;
 - :func:`elbo_differences`: ``ELBO(x | u_i) - ELBO(x | "")`` under common noise, needs no training; raw ratios of a
   network whose unconditional and conditional predictions are not of one law, so biased in scale;
 - :func:`elbo_posterior_ratios`: ELBOs normalised over all contrast prompts, where that inconsistency cancels.

@@ -1,6 +1,6 @@
 """Which images are to be forgotten, among what, and how surely, as far as it is said: read and checked.
 
-What is left open, :mod:`.forget_settled` finds out with draws of the model.
+What is left open, :mod:`diffusion.workflows.image_levels` finds out with draws of the model.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Forget eight planted images of real digits: ``python -m diffusion.digits.experiments.planted --output runs/planted``.
 
-1. Two models (:mod:`.planted_model`): one that was never shown the planted images, and one that copies them.
+1. Two models (``planted_model``): one that was never shown the planted images, and one that copies them.
 2. Levels: as surprising as images never seen. Regression on the exact answer, primal-dual, and three baselines.
-3. Draws of every model, compared (:mod:`.planted_measures`): copies, quality, and the multipliers beside repeats; and
+3. Samples of every model, compared (``planted_measures``): copies, quality, and the multipliers beside repeats; and
    what was gained, cost and done to held-out digits, in nats under noise that nothing was fitted on.
 
 The baselines, NegGrad, SISS and EraseDiff, have the same adapters, budget, batches and seed.

@@ -11,8 +11,8 @@ between the data, is kept as it is.
 
 f* differs from T where a noised image is not yet told from other pictures, and there alone: below that noise level p
 gives the image's neighbourhood, small as its mass is, to the image, as q does. The Lagrangian of the same problem
-(:mod:`.forget_data`) weighs states by p, under which the neighbourhood of a forgotten image is hardly seen, and a
-network is slow to learn there; f* is known, so states may be weighed as one likes.
+(:mod:`diffusion.methods.images.primal_dual`) weighs states by p, under which the neighbourhood of a forgotten image is
+hardly seen, and a network is slow to learn there; f* is known, so states may be weighed as one likes.
 
 The gain in nats is b where T is exact (the difference of two cross entropies, an integral over log SNR). A network's
 is not, so what is asked, b', moves by what is measured, round by round,
