@@ -1,6 +1,9 @@
 """Tensors in a safetensors file with a digest: what was damaged is never taken for what was written.
 
 digest = SHA-256 over metadata, and over the name, type, shape and bytes of every tensor
+
+Metadata and digest are one JSON text with its keys in order: safetensors writes several entries of metadata in an order
+that changes from process to process, and the same tensors are to give the same bytes.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from torch import Tensor
 
 from diffusion.runtime.files import whole
 
-DIGEST = "sha256"
+CONTENTS = "contents"
 
 
 class DamagedError(ValueError):
@@ -32,13 +35,13 @@ def digest_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Whole or not at all. ``OSError`` naming the file where it cannot be written."""
+    """Whole or not at all; the same content gives the same bytes. ``OSError`` names a file that cannot be written."""
     from safetensors.torch import save_file
 
     held = {name: value.detach().contiguous() for name, value in tensors.items()}
-    described = {**metadata, DIGEST: digest_of(held, metadata)}
+    contents = json.dumps({"metadata": dict(metadata), "sha256": digest_of(held, metadata)}, sort_keys=True)
     with whole(path) as partial:
-        save_file(held, partial, metadata=described)
+        save_file(held, partial, metadata={CONTENTS: contents})
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -47,13 +50,17 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     try:
         with safe_open(path, "pt") as file:
-            metadata = dict(file.metadata() or {})
+            contents = (file.metadata() or {}).get(CONTENTS)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except Exception as error:  # safetensors has its own, and reading may fail in any way at all
         raise DamagedError(f"it cannot be read: {' '.join(str(error).split())}") from error
-    expected = metadata.pop(DIGEST, None)
-    if expected is None:
+    if contents is None:
         raise DamagedError("it carries no digest")
+    try:
+        described = json.loads(contents)
+        metadata, expected = dict(described["metadata"]), described["sha256"]
+    except (ValueError, KeyError, TypeError) as error:  # one bit may fall on this text, too
+        raise DamagedError("its content does not match its digest") from error
     if digest_of(tensors, metadata) != expected:
         raise DamagedError("its content does not match its digest")
     return tensors, metadata

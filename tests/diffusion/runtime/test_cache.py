@@ -4,7 +4,7 @@ from safetensors.torch import save_file
 
 from diffusion.runtime.cache import Cache
 from diffusion.runtime.output_folder import OutputFolder
-from diffusion.runtime.tensor_files import digest_of, write_tensors
+from diffusion.runtime.tensor_files import DamagedError, digest_of, read_tensors, write_tensors
 
 
 def test_kept_once_and_taken_from_there(tmp_path):
@@ -113,3 +113,28 @@ def test_output_is_whole_or_absent(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(ValueError, match="is a file"):
         OutputFolder(tmp_path / "file")
+
+
+def test_the_same_content_gives_the_same_bytes(tmp_path):
+    """In processes of their own: the order of a hash map differs between them, and between maps of one."""
+    metadata = {name: name for name in ("request", "done", "losses", "state", "since")}
+    for number in range(8):
+        write_tensors(tmp_path / str(number), {"b": torch.arange(3.0), "a": torch.zeros(2)}, metadata)
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+
+
+def test_every_bit_of_the_head_is_guarded(tmp_path):
+    """A bit that falls on the description instead of the numbers: damaged, or read as what was written."""
+    path = tmp_path / "file"
+    write_tensors(path, {"values": torch.arange(3.0)}, {"request": "this"})
+    kept = path.read_bytes()
+    for at in range(len(kept)):
+        flip(path, at)
+        try:
+            tensors, metadata = read_tensors(path)
+        except DamagedError:
+            pass
+        else:
+            assert metadata == {"request": "this"}
+            assert torch.equal(tensors["values"], torch.arange(3.0))
+        path.write_bytes(kept)

@@ -7,11 +7,11 @@ import sys
 
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file
 
 from diffusion.methods.base import FitContext
 from diffusion.runtime.interrupts import TERMINATED, Deferred, terminable
+from diffusion.runtime.tensor_files import read_tensors
 from diffusion.training.trainer import Fit
 from tests.diffusion.methods.conftest import adapters, made, make_denoiser, same
 from tests.diffusion.training.fit_worker import ALTERNATE, on_concepts
@@ -22,8 +22,7 @@ SMALL = Fit(steps=6, batch=12, rank=2, rate=1e-2, seed=3)
 
 
 def done(path):
-    with safe_open(path, "pt") as file:
-        return int(file.metadata()["done"])
+    return int(read_tensors(path)[1]["done"])
 
 
 def at_step(number, step):
