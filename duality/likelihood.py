@@ -87,6 +87,10 @@ class Likelihood(Problem):
     def inputs(self, ratios: LogRatios) -> np.ndarray:
         return self.rule.inputs(ratios)
 
+    def slopes(self, values: Array) -> Array:
+        """The derivatives of the likelihoods by what `log_weight` reads, `(..., m)` -> `(..., m)`."""
+        return self.rule.slope(values, self._prior(values))
+
     def units(self, ratios: LogRatios) -> np.ndarray:
         """min(size of the level, max(|E_q[l] - b|, standard deviation of l under q), b - min l), `(m,)`.
 

@@ -241,11 +241,11 @@ class Problem(ABC):
         return ratios.columns(self.source)
 
     def statistics(self, ratios: LogRatios) -> Statistics | None:
-        """The constraints as E_p[T_i] - s_i KL(p‖q) ≤ beta_i, where the objective is KL(p‖q); else None."""
+        """The constraints as E_p[T_i] - s_i KL(p‖q) ≤ beta_i, where they are of that kind; else None."""
         return None
 
     def mixtures(self, ratios: LogRatios) -> Mixtures | None:
-        """The constraints as s_i KL(q_i‖p) ≥ s_i b_i, where the objective is KL(q‖p); else None."""
+        """The constraints as s_i KL(q_i‖p) ≥ s_i b_i, where they are of that kind; else None."""
         return None
 
     def units(self, ratios: LogRatios) -> np.ndarray:

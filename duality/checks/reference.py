@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 
 from duality.forward_kl import ForwardKL
+from duality.joint import Joint
+from duality.joint_family import is_forward
 from duality.likelihood import Likelihood
 from duality.problems import Problem
 from duality.ratios import LogRatios
@@ -68,6 +70,15 @@ def _grouped(bound: Problem, ratios: LogRatios) -> ReferenceSolution:
     """One normaliser for each group."""
     nodes = groups.Nodes.of(ratios)
     statistics, mixtures = bound.statistics(ratios), bound.mixtures(ratios)
+    if statistics is not None and mixtures is not None:
+        table = statistics.table[nodes.kept] - statistics.limits
+        program, lam, nu = groups.quotient(nodes, mixtures.values[nodes.kept], mixtures.levels, mixtures.signs, table)
+        _run(program)
+        assert isinstance(bound, Joint)
+        mixed = np.repeat([is_forward(part) for part in bound.problems], [part.levels.size for part in bound.problems])
+        multipliers = np.empty(mixed.size)
+        multipliers[mixed], multipliers[~mixed] = lam.value, nu.value
+        return ReferenceSolution(float(program.value), multipliers, None, program.status)
     if statistics is not None:
         table = statistics.table[nodes.kept]
         if not statistics.sharing.any():

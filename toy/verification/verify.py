@@ -25,6 +25,7 @@ from toy.verification import (  # they enter their theorems into the table
     theorems_diffusion,  # noqa: F401
     theorems_groups,  # noqa: F401
     theorems_joint,  # noqa: F401
+    theorems_quotient,  # noqa: F401
 )
 from toy.verification.theorems import THEOREMS
 
