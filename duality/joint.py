@@ -18,9 +18,12 @@ from duality.joint_family import Family, is_forward, is_reverse
 from duality.joint_mixtures import MixtureFamily
 from duality.joint_tilts import TiltFamily
 from duality.newton import Climb
+from duality.problem_checks import checked_error
 from duality.problems import Problem, Shown
 from duality.ratios import LogRatios
 from duality.relaxation import conflict_of, least_levels_of
+from duality.renyi import Renyi
+from duality.tail import TailLikelihood
 
 Said = TypeVar("Said", Statistics, Mixtures)
 
@@ -76,6 +79,16 @@ class Joint(Problem):
                 "problems: the cost of some is KL(q‖p) and of others KL(p‖q); ForwardKL and Keep(kind='forward-kl') go"
                 " with Likelihood and Keep of expectations, not with ReverseKL or Keep(kind='reverse-kl')"
             )
+        for k, part in enumerate(parts):
+            if isinstance(part, Renyi):
+                raise ValueError(
+                    f"problems: part {k} is Renyi, whose cost is another than that of the parts of a Joint"
+                )
+            if isinstance(part, TailLikelihood) and part.threshold is None:
+                raise ValueError(
+                    f"problems: part {k} is a TailLikelihood without a threshold, and the best one for it alone need"
+                    " not be the best beside others; give TailLikelihood(threshold=...), any of which is safe"
+                )
         object.__setattr__(self, "problems", parts)
         object.__setattr__(self, "columns", columns)
         object.__setattr__(self, "levels", np.concatenate([part.levels for part in parts]))
@@ -132,6 +145,13 @@ class Joint(Problem):
             return None
         values, levels, signs = zip(*found, strict=True)
         return Mixtures(np.hstack(values), np.concatenate(levels), np.concatenate(signs))
+
+    def robust(self, error: Any) -> Self:
+        given = np.broadcast_to(checked_error(error, self.levels), self.levels.shape)
+        ends = np.cumsum([part.levels.size for part in self.problems])
+        shares = np.split(given, ends[:-1])
+        parts = [part.robust(share) for part, share in zip(self.problems, shares, strict=True)]
+        return type(self)(parts, self.columns)
 
     def dual(self, ratios: LogRatios) -> Dual:
         return self._family.dual(self, ratios)

@@ -17,6 +17,7 @@ from duality.feasibility import least_each
 from duality.forward_kl import ForwardKL
 from duality.likelihood import Likelihood
 from duality.likelihoods import KINDS
+from duality.problem_checks import checked_error
 from duality.problems import Problem
 from duality.ratios import LogRatios
 from duality.relaxation import conflict_of, least_levels_of
@@ -72,6 +73,19 @@ class Keep(Problem):
     @property
     def source(self) -> str:
         return str(self.of.source)
+
+    def robust(self, error: Any) -> Self:
+        given = checked_error(error, self.levels)
+        if self.kind == "forward-kl":
+            return super().robust(error)
+        if self.kind == "reverse-kl":
+            if (self.levels < given).any():
+                raise ValueError(
+                    f"error: {error} given, but no divergence is known to be at most {self.levels.min():.6g} nats where"
+                    " log ratios are off by more than that"
+                )
+            return replace(self, levels=self.levels - given)
+        return replace(self, levels=self.of.rule.moved(self.levels, -given))
 
     def bind(self, ratios: LogRatios) -> Self:
         inner = self.of.bind(ratios)

@@ -22,7 +22,8 @@ from duality.families import Statistics
 from duality.family_dual import FamilyDual
 from duality.feasibility import conflicting, least_each, least_levels
 from duality.likelihoods import KINDS, Kind
-from duality.problems import Problem, odds
+from duality.problem_checks import checked_error, odds
+from duality.problems import Problem
 from duality.ratios import EPS, LogRatios, check_priors
 
 
@@ -86,6 +87,9 @@ class Likelihood(Problem):
 
     def inputs(self, ratios: LogRatios) -> np.ndarray:
         return self.rule.inputs(ratios)
+
+    def robust(self, error: Any) -> Self:
+        return replace(self, levels=self.rule.moved(self.levels, checked_error(error, self.levels)))
 
     def slopes(self, values: Array) -> Array:
         """The derivatives of the likelihoods by what `log_weight` reads, `(..., m)` -> `(..., m)`."""

@@ -43,6 +43,10 @@ class Kind(ABC):
         """d l_i / d input_i, `(..., m)`; where l_i is an exponential it is l_i itself."""
         return self.likelihood(values, priors)
 
+    def moved(self, levels: np.ndarray, error: np.ndarray) -> np.ndarray:
+        """Upper levels that are safe for inputs off by `error` (lower ones, with its negative); exponentials' own."""
+        return levels * np.exp(-error)
+
     @abstractmethod
     def strengths(self, values: Array, natural: Array, priors: Array) -> Array:
         """-d noised_tilt / d rho_i, `(..., m)`."""
@@ -56,6 +60,9 @@ class LogRatioKind(Kind):
 
     def likelihood(self, values: Array, priors: Array) -> Array:
         return values
+
+    def moved(self, levels: np.ndarray, error: np.ndarray) -> np.ndarray:
+        return levels - error
 
     def slope(self, values: Array, priors: Array) -> Array:
         return array_namespace(values).ones_like(values)
@@ -165,6 +172,9 @@ class DetectorKind(Kind):
 
     def likelihood(self, values: Array, priors: Array) -> Array:
         return values
+
+    def moved(self, levels: np.ndarray, error: np.ndarray) -> np.ndarray:
+        return levels - error
 
     def slope(self, values: Array, priors: Array) -> Array:
         return array_namespace(values).ones_like(values)
