@@ -22,7 +22,7 @@ from duality.families import Statistics
 from duality.family_dual import FamilyDual
 from duality.feasibility import conflicting, least_each, least_levels
 from duality.likelihoods import KINDS, Kind
-from duality.problem_checks import checked_error, odds
+from duality.problem_checks import checked_error, odds, refuse_weighed
 from duality.problems import Problem
 from duality.ratios import EPS, LogRatios, check_priors
 
@@ -65,6 +65,8 @@ class Likelihood(Problem):
 
     def bind(self, ratios: LogRatios) -> Self:
         self.rule.check(ratios)
+        if self.kind == "log-ratio":
+            refuse_weighed(ratios, "Likelihood(kind='log-ratio')")
         bound = super().bind(ratios)
         if not self.rule.needs_priors:
             return bound

@@ -33,3 +33,14 @@ def checked_error(error: Any, levels: np.ndarray) -> np.ndarray:
     if given.size not in (1, levels.size) and levels.size != 1:
         raise ValueError(f"error: {given.size} given for {levels.size} levels")
     return given
+
+
+def refuse_weighed(ratios: LogRatios, kind: str) -> None:
+    """ValueError where constraints weigh groups by shares of their own, which this kind cannot."""
+    if ratios.constraint_shares is not None:
+        raise ValueError(
+            f"values: ratios that weigh groups by shares of their own (LogRatios.weighed) given, but {kind} cannot:"
+            " with KL(p‖q_i) weighed by a_i(c) every group would have natural parameters of its own, and log ratios"
+            " that are shifted by a constant do not say that; weigh ForwardKL or Likelihood of posteriors, or solve the"
+            " groups apart"
+        )

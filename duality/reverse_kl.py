@@ -22,7 +22,7 @@ from duality.dual_protocol import Dual
 from duality.families import Statistics
 from duality.family_dual import FamilyDual
 from duality.newton import MET, SURE, Climb, Patience
-from duality.problem_checks import check_nonnegative, checked_error, odds
+from duality.problem_checks import check_nonnegative, checked_error, odds, refuse_weighed
 from duality.problems import Problem, Shown
 from duality.ratios import LogRatios
 
@@ -52,6 +52,10 @@ class ReverseKL(Problem):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_nonnegative(self.levels)
+
+    def bind(self, ratios: LogRatios) -> Self:
+        refuse_weighed(ratios, "ReverseKL")
+        return super().bind(ratios)
 
     def natural(self, multipliers: Array) -> Array:
         xp, multipliers = namespace(multipliers)
