@@ -14,6 +14,7 @@ from duality.dual_protocol import Dual
 from duality.families import Statistics
 from duality.family_dual import FamilyDual
 from duality.joint_family import Family, is_reverse
+from duality.mixed_cost import MixedSearch
 from duality.newton import Climb
 from duality.problems import Problem, Shown
 from duality.ratios import LogRatios
@@ -61,15 +62,16 @@ class TiltFamily(Family):
         self, joint: Problem, ratios: LogRatios, dual: Dual, found: Climb, tolerance: float
     ) -> tuple[Climb, Answer | None]:
         settled = found.stationary(joint.units(ratios), tolerance)
-        if settled or not (self.sharing > 0).any() or (self.sharing < 0).any():
+        if settled or found.exhausted or not (self.sharing > 0).any():
             return found, None
-        return found, solve_by_cost(ratios, *_statistics(joint, ratios), found)
+        kind = MixedSearch if (self.sharing < 0).any() else None
+        return found, solve_by_cost(ratios, *_statistics(joint, ratios), found, kind)
 
     def shown(
         self, joint: Problem, ratios: LogRatios, log_weights: np.ndarray, multipliers: np.ndarray
     ) -> Shown | None:
         sharing = self.sharing
-        if not (sharing > 0).any() or (sharing < 0).any():
+        if not (sharing > 0).any():
             return None
         # As for `ReverseKL`: concentrating p within nodes raises KL(p‖q) and changes no expectation.
         order = ratios.partition.order

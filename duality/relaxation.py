@@ -17,7 +17,7 @@ import numpy as np
 
 from duality.barrier import Homogeneous, maximise_on_cone
 from duality.families import Mixtures, Statistics
-from duality.group_programs import minimise
+from duality.group_programs import least_at_any_cost, minimise
 from duality.groups import Partition
 from duality.problems import Problem
 from duality.ratios import LogRatios
@@ -132,7 +132,9 @@ def relax_tilts(statistics: Statistics, partition: Partition, log_weights: np.nd
 
         start = np.ones(s.size)
         start[s > 0] = 0.5 * (s < 0).sum() / max(int((s > 0).sum()), 1)
-        return max(least, maximise_on_cone(function, -share[None, :], np.ones(1), slope, start * size)[0])
+        inside = maximise_on_cone(function, -share[None, :], np.ones(1), slope, start * size)[0]
+        # Where the maximum is at sigma = 0, p hangs on ties that a barrier keeps no digits of: there it is an LP.
+        return max(least, inside, least_at_any_cost(centred, slope, share, partition))
 
     return relax
 
