@@ -161,7 +161,7 @@ def _model_step(
     """The maximiser of the quadratic model on the set, with the multipliers of the rows and the cuts that it needed."""
     lower = dual.lower
     for _ in range(30):
-        step, multipliers = newton_step(at.curvature, at.gradient, x - lower, rows, limits - rows @ lower)
+        step, multipliers = newton_step(at.curvature, at.gradient, x - lower, rows, limits - rows @ lower, at.noise)
         cut = dual.cut(x + step)
         if cut is None:
             break

@@ -7,10 +7,16 @@ import numpy as np
 # The curvature is rounded to a relative eps; a ridge of this size on its unit diagonal decides among the directions
 # in which it is singular (duplicated constraints) and is invisible in all others.
 RIDGE = 1e-15
+SINGULAR = 1e-13  # of the unit diagonal: what is left of the curvature here is rounding, for m up to 32 and more
 
 
 def newton_step(
-    curvature: np.ndarray, gradient: np.ndarray, x: np.ndarray, rows: np.ndarray, limits: np.ndarray
+    curvature: np.ndarray,
+    gradient: np.ndarray,
+    x: np.ndarray,
+    rows: np.ndarray,
+    limits: np.ndarray,
+    noise: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """argmax_d gradient·d - d·curvature·d/2 subject to x + d ≥ 0 and rows·(x + d) ≤ limits.
 
@@ -20,6 +26,8 @@ def newton_step(
         x: `(m,)`, feasible.
         rows: `(k, m)`, nonnegative.
         limits: `(k,)`.
+        noise: how far rounding moves the value. Where the curvature is singular, and less than this is to be had in
+            such a direction, the step does not go there: its length would be that of rounding over nothing.
 
     Returns:
         The step d `(m,)`, feasible, and the multipliers `(k,)` of the rows.
@@ -38,6 +46,11 @@ def newton_step(
     matrix = curvature / size / size[:, None]
     matrix.flat[:: m + 1] = 1.0 + RIDGE
     slope = gradient / size
+    roots, vectors = np.linalg.eigh(matrix)
+    if roots[0] < SINGULAR:
+        pull = slope @ vectors
+        idle = (roots < SINGULAR) & (pull**2 <= 2 * noise * np.maximum(roots, RIDGE))
+        matrix += vectors[:, idle] @ vectors[:, idle].T
     start = x * size
 
     free = (x > 0) | (gradient > 0)
