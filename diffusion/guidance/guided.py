@@ -4,12 +4,12 @@ At a noised state every problem is negative guidance,
 
     output = q(x_t | c) + sum_i k_i(rho_t) (q(x_t) - q(x_t | u_i)),        k = solution.guidance(rho_t),
 
-with rho_t from a contrast head on the activations of the same forward pass. Differences are taken on the raw output,
+with rho_t from a ratio classifier on the activations of the same forward pass. Differences are taken on the raw output,
 which is affine in the score (:mod:`diffusion.pipelines.schedules`). Prompts that ask for a concept fall back to the
 anchor.
 
 A network without prompts, or a concept that none asks for, has no q(x_t | u_i); there the difference of the scores is
-that of the head,
+that of the classifier,
 
     score_q - score_i = - grad rho_i,t(x_t),        eps = eps_q + noise sum_i k_i grad rho_i,t,
 
@@ -27,8 +27,8 @@ import torch
 from torch import Tensor
 
 from diffusion.pipelines import Condition, Denoiser, repeat, rows
-from diffusion.ratios.classifier import Bottleneck, ContrastHead, log_snr, pooled
-from diffusion.tasks.concepts import Prompts
+from diffusion.ratios.classifier import Bottleneck, RatioClassifier, log_snr, pooled
+from diffusion.tasks.concepts import TaskPrompts
 
 # Strengths: rho (n, m) at noise level t to k (n, m). `Solution.guidance` is one; a constant is another (ESD's rule).
 Strength = Callable[[Tensor], Tensor]
@@ -37,7 +37,7 @@ Strength = Callable[[Tensor], Tensor]
 # unit of guidance, far under the network's own error.
 NEGLIGIBLE = 1e-3
 
-# Strengths are cut here: a head's error far outside its training would otherwise decide the whole prediction.
+# Strengths are cut here: a classifier's error far outside its training would otherwise decide the whole prediction.
 LIMIT = 20.0
 
 
@@ -49,7 +49,7 @@ class Trace:
 
 
 class Guided:
-    """``with Guided(denoiser, prompts, head, strength):`` every call of the pipeline samples the guided law.
+    """``with Guided(denoiser, prompts, classifier, strength):`` every call of the pipeline samples the guided law.
 
     Works with any sampler and with classifier-free guidance: the network's output is corrected row by row, and the same
     correction on both halves of a classifier-free pair passes through unchanged. ``prompts`` may be left out (None)
@@ -59,33 +59,33 @@ class Guided:
     def __init__(
         self,
         denoiser: Denoiser,
-        prompts: Prompts | None,
-        head: ContrastHead,
+        prompts: TaskPrompts | None,
+        classifier: RatioClassifier,
         strength: Strength,
         limit: float = LIMIT,
     ) -> None:
-        self.denoiser, self.head, self.strength, self.limit = denoiser, head, strength, limit
+        self.denoiser, self.classifier, self.strength, self.limit = denoiser, classifier, strength, limit
         self.trace = Trace()
         self.plain: Tensor | None = None  # the last call's output before the correction, and its log ratios
         self.rho: Tensor | None = None
         self._inside = False
         self._empty = self._words([""])
         self._named = False  # every concept has a prompt that asks for it
-        wordings: list[str] = []
-        if denoiser.worded:
+        paraphrases: list[str] = []
+        if denoiser.prompt_inputs:
             if prompts is None:
                 raise ValueError("prompts must be given for a pipeline that takes prompts, got None")
-            wordings = [wording for concept in prompts.concepts for wording in concept.wordings]
-            self._named = all(concept.wordings for concept in prompts.concepts)
+            paraphrases = [paraphrase for concept in prompts.concepts for paraphrase in concept.prompts]
+            self._named = all(concept.prompts for concept in prompts.concepts)
             self._anchor = self._words([prompts.anchor])
             if self._named:
                 self._concepts = self._words([concept.name for concept in prompts.concepts])
-        self._asking = self._words(wordings) if wordings else None
+        self._asking = self._words(paraphrases) if paraphrases else None
 
     def _words(self, prompts: list[str]) -> Condition:
         """The parts of a condition that depend on the prompt; the others stay those of the running call."""
         condition = self.denoiser.condition(prompts)
-        return {name: condition[name] for name in self.denoiser.worded}
+        return {name: condition[name] for name in self.denoiser.prompt_inputs}
 
     def __enter__(self) -> Guided:
         self._caught = Bottleneck(self.denoiser)
@@ -126,10 +126,10 @@ class Guided:
 
         return guarded
 
-    def _same(self, condition: Condition, known: Condition) -> Tensor:
+    def _same(self, condition: Condition, estimate: Condition) -> Tensor:
         """(n, k): whether row i of a condition is known row j. Equal prompts have bit-equal embeddings."""
         result = None
-        for name, value in known.items():
+        for name, value in estimate.items():
             row = condition[name].flatten(1)[:, None] - value.flatten(1)[None]
             equal = row.abs().amax(-1) <= 1e-5 * value.abs().amax()  # rows of different batches may differ by rounding
             result = equal if result is None else result & equal
@@ -147,8 +147,8 @@ class Guided:
         return (), self.denoiser.reworded(args, kwargs, changed)
 
     def _rho(self, features: Tensor, t: Tensor) -> Tensor:
-        device = self.head.center.device
-        return cast(Tensor, self.head(features.to(device), log_snr(self.denoiser, t).to(device)))
+        device = self.classifier.center.device
+        return cast(Tensor, self.classifier(features.to(device), log_snr(self.denoiser, t).to(device)))
 
     def _strength(self, rho: Tensor, t: Tensor, like: Tensor) -> Tensor:
         k = self.strength(rho.detach()).clamp(0, self.limit)
@@ -163,7 +163,7 @@ class Guided:
         t, result = denoiser.level(timestep), _tensor_of(output)
         free, inner = result, cast(Tensor, self._caught.last)
         if not bool(self._same(condition, self._empty).all()):
-            # other prompts: the head and the difference need the empty prompt's word as well
+            # other prompts: the classifier and the difference need the empty prompt's word as well
             free = denoiser.call(x, timestep, {**condition, **repeat(self._empty, len(x))})
             inner = cast(Tensor, self._caught.last)
         self.plain, self.rho = result, self._rho(pooled(inner, free), t)
@@ -189,7 +189,7 @@ class Guided:
             k = self._strength(rho, t, result)
             (gradient,) = torch.autograd.grad((rho * k.to(rho)).sum(), state)  # rows do not mix: one gradient each
         _, noise = denoiser.schedule(t)
-        # Where nothing of the picture is left the slope has no bound, and rho no gradient.
+        # Where nothing of the image is left the slope has no bound, and rho no gradient.
         slope = denoiser.slope(t).clamp(-1e3, 1e3)
         return _with_tensor(output, result + (slope * noise).to(result) * gradient)
 

@@ -6,21 +6,23 @@ from torch import Tensor
 
 from diffusion.guidance.guided import Guided, Strength
 from diffusion.pipelines import Denoiser
-from diffusion.pipelines.sampling import draw
-from diffusion.ratios.ratio_estimate import Survey
+from diffusion.pipelines.sampling import sample_latents
+from diffusion.ratios.ratio_estimate import RatioEstimate
 from diffusion.runtime.progress import Bar, progress_bar
 
 
-def guided_draws(
+def guided_samples(
     denoiser: Denoiser,
-    known: Survey,
+    estimate: RatioEstimate,
     strength: Strength,
     prompts: list[str],
     *,
     seed: int,
     bar: Bar = progress_bar,
-    title: str = "guided draws",
+    title: str = "guided samples",
 ) -> Tensor:
     """Latents of the guided law under the given prompts; no training."""
-    with Guided(denoiser, known.prompts, known.head, strength), bar(title, len(prompts)) as shown:
-        return draw(denoiser.pipeline, prompts, seed=seed, steps=known.budget.sampler_steps, progress=shown.update)
+    with Guided(denoiser, estimate.prompts, estimate.classifier, strength), bar(title, len(prompts)) as shown:
+        return sample_latents(
+            denoiser.pipeline, prompts, seed=seed, steps=estimate.budget.sampler_steps, progress=shown.update
+        )

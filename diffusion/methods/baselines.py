@@ -5,7 +5,7 @@ r"""NegGrad, SISS and EraseDiff, for comparison, from their formulas; none of th
                 plain gradient ascent (Golatkar et al., CVPR 2020).
     SISS        E_m[ 1/(1-kappa) w_a |y_a - f|^2 - (1 + s) kappa/(1-kappa) w_u |y_u - f|^2 ],   kappa = k/n
                 Alberti et al., Data Unlearning in Diffusion Models (ICLR 2025): states from the defensive mixture m of
-                a draw a of all data and a draw u of the forget set
+                a sample a of all data and a sample u of the forget set
                 (:mod:`diffusion.methods.images.importance_mixture`), s the superfactor.
     EraseDiff   grad E_r |y - f|^2 + lam grad L_f,    L_f = E_f |f - (output that means eps_f)|^2,  eps_f ~ U[0, 1]^d
                 lam = max(0, eta - <grad E_r, grad L_f> / |grad L_f|^2)
@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from diffusion.methods.base import FitContext, ImageFitContext, ImageMethod, Method, Outcome, fit_adapters
 from diffusion.methods.forget_retain_sets import Noised, SetBatches, Sets
 from diffusion.methods.images.importance_mixture import Mixed, mixed
-from diffusion.methods.images.unseen import gained
+from diffusion.methods.images.unseen import elbo_drop
 from diffusion.pipelines import Denoiser
 from diffusion.runtime.distributed import WHOLE, Part
 from diffusion.training.batches import spread_levels
@@ -128,12 +128,13 @@ class EraseDiff:
 
 @dataclass(frozen=True)
 class OnConcepts(Method):
-    """A rule as a method for concepts: forget set and retain set are the survey's draws. The solution plays no part."""
+    """A rule as a method for concepts: forget set and retain set are the estimate's samples. The solution plays no
+    part."""
 
     rule: Rule
 
     def fit(self, context: FitContext) -> Outcome:
-        sets = Sets.of_survey(context.estimate)
+        sets = Sets.of_estimate(context.estimate)
         losses = fit_adapters(
             context, lambda parameters: self.rule.objective(context.denoiser, sets, context.config, parameters)
         )
@@ -153,5 +154,5 @@ class OnImages(ImageMethod):
         images.check(denoiser)
         sets = Sets.of_images(images)
         losses = fit_adapters(context, lambda parameters: self.rule.objective(denoiser, sets, config, parameters))
-        found, errors = gained(denoiser, images, self.noise_levels, self.repeats, config.seed)
+        found, errors = elbo_drop(denoiser, images, self.noise_levels, self.repeats, config.seed)
         return Outcome(losses, np.full((1, len(images.forget)), np.nan), found[None], errors[None])

@@ -36,7 +36,7 @@ from diffusion.methods.likelihood import Plain
 from diffusion.pipelines import Denoiser, rows
 from diffusion.ratios.classifier import log_snr
 from diffusion.ratios.noise_integral import span
-from diffusion.training.lora import teacher
+from diffusion.training.lora import base_model
 
 STEPS = 40  # of a chain that is not the sampler's own: log SNR in steps of 0.4
 
@@ -105,7 +105,7 @@ def path_cost(
     Raises:
         FloatingPointError: where the network says what is not finite.
     """
-    plain = plain or partial(teacher, denoiser)
+    plain = plain or partial(base_model, denoiser)
     device = next(denoiser.network.parameters()).device
     generator = torch.Generator().manual_seed(seed)
     total = torch.zeros(len(prompts), dtype=torch.float64)
@@ -145,7 +145,7 @@ def _clean(denoiser: Denoiser, x: Tensor, t: Tensor, condition: Any, clip: float
 
 
 def _step(x: Tensor, clean: Tensor, fresh: Tensor, schedule: tuple[Tensor, Tensor]) -> Tensor:
-    """One draw of the kernel."""
+    """One sample of the kernel."""
     (c, c_next), (s, s_next) = (value.double().tolist() for value in schedule)
     kept = (c / c_next) ** 2 * s_next**2 / s**2  # what of the variance at this level was there at the next
     mean = (c / c_next) * s_next**2 / s**2 * x + c_next * (1 - kept) * clean

@@ -2,11 +2,12 @@ r"""ESD, for comparison: erased concepts by distilled negative guidance of const
 
     min over f of  E_{x_0 ~ q(.|c), eps, t} | f(x_t, c) - ( T(x_t) - eta (T(x_t, c) - T(x_t)) ) |^2
 
-for every wording c of every concept; f the student's, T the frozen teacher's raw output, T(x_t) under the empty prompt.
-``cross-attention`` fits the cross-attention layers alone (ESD-x), ``full`` all layers. There is no term for what is to
-be kept. Source: Gandikota et al., Erasing Concepts from Diffusion Models (ICCV 2023), eq. 7. Two differences, so that
-all methods share budget and seeds: adapters instead of full weights, and states that are noised draws of the concept's
-prompts instead of half-finished draws of the student.
+for every paraphrase c of every concept; f the student's, T the frozen base model's raw output, T(x_t) under the empty
+prompt. ``cross-attention`` fits the cross-attention layers alone (ESD-x), ``full`` all layers. There is no term for
+what is to be kept. Source: Gandikota et al., Erasing Concepts from Diffusion Models (ICCV 2023), eq. 7. Two
+differences, so that
+all methods share budget and seeds: adapters instead of full weights, and states that are noised samples of the
+concept's prompts instead of half-finished samples of the student.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from torch import Tensor
 import duality as du
 from diffusion.methods.base import FitContext, Method, Outcome, fit_adapters
 from diffusion.pipelines import Denoiser, add_noise, repeat, rows
-from diffusion.ratios.ratio_estimate import Survey
+from diffusion.ratios.ratio_estimate import RatioEstimate
 from diffusion.runtime.distributed import WHOLE, Part
 from diffusion.training.batches import spread_levels
-from diffusion.training.lora import teacher
+from diffusion.training.lora import base_model
 from diffusion.training.trainer import Fit, Objective
 
 CROSS_ATTENTION = ("attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0")
@@ -40,23 +41,23 @@ class ESD(Method):
     def needs_prompts(self, kind: type[du.Problem]) -> bool:
         return True
 
-    def objective(self, denoiser: Denoiser, known: Survey, settings: Fit) -> Objective:
+    def objective(self, denoiser: Denoiser, estimate: RatioEstimate, settings: Fit) -> Objective:
         """The loss of one step; the adapters must be on the network."""
-        asks = (known.labels < len(known.prompts.concepts)).nonzero()[:, 0]
-        draws, names = known.labelled[asks], [known.labelled_prompts[int(j)] for j in asks]
+        asks = (estimate.labels < len(estimate.prompts.concepts)).nonzero()[:, 0]
+        samples, names = estimate.labelled[asks], [estimate.labelled_prompts[int(j)] for j in asks]
         distinct = sorted(set(names))
         asking, row = denoiser.condition(distinct), torch.tensor([distinct.index(name) for name in names])
         empty = denoiser.condition([""])
         device = next(denoiser.network.parameters()).device
 
         def objective(_step: int, generator: torch.Generator, part: Part = WHOLE) -> Tensor:
-            chosen = torch.randint(len(draws), (settings.batch,), generator=generator)
-            x0 = draws[chosen].to(device)
+            chosen = torch.randint(len(samples), (settings.batch,), generator=generator)
+            x0 = samples[chosen].to(device)
             t = spread_levels(denoiser, len(x0), generator).to(device)
             x = add_noise(denoiser, x0, torch.randn(x0.shape, generator=generator).to(x0), t)
             mine = part.rows(len(x))
             x, t, condition = x[mine], t[mine], rows(asking, row[chosen[mine]])
-            with teacher(denoiser):
+            with base_model(denoiser):
                 free = denoiser.predict(x, t, repeat(empty, len(x)))
                 goal = free - self.strength * (denoiser.predict(x, t, condition) - free)
             return (denoiser.predict(x, t, condition) - goal).square().mean()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffusion.methods.images.pairing import Pairing
 from diffusion.pipelines import Condition, Denoiser, add_noise, rows
-from diffusion.ratios.ratio_estimate import Survey
+from diffusion.ratios.ratio_estimate import RatioEstimate
 from diffusion.runtime.distributed import Part
 from diffusion.tasks.image_set import Images
 from diffusion.training.batches import spread_levels
@@ -22,7 +22,7 @@ Pairs = Callable[[int, torch.Generator], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Sets:
-    """Draws (., ...) with a prompt each; ``share`` is k/n, the part of all data that is to be forgotten.
+    """Samples (., ...) with a prompt each; ``share`` is k/n, the part of all data that is to be forgotten.
 
     ``kept`` (n,): which rows of ``retain`` are to be retained; the others serve in ``pairs`` only. Left out, all.
     """
@@ -36,28 +36,28 @@ class Sets:
     kept: Tensor | None = None
 
     @classmethod
-    def of_survey(cls, known: Survey) -> Sets:
-        """Forget: draws of the concepts' wordings. Retain: draws of the anchor, then of the retained prompts.
+    def of_estimate(cls, estimate: RatioEstimate) -> Sets:
+        """Forget: samples of the concepts' paraphrases. Retain: samples of the anchor, then of the retained prompts.
 
-        Pairs are draws of the anchor with draws of a concept, chosen by the priors, both under the anchor: there the
-        concepts are a part of the data, of size ``sum pi_i``.
+        Pairs are samples of the anchor with samples of a concept, chosen by the priors, both under the anchor: there
+        the concepts are a part of the data, of size ``sum pi_i``.
         """
-        asks = (known.labels < len(known.prompts.concepts)).nonzero()[:, 0]
-        latents, prompts = known.retained
-        retain = torch.cat([known.anchor, latents])
-        weights = torch.tensor(known.prompts.priors)[known.labels[asks]].double()
-        counts = torch.bincount(known.labels[asks]).double()[known.labels[asks]]
+        asks = (estimate.labels < len(estimate.prompts.concepts)).nonzero()[:, 0]
+        latents, prompts = estimate.retained
+        retain = torch.cat([estimate.anchor, latents])
+        weights = torch.tensor(estimate.prompts.priors)[estimate.labels[asks]].double()
+        counts = torch.bincount(estimate.labels[asks]).double()[estimate.labels[asks]]
 
         def pairs(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-            kept = torch.randint(len(known.anchor), (count,), generator=generator)
+            kept = torch.randint(len(estimate.anchor), (count,), generator=generator)
             return kept, torch.multinomial(weights / counts, count, replacement=True, generator=generator)
 
         return cls(
-            known.labelled[asks],
-            tuple(known.labelled_prompts[int(j)] for j in asks),
+            estimate.labelled[asks],
+            tuple(estimate.labelled_prompts[int(j)] for j in asks),
             retain,
-            (known.prompts.anchor,) * len(known.anchor) + prompts,
-            float(sum(known.prompts.priors)),
+            (estimate.prompts.anchor,) * len(estimate.anchor) + prompts,
+            float(sum(estimate.prompts.priors)),
             pairs,
         )
 
@@ -115,9 +115,9 @@ class SetBatches:
             self._noised(self.sets.retain, self._retain, self._kept, generator),
         )
 
-    def _noised(self, draws: Tensor, row: Tensor, among: Tensor, generator: torch.Generator) -> Noised:
+    def _noised(self, samples: Tensor, row: Tensor, among: Tensor, generator: torch.Generator) -> Noised:
         chosen = among[torch.randint(len(among), (self.count,), generator=generator)]
-        x0 = draws[chosen].to(self.device)
+        x0 = samples[chosen].to(self.device)
         t = spread_levels(self.denoiser, len(x0), generator).to(self.device)
         eps = torch.randn(x0.shape, generator=generator).to(x0)
         x, y = add_noise(self.denoiser, x0, eps, t), self.denoiser.target(x0, eps, t)

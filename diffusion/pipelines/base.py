@@ -56,7 +56,7 @@ class Denoiser(Protocol):
         ...
 
     @property
-    def worded(self) -> tuple[str, ...]:
+    def prompt_inputs(self) -> tuple[str, ...]:
         """The parts of a condition that depend on the prompt; none where the pipeline takes no prompts."""
         ...
 
@@ -100,7 +100,7 @@ class Denoiser(Protocol):
 
     @property
     def bottleneck(self) -> nn.Module:
-        """The inner module whose activations say most about the whole picture."""
+        """The inner module whose activations say most about the whole image."""
         ...
 
     def activations(self, output: Any) -> Tensor:

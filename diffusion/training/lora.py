@@ -3,7 +3,7 @@ r"""Adapters ``W + (alpha/r) B A`` on a pipeline's network: put on, switched off
 Pipelines that load adapters themselves get ``pytorch_lora_weights.safetensors`` for ``pipeline.load_lora_weights``;
 those that do not (DDPM, DDIM) get ``adapter_model.safetensors`` with ``adapter_config.json`` for
 ``peft.PeftModel.from_pretrained(pipeline.unet, folder)``. Both carry the alpha. Where all weights are trained instead
-(:mod:`diffusion.training.full_weights`) the same functions switch between student and teacher.
+(:mod:`diffusion.training.full_weights`) the same functions switch between student and base model.
 """
 
 from __future__ import annotations
@@ -49,8 +49,9 @@ def add_lora(
 ) -> list[torch.nn.Parameter]:
     """Fresh adapters on the layers whose names end in one of ``targets``; returns their parameters.
 
-    ``targets``: by default the family's own (``denoiser.lora_targets``). The student starts equal to the teacher (B =
-    0). Raises ``ValueError`` where the network carries adapters of others: what the teacher is would depend on them.
+    ``targets``: by default the family's own (``denoiser.lora_targets``). The student starts equal to the base model (B
+    = 0). Raises ``ValueError`` where the network carries adapters of others: what the base model is would depend on
+    them.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -142,9 +143,9 @@ def left_as_given(run: Run) -> Run:
 
 
 def switch_lora(denoiser: Denoiser, on: bool) -> None:
-    """The student (on) or the teacher (off): all adapters on or off, or the one or the other set of weights."""
+    """The student (on) or the base model (off): all adapters on or off, or the one or the other set of weights."""
     if is_free(denoiser.network):
-        switch_weights(denoiser.network, teacher=not on)
+        switch_weights(denoiser.network, base_model=not on)
         return
     for layer in _layers(denoiser.network):
         layer.enable_adapters(enabled=on)
@@ -156,7 +157,7 @@ def _layers(network: Any) -> list[Any]:
     return [module for module in network.modules() if isinstance(module, BaseTunerLayer)]
 
 
-class teacher:
+class base_model:
     """The network as it was before the fit, without gradient: its adapters off, or its old weights in."""
 
     def __init__(self, denoiser: Denoiser) -> None:
@@ -173,11 +174,11 @@ class teacher:
 
 
 @contextmanager
-def folded(denoiser: Denoiser) -> Iterator[None]:
-    """The student, for draws: ``W + (alpha/r) B A`` in the place of W, which saves its products in every call.
+def merged_adapters(denoiser: Denoiser) -> Iterator[None]:
+    """The student, for samples: ``W + (alpha/r) B A`` in the place of W, which saves its products in every call.
 
     Same outputs up to rounding. Afterwards every weight is the very tensor that it was before; in between there is no
-    teacher.
+    base model.
     """
     layers = [] if is_free(denoiser.network) else _layers(denoiser.network)
     kept = [(layer, layer.get_base_layer().weight, layer.get_base_layer().weight.data) for layer in layers]

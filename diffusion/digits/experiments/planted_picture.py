@@ -1,4 +1,4 @@
-"""One page, from what ``study.json`` holds: planted images, the nearest draw of each model, dual rounds, levels."""
+"""One page, from what ``study.json`` holds: planted images, the nearest sample of each model, dual rounds, levels."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 
 from diffusion.digits.experiments.planted_report import solving
-from diffusion.evaluation.image_likelihood import GAINED
+from diffusion.evaluation.image_likelihood import ELBO_DROP
 
 # Okabe and Ito's blue and vermilion, told apart by every kind of colour vision.
 TARGET, UNWANTED = "#0072B2", "#D55E00"
 
 
-def picture(result: Mapping[str, Any], figure: Any) -> None:
-    """Draws into a matplotlib figure of about 9 x 8 inches with a constrained layout.
+def image(result: Mapping[str, Any], figure: Any) -> None:
+    """Samples into a matplotlib figure of about 9 x 8 inches with a constrained layout.
 
-    Columns: images by repeats. Rows: the image; the nearest draw of each model with its similarity. Below: the path of
-    the multipliers, or of what was asked of the exact answer; and levels asked and reached.
+    Columns: images by repeats. Rows: the image; the nearest sample of each model with its similarity. Below: the path
+    of the multipliers, or of what was asked of the exact answer; and levels asked and reached.
     """
     method = solving(result)[0]
     images, models, fit = result["images"], result["models"], result["fits"][method]
@@ -28,12 +28,14 @@ def picture(result: Mapping[str, Any], figure: Any) -> None:
     top, bottom = figure.subfigures(2, 1, height_ratios=(1.75, 1))
     cells = top.subplots(1 + len(rows), len(order))
     for column, i in enumerate(order):
-        _digit(cells[0, column], images["pictures"][i], names[column])
+        _digit(cells[0, column], images["images"][i], names[column])
         for row, name in enumerate(rows, 1):
-            _digit(cells[row, column], models[name]["pictures"][i], f"{models[name]['largest'][i]:.2f}")
+            _digit(cells[row, column], models[name]["images"][i], f"{models[name]['largest'][i]:.2f}")
     for row, text in enumerate(("planted", *rows.values())):
         cells[row, 0].set_ylabel(text, fontsize=10)
-    top.suptitle(f"The nearest of {result['settings']['draws']} draws to each image, and its similarity", fontsize=11)
+    top.suptitle(
+        f"The nearest of {result['settings']['samples']} samples to each image, and its similarity", fontsize=11
+    )
     path, levels = bottom.subplots(1, 2)
     if fit["asked"]:  # multipliers are those of the exact answer to it
         ratio, unit, title = np.array(fit["asked"]), "nats", "Asked of the exact answer"
@@ -46,8 +48,8 @@ def picture(result: Mapping[str, Any], figure: Any) -> None:
         last = max(last + gap, float(ratio[-1, order[column]]))
         path.annotate(names[column], (len(ratio) - 1, last), xytext=(3, -3), textcoords="offset points", size=7)
     path.set(xlabel="dual round", ylabel=unit, title=title)
-    place, (gained, error) = np.arange(len(order)), np.array(fit["measured"][GAINED])[order].T
-    levels.bar(place, gained, yerr=2 * error, color=TARGET, alpha=0.8, width=0.6)
+    place, (elbo_drop, error) = np.arange(len(order)), np.array(fit["measured"][ELBO_DROP])[order].T
+    levels.bar(place, elbo_drop, yerr=2 * error, color=TARGET, alpha=0.8, width=0.6)
     levels.plot(place, np.array(images["levels"])[order], "_", color=UNWANTED, ms=18, mew=2.5, label="level")
     levels.set_xticks(place, names)
     levels.set(xlabel="image, by repeats", ylabel="surprise gained / nats", title="Levels asked and reached (± 2 s.e.)")

@@ -11,7 +11,7 @@ from diffusers import DDIMScheduler, DDPMPipeline, DDPMScheduler
 from diffusion.methods.chain import chain_of, path_cost
 from diffusion.methods.likelihood import divergence
 from diffusion.pipelines import denoiser_of, repeat
-from diffusion.pipelines.sampling import draw
+from diffusion.pipelines.sampling import sample_latents
 from diffusion.pipelines.schedules import variance_preserving
 from tests.diffusion import families
 from tests.diffusion.methods.conftest import make_denoiser
@@ -20,7 +20,7 @@ from tests.diffusion.methods.conftest import make_denoiser
 class Exact:
     """A denoiser of numbers whose word on x_0 is a formula; inside ``plain`` it is the base's."""
 
-    worded = ("prompt",)
+    prompt_inputs = ("prompt",)
     sample_shape = (1,)
 
     def __init__(self, changed, base):
@@ -136,13 +136,13 @@ def test_guidance_costs_at_least_what_its_samples_show():
 def test_a_network_that_has_not_moved_costs_nothing_in_every_family():
     for family in families.FAMILIES:
         denoiser = make_denoiser(family)
-        prompts = ["seven"] * 3 if denoiser.worded else [""] * 3
+        prompts = ["seven"] * 3 if denoiser.prompt_inputs else [""] * 3
         chain = chain_of(denoiser, 5, 4)
         from diffusion.training.lora import add_student
 
         add_student(denoiser, 1, 0)  # fresh adapters change nothing
         assert path_cost(denoiser, prompts, chain, seed=0).tolist() == [0.0] * 3
-        if denoiser.worded:  # another prompt is another law
+        if denoiser.prompt_inputs:  # another prompt is another law
             assert float(path_cost(denoiser, prompts, chain, seed=0, based_on="").min()) > 0
 
 
@@ -185,5 +185,5 @@ def test_batches_do_not_matter_for_who_is_asked():
     value = path_cost(denoiser, ["one", "two"] * 3, chain, seed=0, based_on="one", batch=4)
     assert value[::2].tolist() == [0.0] * 3
     assert bool((value[1::2] > 0).all())
-    assert len(draw(denoiser.pipeline, ["one"], seed=0, steps=1)) == 1  # and the pipeline goes on working
+    assert len(sample_latents(denoiser.pipeline, ["one"], seed=0, steps=1)) == 1  # and the pipeline goes on working
     assert repeat({}, 3) == {}

@@ -15,12 +15,12 @@ KINDS = ("forward", "likelihood", "log-ratio", "reverse")
 
 
 def make_ratios(m, seed=0, n=400):
-    """Draws with log ratios that average to one, concepts in the minority."""
+    """Samples with log ratios that average to one, concepts in the minority."""
     values = 1.5 * np.random.default_rng(seed).standard_normal((n, m)).clip(-3, 1.2)
     return du.LogRatios(values - np.log(np.exp(values).mean(0)), priors=[0.4 / m] * m)
 
 
-# Four hundred draws are few for the strictest levels; nothing here rests on their standard errors.
+# Four hundred samples are few for the strictest levels; nothing here rests on their standard errors.
 pytestmark = pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
 
 
@@ -126,12 +126,12 @@ def test_the_saved_state_goes_on_as_if_nothing_had_happened(kind):
     np.testing.assert_array_equal(one.update(first, -0.5 * miss), two.update(first, -0.5 * miss))
 
 
-def test_multipliers_beyond_the_critical_levels_still_belong_to_a_tilt(known):
+def test_multipliers_beyond_the_critical_levels_still_belong_to_a_tilt(estimate):
     """Where no tilt attains what is asked the answer lies at the end of the domain, and guidance needs one inside."""
-    rule = Asking(du.ReverseKL([0.9, 0.8]).bind(known.ratios), known.ratios)
+    rule = Asking(du.ReverseKL([0.9, 0.8]).bind(estimate.ratios), estimate.ratios)
     lam = np.array([0.2, 0.2])
     for _ in range(2):
         lam = rule.update(lam, np.array([1.28, 0.91]))  # a player that stays where it is
         assert rule.problem.domain(lam)
         assert np.isfinite(rule.problem.natural(lam)).all()
-    assert du.solve(du.ReverseKL(rule.asked), known.ratios).multipliers.sum() > 0.99999  # the case that is meant
+    assert du.solve(du.ReverseKL(rule.asked), estimate.ratios).multipliers.sum() > 0.99999  # the case that is meant

@@ -30,7 +30,7 @@ from diffusion.training.trainer import Fit
 from tests.diffusion.methods.conftest import LEVELS, made, make_denoiser, make_survey
 
 # The tiny survey's ratios are random: two concepts, every method.
-ALTERNATE = PrimalDual(inner=3, warmup=0, gain=0.2, draws=6, noise_levels=2)
+ALTERNATE = PrimalDual(inner=3, warmup=0, gain=0.2, samples=6, noise_levels=2)
 QUICK = {"inner": 3, "warmup": 0, "extra": 2, "noise_levels": 2, "repeats": 2}
 ON_IMAGES = {"tilted": TiltedImages(**QUICK), "primal-dual": ForgetImages(**QUICK)}
 
@@ -45,9 +45,9 @@ def on_images(name: str, settings: Fit) -> tuple[Method | ImageMethod, FitContex
 def on_concepts(name: str, problem: str, settings: Fit) -> tuple[Method | ImageMethod, FitContext | ImageFitContext]:
     """The same for the two concepts of the tiny survey."""
     method = ALTERNATE if name == "primal-dual" else made(name)
-    known, denoiser = make_survey(), make_denoiser()
-    solution = du.solve(LEVELS.get(problem, LEVELS["likelihood"]), known.ratios)
-    return method, FitContext(denoiser, known, solution, settings)
+    estimate, denoiser = make_survey(), make_denoiser()
+    solution = du.solve(LEVELS.get(problem, LEVELS["likelihood"]), estimate.ratios)
+    return method, FitContext(denoiser, estimate, solution, settings)
 
 
 def main() -> None:

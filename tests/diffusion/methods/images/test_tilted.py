@@ -1,4 +1,5 @@
-"""Forgetting images by regression on the exact answer: where the target differs from the teacher, and its dual rule."""
+"""Forgetting images by regression on the exact answer: where the target differs from the base model, and its dual
+rule."""
 
 import math
 
@@ -10,7 +11,7 @@ from diffusion.methods.base import ImageFitContext
 from diffusion.methods.images.pairing import Pairs
 from diffusion.methods.images.tilted import TiltedImages, Tilting
 from diffusion.tasks.image_set import Images
-from diffusion.training.lora import add_lora, teacher
+from diffusion.training.lora import add_lora, base_model
 from diffusion.training.trainer import Fit
 from duality.point_masses import water_filling
 from tests.diffusion.families import FAMILIES
@@ -36,7 +37,7 @@ def test_what_is_moved_is_the_difference_of_two_posterior_means():
     x = s.view(-1, 1, 1, 1) * images.forget[pairs.image] + n.view(-1, 1, 1, 1) * torch.randn(
         images.forget[pairs.image].shape, generator=torch.Generator().manual_seed(1)
     )
-    # Of a teacher that says what the law of images and kernels says; the third row's prompt has no image.
+    # Of a base model that says what the law of images and kernels says; the third row's prompt has no image.
     before = [torch.from_numpy(np.log(images.shares[list(group)])) for group in images.groups]
     said = torch.zeros_like(x)
     for row, index in ((0, 0), (1, 1), (3, 0)):
@@ -74,7 +75,7 @@ def test_the_loss_is_the_distance_to_the_target():
     run = QUICK.run(ImageFitContext(denoiser, images, 5.0, Fit(batch=6)))
     parameters = add_lora(denoiser, 1, 0)
     untrained = run.objective(0, torch.Generator().manual_seed(3))
-    with teacher(denoiser), torch.no_grad():
+    with base_model(denoiser), torch.no_grad():
         generator = torch.Generator().manual_seed(3)
         pairs = run.pairing(generator)
         states, t = run.states(pairs, generator)
@@ -121,7 +122,7 @@ def test_a_level_that_is_just_met_is_aimed_beyond():
 
 
 @pytest.mark.parametrize(
-    ("levels", "gained", "steps"),
+    ("levels", "elbo_drop", "steps"),
     # Three rounds belong to the fit, four more are to be had. Passed by far is met; just met, within the error, is not.
     [
         ([10.0, 20.0], [90.0, 25.0], 3),
@@ -132,8 +133,8 @@ def test_a_level_that_is_just_met_is_aimed_beyond():
         ([10.0, 0.0], [11.0, -0.5], 7),
     ],
 )
-def test_rounds_after_the_last_step_end_when_levels_are_surely_met(levels, gained, steps, monkeypatch):
-    monkeypatch.setattr(Tilting, "estimate", lambda *_: (np.array(gained), np.full(2, 0.1)))
+def test_rounds_after_the_last_step_end_when_levels_are_surely_met(levels, elbo_drop, steps, monkeypatch):
+    monkeypatch.setattr(Tilting, "estimate", lambda *_: (np.array(elbo_drop), np.full(2, 0.1)))
     denoiser = make_denoiser("ddpm")
     data = torch.randn(12, *denoiser.sample_shape, generator=torch.Generator().manual_seed(0))
     method = TiltedImages(inner=1, warmup=0, noise_levels=2, repeats=2, extra=4)
@@ -143,7 +144,7 @@ def test_rounds_after_the_last_step_end_when_levels_are_surely_met(levels, gaine
     outcome = patient.fit(
         ImageFitContext(make_denoiser("ddpm"), Images(data[:2], 0.1, data), levels, Fit(steps=3, batch=4))
     )
-    assert len(outcome.levels) == (7 if gained[1] < levels[1] - 0.2 else 2)
+    assert len(outcome.levels) == (7 if elbo_drop[1] < levels[1] - 0.2 else 2)
 
 
 def test_no_kernels_and_margins_below_nothing_are_refused():
@@ -167,7 +168,7 @@ def test_nothing_moves_at_pure_noise_and_all_is_finite(family):
     assert torch.isfinite(moved).all()
     if float(signal[2].max()) == 0:
         assert not moved[2].any()
-    # Where much is noise a teacher that is sure of an image is moved off it.
+    # Where much is noise a base model that is sure of an image is moved off it.
     at = signal[1:2] * run.images.forget[1:2] + noise[1:2] * data[3:4]
     one = Pairs(pairs.data[1:2], pairs.image[1:2], pairs.share[1:2])
     assert bool(run.moved(at.float(), t[1:2], data[3:4], one).any())
