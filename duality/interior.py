@@ -150,4 +150,5 @@ class _Curvature:
 def _room(x: np.ndarray, dx: np.ndarray) -> float:
     """The largest t for which x + t dx ≥ 0."""
     falling = dx < 0
-    return float((x[falling] / -dx[falling]).min(initial=np.inf))
+    with np.errstate(over="ignore"):
+        return float((x[falling] / -dx[falling]).min(initial=np.inf))

@@ -48,7 +48,8 @@ def bought(problem: du.Problem, ratios: du.LogRatios, log_p: np.ndarray) -> floa
     missing = problem.levels - (mass * (np.where(mass > 0, values, 0.0) + (log_q - log_p)[:, None])).sum(axis=0)
     size = np.exp(values.max(axis=0))
     rows = np.exp(values) / size
-    found = linprog(np.ones(log_q.size), A_ub=-rows.T, b_ub=-missing / size, bounds=(0, None))
+    tight = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
+    found = linprog(np.ones(log_q.size), A_ub=-rows.T, b_ub=-missing / size, bounds=(0, None), options=tight)
     short = np.maximum(missing / size - np.maximum(found.x, 0) @ rows, 0.0)
     return float(np.exp(log_q) @ (log_q - log_p)) + float(np.maximum(found.x, 0).sum() + short.sum())
 
