@@ -96,7 +96,7 @@ def test_many_concepts_beyond_what_densities_attain(seed):
 
 
 def narrow_modes(seed: int, rule: str) -> du.LogRatios:
-    """Mixtures of modes of variance .01 to .05, or .02 and .5, in the plane, several deviations apart: ratios of hundreds of nats."""
+    """Mixtures of modes of variance .01 to .05, or .02 and .5, in the plane: ratios of hundreds of nats."""
     rng = np.random.default_rng(seed)
     k = int(rng.integers(2, 8))
     m = int(rng.integers(1, k + 1))
