@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import duality as du
     from diffusion.evaluation.measure import Evaluation
-    from diffusion.evaluation.samples import Witness
+    from diffusion.evaluation.samples import ImageClassifier
     from diffusion.methods import ImageMethod, Method
     from diffusion.ratios.ratio_estimate import Budget
     from diffusion.reports.image_results import Forgotten
@@ -61,7 +61,7 @@ def unlearn(
     budget: Budget | None = None,
     fit: Fit | None = None,
     evaluation: Evaluation | None = None,
-    witness: Witness | None = None,
+    image_classifier: ImageClassifier | None = None,
     cache_folder: Path | str | None = None,
     bar: Bar | None = None,
     tracked: Tracked | None = None,
@@ -131,7 +131,7 @@ def unlearn(
         budget=budget,
         fit=fit,
         evaluation=evaluation,
-        witness=witness,
+        image_classifier=image_classifier,
         cache_folder=cache_folder,
         bar=bar,
         tracked=tracked,
@@ -151,7 +151,7 @@ def forget(
     levels: str | float | Sequence[float] = "unseen",
     shares: float | Sequence[float] | None = None,
     method: str | ImageMethod = "tilted",
-    looks: int = 1000,
+    samples_per_image: int = 1000,
     sampler_steps: int = 25,
     output: Path | str | None = None,
     overwrite: bool = False,
@@ -231,7 +231,7 @@ def forget(
             task,
             chosen,
             fit=fit or Fit(steps=600, rank=16),
-            looks=looks,
+            samples_per_image=samples_per_image,
             sampler_steps=sampler_steps,
             cache_folder=Path(cache_folder) if cache_folder is not None else None,
             bar=bar or progress_bar,

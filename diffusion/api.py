@@ -11,9 +11,9 @@ from torch import Tensor
 
 import duality as du
 from diffusion.digits import PIPELINE_FOLDER
-from diffusion.digits.witness import prompts_for
+from diffusion.digits.image_classifier import prompts_for
 from diffusion.evaluation.measure import Evaluation
-from diffusion.evaluation.samples import Witness
+from diffusion.evaluation.samples import ImageClassifier
 from diffusion.methods import Method, method_of
 from diffusion.pipelines import DIGITS, Denoiser, denoiser_of, load_pipeline
 from diffusion.pipelines.images import read_pictures
@@ -51,7 +51,7 @@ def unlearn(
     budget: Budget | None,
     fit: Fit | None,
     evaluation: Evaluation | None,
-    witness: Witness | None,
+    image_classifier: ImageClassifier | None,
     cache_folder: Path | str | None,
     bar: Bar | None,
     tracked: Tracked | None,
@@ -74,7 +74,7 @@ def unlearn(
             budget=budget,
             fit=fit,
             evaluation=evaluation,
-            witness=witness,
+            image_classifier=image_classifier,
             cache_folder=Path(cache_folder) if cache_folder is not None else None,
             bar=bar or progress_bar,
             tracked=tracked,
@@ -115,8 +115,8 @@ def prompts_of(
         raise ValueError(f"priors must be one for all or one for each of {len(concepts)} concepts, got {len(shares)}")
     plain = not contrast and not vocabulary and all(isinstance(concept, str) for concept in concepts)
     if is_digits(denoiser.pipeline) and plain:
-        digits, known = prompts_for(list(concepts), anchor), [share for share in shares if share is not None]
-        return digits.with_priors(known) if known else digits
+        digits, given = prompts_for(list(concepts), anchor), [share for share in shares if share is not None]
+        return digits.with_priors(given) if given else digits
     made = tuple(
         concept_of(denoiser.pipeline, concept, None if share is None else float(share))
         for concept, share in zip(concepts, shares, strict=True)

@@ -24,7 +24,7 @@ def audit(
     vocabulary: shared.VocabularyOption = None,
     prior: shared.PriorOption = None,
     anchor: shared.AnchorOption = "",
-    looks: Annotated[int, typer.Option(help="draws of each row of the table")] = 100,
+    samples_per_image: Annotated[int, typer.Option(help="draws of each row of the table")] = 100,
     scale: Annotated[list[float] | None, typer.Option(help="guidance scales besides 1; default 3 and 7.5")] = None,
     taught: Annotated[int, typer.Option(help="most steps of teaching it again; 0: not at all")] = 160,
     pictures: Annotated[int, typer.Option(help="pictures that it is taught again from")] = 16,
@@ -41,22 +41,26 @@ def audit(
         raise ValueError(f"lora {str(lora)!r} is no folder")
     if taught < 0:
         raise ValueError(f"taught must be at least 0, got {taught}")
-    from diffusion.evaluation.audit import SCALES, Look
+    from diffusion.evaluation.audit import SCALES, AuditConfig
     from diffusion.evaluation.audit import audit as look_for
-    from diffusion.evaluation.relearning import Lesson
+    from diffusion.evaluation.relearning import RelearnConfig
     from diffusion.pipelines.fitted import holds_fit, put_in
-    from diffusion.ratios.estimate import survey
+    from diffusion.ratios.estimate import estimate_ratios
     from diffusion.runtime.distributed import is_main
     from diffusion.runtime.files import to_json
     from diffusion.runtime.output_folder import OutputFolder
 
     if not holds_fit(lora):
         raise ValueError(f"lora folder {str(lora)!r} holds neither a LoRA nor a network")
-    lesson = None
+    relearn_config = None
     if taught:
         steps = tuple(sorted({0, *(max(1, round(taught * share)) for share in (0.125, 0.25, 0.5, 1))}))
-        lesson = Lesson(pictures=pictures, steps=steps, draws=max(2, looks // 2), seeds=seeds)
-    look = Look(draws=looks, scales=tuple(scale or SCALES), lesson=lesson, seed=70_000 + seed)
+        relearn_config = RelearnConfig(
+            pictures=pictures, steps=steps, draws=max(2, samples_per_image // 2), seeds=seeds
+        )
+    config = AuditConfig(
+        draws=samples_per_image, scales=tuple(scale or SCALES), relearn_config=relearn_config, seed=70_000 + seed
+    )
     place = OutputFolder(output, overwrite) if output is not None else nullcontext(None)
     with place as folder:
         after = shared.open_model(model)
@@ -64,8 +68,10 @@ def audit(
         before = shared.open_model(model)
         prompts = task(before)
         store = shared.store_of(before, cache)
-        known = survey(before, prompts, shared.make_budget(draws, seed, labelled), store)
-        found = look_for(before, after, known, witness=shared.witness_of(model, prompts), look=look)
+        estimate = estimate_ratios(before, prompts, shared.make_budget(draws, seed, labelled), store)
+        found = look_for(
+            before, after, estimate, image_classifier=shared.image_classifier_of(model, prompts), config=config
+        )
         text = "\n".join(found.lines())
         typer.echo(text)
         if folder is not None and is_main():
@@ -107,7 +113,7 @@ def bench(
         raise ValueError(f"seeds must be at least 1, got {seeds}")
     from diffusion.evaluation.benchmark import Bench, chosen_methods, run_bench
     from diffusion.evaluation.measure import Evaluation
-    from diffusion.ratios.estimate import survey
+    from diffusion.ratios.estimate import estimate_ratios
     from diffusion.runtime.files import check_folder
     from diffusion.training.trainer import Fit
 
@@ -118,13 +124,15 @@ def bench(
     denoiser = shared.open_model(model)
     prompts = task(denoiser)
     store = shared.store_of(denoiser, cache)
-    known = survey(denoiser, prompts, shared.make_budget(draws, seed, labelled), store)
+    estimate = estimate_ratios(denoiser, prompts, shared.make_budget(draws, seed, labelled), store)
     plan = Bench(
         methods,
         tuple(range(seed, seed + seeds)),
         Fit(steps=steps, rank=rank),
         Evaluation(judged, asked=max(1, judged // 5), retained=max(1, judged // 3)),
     )
-    found = run_bench(denoiser, known, target.problem(known.ratios), plan, shared.witness_of(model, prompts), output)
+    found = run_bench(
+        denoiser, estimate, target.problem(estimate.ratios), plan, shared.image_classifier_of(model, prompts), output
+    )
     typer.echo("\n".join(found.lines()))
     typer.echo(f"written to {output}")

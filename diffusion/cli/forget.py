@@ -55,7 +55,9 @@ def forget(
     patience: Annotated[
         int | None, typer.Option(help="tilted, primal-dual: stop after so many rounds with all levels met")
     ] = None,
-    looks: Annotated[int, typer.Option(help="draws before and after, among which copies are counted")] = 1000,
+    samples_per_image: Annotated[
+        int, typer.Option(help="draws before and after, among which copies are counted")
+    ] = 1000,
     sampler_steps: Annotated[int, typer.Option(help="steps of the pipeline's sampler in each of these draws")] = 25,
     comparison: Annotated[
         Path | None, typer.Option(help="PNG of the images beside the draws nearest to them; shows the images")
@@ -108,7 +110,7 @@ def forget(
             task,
             chosen,
             fit=fit,
-            looks=looks,
+            samples_per_image=samples_per_image,
             sampler_steps=sampler_steps,
             cache_folder=cache or default_folder(),
             tracked=tracked,

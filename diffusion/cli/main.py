@@ -114,7 +114,7 @@ def distill(
             budget=shared.make_budget(draws, seed, labelled),
             fit=fit,
             evaluation=evaluation,
-            witness=shared.witness_of(model, prompts),
+            image_classifier=shared.image_classifier_of(model, prompts),
             cache_folder=cache or default_folder(),
             tracked=tracked,
             folder=folder,
@@ -168,7 +168,7 @@ def sample(
     from diffusion.pipelines.fitted import holds_fit, put_in
     from diffusion.pipelines.latents import decode
     from diffusion.pipelines.sampling import draw
-    from diffusion.ratios.estimate import survey
+    from diffusion.ratios.estimate import estimate_ratios
     from diffusion.reports.figures import save_each, save_pictures
     from diffusion.reports.model_card import rounds_table
     from diffusion.runtime.distributed import is_main
@@ -186,19 +186,19 @@ def sample(
             put_in(denoiser, lora)
             latents = draw(denoiser.pipeline, wanted, seed=seed)
         else:
-            known = survey(
+            estimate = estimate_ratios(
                 denoiser,
                 prompts,
                 shared.make_budget(draws, seed, labelled),
                 shared.store_of(denoiser, cache),
             )
-            solution = du.solve(target.problem(known.ratios), known.ratios)
+            solution = du.solve(target.problem(estimate.ratios), estimate.ratios)
             typer.echo(str(solution))
             strength: Strength = solution.guidance
             if corrected:
-                strength, rounds = corrected_guidance(denoiser, known, solution, seed=seed)
+                strength, rounds = corrected_guidance(denoiser, estimate, solution, seed=seed)
                 typer.echo("\n".join(rounds_table(rounds)))
-            latents = guided_draws(denoiser, known, strength, wanted, seed=seed + 77)
+            latents = guided_draws(denoiser, estimate, strength, wanted, seed=seed + 77)
         pictures = decode(denoiser.pipeline, latents)
         if is_main():
             save_pictures(folder / "sheet.png", [(prompt or "(empty prompt)", pictures)], 12, panel_columns=1)
@@ -233,7 +233,7 @@ def ratios(
     from dataclasses import replace
 
     from diffusion.evaluation.ratio_comparison import compare
-    from diffusion.ratios.estimate import survey
+    from diffusion.ratios.estimate import estimate_ratios
     from diffusion.ratios.level_table import level_table
     from diffusion.runtime.files import check_file, to_json, write_text
 
@@ -245,9 +245,9 @@ def ratios(
         shared.make_budget(draws, seed, labelled), elbo_draws=min(elbo_draws, draws), elbo_levels=elbo_levels
     )
     store = shared.store_of(denoiser, cache)
-    known = survey(denoiser, prompts, budget, store)
-    compared = compare(denoiser, known, shared.witness_of(model, prompts), store, path_steps=path_steps)
-    table = level_table(known, target)
+    estimate = estimate_ratios(denoiser, prompts, budget, store)
+    compared = compare(denoiser, estimate, shared.image_classifier_of(model, prompts), store, path_steps=path_steps)
+    table = level_table(estimate, target)
     typer.echo("\n".join([*compared.lines(), *table.lines()]))
     if output is not None:
         write_text(output, to_json({"estimators": compared.data(), "levels": table.data()}))

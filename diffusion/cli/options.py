@@ -143,7 +143,7 @@ def make_task(
     groups = [_wordings("contrast", text) for text in contrast or []]
     shares = None if not prior else prior[0] if len(prior) == 1 else prior
     if model == DIGITS and not groups and not words and not examples:
-        from diffusion.digits.witness import prompts_for
+        from diffusion.digits.image_classifier import prompts_for
 
         digits = prompts_for([each[0] for each in given], anchor)
         if prior:
@@ -234,13 +234,17 @@ def store_of(denoiser: Denoiser, folder: Path | None) -> Cache:
     return Cache(folder or default_folder(), fingerprint(denoiser.pipeline))
 
 
-def witness_of(model: str, prompts: Prompts) -> Any:
+def image_classifier_of(model: str, prompts: Prompts) -> Any:
     """Independent judges, for ``digits`` and concepts that are digits; None elsewhere."""
     from diffusion.pipelines import DIGITS
 
     if model != DIGITS:
         return None
-    from diffusion.digits.witness import DigitsWitness
+    from diffusion.digits.image_classifier import DigitsClassifiers
 
-    witness = DigitsWitness()
-    return witness if all(witness.asked(concept.name) is not None for concept in prompts.concepts) else None
+    image_classifier = DigitsClassifiers()
+    return (
+        image_classifier
+        if all(image_classifier.asked(concept.name) is not None for concept in prompts.concepts)
+        else None
+    )

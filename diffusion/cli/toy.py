@@ -11,7 +11,7 @@ import numpy as np
 import typer
 
 from diffusion.cli.ratio_files import number, read_ratios
-from diffusion.runtime.files import check_file, check_folder, whole, write_text
+from diffusion.runtime.files import atomic_write, check_file, check_folder, write_text
 
 EXAMPLE_HELP = "a named toy, or a safetensors file with `values` (n, m) and optionally `log_weights` and `priors`"
 _NAMES = {"reverse-kl": "ReverseKL", "forward-kl": "ForwardKL", "likelihood": "Likelihood"}
@@ -83,7 +83,7 @@ def solve(
         if cached is None:
             from toy.plots import solve_figure
 
-            with whole(output / "figure.png") as partial:
+            with atomic_write(output / "figure.png") as partial:
                 solve_figure(found, example.title).savefig(partial, dpi=130, format="png")
         typer.echo(f"written to {output}")
 
@@ -121,7 +121,7 @@ def frontier(
         write_text(output / "frontier.json", json.dumps(data) + "\n")
         from toy.plots import plot_frontier
 
-        with whole(output / "figure.png") as partial:
+        with atomic_write(output / "figure.png") as partial:
             plot_frontier(solutions).figure.savefig(partial, dpi=130, format="png")
         typer.echo(f"written to {output}")
 
@@ -148,7 +148,7 @@ def verify(
     typer.echo(f"seed {chosen}")
     results = check(instances, chosen, jobs=jobs or os.cpu_count() or 1)
     typer.echo("\n".join([table(results), *left_out()]))
-    with whole(output) as partial:
+    with atomic_write(output) as partial:
         write_json(results, chosen, partial)
     typer.echo(f"written to {output}")
     if not all(result.passed for result in results):

@@ -25,8 +25,8 @@ def prompts_for(concepts: Sequence[str], anchor: str = "") -> Prompts:
         if digit is None:
             if not prompt.strip():
                 raise ValueError("concept must be a prompt that asks for a digit, got an empty string")
-            known = ", ".join(repr(wording) for wording in wordings(7))
-            raise ValueError(f"concept {prompt!r} asks for none of the ten digits; for seven, for example: {known}")
+            estimate = ", ".join(repr(wording) for wording in wordings(7))
+            raise ValueError(f"concept {prompt!r} asks for none of the ten digits; for seven, for example: {estimate}")
         if digit in digits:
             raise ValueError(f"concept {prompt!r} asks for {WORDS[digit]}, which another concept already names")
         digits.append(digit)
@@ -42,7 +42,7 @@ def prompts_for(concepts: Sequence[str], anchor: str = "") -> Prompts:
     return Prompts(tuple(named), rest, anchor)
 
 
-class DigitsWitness:
+class DigitsClassifiers:
     """Says which digit each picture shows, by two judges that took no part in training, ratios or guidance."""
 
     classes = WORDS

@@ -20,27 +20,27 @@ import numpy as np
 from torch import Tensor
 
 from diffusion.evaluation.audit_table import Audit, Cell, Judged
-from diffusion.evaluation.relearning import NEW_WORD, Curve, Lesson, recall, teach, turned
-from diffusion.evaluation.samples import Witness
+from diffusion.evaluation.relearning import NEW_WORD, Curve, RelearnConfig, recall, teach, turned
+from diffusion.evaluation.samples import ImageClassifier
 from diffusion.pipelines import Denoiser
 from diffusion.pipelines.latents import decode
 from diffusion.pipelines.sampling import draw
-from diffusion.ratios.classifier_ratios import head_ratios, posterior
-from diffusion.ratios.ratio_estimate import Survey
+from diffusion.ratios.classifier_ratios import classifier_ratios, posterior
+from diffusion.ratios.ratio_estimate import RatioEstimate
 from diffusion.runtime.progress import Bar, progress_bar
 from diffusion.tasks.concepts import Prompts
-from diffusion.training.lora import teacher
+from diffusion.training.lora import base_model
 
 SCALES = (3.0, 7.5)
 
 
 @dataclass(frozen=True)
-class Look:
+class AuditConfig:
     """How much an audit looks at: draws of each cell, and how the concept is taught again (None: not at all)."""
 
     draws: int = 200
     scales: tuple[float, ...] = SCALES
-    lesson: Lesson | None = field(default_factory=Lesson)
+    relearn_config: RelearnConfig | None = field(default_factory=RelearnConfig)
     seed: int = 70_000
 
     def __post_init__(self) -> None:
@@ -78,7 +78,7 @@ def near_prompts(prompts: Prompts, index: int, count: int = 16) -> tuple[str, ..
 def settings_of(denoiser: Denoiser, steps: int, scales: Sequence[float]) -> tuple[Setting, ...]:
     """The pipeline's own sampler first; then one thing changed at a time."""
     found = [Setting("own sampler", steps), Setting(f"{2 * steps} steps", 2 * steps)]
-    if denoiser.worded:
+    if denoiser.prompt_inputs:
         found += [Setting(f"guidance {scale:g}", steps, scale) for scale in scales]
         if hasattr(denoiser.pipeline.scheduler, "alphas_cumprod"):
             found.append(Setting("DPM-Solver++", steps, sampler="DPMSolverMultistepScheduler"))
@@ -88,23 +88,27 @@ def settings_of(denoiser: Denoiser, steps: int, scales: Sequence[float]) -> tupl
 class Judge:
     """Says how often concept ``index`` is there: the teacher's head, and the witness where there is one."""
 
-    def __init__(self, denoiser: Denoiser, known: Survey, witness: Witness | None, index: int) -> None:
+    def __init__(
+        self, denoiser: Denoiser, estimate: RatioEstimate, image_classifier: ImageClassifier | None, index: int
+    ) -> None:
         """``denoiser``: the teacher's."""
-        self.denoiser, self.known, self.witness, self.index = denoiser, known, witness, index
+        self.denoiser, self.estimate, self.image_classifier, self.index = denoiser, estimate, image_classifier, index
 
     def posterior(self, latents: Tensor, seed: int = 0) -> np.ndarray:
         """``Pr(i | x)`` (n,) by the head, which reads the teacher's features."""
-        with teacher(self.denoiser):
-            values = head_ratios(self.denoiser, self.known.head, latents, seed=seed)
-        return np.asarray(posterior(values, self.known.prompts.priors)[:, self.index].numpy())
+        with base_model(self.denoiser):
+            values = classifier_ratios(self.denoiser, self.estimate.classifier, latents, seed=seed)
+        return np.asarray(posterior(values, self.estimate.prompts.priors)[:, self.index].numpy())
 
     def said(self, latents: Tensor) -> dict[str, np.ndarray]:
         """By judge, (n,) numbers in [0, 1]; the witness's first."""
         found: dict[str, np.ndarray] = {}
-        if self.witness is not None:
-            wanted = self.witness.asked(self.known.prompts.concepts[self.index].name)
+        if self.image_classifier is not None:
+            wanted = self.image_classifier.asked(self.estimate.prompts.concepts[self.index].name)
             pictures = decode(self.denoiser.pipeline, latents)
-            found = {judge: (labels == wanted).astype(float) for judge, labels in self.witness(pictures).items()}
+            found = {
+                judge: (labels == wanted).astype(float) for judge, labels in self.image_classifier(pictures).items()
+            }
         return found | {"head": self.posterior(latents)}
 
     def __call__(self, latents: Tensor) -> Judged:
@@ -121,10 +125,10 @@ class Judge:
 def audit(
     before: Denoiser,
     after: Denoiser,
-    known: Survey,
+    estimate: RatioEstimate,
     *,
-    witness: Witness | None = None,
-    look: Look | None = None,
+    image_classifier: ImageClassifier | None = None,
+    config: AuditConfig | None = None,
     bar: Bar = progress_bar,
 ) -> Audit:
     """Look for the concepts of a survey in ``after``, the unlearned pipeline, beside ``before``, the one surveyed.
@@ -134,37 +138,51 @@ def audit(
     """
     if before.network is after.network:
         raise ValueError("before and after must be two pipelines with a network each, got one: put the fit into a copy")
-    look, prompts = look or Look(), known.prompts
-    steps = known.budget.sampler_steps
+    config, prompts = config or AuditConfig(), estimate.prompts
+    steps = estimate.budget.sampler_steps
     plan: list[tuple[int, str, tuple[str, ...], Setting]] = []
     for index, concept in enumerate(prompts.concepts):
         asked = {"nothing": (prompts.anchor,), "its wordings": concept.wordings, "near it": ()}
-        if before.worded and concept.wordings:
+        if before.prompt_inputs and concept.wordings:
             asked["near it"] = near_prompts(prompts, index)
         for name, some in asked.items():
-            for setting in settings_of(after, steps, look.scales):
+            for setting in settings_of(after, steps, config.scales):
                 # Guidance towards the anchor's own prompt is no guidance; and without prompts there is one row.
                 if some and not (name == "nothing" and setting.scale != 1):
                     plan.append((index, name, some, setting))
     cells = []
-    with bar("looking for the concept", 2 * look.draws * len(plan)) as shown:
+    with bar("looking for the concept", 2 * config.draws * len(plan)) as shown:
         for number, (index, name, some, setting) in enumerate(plan):
-            judge = Judge(before, known, witness, index)
-            wanted = [some[j % len(some)] for j in range(look.draws)]
-            made = [_drawn(each, wanted, setting, look.seed + number, shown.update) for each in (before, after)]
+            judge = Judge(before, estimate, image_classifier, index)
+            wanted = [some[j % len(some)] for j in range(config.draws)]
+            made = [_drawn(each, wanted, setting, config.seed + number, shown.update) for each in (before, after)]
             old, new = (judge(latents) for latents in made)
-            cells.append(Cell(name, setting.name, prompts.concepts[index].name, look.draws, old, new))
+            cells.append(Cell(name, setting.name, prompts.concepts[index].name, config.draws, old, new))
     curves: dict[str, tuple[Curve, ...]] = {}
     recalls = {}
-    if look.lesson is not None:
+    if config.relearn_config is not None:
         for index, concept in enumerate(prompts.concepts):
-            arms = taught_again(before, after, known, Judge(before, known, witness, index), look.lesson, look.seed, bar)
+            arms = taught_again(
+                before,
+                after,
+                estimate,
+                Judge(before, estimate, image_classifier, index),
+                config.relearn_config,
+                config.seed,
+                bar,
+            )
             curves[concept.name], recalls[concept.name] = arms, recall(*arms)
     return Audit(tuple(cells), curves, recalls)
 
 
 def taught_again(
-    before: Denoiser, after: Denoiser, known: Survey, judge: Judge, lesson: Lesson, seed: int, bar: Bar
+    before: Denoiser,
+    after: Denoiser,
+    estimate: RatioEstimate,
+    judge: Judge,
+    relearn_config: RelearnConfig,
+    seed: int,
+    bar: Bar,
 ) -> tuple[Curve, Curve, Curve]:
     """The arms of :mod:`diffusion.evaluation.relearning` for one concept: the unlearned model, and the controls known
     and new.
@@ -173,15 +191,17 @@ def taught_again(
     without prompts is taught under its only one, and the known concept has no other name there: the teacher's curve
     starts where its share is. Raises ``ValueError`` where there are fewer of them than pictures asked for.
     """
-    concept = known.prompts.concepts[judge.index]
-    pool = known.labelled[known.labels == judge.index]
+    concept = estimate.prompts.concepts[judge.index]
+    pool = estimate.labelled[estimate.labels == judge.index]
     pool = pool[np.argsort(-judge.posterior(pool), kind="stable")[: max(1, int(0.9 * len(pool)))].copy()]
-    if len(pool) < lesson.pictures:
-        raise ValueError(f"pictures: {lesson.pictures} asked for, but the survey has {len(pool)} draws of the concept")
+    if len(pool) < relearn_config.pictures:
+        raise ValueError(
+            f"pictures: {relearn_config.pictures} asked for, but the survey has {len(pool)} draws of the concept"
+        )
     rng = np.random.default_rng(seed)
-    sets = [pool[rng.choice(len(pool), lesson.pictures, replace=False)] for _ in range(lesson.seeds)]
-    own = concept.wordings[0] if concept.wordings else known.prompts.anchor
-    word = NEW_WORD if before.worded else known.prompts.anchor
+    sets = [pool[rng.choice(len(pool), relearn_config.pictures, replace=False)] for _ in range(relearn_config.seeds)]
+    own = concept.wordings[0] if concept.wordings else estimate.prompts.anchor
+    word = NEW_WORD if before.prompt_inputs else estimate.prompts.anchor
     aside = [turned(before, some) for some in sets]
 
     def upright(latents: Tensor) -> np.ndarray:
@@ -193,7 +213,9 @@ def taught_again(
         (f"new: teacher, {word!r}, pictures on their side", before, aside, word, upright),
     )
     curves = []
-    with bar("teaching it again", len(plan) * lesson.seeds * len(lesson.steps) * lesson.draws) as shown:
+    with bar(
+        "teaching it again", len(plan) * relearn_config.seeds * len(relearn_config.steps) * relearn_config.draws
+    ) as shown:
         for arm, denoiser, pictures, prompt, shows in plan:
             curves.append(
                 teach(
@@ -202,8 +224,8 @@ def taught_again(
                     pictures,
                     prompt,
                     shows,
-                    lesson,
-                    known.budget.sampler_steps,
+                    relearn_config,
+                    estimate.budget.sampler_steps,
                     seed=seed,
                     progress=shown.update,
                 )

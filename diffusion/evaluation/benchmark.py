@@ -28,18 +28,18 @@ from torch import Tensor
 
 import duality as du
 from diffusion.evaluation.measure import Evaluation
-from diffusion.evaluation.samples import Witness, agreement, mean_posterior, retained, take_sample
+from diffusion.evaluation.samples import ImageClassifier, agreement, mean_posterior, retained, take_samples
 from diffusion.guidance.guided import Guided, Strength
 from diffusion.guidance.sampling import guided_draws
 from diffusion.methods import METHODS, FitContext, Method, corrected_guidance
 from diffusion.methods.level_estimates import Meter
 from diffusion.pipelines import Denoiser
 from diffusion.pipelines.sampling import draw
-from diffusion.ratios.classifier_ratios import head_ratios, posterior
-from diffusion.ratios.ratio_estimate import Survey
-from diffusion.runtime.files import to_json, whole
+from diffusion.ratios.classifier_ratios import classifier_ratios, posterior
+from diffusion.ratios.ratio_estimate import RatioEstimate
+from diffusion.runtime.files import atomic_write, to_json
 from diffusion.runtime.progress import Bar, progress_bar
-from diffusion.training.lora import folded, remove_lora, teacher
+from diffusion.training.lora import base_model, merged_adapters, remove_lora
 from diffusion.training.trainer import Fit
 
 GUIDED = "no training"  # the solution's guidance in the sampler, its multipliers corrected on measured levels
@@ -92,10 +92,10 @@ def chosen_methods(names: Sequence[str] | None) -> tuple[str, ...]:
 
 def run_bench(
     denoiser: Denoiser,
-    known: Survey,
+    estimate: RatioEstimate,
     problem: du.Problem,
     plan: Bench,
-    witness: Witness | None,
+    image_classifier: ImageClassifier | None,
     folder: Path,
     bar: Bar = progress_bar,
 ) -> Table:
@@ -104,12 +104,12 @@ def run_bench(
     A method that diverges (``FloatingPointError``) is reported as such, and the others go on. Raises ``ValueError``
     where a file of the folder belongs to another task.
     """
-    solution = du.solve(problem, known.ratios)
+    solution = du.solve(problem, estimate.ratios)
     folder.mkdir(parents=True, exist_ok=True)
     task = {
-        "model": known.fingerprint,
-        "prompts": known.prompts.described(),
-        "budget": asdict(known.budget),
+        "model": estimate.fingerprint,
+        "prompts": estimate.prompts.described(),
+        "budget": asdict(estimate.budget),
         "problem": json.loads(solution.to_json())["problem"],
         "fit": asdict(replace(plan.fit, seed=0)),
         "evaluation": asdict(plan.evaluation),
@@ -122,7 +122,7 @@ def run_bench(
             path = folder / f"{name.replace(' ', '-')}-{seed}.json"
             found = _read(path, digest)
             if found is None:
-                found = {"task": digest, **_one(denoiser, known, solution, name, seed, plan, witness, bar)}
+                found = {"task": digest, **_one(denoiser, estimate, solution, name, seed, plan, image_classifier, bar)}
                 _write(path, to_json(found))
             if "failed" in found:
                 failed[f"{name}, seed {seed}"] = found["failed"]
@@ -136,7 +136,7 @@ def run_bench(
         "steps": plan.fit.steps,
         "seeds": list(plan.seeds),
         "draws": plan.evaluation.samples,
-        "showing it in the target": (np.exp(solution.log_weights) @ known.posterior.numpy()).tolist(),
+        "showing it in the target": (np.exp(solution.log_weights) @ estimate.posterior.numpy()).tolist(),
     }
     table = Table(asked, {name: _summary(some) for name, some in runs.items()}, failed)
     _write(folder / "bench.json", to_json({"task": task, **table.data()}))
@@ -146,27 +146,27 @@ def run_bench(
 
 def _one(
     denoiser: Denoiser,
-    known: Survey,
+    estimate: RatioEstimate,
     solution: du.Solution,
     name: str,
     seed: int,
     plan: Bench,
-    witness: Witness | None,
+    image_classifier: ImageClassifier | None,
     bar: Bar,
 ) -> dict[str, Any]:
     """One run: ``values`` by quantity and the dual rounds, or ``failed`` with the reason."""
     remove_lora(denoiser)
-    evaluation, prompts, pipeline = plan.evaluation, known.prompts, denoiser.pipeline
+    evaluation, prompts, pipeline = plan.evaluation, estimate.prompts, denoiser.pipeline
     wall, processor = time.monotonic(), time.process_time()
     strength: Strength = solution.guidance
     if name == GUIDED:
-        strength, outcome = corrected_guidance(denoiser, known, solution, seed=seed, bar=bar)
+        strength, outcome = corrected_guidance(denoiser, estimate, solution, seed=seed, bar=bar)
     else:
         method: Method = METHODS[name]()
         try:
             with bar(f"{name}, seed {seed}", plan.fit.steps) as shown:
                 outcome = method.fit(
-                    FitContext(denoiser, known, solution, replace(plan.fit, seed=seed), progress=shown.update)
+                    FitContext(denoiser, estimate, solution, replace(plan.fit, seed=seed), progress=shown.update)
                 )
         except FloatingPointError as error:
             remove_lora(denoiser)
@@ -177,20 +177,23 @@ def _one(
         # Noise of its own for every seed, not that of the draws before: the errors of seeds have to be independent.
         at = evaluation.seed + 100 * seed + offset
         if name == GUIDED:
-            return guided_draws(denoiser, known, strength, some, seed=at, bar=bar)
-        with bar("draws after the fit", len(some)) as shown, folded(denoiser):
-            return draw(pipeline, some, seed=at, steps=known.budget.sampler_steps, progress=shown.update)
+            return guided_draws(denoiser, estimate, strength, some, seed=at, bar=bar)
+        with bar("draws after the fit", len(some)) as shown, merged_adapters(denoiser):
+            return draw(pipeline, some, seed=at, steps=estimate.budget.sampler_steps, progress=shown.update)
 
-    wanted = evaluation.prompts(known)
+    wanted = evaluation.prompts(estimate)
     latents = {what: made(some, k) for k, (what, some) in enumerate(wanted.items())}
     values: dict[str, Value] = {}
-    guided = Guided(denoiser, prompts, known.head, strength) if name == GUIDED else None
-    problem = solution.problem.bind(known.ratios)
+    guided = Guided(denoiser, prompts, estimate.classifier, strength) if name == GUIDED else None
+    problem = solution.problem.bind(estimate.ratios)
     meter = Meter(
-        denoiser, known, problem, min(evaluation.integrated, evaluation.samples), seed=evaluation.seed, guided=guided
+        denoiser, estimate, problem, min(evaluation.integrated, evaluation.samples), seed=evaluation.seed, guided=guided
     )
-    with teacher(denoiser):
-        rho = {what: head_ratios(denoiser, known.head, some, seed=evaluation.seed) for what, some in latents.items()}
+    with base_model(denoiser):
+        rho = {
+            what: classifier_ratios(denoiser, estimate.classifier, some, seed=evaluation.seed)
+            for what, some in latents.items()
+        }
     found = meter.of(latents["anchor"], rho["anchor"])
     names = [""] if len(prompts.concepts) == 1 else [f", {concept.name}" for concept in prompts.concepts]
     for which, level, stderr in zip(names, found.levels, found.errors, strict=True):
@@ -202,35 +205,39 @@ def _one(
         if what in rho:
             shares = mean_posterior(posterior(rho[what], prompts.priors))
             values |= {f"{title}{which}": share for which, share in zip(names, shares, strict=True)}
-    if witness is not None:
-        values |= _witnessed(denoiser, known, witness, latents, wanted, evaluation)
+    if image_classifier is not None:
+        values |= _by_classifiers(denoiser, estimate, image_classifier, latents, wanted, evaluation)
     rounds = {"multipliers": outcome.multipliers, "levels": outcome.levels, "standard errors": outcome.errors}
     rounds = {what: np.asarray(value).tolist() for what, value in rounds.items()}
     return {"method": name, "seed": seed, "values": values | took, "dual rounds": rounds}
 
 
-def _witnessed(
+def _by_classifiers(
     denoiser: Denoiser,
-    known: Survey,
-    witness: Witness,
+    estimate: RatioEstimate,
+    image_classifier: ImageClassifier,
     latents: dict[str, Tensor],
     asked: dict[str, list[str]],
     evaluation: Evaluation,
 ) -> dict[str, Value]:
     """What judges say: how often the concepts are there, and what became of everything else."""
     pipeline = denoiser.pipeline
-    classes = [label for c in known.prompts.concepts if (label := witness.asked(c.name)) is not None]
-    samples = {what: take_sample(what, pipeline, asked[what], some, witness) for what, some in latents.items()}
+    classes = [label for c in estimate.prompts.concepts if (label := image_classifier.asked(c.name)) is not None]
+    samples = {
+        what: take_samples(what, pipeline, asked[what], some, image_classifier) for what, some in latents.items()
+    }
     values: dict[str, Value] = {}
     for what, title in (("anchor", ""), ("concept", ", asked")):
         if what in samples:
             values |= {f"{judge}{title}": (f.value, f.stderr) for judge, f in samples[what].shows(classes).items()}
-    old = take_sample("before", pipeline, [known.prompts.anchor] * len(known.anchor), known.anchor, witness)
-    moved = retained(old, samples["anchor"], classes, witness, evaluation.seed)
+    old = take_samples(
+        "before", pipeline, [estimate.prompts.anchor] * len(estimate.anchor), estimate.anchor, image_classifier
+    )
+    moved = retained(old, samples["anchor"], classes, image_classifier, evaluation.seed)
     values["energy of the rest"] = (moved.energy, moved.floor / 1.645)  # the floor is a 95 % quantile of noise
     values["largest class shift"] = (max(moved.class_shift.values()), float("nan"))
     if "retained" in samples:
-        judge, right = list(agreement(samples["retained"], witness).items())[-1]
+        judge, right = list(agreement(samples["retained"], image_classifier).items())[-1]
         values[f"others obeyed, {judge}"] = (right.value, right.stderr)
     return values
 
@@ -260,5 +267,5 @@ def _read(path: Path, digest: str) -> dict[str, Any] | None:
 
 
 def _write(path: Path, text: str) -> None:
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(text, encoding="utf-8")

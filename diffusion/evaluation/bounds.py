@@ -53,7 +53,7 @@ class Bound(Plain):
     rule: Rule
 
 
-def estimate(values: np.ndarray) -> Estimate:
+def mean_estimate(values: np.ndarray) -> Estimate:
     """Of values (n,)."""
     values = np.asarray(values, dtype=np.float64)
     n = len(values)
@@ -78,7 +78,7 @@ def bound(values: np.ndarray, side: Side, rule: Rule, confidence: float) -> Boun
     elif rule == "betting":
         value = (mean_upper if side == "upper" else mean_lower)(np.clip(values, 0.0, 1.0), confidence)
     else:
-        value = _student(estimate(values), side, confidence)
+        value = _student(mean_estimate(values), side, confidence)
     return Bound(side=side, value=value, confidence=confidence, rule=rule)
 
 

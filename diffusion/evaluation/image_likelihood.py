@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
-from diffusion.methods.images.unseen import gained
+from diffusion.methods.images.unseen import elbo_drop
 from diffusion.methods.likelihood import divergence, loss
 from diffusion.pipelines import Denoiser
 from diffusion.tasks.image_set import Images
 
-GAINED = "surprise gained (mean, standard error)"  # one for each image; the other two are means over pictures
+ELBO_DROP = "surprise gained (mean, standard error)"  # one for each image; the other two are means over pictures
 COST = "cost of the network in nats (mean, standard error)"
 HELD_OUT = "surprise gained at held-out images (mean, standard error)"
 MOST = 256  # rows that the cost and held-out surprise are measured at
@@ -28,17 +28,17 @@ def in_nats(
     noise_levels: int,
     repeats: int,
 ) -> dict[str, Any]:
-    """``GAINED`` at each image, ``COST`` at data that are no copies, and ``HELD_OUT`` where there is any (k, ...).
+    """``ELBO_DROP`` at each image, ``COST`` at data that are no copies, and ``HELD_OUT`` where there is any (k, ...).
 
-    The student's adapters are on; errors are of the noise for ``GAINED``, and of the pictures for the other two.
+    The student's adapters are on; errors are of the noise for ``ELBO_DROP``, and of the pictures for the other two.
     """
-    own, errors = gained(denoiser, images, noise_levels, repeats, seed)
+    own, errors = elbo_drop(denoiser, images, noise_levels, repeats, seed)
     rows = (~images.aside).nonzero()[:, 0]
     rows = rows[:: -(-len(rows) // MOST)]
     condition = denoiser.condition([images.data_prompts[int(j)] for j in rows])
     levels = max(1, noise_levels // 2)
     moved = divergence(denoiser, images.data[rows], condition, levels=levels, seed=seed)
-    found: dict[str, Any] = {GAINED: list(zip(own.tolist(), errors.tolist(), strict=True))}
+    found: dict[str, Any] = {ELBO_DROP: list(zip(own.tolist(), errors.tolist(), strict=True))}
     found[COST] = _mean(moved)
     if len(held_out):
         condition = denoiser.condition(list(held_out_prompts[:MOST]))

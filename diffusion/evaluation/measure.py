@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import duality as du
-from diffusion.evaluation.bounds import Estimate, Rule, Side, bound, estimate
+from diffusion.evaluation.bounds import Estimate, Rule, Side, bound, mean_estimate
 from diffusion.evaluation.measured import (
     CLASSIFIER,
     Condition,
@@ -22,14 +22,14 @@ from diffusion.evaluation.measured import (
     level_found,
 )
 from diffusion.evaluation.planning import Plan
-from diffusion.evaluation.samples import Sample, Witness, retained, take_sample, weighted_frequency
+from diffusion.evaluation.samples import ImageClassifier, SampleSet, retained, take_samples, weighted_frequency
 from diffusion.methods.level_estimates import Meter
 from diffusion.pipelines import Denoiser
 from diffusion.pipelines.sampling import draw
-from diffusion.ratios.classifier_ratios import head_ratios, posterior
-from diffusion.ratios.ratio_estimate import Survey
+from diffusion.ratios.classifier_ratios import classifier_ratios, posterior
+from diffusion.ratios.ratio_estimate import RatioEstimate
 from diffusion.runtime.progress import Bar
-from diffusion.training.lora import folded, teacher
+from diffusion.training.lora import base_model, merged_adapters
 
 PICTURES = 96  # of the anchor from the noise of q's own samples, to be looked at beside them
 
@@ -67,49 +67,55 @@ class Evaluation:
         """The fewest samples that a level is measured on."""
         return min(self.samples, self.samples if self.asked is None else self.asked)
 
-    def prompts(self, known: Survey) -> dict[str, list[str]]:
+    def prompts(self, estimate: RatioEstimate) -> dict[str, list[str]]:
         """What is asked for: the anchor, each concept in its wordings in turn, retained prompts; no empty lists."""
         count = self.samples if self.asked is None else self.asked
-        asking = [c.wordings[j % len(c.wordings)] for c in known.prompts.concepts if c.wordings for j in range(count)]
-        every = known.retained[1]
+        asking = [
+            c.wordings[j % len(c.wordings)] for c in estimate.prompts.concepts if c.wordings for j in range(count)
+        ]
+        every = estimate.retained[1]
         kept = [every[j % len(every)] for j in range(self.retained)] if every else []
-        wanted = {"anchor": [known.prompts.anchor] * self.samples, "concept": asking, "retained": kept}
+        wanted = {"anchor": [estimate.prompts.anchor] * self.samples, "concept": asking, "retained": kept}
         return {name: some for name, some in wanted.items() if some}
 
-    def fresh_seed(self, known: Survey, index: int) -> int:
+    def fresh_seed(self, estimate: RatioEstimate, index: int) -> int:
         """Of samples that share no noise with the survey, the fit, or each other."""
-        words = np.random.SeedSequence([self.seed, known.budget.seed, index]).generate_state(1, np.uint64)
+        words = np.random.SeedSequence([self.seed, estimate.budget.seed, index]).generate_state(1, np.uint64)
         return int(words[0] >> np.uint64(2))
 
 
 def measure_lora(
-    denoiser: Denoiser, known: Survey, plan: Plan, solution: du.Solution, evaluation: Evaluation,
-    witness: Witness | None, bar: Bar,
-) -> tuple[dict[str, Sample], Measurement]:  # fmt: skip
+    denoiser: Denoiser, estimate: RatioEstimate, plan: Plan, solution: du.Solution, evaluation: Evaluation,
+    image_classifier: ImageClassifier | None, bar: Bar,
+) -> tuple[dict[str, SampleSet], Measurement]:  # fmt: skip
     """Draw from the adapted pipeline under the anchor, the concepts' wordings and the retained prompts, and count."""
-    wanted = evaluation.prompts(known)
-    samples = _drawn(denoiser, known, wanted, evaluation, witness, bar)
+    wanted = evaluation.prompts(estimate)
+    samples = _drawn(denoiser, estimate, wanted, evaluation, image_classifier, bar)
     # The head reads the *teacher's* features: the ratio is a property of the picture, not of the student.
-    with teacher(denoiser):
+    with base_model(denoiser):
         rho = {
-            name: known.values  # the survey's own draws: their ratios are known
+            name: estimate.values  # the survey's own draws: their ratios are known
             if name == "before, anchor"
-            else head_ratios(denoiser, known.head, sample.latents, seed=evaluation.fresh_seed(known, 10))
+            else classifier_ratios(
+                denoiser, estimate.classifier, sample.latents, seed=evaluation.fresh_seed(estimate, 10)
+            )
             for name, sample in samples.items()
             if name != PAIRED
         }
     count = min(evaluation.integrated, evaluation.samples)
-    meter = Meter(denoiser, known, plan.asked, count, seed=evaluation.fresh_seed(known, 11))
+    meter = Meter(denoiser, estimate, plan.asked, count, seed=evaluation.fresh_seed(estimate, 11))
     if isinstance(plan.asked, du.ForwardKL):
-        meter = replace(meter, of_q=_fresh_q(denoiser, known, evaluation, bar))
-    levels = _levels(known, plan, samples, rho, meter, witness)
+        meter = replace(meter, of_q=_fresh_q(denoiser, estimate, evaluation, bar))
+    levels = _levels(estimate, plan, samples, rho, meter, image_classifier)
     costs = [_cost(meter, "anchor")]
     if "concept" in wanted:
-        asked = tuple(text for concept in known.prompts.concepts for text in concept.wordings)
+        asked = tuple(text for concept in estimate.prompts.concepts for text in concept.wordings)
         costs.append(_cost(replace(meter, asked=asked), "concept"))
-    found = Measurement(levels=tuple(levels), costs=tuple(costs), shares=tuple(_shares(known, samples, rho, witness)))
-    if witness is not None:
-        found = found.model_copy(update=_witnessed(known, solution, samples, witness, evaluation))
+    found = Measurement(
+        levels=tuple(levels), costs=tuple(costs), shares=tuple(_shares(estimate, samples, rho, image_classifier))
+    )
+    if image_classifier is not None:
+        found = found.model_copy(update=_by_classifiers(estimate, solution, samples, image_classifier, evaluation))
     return samples, found
 
 
@@ -118,56 +124,69 @@ PAIRED = "LoRA, from the same noise"
 
 def _drawn(
     denoiser: Denoiser,
-    known: Survey,
+    estimate: RatioEstimate,
     wanted: dict[str, list[str]],
     evaluation: Evaluation,
-    witness: Witness | None,
+    image_classifier: ImageClassifier | None,
     bar: Bar,
-) -> dict[str, Sample]:
-    pipeline, anchor, noise = denoiser.pipeline, known.prompts.anchor, known.budget.anchor_seed
-    plan = [(f"LoRA, {name}", some, evaluation.fresh_seed(known, j)) for j, (name, some) in enumerate(wanted.items())]
+) -> dict[str, SampleSet]:
+    pipeline, anchor, noise = denoiser.pipeline, estimate.prompts.anchor, estimate.budget.anchor_seed
+    plan = [
+        (f"LoRA, {name}", some, evaluation.fresh_seed(estimate, j)) for j, (name, some) in enumerate(wanted.items())
+    ]
     plan.append((PAIRED, [anchor] * min(PICTURES, evaluation.samples), noise))
-    samples: dict[str, Sample] = {}
-    with bar("evaluation samples", sum(len(some) for _, some, _ in plan)) as shown, folded(denoiser):
+    samples: dict[str, SampleSet] = {}
+    with bar("evaluation samples", sum(len(some) for _, some, _ in plan)) as shown, merged_adapters(denoiser):
         for name, some, seed in plan:
-            latents = draw(pipeline, some, seed=seed, steps=known.budget.sampler_steps, progress=shown.update)
-            samples[name] = take_sample(name, pipeline, some, latents, witness, seed)
-    before = [anchor] * len(known.anchor)
-    samples["before, anchor"] = take_sample("before, anchor", pipeline, before, known.anchor, witness, noise)
-    m = len(known.prompts.concepts)
-    for name, of_kind in (("concept", known.labels < m), ("retained", known.labels == m)):
+            latents = draw(pipeline, some, seed=seed, steps=estimate.budget.sampler_steps, progress=shown.update)
+            samples[name] = take_samples(name, pipeline, some, latents, image_classifier, seed)
+    before = [anchor] * len(estimate.anchor)
+    samples["before, anchor"] = take_samples(
+        "before, anchor", pipeline, before, estimate.anchor, image_classifier, noise
+    )
+    m = len(estimate.prompts.concepts)
+    for name, of_kind in (("concept", estimate.labels < m), ("retained", estimate.labels == m)):
         rows = of_kind.nonzero()[:, 0]
         if name not in wanted:
             continue
-        some = [known.labelled_prompts[int(j)] for j in rows]
-        samples[f"before, {name}"] = take_sample(f"before, {name}", pipeline, some, known.labelled[rows], witness)
+        some = [estimate.labelled_prompts[int(j)] for j in rows]
+        samples[f"before, {name}"] = take_samples(
+            f"before, {name}", pipeline, some, estimate.labelled[rows], image_classifier
+        )
     return samples
 
 
-def _fresh_q(denoiser: Denoiser, known: Survey, evaluation: Evaluation, bar: Bar) -> tuple[Tensor, Tensor]:
+def _fresh_q(denoiser: Denoiser, estimate: RatioEstimate, evaluation: Evaluation, bar: Bar) -> tuple[Tensor, Tensor]:
     """Samples of q that nothing was solved on, with their log ratios."""
-    with bar("fresh samples of q", evaluation.samples) as shown, teacher(denoiser):
-        wanted, seed = [known.prompts.anchor] * evaluation.samples, evaluation.fresh_seed(known, 20)
-        steps = known.budget.sampler_steps
+    with bar("fresh samples of q", evaluation.samples) as shown, base_model(denoiser):
+        wanted, seed = [estimate.prompts.anchor] * evaluation.samples, evaluation.fresh_seed(estimate, 20)
+        steps = estimate.budget.sampler_steps
         latents = draw(denoiser.pipeline, wanted, seed=seed, steps=steps, progress=shown.update)
-        return latents, head_ratios(denoiser, known.head, latents, seed=evaluation.fresh_seed(known, 21))
+        return latents, classifier_ratios(
+            denoiser, estimate.classifier, latents, seed=evaluation.fresh_seed(estimate, 21)
+        )
 
 
 def _levels(
-    known: Survey, plan: Plan, samples: dict[str, Sample], rho: dict[str, Tensor], meter: Meter, witness: Witness | None
+    estimate: RatioEstimate,
+    plan: Plan,
+    samples: dict[str, SampleSet],
+    rho: dict[str, Tensor],
+    meter: Meter,
+    image_classifier: ImageClassifier | None,
 ) -> list[LevelFound]:
     problem, found = plan.asked, list[LevelFound]()
     share = isinstance(problem, du.Likelihood) and problem.kind == "posterior"
     rule: Rule = "betting" if share else "student_t"
     side: Side = "upper" if problem.direction < 0 else "lower"
     at_anchor = meter.of(samples["LoRA, anchor"].latents, rho["LoRA, anchor"]).values
-    for i, concept in enumerate(known.prompts.concepts):
+    for i, concept in enumerate(estimate.prompts.concepts):
         parts: list[tuple[Condition, str, np.ndarray, np.ndarray]] = []
         every = np.arange(len(samples["LoRA, anchor"]))
         parts.append(("anchor", "LoRA, anchor", at_anchor[:, i], every))
         if "LoRA, concept" in samples and concept.wordings:
             sample = samples["LoRA, concept"]
-            rows = np.array([j for j, text in enumerate(sample.prompts) if known.prompts.asks_for(text) == i])
+            rows = np.array([j for j, text in enumerate(sample.prompts) if estimate.prompts.asks_for(text) == i])
             own = replace(meter, asked=concept.wordings).of(sample.latents[rows], rho["LoRA, concept"][rows])
             parts.append(("concept", "LoRA, concept", own.values[:, i], rows))
         for prompts, name, values, rows in parts:
@@ -177,7 +196,7 @@ def _levels(
                     values, level, side, rule, plan.confidence, concept=concept.name, prompts=prompts, by=CLASSIFIER
                 )
             )
-            label = witness.asked(concept.name) if witness is not None else None
+            label = image_classifier.asked(concept.name) if image_classifier is not None else None
             if not share or label is None:
                 continue
             for judge, said in samples[name].said.items():
@@ -195,28 +214,35 @@ def _cost(meter: Meter, prompts: Condition) -> CostFound:
     values, chain = meter.cost()
     return CostFound(
         prompts=prompts,
-        estimate=estimate(values.numpy()),
+        estimate=mean_estimate(values.numpy()),
         median=float(torch.quantile(values, 0.5)),
         steps=chain.steps,
         exact=chain.own,
     )
 
 
-def _shares(known: Survey, samples: dict[str, Sample], rho: dict[str, Tensor], witness: Witness | None) -> list[Share]:
+def _shares(
+    estimate: RatioEstimate,
+    samples: dict[str, SampleSet],
+    rho: dict[str, Tensor],
+    image_classifier: ImageClassifier | None,
+) -> list[Share]:
     found = []
     for name, values in rho.items():
-        for concept, column in zip(known.prompts.concepts, posterior(values, known.prompts.priors).T, strict=True):
-            seen = estimate(column.double().numpy())
+        for concept, column in zip(
+            estimate.prompts.concepts, posterior(values, estimate.prompts.priors).T, strict=True
+        ):
+            seen = mean_estimate(column.double().numpy())
             found.append(Share(sample=name, concept=concept.name, by=CLASSIFIER, estimate=seen))
-        if witness is not None:
+        if image_classifier is not None:
             for judge, labels in samples[name].said.items():
-                hits = np.isin(labels, _classes(known, witness))
+                hits = np.isin(labels, _classes(estimate, image_classifier))
                 found.append(Share(sample=name, concept=None, by=judge, estimate=_counted(hits)))
     return found
 
 
-def _classes(known: Survey, witness: Witness) -> list[int]:
-    asked = [witness.asked(concept.name) for concept in known.prompts.concepts]
+def _classes(estimate: RatioEstimate, image_classifier: ImageClassifier) -> list[int]:
+    asked = [image_classifier.asked(concept.name) for concept in estimate.prompts.concepts]
     return [value for value in asked if value is not None]
 
 
@@ -225,31 +251,37 @@ def _counted(hits: np.ndarray) -> Estimate:
     return Estimate(mean=share, stderr=(share * (1 - share) / len(hits)) ** 0.5, n=len(hits))
 
 
-def _witnessed(
-    known: Survey, solution: du.Solution, samples: dict[str, Sample], witness: Witness, evaluation: Evaluation
+def _by_classifiers(
+    estimate: RatioEstimate,
+    solution: du.Solution,
+    samples: dict[str, SampleSet],
+    image_classifier: ImageClassifier,
+    evaluation: Evaluation,
 ) -> dict[str, object]:
     """What only independent detectors can say."""
-    classes, before, after = _classes(known, witness), samples["before, anchor"], samples["LoRA, anchor"]
+    classes, before, after = _classes(estimate, image_classifier), samples["before, anchor"], samples["LoRA, anchor"]
     rest = [sum(~np.isin(list(sample.said.values())[-1], classes)) for sample in (before, after)]
     moved = None
     if min(rest) >= 2:  # a distance needs two samples without the concept on either side
-        change = retained(before, after, classes, witness, evaluation.seed)
+        change = retained(before, after, classes, image_classifier, evaluation.seed)
         moved = Moved(energy_distance=change.energy, noise_floor=change.floor, largest_class_shift=change.class_shift)
     names = {name: sample for name, sample in samples.items() if name in ("before, anchor", "LoRA, anchor")}
     return {
         "moved": moved,
         "target_shares": weighted_frequency(before, solution.log_weights, classes),
-        "class_shares": {name: sample.classes(len(witness.classes)) for name, sample in names.items()},
-        "retained": tuple(_obeyed(samples, witness, evaluation.confidence)),
+        "class_shares": {name: sample.classes(len(image_classifier.classes)) for name, sample in names.items()},
+        "retained": tuple(_obeyed(samples, image_classifier, evaluation.confidence)),
     }
 
 
-def _obeyed(samples: dict[str, Sample], witness: Witness, confidence: float) -> list[Obeyed]:
+def _obeyed(samples: dict[str, SampleSet], image_classifier: ImageClassifier, confidence: float) -> list[Obeyed]:
     """All retained prompts together, then one by one by what they ask for."""
     if "LoRA, retained" not in samples:
         return []
     before, after = samples["before, retained"], samples["LoRA, retained"]
-    labels = [np.array([-1 if (k := witness.asked(p)) is None else k for p in s.prompts]) for s in (before, after)]
+    labels = [
+        np.array([-1 if (k := image_classifier.asked(p)) is None else k for p in s.prompts]) for s in (before, after)
+    ]
     found = []
     for kind in (None, *sorted(set(labels[1].tolist()) & set(labels[0].tolist()) - {-1})):
         for judge in after.said:
@@ -261,7 +293,7 @@ def _obeyed(samples: dict[str, Sample], witness: Witness, confidence: float) -> 
                 continue
             found.append(
                 Obeyed(
-                    prompts="all" if kind is None else witness.classes[kind],
+                    prompts="all" if kind is None else image_classifier.classes[kind],
                     by=judge,
                     before=_counted(right[0]),
                     after=_counted(right[1]),

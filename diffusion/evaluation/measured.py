@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from diffusion.evaluation.bounds import Bound, Estimate, Plain, Rule, Side, bound, estimate, meets
+from diffusion.evaluation.bounds import Bound, Estimate, Plain, Rule, Side, bound, mean_estimate, meets
 
 Condition = Literal["anchor", "concept"]
 CLASSIFIER = "ratio_classifier"  # what the problem was solved with; any other name is an independent detector's
@@ -106,7 +106,7 @@ def level_found(
         prompts=prompts,
         by=by,
         asked=asked,
-        estimate=estimate(values),
+        estimate=mean_estimate(values),
         hits=int(np.sum(values)) if rule == "clopper_pearson" else None,
         bound=shown,
         met=meets(shown, asked),

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from diffusion.evaluation.samples import Sample, Witness, take_sample
+from diffusion.evaluation.samples import ImageClassifier, SampleSet, take_samples
 from diffusion.pipelines import Denoiser
 from diffusion.ratios.calibration import Calibration, calibration
-from diffusion.ratios.classifier_ratios import CLEAN_LEVELS, head_ratios, posterior
+from diffusion.ratios.classifier_ratios import CLEAN_LEVELS, classifier_ratios, posterior
 from diffusion.ratios.cross_fitted import against_q
 from diffusion.ratios.elbo import elbo_posterior_ratios
-from diffusion.ratios.ratio_estimate import Survey
+from diffusion.ratios.ratio_estimate import RatioEstimate
 from diffusion.ratios.trajectory import path_ratios
 from diffusion.runtime.cache import Cache
 from diffusion.runtime.progress import Bar, progress_bar
@@ -24,7 +24,7 @@ HEAD = "contrast head"
 
 
 @dataclass(frozen=True)
-class Estimate:
+class RatioColumn:
     """Log ratios (n, m) by one estimator, and by the contrast head at the very same draws.
 
     ``own``: those draws (n, ...), None where they are the first n of the survey's.
@@ -32,7 +32,7 @@ class Estimate:
 
     name: str
     values: Tensor
-    head: Tensor
+    classifier: Tensor
     own: Tensor | None = None
 
 
@@ -61,7 +61,7 @@ class Agreement:
 
 
 AGREEMENT_HEAD = (
-    f"{'estimator':<32}{'draws':>7}{'posterior / prior':>22}{'E_q[e^rho]':>17}{'rank':>10}{'AUC, head':>12}"
+    f"{'estimator':<32}{'draws':>7}{'posterior / prior':>22}{'E_q[e^rho]':>17}{'rank':>10}{'AUC, classifier':>12}"
 )
 
 
@@ -76,8 +76,8 @@ class Comparison:
     def lines(self) -> list[str]:
         out = []
         for concept, prior, error in self.priors:
-            known = "as given" if error is None else f"± {error:.2g}, estimated from draws: coverage says nothing"
-            out += [f"{concept!r}: prior {prior:.4g} ({known})", "", AGREEMENT_HEAD]
+            estimate = "as given" if error is None else f"± {error:.2g}, estimated from draws: coverage says nothing"
+            out += [f"{concept!r}: prior {prior:.4g} ({estimate})", "", AGREEMENT_HEAD]
             out += [str(row) for row in self.agreements if row.concept == concept]
             seen = [row for row in self.rows if row[0] == concept]
             out += ["", "calibration, on draws that the contrast head never saw"]
@@ -110,13 +110,13 @@ def reliability(seen: Calibration) -> list[str]:
 
 def compare(
     denoiser: Denoiser,
-    known: Survey,
-    witness: Witness | None,
+    estimate: RatioEstimate,
+    image_classifier: ImageClassifier | None,
     cache: Cache | None = None,
     bar: Bar = progress_bar,
     path_steps: int = 20,
     thorough: bool = True,
-    seen: Sample | None = None,
+    seen: SampleSet | None = None,
 ) -> Comparison:
     """The contrast head, the head against q, both ELBO estimators and the path ratio, on draws of q.
 
@@ -127,50 +127,52 @@ def compare(
     q, for every estimator. Not ``thorough``: only the estimators that the survey brings, which cost nothing more.
     ``seen``: the survey's draws of q with what the witness says of them, where that has been asked before.
     """
-    prompts, m = known.prompts, len(known.prompts.concepts)
-    estimates = _of_survey(known)
+    prompts, m = estimate.prompts, len(estimate.prompts.concepts)
+    estimates = _of_estimate(estimate)
     if thorough:
-        estimates += _further(denoiser, known, cache, bar, path_steps)
-    agreements = [_agreement(known, each, index) for index in range(m) for each in estimates]
+        estimates += _further(denoiser, estimate, cache, bar, path_steps)
+    agreements = [_agreement(estimate, each, index) for index in range(m) for each in estimates]
     names = [concept.name for concept in prompts.concepts]
     rows = [
-        (name, f"{HEAD}, labelled draws", "the prompts", int((~known.training).sum()), seen)
-        for name, seen in zip(names, known.examination, strict=True)
+        (name, f"{HEAD}, labelled draws", "the prompts", int((~estimate.training).sum()), seen)
+        for name, seen in zip(names, estimate.examination, strict=True)
     ]
-    if witness is not None:
+    if image_classifier is not None:
         pipeline = denoiser.pipeline
 
-        def judged(draws: Tensor) -> Sample:
-            return take_sample("q", pipeline, [prompts.anchor] * len(draws), draws, witness)
+        def judged(draws: Tensor) -> SampleSet:
+            return take_samples("q", pipeline, [prompts.anchor] * len(draws), draws, image_classifier)
 
-        of_survey = seen or judged(known.anchor)
+        of_estimate = seen or judged(estimate.anchor)
         for each in estimates:
-            said = (of_survey if each.own is None else judged(each.own)).said
+            said = (of_estimate if each.own is None else judged(each.own)).said
             for index, name in enumerate(names):
                 p = posterior(each.values, prompts.priors)[:, index].numpy()
                 for judge, labels in said.items():
-                    shows = labels[: len(p)] == witness.asked(name)
+                    shows = labels[: len(p)] == image_classifier.asked(name)
                     if shows.any() and not shows.all():  # else there is nothing to tell apart
                         rows.append((name, each.name, judge, len(p), calibration(p, shows)))
-    errors: tuple[float | None, ...] = known.priors_stderr or (None,) * m
+    errors: tuple[float | None, ...] = estimate.priors_stderr or (None,) * m
     return Comparison(tuple(rows), tuple(agreements), tuple(zip(names, prompts.priors, errors, strict=True)))
 
 
-def _beside(known: Survey, name: str, values: Tensor) -> Estimate:
+def _beside(estimate: RatioEstimate, name: str, values: Tensor) -> RatioColumn:
     n = len(values)
-    return Estimate(name, values, known.values[:n])
+    return RatioColumn(name, values, estimate.values[:n])
 
 
-def _of_survey(known: Survey) -> list[Estimate]:
-    found = [_beside(known, HEAD, known.values)]
-    if not bool(known.elbo.isnan().any()):
-        found.append(_beside(known, "ELBO against the empty prompt", known.elbo))
+def _of_estimate(estimate: RatioEstimate) -> list[RatioColumn]:
+    found = [_beside(estimate, HEAD, estimate.values)]
+    if not bool(estimate.elbo.isnan().any()):
+        found.append(_beside(estimate, "ELBO against the empty prompt", estimate.elbo))
     return found
 
 
-def _further(denoiser: Denoiser, known: Survey, cache: Cache | None, bar: Bar, path_steps: int) -> list[Estimate]:
-    prompts, budget, m = known.prompts, known.budget, len(known.prompts.concepts)
-    seed, first = 10 * budget.seed, len(known.elbo)
+def _further(
+    denoiser: Denoiser, estimate: RatioEstimate, cache: Cache | None, bar: Bar, path_steps: int
+) -> list[RatioColumn]:
+    prompts, budget, m = estimate.prompts, estimate.budget, len(estimate.prompts.concepts)
+    seed, first = 10 * budget.seed, len(estimate.elbo)
     request = {"prompts": prompts.described(), "budget": asdict(budget)}
 
     def kept(name: str, more: dict[str, Any], title: str, calls: int, make: Callable[[Any], Any]) -> dict[str, Tensor]:
@@ -181,17 +183,19 @@ def _further(denoiser: Denoiser, known: Survey, cache: Cache | None, bar: Bar, p
 
         return cache.get(name, request | more, made) if cache else made()
 
-    asks = int((known.labels < m).sum())
+    asks = int((estimate.labels < m).sum())
     steps = {"steps": budget.head_steps, "levels": list(CLEAN_LEVELS)}
     values = kept(
         "against-q",
         steps,
         "head against q",
-        (len(known.anchor) + asks) * len(CLEAN_LEVELS),
-        lambda update: {"values": against_q(denoiser, known, steps=budget.head_steps, seed=seed + 9, progress=update)},
+        (len(estimate.anchor) + asks) * len(CLEAN_LEVELS),
+        lambda update: {
+            "values": against_q(denoiser, estimate, steps=budget.head_steps, seed=seed + 9, progress=update)
+        },
     )["values"]
-    found = [_beside(known, "head against q, cross-fitted", values)]
-    if not denoiser.worded or not all(concept.wordings for concept in prompts.concepts):
+    found = [_beside(estimate, "head against q, cross-fitted", values)]
+    if not denoiser.prompt_inputs or not all(concept.wordings for concept in prompts.concepts):
         return found
     if prompts.contrast:
         values = kept(
@@ -202,7 +206,7 @@ def _further(denoiser: Denoiser, known: Survey, cache: Cache | None, bar: Bar, p
             lambda update: {
                 "values": elbo_posterior_ratios(
                     denoiser,
-                    known.anchor[:first],
+                    estimate.anchor[:first],
                     prompts,
                     levels=budget.elbo_levels,
                     seed=seed + 8,
@@ -210,31 +214,31 @@ def _further(denoiser: Denoiser, known: Survey, cache: Cache | None, bar: Bar, p
                 )
             },
         )["values"]
-        found.append(_beside(known, "ELBO over contrast prompts", values))
+        found.append(_beside(estimate, "ELBO over contrast prompts", values))
 
     def walk(update: Callable[[int], object]) -> dict[str, Tensor]:
         paths = path_ratios(denoiser, prompts, first, steps=path_steps, seed=seed + 10, progress=update)
-        head = head_ratios(denoiser, known.head, paths.latents, seed=seed + 11)
-        return {"values": paths.values, "latents": paths.latents, "head": head}
+        classifier = classifier_ratios(denoiser, estimate.classifier, paths.latents, seed=seed + 11)
+        return {"values": paths.values, "latents": paths.latents, "head": classifier}
 
     paths = kept("path", {"path steps": path_steps}, "paths", first, walk)
-    found.append(Estimate("path, at its own draws", paths["values"], paths["head"], paths["latents"]))
+    found.append(RatioColumn("path, at its own draws", paths["values"], paths["head"], paths["latents"]))
     return found
 
 
-def _agreement(known: Survey, estimate: Estimate, index: int) -> Agreement:
+def _agreement(estimate: RatioEstimate, column: RatioColumn, index: int) -> Agreement:
     from scipy.stats import spearmanr
     from sklearn.metrics import roc_auc_score
 
-    prior, values = known.prompts.priors[index], estimate.values[:, index].double().numpy()
-    share = posterior(estimate.values, known.prompts.priors)[:, index].numpy() / prior
+    prior, values = estimate.prompts.priors[index], column.values[:, index].double().numpy()
+    share = posterior(column.values, estimate.prompts.priors)[:, index].numpy() / prior
     mass, root = np.exp(values), len(values) ** 0.5
-    called = (posterior(estimate.head, known.prompts.priors)[:, index] > 0.5).numpy()
+    called = (posterior(column.classifier, estimate.prompts.priors)[:, index] > 0.5).numpy()
     auc = float(roc_auc_score(called, values)) if called.any() and not called.all() else float("nan")
-    rank = float(spearmanr(values, estimate.head[:, index].numpy()).statistic)
+    rank = float(spearmanr(values, column.classifier[:, index].numpy()).statistic)
     return Agreement(
-        known.prompts.concepts[index].name,
-        estimate.name,
+        estimate.prompts.concepts[index].name,
+        column.name,
         len(values),
         (float(share.mean()), float(share.std(ddof=1) / root)),
         (float(mass.mean()), float(mass.std(ddof=1) / root)),

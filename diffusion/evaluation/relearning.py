@@ -42,7 +42,7 @@ Progress = Callable[[int], object]
 
 
 @dataclass(frozen=True)
-class Lesson:
+class RelearnConfig:
     """How the concept is taught again: the same for every arm. ``steps``: when the frequency is measured."""
 
     pictures: int = 16
@@ -123,7 +123,7 @@ def teach(
     pictures: Sequence[Tensor],
     prompt: str,
     shows: Shows,
-    lesson: Lesson,
+    relearn_config: RelearnConfig,
     sampler_steps: int,
     *,
     seed: int,
@@ -133,23 +133,30 @@ def teach(
 
     ``pictures``: one set a seed. ``progress`` counts draws.
     """
-    frequency = np.zeros((lesson.seeds, len(lesson.steps)))
+    frequency = np.zeros((relearn_config.seeds, len(relearn_config.steps)))
     errors = np.zeros_like(frequency)
-    for number in range(lesson.seeds):
+    for number in range(relearn_config.seeds):
         settings = Fit(
-            steps=lesson.steps[-1], batch=lesson.batch, rank=lesson.rank, rate=lesson.rate, seed=seed + number
+            steps=relearn_config.steps[-1],
+            batch=relearn_config.batch,
+            rank=relearn_config.rank,
+            rate=relearn_config.rate,
+            seed=seed + number,
         )
-        parameters = add_lora(denoiser, lesson.rank, settings.seed)
+        parameters = add_lora(denoiser, relearn_config.rank, settings.seed)
         try:
             trainer = Trainer(
-                denoiser.network, parameters, _denoising(denoiser, pictures[number], prompt, lesson.batch), settings
+                denoiser.network,
+                parameters,
+                _denoising(denoiser, pictures[number], prompt, relearn_config.batch),
+                settings,
             )
-            for place, step in enumerate(lesson.steps):
+            for place, step in enumerate(relearn_config.steps):
                 if step:
                     trainer.run(until=step)
                 latents = draw(
                     denoiser.pipeline,
-                    [prompt] * lesson.draws,
+                    [prompt] * relearn_config.draws,
                     seed=seed + 1000 * (number + 1) + place,
                     steps=sampler_steps,
                     progress=progress,
@@ -160,7 +167,7 @@ def teach(
         finally:
             remove_lora(denoiser)
             denoiser.network.eval()
-    return Curve(arm, lesson.steps, frequency, errors)
+    return Curve(arm, relearn_config.steps, frequency, errors)
 
 
 def _denoising(denoiser: Denoiser, latents: Tensor, prompt: str, batch: int) -> Objective:

@@ -14,7 +14,7 @@ from diffusion.evaluation.metrics import Frequency, energy_distance, energy_nois
 from diffusion.pipelines.latents import decode
 
 
-class Witness(Protocol):
+class ImageClassifier(Protocol):
     """Independent classifiers of pictures, for models where such exist (``digits`` has two)."""
 
     @property
@@ -28,7 +28,7 @@ class Witness(Protocol):
 
 
 @dataclass(frozen=True)
-class Sample:
+class SampleSet:
     """Draws of one condition of one pipeline, with everything that was said of them.
 
     ``noise``: the seed of the noise they start from, where it is known: draws from common noise are related.
@@ -54,17 +54,19 @@ class Sample:
         }
 
 
-def take_sample(
+def take_samples(
     name: str,
     pipeline: Any,
     prompts: Sequence[str],
     latents: Tensor,
-    witness: Witness | None,
+    image_classifier: ImageClassifier | None,
     noise: int | None = None,
-) -> Sample:
+) -> SampleSet:
     """Decode draws (n, ...) of a pipeline, one per prompt, and ask the witness, where there is one, what they show."""
     pictures = decode(pipeline, latents)
-    return Sample(name, tuple(prompts), latents, pictures, witness(pictures) if witness else {}, noise)
+    return SampleSet(
+        name, tuple(prompts), latents, pictures, image_classifier(pictures) if image_classifier else {}, noise
+    )
 
 
 def mean_posterior(value: Tensor) -> list[tuple[float, float]]:
@@ -72,9 +74,9 @@ def mean_posterior(value: Tensor) -> list[tuple[float, float]]:
     return [(float(p.mean()), float(p.std() / len(p) ** 0.5)) for p in value.T]
 
 
-def agreement(sample: Sample, witness: Witness) -> dict[str, Frequency]:
+def agreement(sample: SampleSet, image_classifier: ImageClassifier) -> dict[str, Frequency]:
     """How often each judge sees what the prompt asked for, over the prompts that ask for a class."""
-    asked = [witness.asked(prompt) for prompt in sample.prompts]
+    asked = [image_classifier.asked(prompt) for prompt in sample.prompts]
     keep = np.array([value is not None for value in asked])
     truth = np.array([value if value is not None else -1 for value in asked])
     return {judge: frequency(labels[keep] == truth[keep]) for judge, labels in sample.said.items()}
@@ -89,7 +91,9 @@ class Retained:
     class_shift: dict[str, float]  # largest change of a class's share among retained draws, per judge
 
 
-def retained(before: Sample, after: Sample, wanted: Sequence[int], witness: Witness, seed: int) -> Retained:
+def retained(
+    before: SampleSet, after: SampleSet, wanted: Sequence[int], image_classifier: ImageClassifier, seed: int
+) -> Retained:
     """Compare the draws in which the last judge sees none of the wanted classes.
 
     Where both start from common noise, draw j of one is related to draw j of the other. The floor is that of
@@ -97,7 +101,9 @@ def retained(before: Sample, after: Sample, wanted: Sequence[int], witness: Witn
     """
     judge = list(after.said)[-1]
     rows = [np.flatnonzero(~np.isin(sample.said[judge], wanted)) for sample in (before, after)]
-    old, new = (witness.view(sample.pictures[kept]) for sample, kept in zip((before, after), rows, strict=True))
+    old, new = (
+        image_classifier.view(sample.pictures[kept]) for sample, kept in zip((before, after), rows, strict=True)
+    )
     related = None
     if before.noise is not None and before.noise == after.noise:
         _, *places = np.intersect1d(rows[0], rows[1], assume_unique=True, return_indices=True)
@@ -107,14 +113,14 @@ def retained(before: Sample, after: Sample, wanted: Sequence[int], witness: Witn
     for name in after.said:
         shares = []
         for sample in (before, after):
-            count = np.bincount(sample.said[name], minlength=len(witness.classes)).astype(float)
+            count = np.bincount(sample.said[name], minlength=len(image_classifier.classes)).astype(float)
             count[list(wanted)] = 0
             shares.append(count / count.sum())
         shift[name] = float(np.abs(shares[1] - shares[0]).max())
     return Retained(energy_distance(old, new, related), floor, shift)
 
 
-def weighted_frequency(sample: Sample, log_weights: NDArray[np.float64], wanted: Sequence[int]) -> dict[str, float]:
+def weighted_frequency(sample: SampleSet, log_weights: NDArray[np.float64], wanted: Sequence[int]) -> dict[str, float]:
     """The share of the wanted classes in the *target*: draws of q under the solution's weights."""
     weights = np.exp(log_weights)
     return {judge: float(weights @ np.isin(labels, wanted)) for judge, labels in sample.said.items()}

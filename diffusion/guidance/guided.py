@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from diffusion.pipelines import Condition, Denoiser, repeat, rows
-from diffusion.ratios.classifier import Bottleneck, ContrastHead, log_snr, pooled
+from diffusion.ratios.classifier import Bottleneck, RatioClassifier, log_snr, pooled
 from diffusion.tasks.concepts import Prompts
 
 # Strengths: rho (n, m) at noise level t to k (n, m). `Solution.guidance` is one; a constant is another (ESD's rule).
@@ -49,7 +49,7 @@ class Trace:
 
 
 class Guided:
-    """``with Guided(denoiser, prompts, head, strength):`` every call of the pipeline samples the guided law.
+    """``with Guided(denoiser, prompts, classifier, strength):`` every call of the pipeline samples the guided law.
 
     Works with any sampler and with classifier-free guidance: the network's output is corrected row by row, and the same
     correction on both halves of a classifier-free pair passes through unchanged. ``prompts`` may be left out (None)
@@ -60,11 +60,11 @@ class Guided:
         self,
         denoiser: Denoiser,
         prompts: Prompts | None,
-        head: ContrastHead,
+        classifier: RatioClassifier,
         strength: Strength,
         limit: float = LIMIT,
     ) -> None:
-        self.denoiser, self.head, self.strength, self.limit = denoiser, head, strength, limit
+        self.denoiser, self.classifier, self.strength, self.limit = denoiser, classifier, strength, limit
         self.trace = Trace()
         self.plain: Tensor | None = None  # the last call's output before the correction, and its log ratios
         self.rho: Tensor | None = None
@@ -72,7 +72,7 @@ class Guided:
         self._empty = self._words([""])
         self._named = False  # every concept has a prompt that asks for it
         wordings: list[str] = []
-        if denoiser.worded:
+        if denoiser.prompt_inputs:
             if prompts is None:
                 raise ValueError("prompts must be given for a pipeline that takes prompts, got None")
             wordings = [wording for concept in prompts.concepts for wording in concept.wordings]
@@ -85,7 +85,7 @@ class Guided:
     def _words(self, prompts: list[str]) -> Condition:
         """The parts of a condition that depend on the prompt; the others stay those of the running call."""
         condition = self.denoiser.condition(prompts)
-        return {name: condition[name] for name in self.denoiser.worded}
+        return {name: condition[name] for name in self.denoiser.prompt_inputs}
 
     def __enter__(self) -> Guided:
         self._caught = Bottleneck(self.denoiser)
@@ -126,10 +126,10 @@ class Guided:
 
         return guarded
 
-    def _same(self, condition: Condition, known: Condition) -> Tensor:
+    def _same(self, condition: Condition, estimate: Condition) -> Tensor:
         """(n, k): whether row i of a condition is known row j. Equal prompts have bit-equal embeddings."""
         result = None
-        for name, value in known.items():
+        for name, value in estimate.items():
             row = condition[name].flatten(1)[:, None] - value.flatten(1)[None]
             equal = row.abs().amax(-1) <= 1e-5 * value.abs().amax()  # rows of different batches may differ by rounding
             result = equal if result is None else result & equal
@@ -147,8 +147,8 @@ class Guided:
         return (), self.denoiser.reworded(args, kwargs, changed)
 
     def _rho(self, features: Tensor, t: Tensor) -> Tensor:
-        device = self.head.center.device
-        return cast(Tensor, self.head(features.to(device), log_snr(self.denoiser, t).to(device)))
+        device = self.classifier.center.device
+        return cast(Tensor, self.classifier(features.to(device), log_snr(self.denoiser, t).to(device)))
 
     def _strength(self, rho: Tensor, t: Tensor, like: Tensor) -> Tensor:
         k = self.strength(rho.detach()).clamp(0, self.limit)

@@ -7,13 +7,13 @@ from torch import Tensor
 from diffusion.guidance.guided import Guided, Strength
 from diffusion.pipelines import Denoiser
 from diffusion.pipelines.sampling import draw
-from diffusion.ratios.ratio_estimate import Survey
+from diffusion.ratios.ratio_estimate import RatioEstimate
 from diffusion.runtime.progress import Bar, progress_bar
 
 
 def guided_draws(
     denoiser: Denoiser,
-    known: Survey,
+    estimate: RatioEstimate,
     strength: Strength,
     prompts: list[str],
     *,
@@ -22,5 +22,5 @@ def guided_draws(
     title: str = "guided draws",
 ) -> Tensor:
     """Latents of the guided law under the given prompts; no training."""
-    with Guided(denoiser, known.prompts, known.head, strength), bar(title, len(prompts)) as shown:
-        return draw(denoiser.pipeline, prompts, seed=seed, steps=known.budget.sampler_steps, progress=shown.update)
+    with Guided(denoiser, estimate.prompts, estimate.classifier, strength), bar(title, len(prompts)) as shown:
+        return draw(denoiser.pipeline, prompts, seed=seed, steps=estimate.budget.sampler_steps, progress=shown.update)

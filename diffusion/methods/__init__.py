@@ -53,12 +53,12 @@ def image_method_of(method: str | ImageMethod) -> ImageMethod:
     return _named(method, IMAGE_METHODS)
 
 
-def _named(method: str | Kind, known: Mapping[str, Callable[[], Kind]]) -> Kind:
+def _named(method: str | Kind, estimate: Mapping[str, Callable[[], Kind]]) -> Kind:
     if not isinstance(method, str):
         return method
-    if method not in known:
-        raise ValueError(f"method must be one of {', '.join(known)}, got {method!r}")
-    return known[method]()
+    if method not in estimate:
+        raise ValueError(f"method must be one of {', '.join(estimate)}, got {method!r}")
+    return estimate[method]()
 
 
 __all__ = [

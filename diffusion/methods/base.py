@@ -21,7 +21,7 @@ from torch import nn
 
 import duality as du
 from diffusion.pipelines import Denoiser
-from diffusion.ratios.ratio_estimate import Survey
+from diffusion.ratios.ratio_estimate import RatioEstimate
 from diffusion.tasks.image_set import Images
 from diffusion.training.batches import Batches
 from diffusion.training.lora import add_student
@@ -61,7 +61,7 @@ class FitContext:
     """
 
     denoiser: Denoiser
-    estimate: Survey
+    estimate: RatioEstimate
     solution: du.Solution
     config: Fit
     checkpoint: Path | None = None
@@ -125,9 +125,9 @@ class ImageMethod(Steerable, ABC):
 
 def batches_of(context: FitContext, power: float = 1.0) -> Batches:
     """Draws of the anchor's law and of the retained prompts, as surveyed; ``power`` of noise levels, see Batches."""
-    known = context.estimate
-    latents, prompts = known.retained
-    return Batches(context.denoiser, known.prompts, known.anchor, latents, prompts, context.config, power=power)
+    estimate = context.estimate
+    latents, prompts = estimate.retained
+    return Batches(context.denoiser, estimate.prompts, estimate.anchor, latents, prompts, context.config, power=power)
 
 
 def fit_adapters(

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from diffusion.methods.base import FitContext, ImageFitContext, ImageMethod, Method, Outcome, fit_adapters
 from diffusion.methods.forget_retain_sets import Noised, SetBatches, Sets
 from diffusion.methods.images.importance_mixture import Mixed, mixed
-from diffusion.methods.images.unseen import gained
+from diffusion.methods.images.unseen import elbo_drop
 from diffusion.pipelines import Denoiser
 from diffusion.runtime.distributed import WHOLE, Part
 from diffusion.training.batches import spread_levels
@@ -133,7 +133,7 @@ class OnConcepts(Method):
     rule: Rule
 
     def fit(self, context: FitContext) -> Outcome:
-        sets = Sets.of_survey(context.estimate)
+        sets = Sets.of_estimate(context.estimate)
         losses = fit_adapters(
             context, lambda parameters: self.rule.objective(context.denoiser, sets, context.config, parameters)
         )
@@ -153,5 +153,5 @@ class OnImages(ImageMethod):
         images.check(denoiser)
         sets = Sets.of_images(images)
         losses = fit_adapters(context, lambda parameters: self.rule.objective(denoiser, sets, config, parameters))
-        found, errors = gained(denoiser, images, self.noise_levels, self.repeats, config.seed)
+        found, errors = elbo_drop(denoiser, images, self.noise_levels, self.repeats, config.seed)
         return Outcome(losses, np.full((1, len(images.forget)), np.nan), found[None], errors[None])

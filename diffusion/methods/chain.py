@@ -36,7 +36,7 @@ from diffusion.methods.likelihood import Plain
 from diffusion.pipelines import Denoiser, rows
 from diffusion.ratios.classifier import log_snr
 from diffusion.ratios.noise_integral import span
-from diffusion.training.lora import teacher
+from diffusion.training.lora import base_model
 
 STEPS = 40  # of a chain that is not the sampler's own: log SNR in steps of 0.4
 
@@ -105,7 +105,7 @@ def path_cost(
     Raises:
         FloatingPointError: where the network says what is not finite.
     """
-    plain = plain or partial(teacher, denoiser)
+    plain = plain or partial(base_model, denoiser)
     device = next(denoiser.network.parameters()).device
     generator = torch.Generator().manual_seed(seed)
     total = torch.zeros(len(prompts), dtype=torch.float64)

@@ -21,12 +21,12 @@ import duality as du
 from diffusion.guidance.guided import LIMIT, Guided, Strength
 from diffusion.methods.base import FitContext, Outcome
 from diffusion.methods.dual_loop import Rounds, Stopping
-from diffusion.methods.dual_steps import met
+from diffusion.methods.dual_steps import within_one_se
 from diffusion.methods.level_estimates import Meter
 from diffusion.methods.level_shift import Asking
 from diffusion.pipelines import Denoiser
-from diffusion.ratios.ratio_estimate import Survey
-from diffusion.runtime.distributed import same
+from diffusion.ratios.ratio_estimate import RatioEstimate
+from diffusion.runtime.distributed import broadcast_object
 from diffusion.runtime.progress import Bar, progress_bar
 
 
@@ -60,17 +60,17 @@ class Correction:
                 raise ValueError(f"{name} must be at least 1, got {count}")
 
     def meter(
-        self, denoiser: Denoiser, known: Survey, problem: du.Problem, seed: int, guided: Guided | None = None
+        self, denoiser: Denoiser, estimate: RatioEstimate, problem: du.Problem, seed: int, guided: Guided | None = None
     ) -> Meter:
-        rare = len(known.anchor) // 2 if self.draws is None else self.draws
+        rare = len(estimate.anchor) // 2 if self.draws is None else self.draws
         count = rare if isinstance(problem, du.Likelihood) else self.integrated
-        return Meter(denoiser, known, problem, count, self.noise_levels, seed, guided)
+        return Meter(denoiser, estimate, problem, count, self.noise_levels, seed, guided)
 
     def of_fit(self, context: FitContext) -> Rounds:
         """The rounds of a fit: ``multipliers`` are for its objective to read, and move between its steps."""
-        denoiser, known, solution, settings = context.denoiser, context.estimate, context.solution, context.config
-        problem = solution.problem.bind(known.ratios)
-        meter = self.meter(denoiser, known, problem, settings.seed)
+        denoiser, estimate, solution, settings = context.denoiser, context.estimate, context.solution, context.config
+        problem = solution.problem.bind(estimate.ratios)
+        meter = self.meter(denoiser, estimate, problem, settings.seed)
 
         def measure(round_: int) -> tuple[np.ndarray, np.ndarray]:
             found = meter.measure(round_)
@@ -79,12 +79,12 @@ class Correction:
         steps = settings.steps
         ends = sorted({*(max(1, round(share * steps)) for share in self.at), steps})
         further = [steps + max(1, steps // 8) * (k + 1) for k in range(self.extra)]
-        start, rule = np.array(solution.multipliers), Asking(problem, known.ratios)
+        start, rule = np.array(solution.multipliers), Asking(problem, estimate.ratios)
         stop = Stopping(enough=len(ends))
         return Rounds(problem, rule, start, lambda lam: lam, measure, [*ends, *further], stop, anew=True)
 
 
-class Holder(Protocol):
+class MultiplierSource(Protocol):
     """Whoever has multipliers (m,): a solution, rounds."""
 
     @property
@@ -92,18 +92,18 @@ class Holder(Protocol):
 
 
 @dataclass
-class Held:
+class FixedMultipliers:
     """Multipliers by themselves."""
 
     multipliers: np.ndarray
 
 
-class Moving:
+class MovingTarget:
     """What a solution says at multipliers (m,) that move: log weights of draws, and strengths of guidance."""
 
-    def __init__(self, known: Survey, problem: du.Problem, holder: Holder) -> None:
+    def __init__(self, estimate: RatioEstimate, problem: du.Problem, holder: MultiplierSource) -> None:
         """``holder``: whose multipliers count; those of a solution stay where they are."""
-        self.problem, self.values, self.holder = problem.bind(known.ratios), known.values.double(), holder
+        self.problem, self.values, self.holder = problem.bind(estimate.ratios), estimate.values.double(), holder
         self._at: tuple[np.ndarray, Tensor] | None = None
 
     @property
@@ -129,7 +129,7 @@ class Moving:
 
 def corrected_guidance(
     denoiser: Denoiser,
-    known: Survey,
+    estimate: RatioEstimate,
     solution: du.Solution,
     correction: Correction | None = None,
     *,
@@ -142,21 +142,21 @@ def corrected_guidance(
     overshot). The last row of the multipliers (k + 1, m) is what the strengths are made from.
     """
     correction = correction or Correction()
-    problem = solution.problem.bind(known.ratios)
-    rule, held = Asking(problem, known.ratios), Held(np.array(solution.multipliers))
+    problem = solution.problem.bind(estimate.ratios)
+    rule, held = Asking(problem, estimate.ratios), FixedMultipliers(np.array(solution.multipliers))
     path, levels, errors = [held.multipliers], list[np.ndarray](), list[np.ndarray]()
 
-    moving = Moving(known, problem, held)
-    guided = Guided(denoiser, known.prompts, known.head, moving.strength, LIMIT)
-    meter = correction.meter(denoiser, known, problem, seed, guided)
+    moving = MovingTarget(estimate, problem, held)
+    guided = Guided(denoiser, estimate.prompts, estimate.classifier, moving.strength, LIMIT)
+    meter = correction.meter(denoiser, estimate, problem, seed, guided)
     with bar("levels under guidance", correction.rounds) as shown:
         for round_ in range(correction.rounds):
             found = meter.measure(round_)
-            level, error = same((found.levels, found.errors))
+            level, error = broadcast_object((found.levels, found.errors))
             guided.trace.steps.clear()
             levels.append(level)
             errors.append(error)
-            done = met(problem, level, error, held.multipliers)
+            done = within_one_se(problem, level, error, held.multipliers)
             if not done:
                 held.multipliers = rule.update(held.multipliers, -problem.slack(level))
             path.append(held.multipliers)

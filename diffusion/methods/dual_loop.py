@@ -17,8 +17,8 @@ from torch import Tensor
 
 import duality as du
 from diffusion.methods.base import Outcome
-from diffusion.methods.dual_steps import met, settled, surpassed
-from diffusion.runtime.distributed import same
+from diffusion.methods.dual_steps import converged, exceeds_by_one_se, within_one_se
+from diffusion.runtime.distributed import broadcast_object
 from diffusion.runtime.trackers import log_round
 from diffusion.training.trainer import Trainer
 from duality import primal_dual as pd
@@ -38,7 +38,7 @@ def ends_of(inner: int, steps: int) -> list[int]:
 class Stopping:
     """When rounds end before the last of them.
 
-    patience: see :func:`diffusion.methods.dual_steps.settled`; None takes all steps.
+    patience: see :func:`diffusion.methods.dual_steps.converged`; None takes all steps.
     enough: rounds after which the run ends as soon as every level is met within one standard error, and overshot by
         more only where the next multiplier is zero.
     one_sided: levels are bounds that a method aims beyond: the run ends when each is met by a standard error, and has
@@ -101,13 +101,13 @@ class Rounds:
     def train(self, trainer: Trainer) -> None:
         """All rounds, and the steps that are left after them; the trainer is not finished."""
         self.trainer = trainer
-        while self.loop.rounds < len(self.ends) and not self._settled() and not self._enough():
+        while self.loop.rounds < len(self.ends) and not self._converged() and not self._enough():
             self.loop.round()
             self.path.append(self.loop.multipliers)
             if self.anew:
                 trainer.average_anew()
             trainer.save()  # with the multipliers that the round has left
-        if not self._settled():
+        if not self._converged():
             trainer.run()
 
     def outcome(self, losses: list[float]) -> Outcome:
@@ -124,21 +124,21 @@ class Rounds:
         levels, errors = (np.array([row[k] for row in self.seen]).reshape(-1, m) for k in (0, 1))
         return levels, errors
 
-    def _settled(self) -> bool:
+    def _converged(self) -> bool:
         if self.stopping.patience is None:
             return False
         levels, errors = self._seen()
         slacks = np.array([self.problem.slack(row) for row in levels])
         prices = np.array(self.path[:-1]) * (not self.stopping.one_sided)
-        return settled(slacks, errors, prices, self.stopping.patience)
+        return converged(slacks, errors, prices, self.stopping.patience)
 
     def _enough(self) -> bool:
         if self.stopping.enough is None or self.loop.rounds < self.stopping.enough:
             return False
         levels, errors = self._seen()
         if self.stopping.one_sided:
-            return surpassed(self.problem, levels[-1], errors[-1])
-        return met(self.problem, levels[-1], errors[-1], self.path[-1])
+            return exceeds_by_one_se(self.problem, levels[-1], errors[-1])
+        return within_one_se(self.problem, levels[-1], errors[-1], self.path[-1])
 
     # -- the player -----------------------------------------------------------------------------------------------
 
@@ -149,7 +149,7 @@ class Rounds:
     def levels(self) -> np.ndarray:
         assert self.trainer is not None
         with self.trainer.saved_if_interrupted(), self.trainer.averaged():
-            levels, errors = same(self.measure(self.loop.rounds))
+            levels, errors = broadcast_object(self.measure(self.loop.rounds))
         self.seen.append((levels.tolist(), errors.tolist()))
         log_round(self.trainer.done, self.multipliers, levels, errors, self.problem.slack(levels))
         return levels

@@ -64,13 +64,13 @@ def newton_scale(problem: du.Problem, ratios: du.LogRatios, multipliers: np.ndar
     return np.where(usable, 1 / np.where(usable, curvature, 1.0), own)
 
 
-def met(problem: du.Problem, levels: np.ndarray, errors: np.ndarray, multipliers: np.ndarray) -> bool:
+def within_one_se(problem: du.Problem, levels: np.ndarray, errors: np.ndarray, multipliers: np.ndarray) -> bool:
     """Whether levels (m,) are those asked for within one standard error; without a price they may be beyond."""
     slack = problem.slack(levels)
     return bool(((slack >= -errors) & ((slack <= errors) | (multipliers <= 0))).all())
 
 
-def surpassed(problem: du.Problem, levels: np.ndarray, errors: np.ndarray) -> bool:
+def exceeds_by_one_se(problem: du.Problem, levels: np.ndarray, errors: np.ndarray) -> bool:
     """Whether levels (m,) are beyond those asked for by a standard error, as a method that aims beyond them can be.
 
     Of a level that asks for nothing it is enough that nothing was lost, as far as one can tell.
@@ -79,7 +79,7 @@ def surpassed(problem: du.Problem, levels: np.ndarray, errors: np.ndarray) -> bo
     return bool((problem.slack(levels) >= beyond).all())
 
 
-def settled(slacks: np.ndarray, errors: np.ndarray, multipliers: np.ndarray, patience: int) -> bool:
+def converged(slacks: np.ndarray, errors: np.ndarray, multipliers: np.ndarray, patience: int) -> bool:
     """Whether the last ``patience`` rounds met all levels, and stood still.
 
     Met: slack ≥ -2 standard errors, and slack ≤ 2 standard errors where the multiplier is positive (complementary

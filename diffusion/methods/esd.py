@@ -21,10 +21,10 @@ from torch import Tensor
 import duality as du
 from diffusion.methods.base import FitContext, Method, Outcome, fit_adapters
 from diffusion.pipelines import Denoiser, add_noise, repeat, rows
-from diffusion.ratios.ratio_estimate import Survey
+from diffusion.ratios.ratio_estimate import RatioEstimate
 from diffusion.runtime.distributed import WHOLE, Part
 from diffusion.training.batches import spread_levels
-from diffusion.training.lora import teacher
+from diffusion.training.lora import base_model
 from diffusion.training.trainer import Fit, Objective
 
 CROSS_ATTENTION = ("attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0")
@@ -40,10 +40,10 @@ class ESD(Method):
     def needs_prompts(self, kind: type[du.Problem]) -> bool:
         return True
 
-    def objective(self, denoiser: Denoiser, known: Survey, settings: Fit) -> Objective:
+    def objective(self, denoiser: Denoiser, estimate: RatioEstimate, settings: Fit) -> Objective:
         """The loss of one step; the adapters must be on the network."""
-        asks = (known.labels < len(known.prompts.concepts)).nonzero()[:, 0]
-        draws, names = known.labelled[asks], [known.labelled_prompts[int(j)] for j in asks]
+        asks = (estimate.labels < len(estimate.prompts.concepts)).nonzero()[:, 0]
+        draws, names = estimate.labelled[asks], [estimate.labelled_prompts[int(j)] for j in asks]
         distinct = sorted(set(names))
         asking, row = denoiser.condition(distinct), torch.tensor([distinct.index(name) for name in names])
         empty = denoiser.condition([""])
@@ -56,7 +56,7 @@ class ESD(Method):
             x = add_noise(denoiser, x0, torch.randn(x0.shape, generator=generator).to(x0), t)
             mine = part.rows(len(x))
             x, t, condition = x[mine], t[mine], rows(asking, row[chosen[mine]])
-            with teacher(denoiser):
+            with base_model(denoiser):
                 free = denoiser.predict(x, t, repeat(empty, len(x)))
                 goal = free - self.strength * (denoiser.predict(x, t, condition) - free)
             return (denoiser.predict(x, t, condition) - goal).square().mean()

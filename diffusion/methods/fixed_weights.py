@@ -20,7 +20,7 @@ from diffusion.methods.base import FitContext, Method, Outcome
 from diffusion.methods.primal_dual import Alternation, PrimalDual
 
 
-class Hold:
+class FixedUpdate:
     """A dual rule that never moves."""
 
     def update(self, multipliers: np.ndarray, misses: np.ndarray) -> np.ndarray:
@@ -50,7 +50,10 @@ class FixedWeights(Method):
         if given.shape not in ((), (m,)) or not solution.problem.domain(np.broadcast_to(given, (m,))):
             raise ValueError(f"weights: {self.weights} given; one for all or for each of {m}, in the dual domain")
         once = PrimalDual(
-            inner=context.config.steps, rule=lambda _gain: Hold(), draws=self.draws, noise_levels=self.noise_levels
+            inner=context.config.steps,
+            rule=lambda _gain: FixedUpdate(),
+            draws=self.draws,
+            noise_levels=self.noise_levels,
         )
         start = np.array(np.broadcast_to(given, (m,)))
         return Alternation(once, context, start).run()

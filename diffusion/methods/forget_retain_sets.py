@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffusion.methods.images.pairing import Pairing
 from diffusion.pipelines import Condition, Denoiser, add_noise, rows
-from diffusion.ratios.ratio_estimate import Survey
+from diffusion.ratios.ratio_estimate import RatioEstimate
 from diffusion.runtime.distributed import Part
 from diffusion.tasks.image_set import Images
 from diffusion.training.batches import spread_levels
@@ -36,28 +36,28 @@ class Sets:
     kept: Tensor | None = None
 
     @classmethod
-    def of_survey(cls, known: Survey) -> Sets:
+    def of_estimate(cls, estimate: RatioEstimate) -> Sets:
         """Forget: draws of the concepts' wordings. Retain: draws of the anchor, then of the retained prompts.
 
         Pairs are draws of the anchor with draws of a concept, chosen by the priors, both under the anchor: there the
         concepts are a part of the data, of size ``sum pi_i``.
         """
-        asks = (known.labels < len(known.prompts.concepts)).nonzero()[:, 0]
-        latents, prompts = known.retained
-        retain = torch.cat([known.anchor, latents])
-        weights = torch.tensor(known.prompts.priors)[known.labels[asks]].double()
-        counts = torch.bincount(known.labels[asks]).double()[known.labels[asks]]
+        asks = (estimate.labels < len(estimate.prompts.concepts)).nonzero()[:, 0]
+        latents, prompts = estimate.retained
+        retain = torch.cat([estimate.anchor, latents])
+        weights = torch.tensor(estimate.prompts.priors)[estimate.labels[asks]].double()
+        counts = torch.bincount(estimate.labels[asks]).double()[estimate.labels[asks]]
 
         def pairs(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-            kept = torch.randint(len(known.anchor), (count,), generator=generator)
+            kept = torch.randint(len(estimate.anchor), (count,), generator=generator)
             return kept, torch.multinomial(weights / counts, count, replacement=True, generator=generator)
 
         return cls(
-            known.labelled[asks],
-            tuple(known.labelled_prompts[int(j)] for j in asks),
+            estimate.labelled[asks],
+            tuple(estimate.labelled_prompts[int(j)] for j in asks),
             retain,
-            (known.prompts.anchor,) * len(known.anchor) + prompts,
-            float(sum(known.prompts.priors)),
+            (estimate.prompts.anchor,) * len(estimate.anchor) + prompts,
+            float(sum(estimate.prompts.priors)),
             pairs,
         )
 

@@ -21,11 +21,11 @@ from torch import Tensor
 
 from diffusion.guidance.guided import LIMIT, Guided
 from diffusion.methods.base import FitContext, Method, Outcome, batches_of, fit_adapters
-from diffusion.methods.correction import Correction, Moving
+from diffusion.methods.correction import Correction, MovingTarget
 from diffusion.methods.dual_loop import Rounds
 from diffusion.pipelines import rows
 from diffusion.runtime.distributed import WHOLE, Part
-from diffusion.training.lora import teacher
+from diffusion.training.lora import base_model
 from diffusion.training.trainer import Objective
 
 
@@ -41,15 +41,15 @@ class GuidanceDistillation(Method):
 
     def objective(self, context: FitContext, rounds: Rounds | None = None) -> Objective:
         """The loss of one step; the adapters must be on the network."""
-        denoiser, known, solution = context.denoiser, context.estimate, context.solution
+        denoiser, estimate, solution = context.denoiser, context.estimate, context.solution
         batches = batches_of(context)
-        moving = Moving(known, solution.problem, rounds or solution)
-        guided = Guided(denoiser, known.prompts, known.head, moving.strength, self.limit)
+        moving = MovingTarget(estimate, solution.problem, rounds or solution)
+        guided = Guided(denoiser, estimate.prompts, estimate.classifier, moving.strength, self.limit)
 
         def objective(_step: int, generator: torch.Generator, part: Part = WHOLE) -> Tensor:
             batch = batches(generator).part(part)
             n = batch.tilted
-            with teacher(denoiser):
+            with base_model(denoiser):
                 with guided:
                     goal = denoiser.predict(batch.x[:n], batch.t[:n], rows(batch.anchored, slice(0, n)))
                 if len(batch.x) > n:  # where draws of q stand for the rest there may be no prompts to keep

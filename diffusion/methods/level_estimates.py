@@ -26,9 +26,9 @@ from diffusion.methods.chain import Chain, chain_of, path_cost
 from diffusion.methods.likelihood import Plain, divergence, loss
 from diffusion.pipelines import Condition, Denoiser, rows
 from diffusion.pipelines.sampling import draw
-from diffusion.ratios.classifier_ratios import head_ratios
-from diffusion.ratios.ratio_estimate import Survey
-from diffusion.training.lora import folded, teacher
+from diffusion.ratios.classifier_ratios import classifier_ratios
+from diffusion.ratios.ratio_estimate import RatioEstimate
+from diffusion.training.lora import base_model, merged_adapters
 
 # Draws of q with e^rho below this are not evaluated: with log q/p a few nats, what they add to a level is less than a
 # thousandth of a nat each, divided by their number.
@@ -56,7 +56,7 @@ class Meter:
     """
 
     denoiser: Denoiser
-    known: Survey
+    estimate: RatioEstimate
     problem: du.Problem
     count: int = 256
     noise_levels: int = 20
@@ -70,11 +70,11 @@ class Meter:
         if isinstance(self.problem, du.ForwardKL):
             return self._forward()
         seed = (self.seed + 1) * 100_003 + round_
-        steps = self.known.budget.sampler_steps
-        with self.guided or folded(self.denoiser):
+        steps = self.estimate.budget.sampler_steps
+        with self.guided or merged_adapters(self.denoiser):
             latents = draw(self.denoiser.pipeline, self._wanted(self.count), seed=seed, steps=steps)
-        with teacher(self.denoiser):
-            rho = head_ratios(self.denoiser, self.known.head, latents, seed=seed + 50_000)
+        with base_model(self.denoiser):
+            rho = classifier_ratios(self.denoiser, self.estimate.classifier, latents, seed=seed + 50_000)
         return self.of(latents, rho)
 
     def of(self, latents: Tensor, rho: Tensor) -> Measured:
@@ -93,14 +93,14 @@ class Meter:
 
     def cost(self) -> tuple[Tensor, Chain]:
         """What the student costs, nats, by ``count`` runs (n,) of its chain, for ForwardKL of q's; and the chain."""
-        chain = chain_of(self.denoiser, self.known.budget.sampler_steps, 2 * self.noise_levels)
+        chain = chain_of(self.denoiser, self.estimate.budget.sampler_steps, 2 * self.noise_levels)
         student, plain = self._sides
         values = path_cost(
             self.denoiser,
             self._wanted(self.count),
             chain,
             seed=self.seed + 1,
-            based_on=self.known.prompts.anchor,
+            based_on=self.estimate.prompts.anchor,
             student=lambda: student,
             plain=plain,
             forward=isinstance(self.problem, du.ForwardKL),
@@ -108,21 +108,21 @@ class Meter:
         return values, chain
 
     def _wanted(self, count: int) -> list[str]:
-        asked = self.asked or (self.known.prompts.anchor,)
+        asked = self.asked or (self.estimate.prompts.anchor,)
         return [asked[j % len(asked)] for j in range(count)]
 
     def _conditions(self, count: int) -> tuple[Condition, Condition]:
         """What the student is asked (count rows), and the base model (one row)."""
-        distinct = list(self.asked or (self.known.prompts.anchor,))
+        distinct = list(self.asked or (self.estimate.prompts.anchor,))
         places = torch.arange(count) % len(distinct)
-        return rows(self.denoiser.condition(distinct), places), self.denoiser.condition([self.known.prompts.anchor])
+        return rows(self.denoiser.condition(distinct), places), self.denoiser.condition([self.estimate.prompts.anchor])
 
     @property
     def _sides(self) -> tuple[Any, Plain]:
         """Contexts in which the network is the student, and, inside of it, the teacher."""
         if self.guided is not None:
             return self.guided, self.guided.off
-        return nullcontext(), partial(teacher, self.denoiser)
+        return nullcontext(), partial(base_model, self.denoiser)
 
     def _moved(self, latents: Tensor) -> Tensor:
         condition, base = self._conditions(len(latents))
@@ -132,7 +132,7 @@ class Meter:
             return divergence(self.denoiser, latents, condition, **options)
 
     def _forward(self) -> Measured:
-        draws, rho = (self.known.anchor, self.known.values) if self.of_q is None else self.of_q
+        draws, rho = (self.estimate.anchor, self.estimate.values) if self.of_q is None else self.of_q
         rho = rho.double()
         mass = rho.exp()
         near = (mass > NEGLIGIBLE).any(1).nonzero()[:, 0]

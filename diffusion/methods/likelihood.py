@@ -22,13 +22,13 @@ from torch import Tensor
 
 from diffusion.pipelines import Condition, Denoiser, repeat
 from diffusion.ratios.noise_integral import integrate
-from diffusion.training.lora import teacher
+from diffusion.training.lora import base_model
 
 # A context in which the network predicts as the teacher; outside of it, as the student.
 Plain = Callable[[], AbstractContextManager[Any]]
 
 
-def surprise(denoiser: Denoiser, draws: Tensor, condition: Condition, *, levels: int, seed: int) -> Tensor:
+def negative_elbo(denoiser: Denoiser, draws: Tensor, condition: Condition, *, levels: int, seed: int) -> Tensor:
     """``L(x)`` (n,) of the network as it stands (adapters on or off), in nats up to a constant per draw."""
 
     def error(x: Tensor, t: Tensor, eps: Tensor, some: Condition) -> Tensor:
@@ -52,7 +52,7 @@ def divergence(
     ``plain``: what makes the student the teacher; left out, its adapters off or its old weights in. ``based_on``: one
     row, what the teacher is asked where that is not what the student is.
     """
-    plain = plain or partial(teacher, denoiser)
+    plain = plain or partial(base_model, denoiser)
 
     def error(x: Tensor, t: Tensor, _eps: Tensor, some: Condition) -> Tensor:
         f = denoiser.epsilon(denoiser.predict(x, t, some), x, t)
@@ -74,11 +74,11 @@ def loss(
     plain: Plain | None = None,
     based_on: Condition | None = None,
 ) -> Tensor:
-    """``L(x; student) - L(x; teacher)`` (n,): the log likelihood that the student has given up at each draw.
+    """``L(x; student) - L(x; base_model)`` (n,): the log likelihood that the student has given up at each draw.
 
     ``plain``, ``based_on``: as in :func:`divergence`.
     """
-    plain = plain or partial(teacher, denoiser)
+    plain = plain or partial(base_model, denoiser)
 
     def error(x: Tensor, t: Tensor, eps: Tensor, some: Condition) -> Tensor:
         f = denoiser.epsilon(denoiser.predict(x, t, some), x, t)

@@ -40,7 +40,7 @@ from diffusion.pipelines import repeat, rows
 from diffusion.ratios.classifier import Bottleneck, log_snr, pooled
 from diffusion.runtime.distributed import WHOLE, Part
 from diffusion.training.batches import Batch, with_kept
-from diffusion.training.lora import add_student, teacher
+from diffusion.training.lora import add_student, base_model
 from duality import primal_dual as pd
 
 
@@ -80,21 +80,21 @@ class Alternation:
     """
 
     def __init__(self, method: PrimalDual, context: FitContext, start: np.ndarray | None = None) -> None:
-        denoiser, known, solution, settings = context.denoiser, context.estimate, context.solution, context.config
+        denoiser, estimate, solution, settings = context.denoiser, context.estimate, context.solution, context.config
         if not 0 <= method.share <= 1:
             raise ValueError(f"share must lie in [0, 1], got {method.share}")
-        self.denoiser, self.known, self.share = denoiser, known, method.share
-        self.problem = solution.problem.bind(known.ratios)
+        self.denoiser, self.estimate, self.share = denoiser, estimate, method.share
+        self.problem = solution.problem.bind(estimate.ratios)
         self.lagrangian = lagrangian_of(self.problem)
-        self.meter = Meter(denoiser, known, self.problem, method.draws, method.noise_levels, settings.seed)
-        self._masses = known.values.double().exp().numpy()  # e^rho (n, m) at the draws of q
+        self.meter = Meter(denoiser, estimate, self.problem, method.draws, method.noise_levels, settings.seed)
+        self._masses = estimate.values.double().exp().numpy()  # e^rho (n, m) at the draws of q
         # Only a Likelihood's multipliers have no bound of their own.
         self.ceiling = None
         if isinstance(self.problem, du.Likelihood):
-            farthest = Asking(self.problem, known.ratios).farthest()
+            farthest = Asking(self.problem, estimate.ratios).farthest()
             self.ceiling = np.maximum(farthest, np.maximum(solution.multipliers, 1e-3) * 2)
         start = self.project(np.array(solution.multipliers if start is None else start))
-        scale = newton_scale(self.problem, known.ratios, start)
+        scale = newton_scale(self.problem, estimate.ratios, start)
         rule = Scaled(method.rule(method.gain), scale, method.warmup)
         ends = ends_of(method.inner, settings.steps)
         stop = Stopping(patience=method.patience)
@@ -102,13 +102,13 @@ class Alternation:
         self.rounds.ceiling = self.ceiling
         parameters = add_student(denoiser, settings.rank, settings.seed)
         # A concept that no prompt asks for has no prediction of its own to be guided away from.
-        named = denoiser.worded and all(concept.wordings for concept in known.prompts.concepts)
+        named = denoiser.prompt_inputs and all(concept.wordings for concept in estimate.prompts.concepts)
         if not named and self.lagrangian.on_student:
             raise ValueError("ReverseKL needs a prompt for every concept here: its Lagrangian has no other T_i")
         self.blends = not self.lagrangian.on_student and named
         self.batches = batches_of(context, 1.0 if self.lagrangian.on_student else NOISE_POWER)
         self._empty = denoiser.condition([""])
-        self._concepts = denoiser.condition([concept.name for concept in known.prompts.concepts]) if named else {}
+        self._concepts = denoiser.condition([concept.name for concept in estimate.prompts.concepts]) if named else {}
         self.trainer = trainer_of(context, parameters, self.objective, self.rounds)
 
     def run(self) -> Outcome:
@@ -127,15 +127,15 @@ class Alternation:
         return found.levels, found.errors
 
     def objective(self, _step: int, generator: torch.Generator, part: Part = WHOLE) -> Tensor:
-        self.batches.latents = self.rounds.pool.get("draws", self.known.anchor)
+        self.batches.latents = self.rounds.pool.get("draws", self.estimate.anchor)
         batch = self.batches(generator).part(part)
         n = batch.tilted
-        with teacher(self.denoiser), Bottleneck(self.denoiser) as caught:
+        with base_model(self.denoiser), Bottleneck(self.denoiser) as caught:
             said = self.denoiser.predict(batch.x, batch.t, batch.anchored)
             inner = cast(Tensor, caught.last)
         f = self.denoiser.predict(batch.x, batch.t, batch.asked)
         # Of the student's draws the clean ratios are not known, nor asked for: those terms are in scores alone.
-        rho = self.known.values[batch.chosen if not self.lagrangian.on_student else slice(0, 0)].to(f.device)
+        rho = self.estimate.values[batch.chosen if not self.lagrangian.on_student else slice(0, 0)].to(f.device)
         seen = Seen(
             said[:n],
             batch.y[:n],
@@ -163,13 +163,13 @@ class Alternation:
 
     def _noised(self, inner: Tensor, said: Tensor, t: Tensor) -> Tensor:
         with torch.no_grad():
-            return cast(Tensor, self.known.head(pooled(inner, said), log_snr(self.denoiser, t)))
+            return cast(Tensor, self.estimate.classifier(pooled(inner, said), log_snr(self.denoiser, t)))
 
     def _towards(self, batch: Batch, said: Tensor) -> list[Tensor]:
         """``T - (T(x|"") - T(x|u_i))`` for each concept i."""
         n = batch.tilted
-        x, t, count = batch.x[:n], batch.t[:n], len(self.known.prompts.concepts)
-        with teacher(self.denoiser):
-            free = said if self.known.prompts.anchor == "" else self.denoiser.predict(x, t, repeat(self._empty, n))
+        x, t, count = batch.x[:n], batch.t[:n], len(self.estimate.prompts.concepts)
+        with base_model(self.denoiser):
+            free = said if self.estimate.prompts.anchor == "" else self.denoiser.predict(x, t, repeat(self._empty, n))
             asked = [rows(self._concepts, slice(i, i + 1)) for i in range(count)]
             return [said - free + self.denoiser.predict(x, t, repeat(one, n)) for one in asked]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor
 
 from diffusion.methods.base import FitContext, Method, Outcome, fit_adapters
-from diffusion.methods.correction import Correction, Moving
+from diffusion.methods.correction import Correction, MovingTarget
 from diffusion.methods.tilted_loss import BETA, Material, Tilt, tilted_objective
 
 
@@ -24,9 +24,9 @@ class Tilted(Method):
     correction: Correction | None = field(default_factory=Correction)
 
     def fit(self, context: FitContext) -> Outcome:
-        known, solution = context.estimate, context.solution
+        estimate, solution = context.estimate, context.solution
         rounds = self.correction.of_fit(context) if self.correction else None
-        moving = Moving(known, solution.problem, rounds or solution)
+        moving = MovingTarget(estimate, solution.problem, rounds or solution)
 
         def largest() -> float:
             # ReverseKL's weights have no bound of their own: the largest among the draws is their unit.
@@ -35,13 +35,13 @@ class Tilted(Method):
         def weights() -> Tensor:
             return (moving.log_weights - largest()).exp().float()
 
-        latents, prompts = known.retained
+        latents, prompts = estimate.retained
         objective = tilted_objective(
             context.denoiser,
-            known.prompts,
-            known.head,
+            estimate.prompts,
+            estimate.classifier,
             Tilt(lambda rho: (moving.noised(rho) - largest()).clamp_max(0.0), moving.strength, self.beta, weights),
-            Material(known.anchor, weights(), latents, prompts),
+            Material(estimate.anchor, weights(), latents, prompts),
             context.config,
         )
         losses = fit_adapters(context, lambda _parameters: objective, rounds=rounds)

@@ -32,11 +32,11 @@ from torch import Tensor
 
 from diffusion.guidance.guided import Guided, Strength
 from diffusion.pipelines import Denoiser, rows
-from diffusion.ratios.classifier import Bottleneck, ContrastHead, log_snr, pooled
+from diffusion.ratios.classifier import Bottleneck, RatioClassifier, log_snr, pooled
 from diffusion.runtime.distributed import WHOLE, Part
 from diffusion.tasks.concepts import Prompts
 from diffusion.training.batches import Batches, with_kept
-from diffusion.training.lora import teacher
+from diffusion.training.lora import base_model
 from diffusion.training.trainer import Fit, Objective
 
 LogWeight = Callable[[Tensor], Tensor]
@@ -85,7 +85,7 @@ class Tilt:
 
 
 def tilted_objective(
-    denoiser: Denoiser, prompts: Prompts, head: ContrastHead, tilt: Tilt, material: Material, settings: Fit
+    denoiser: Denoiser, prompts: Prompts, classifier: RatioClassifier, tilt: Tilt, material: Material, settings: Fit
 ) -> Objective:
     """The loss of one step of tilted denoising; the adapters must be on the network."""
     # Importance sampling: w - wbar is large where w is unusual (the concept's draws), so those are looked at as often
@@ -105,19 +105,24 @@ def tilted_objective(
     )
 
     guided = None
-    if tilt.strength is not None and tilt.beta > 0 and denoiser.worded and all(c.wordings for c in prompts.concepts):
-        guided = Guided(denoiser, prompts, head, tilt.strength)
+    if (
+        tilt.strength is not None
+        and tilt.beta > 0
+        and denoiser.prompt_inputs
+        and all(c.wordings for c in prompts.concepts)
+    ):
+        guided = Guided(denoiser, prompts, classifier, tilt.strength)
 
     def objective(_step: int, generator: torch.Generator, part: Part = WHOLE) -> Tensor:
         batch = batches(generator).part(part)
         n = batch.tilted
-        with teacher(denoiser):
+        with base_model(denoiser):
             goal: Tensor | None = None
             if guided is None:
                 with Bottleneck(denoiser) as caught:
                     said = denoiser.predict(batch.x, batch.t, batch.anchored)
                     inner = cast(Tensor, caught.last)[:n]
-                rho = head(pooled(inner, said[:n]), log_snr(denoiser, batch.t[:n]))
+                rho = classifier(pooled(inner, said[:n]), log_snr(denoiser, batch.t[:n]))
             else:
                 with guided:
                     goal = denoiser.predict(batch.x[:n], batch.t[:n], rows(batch.anchored, slice(0, n)))

@@ -30,7 +30,7 @@ class _Adapter:
     arguments: ClassVar[tuple[str, ...]] = ("sample", "timestep", "encoder_hidden_states")
     parts: ClassVar[tuple[str, ...]] = ()
     lora_targets: tuple[str, ...] = UNET_LAYERS
-    worded: tuple[str, ...] = ("encoder_hidden_states",)
+    prompt_inputs: tuple[str, ...] = ("encoder_hidden_states",)
 
     def __init__(self, pipeline: Any) -> None:
         for part in (*self.parts, self.component, "scheduler"):
@@ -108,7 +108,7 @@ class _Adapter:
         return x, timestep, self._condition_in(named)
 
     def _condition_in(self, named: dict[str, Any]) -> Condition:
-        return {name: named[name] for name in self.worded}
+        return {name: named[name] for name in self.prompt_inputs}
 
     def reworded(self, args: tuple[Any, ...], kwargs: dict[str, Any], condition: Condition) -> dict[str, Any]:
         return dict(zip(self.arguments, args, strict=False)) | kwargs | condition

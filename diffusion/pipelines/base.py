@@ -56,7 +56,7 @@ class Denoiser(Protocol):
         ...
 
     @property
-    def worded(self) -> tuple[str, ...]:
+    def prompt_inputs(self) -> tuple[str, ...]:
         """The parts of a condition that depend on the prompt; none where the pipeline takes no prompts."""
         ...
 

@@ -29,17 +29,17 @@ def watched(denoiser: Denoiser, prompts: Sequence[str], where: str) -> Iterator[
     """
     seen: list[Tensor] = []
 
-    def look(_module: Any, _arguments: Any, output: Any) -> None:
+    def config(_module: Any, _arguments: Any, output: Any) -> None:
         value = output if isinstance(output, Tensor) else output[0]
         fine = torch.isfinite(value).all()
         seen[:] = [seen[0] & fine] if seen else [fine]  # on its device: no step waits for it
 
-    handle = denoiser.network.register_forward_hook(look)
+    handle = denoiser.network.register_forward_hook(config)
     try:
         yield
     finally:
         handle.remove()
     if seen and not bool(seen[0]):
-        for name, value in denoiser.condition(sorted(set(prompts))).items() if denoiser.worded else ():
+        for name, value in denoiser.condition(sorted(set(prompts))).items() if denoiser.prompt_inputs else ():
             check_finite(value, f"a text encoder ({name})", f"for the prompts {where}")
         raise FloatingPointError(f"{denoiser.component} returned NaN or inf {where}; {ADVICE}")

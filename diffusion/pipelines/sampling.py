@@ -12,7 +12,7 @@ from torch import Tensor
 
 from diffusion.pipelines import Denoiser, denoiser_of
 from diffusion.pipelines.finite import check_finite, watched
-from diffusion.runtime.distributed import dealt
+from diffusion.runtime.distributed import map_distributed
 
 STEPS = 14
 
@@ -46,7 +46,7 @@ def draw(
     if not prompts:
         raise ValueError("prompts must hold at least one prompt, got none")
     denoiser = denoiser_of(pipeline)
-    if denoiser.worded:
+    if denoiser.prompt_inputs:
         some = _with_prompts(denoiser, prompts, seed, batch, {"num_inference_steps": steps, **call})
     else:
         denoiser.condition(prompts)  # refuses prompts that are not empty
@@ -64,7 +64,7 @@ def draw(
         shown += len(part)
         return part
 
-    result = torch.cat(dealt(-(-len(prompts) // batch), one))
+    result = torch.cat(map_distributed(-(-len(prompts) // batch), one))
     if progress is not None and shown < len(prompts):
         progress(len(prompts) - shown)  # what the other processes have drawn
     return result

@@ -23,7 +23,7 @@ class StableDiffusion3(_Adapter):
     arguments = ("hidden_states", "encoder_hidden_states", "pooled_projections", "timestep")
     parts = ("vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
     lora_targets = TRANSFORMER_LAYERS
-    worded = ("encoder_hidden_states", "pooled_projections")
+    prompt_inputs = ("encoder_hidden_states", "pooled_projections")
 
     def _noising(self, scheduler: Any) -> Noising:
         return rectified_flow(scheduler)

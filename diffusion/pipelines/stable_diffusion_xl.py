@@ -15,11 +15,11 @@ from diffusion.pipelines.base import Condition
 class StableDiffusionXL(_Adapter):
     """:class:`Denoiser` of a ``StableDiffusionXLPipeline``: two text encoders, and sizes told to the network.
 
-    ``time_ids`` are those of the pipeline's own default size, uncropped; a running call's own are kept (``worded``).
+    ``time_ids`` are those of the pipeline's own default size, uncropped; a running call's own are kept (``prompt_inputs``).
     """
 
     parts = ("vae", "text_encoder_2", "tokenizer_2")  # the refiner has the second encoder only
-    worded = ("encoder_hidden_states", "text_embeds")
+    prompt_inputs = ("encoder_hidden_states", "text_embeds")
     added = ("text_embeds", "time_ids")
 
     def condition(self, prompts: Sequence[str]) -> Condition:

@@ -19,7 +19,7 @@ class Unconditional(_Adapter):
     """
 
     arguments = ("sample", "timestep", "class_labels")
-    worded = ()
+    prompt_inputs = ()
 
     def __init__(self, pipeline: Any) -> None:
         super().__init__(pipeline)

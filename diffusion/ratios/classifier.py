@@ -62,7 +62,7 @@ def features(denoiser: Denoiser, x: Tensor, t: Tensor, condition: Condition) -> 
     return pooled(cast(Tensor, caught.last), output)
 
 
-class ContrastHead(nn.Module):
+class RatioClassifier(nn.Module):
     """An average of small networks on (features, log signal-to-noise ratio); ``forward`` gives rho (n, m)."""
 
     center: Tensor
@@ -137,7 +137,7 @@ def noised_features(
     return torch.cat(parts)
 
 
-def train_head(
+def train_classifier(
     feature: Tensor,
     snr: Tensor,
     labels: Tensor,
@@ -147,7 +147,7 @@ def train_head(
     batch: int = 512,
     seed: int,
     progress: Callable[[int], object] | None = None,
-) -> ContrastHead:
+) -> RatioClassifier:
     """Minimise the log score ``-E log softmax(l)_label`` over features (N, D), log SNR (N,), labels (N,).
 
     Label m + 1 marks draws of q itself, of which nobody knows what they show
@@ -159,20 +159,24 @@ def train_head(
         torch.manual_seed(
             seed
         )  # initial weights and dropout: nn layers take no generator; the global state is restored
-        head = ContrastHead(feature.shape[1], shares.tolist(), priors)
-        head.center.copy_(feature.mean(0))
-        head.scale.copy_(feature.std(0).clamp_min(1e-6))
-        optimizer = torch.optim.AdamW(head.parameters(), lr=1e-3, weight_decay=0.05)
+        classifier = RatioClassifier(feature.shape[1], shares.tolist(), priors)
+        classifier.center.copy_(feature.mean(0))
+        classifier.scale.copy_(feature.std(0).clamp_min(1e-6))
+        optimizer = torch.optim.AdamW(classifier.parameters(), lr=1e-3, weight_decay=0.05)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         generator = torch.Generator().manual_seed(seed)
         for _ in range(steps):
             optimizer.zero_grad()
-            for member in head.members:  # each member sees its own batches: their errors differ, the mean has less
+            for (
+                member
+            ) in classifier.members:  # each member sees its own batches: their errors differ, the mean has less
                 chosen = torch.randint(len(labels), (batch,), generator=generator)
-                score = head.logits(cast(nn.ModuleDict, member), feature[chosen], snr[chosen])
-                contrast_loss(score, labels[chosen], head.log_shares, head.log_priors, log_unlabelled).backward()
+                score = classifier.logits(cast(nn.ModuleDict, member), feature[chosen], snr[chosen])
+                contrast_loss(
+                    score, labels[chosen], classifier.log_shares, classifier.log_priors, log_unlabelled
+                ).backward()
             optimizer.step()
             schedule.step()
             if progress is not None:
                 progress(1)
-    return head.eval()
+    return classifier.eval()

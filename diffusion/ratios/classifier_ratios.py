@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from diffusion.pipelines import Denoiser
-from diffusion.ratios.classifier import ContrastHead, log_snr, noised_features
+from diffusion.ratios.classifier import RatioClassifier, log_snr, noised_features
 
 Progress = Callable[[int], object]
 
@@ -18,19 +18,19 @@ Progress = Callable[[int], object]
 CLEAN_LEVELS = (0.01, 0.03, 0.06)
 
 
-def head_ratios(
-    denoiser: Denoiser, head: ContrastHead, latents: Tensor, *, seed: int, progress: Progress | None = None
+def classifier_ratios(
+    denoiser: Denoiser, classifier: RatioClassifier, latents: Tensor, *, seed: int, progress: Progress | None = None
 ) -> Tensor:
     """``rho`` (n, m): the head's mean log posterior over :data:`CLEAN_LEVELS`, less the log prior."""
     generator, empty = torch.Generator().manual_seed(seed), denoiser.condition([""])
-    total = torch.zeros(len(latents), len(head.log_priors))
+    total = torch.zeros(len(latents), len(classifier.log_priors))
     for share in CLEAN_LEVELS:
         t = torch.full((len(latents),), round(share * (denoiser.levels - 1)))
         feature = noised_features(denoiser, latents, t, empty, generator, progress=progress)
         with torch.no_grad():
-            total += head.log_posterior(feature, log_snr(denoiser, t))
+            total += classifier.log_posterior(feature, log_snr(denoiser, t))
     posterior = (total / len(CLEAN_LEVELS)).log_softmax(-1)
-    return (posterior - head.log_priors)[:, :-1]
+    return (posterior - classifier.log_priors)[:, :-1]
 
 
 def posterior(values: Tensor, priors: Sequence[float]) -> Tensor:

@@ -17,24 +17,29 @@ import torch
 from torch import Tensor
 
 from diffusion.pipelines import Denoiser
-from diffusion.ratios.classifier import log_snr, noised_features, train_head
+from diffusion.ratios.classifier import log_snr, noised_features, train_classifier
 from diffusion.ratios.classifier_ratios import CLEAN_LEVELS
-from diffusion.ratios.ratio_estimate import Survey
+from diffusion.ratios.ratio_estimate import RatioEstimate
 
 FOLDS = 2
 
 
 def against_q(
-    denoiser: Denoiser, known: Survey, *, steps: int, seed: int, progress: Callable[[int], object] | None = None
+    denoiser: Denoiser,
+    estimate: RatioEstimate,
+    *,
+    steps: int,
+    seed: int,
+    progress: Callable[[int], object] | None = None,
 ) -> Tensor:
     """``rho`` (n, m) at the survey's draws of q, from two heads of which each saw one half of them.
 
     ``progress`` counts noised draws, ``len(CLEAN_LEVELS)`` for each draw of q or of a concept.
     """
-    m, priors = len(known.prompts.concepts), known.prompts.priors
-    asks = known.labels < m
-    draws, n = torch.cat([known.anchor, known.labelled[asks]]), len(known.anchor)
-    labels = torch.cat([torch.full((n,), m + 1), known.labels[asks]])
+    m, priors = len(estimate.prompts.concepts), estimate.prompts.priors
+    asks = estimate.labels < m
+    draws, n = torch.cat([estimate.anchor, estimate.labelled[asks]]), len(estimate.anchor)
+    labels = torch.cat([torch.full((n,), m + 1), estimate.labels[asks]])
     fold = torch.arange(len(draws)) % FOLDS
     generator, empty = torch.Generator().manual_seed(seed), denoiser.condition([""])
     features, snrs = [], []
@@ -46,7 +51,7 @@ def against_q(
     for number in range(FOLDS):
         # All of the concepts' draws teach, but of q only the other folds.
         teaches = (labels < m) | (fold != number)
-        head = train_head(
+        classifier = train_classifier(
             torch.cat([feature[teaches] for feature in features]),
             torch.cat([snr[teaches] for snr in snrs]),
             labels[teaches].repeat(len(CLEAN_LEVELS)),
@@ -57,6 +62,6 @@ def against_q(
         judged = fold[:n] == number
         with torch.no_grad():
             for feature, snr in zip(features, snrs, strict=True):
-                total[judged] += head.log_posterior(feature[:n][judged], snr[:n][judged])
+                total[judged] += classifier.log_posterior(feature[:n][judged], snr[:n][judged])
     posterior = (total / len(CLEAN_LEVELS)).log_softmax(-1)
     return posterior[:, :m] - torch.tensor(priors).log()

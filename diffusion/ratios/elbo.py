@@ -3,7 +3,7 @@ r"""Log ratios ``rho_i(x_0) = log q_i(x_0) / q(x_0)`` of a pipeline's own draws,
 Two more live by themselves: the free ratio of a path (:mod:`diffusion.ratios.trajectory`), which brings its own draws,
 and the head against q (:mod:`diffusion.ratios.cross_fitted`), which is trained on the very draws and cross-fitted.
 
-- :func:`head_ratios`: the contrast head (:mod:`diffusion.ratios.classifier`) at the lowest noise levels; the one to
+- :func:`classifier_ratios`: the contrast head (:mod:`diffusion.ratios.classifier`) at the lowest noise levels; the one to
   solve with;
 - :func:`elbo_differences`: ``ELBO(x | u_i) - ELBO(x | "")`` under common noise, needs no training; raw ratios of a
   network whose unconditional and conditional predictions are not of one law, so biased in scale;

@@ -19,20 +19,20 @@ from diffusion.pipelines.fingerprint import fingerprint
 from diffusion.pipelines.latents import try_out
 from diffusion.pipelines.sampling import draw
 from diffusion.ratios.calibration import Calibration, calibration
-from diffusion.ratios.classifier import DROPPED, ContrastHead, log_snr, noised_features, train_head
-from diffusion.ratios.classifier_ratios import head_ratios
+from diffusion.ratios.classifier import DROPPED, RatioClassifier, log_snr, noised_features, train_classifier
+from diffusion.ratios.classifier_ratios import classifier_ratios
 from diffusion.ratios.elbo import elbo_differences
 from diffusion.ratios.positive_unlabelled import examine as examine_unlabelled
 from diffusion.ratios.priors import mixture_priors, unlabelled_prior
-from diffusion.ratios.ratio_estimate import Budget, Survey, training_rows
+from diffusion.ratios.ratio_estimate import Budget, RatioEstimate, training_rows
 from diffusion.runtime.cache import Cache
 from diffusion.runtime.progress import Bar, progress_bar
 from diffusion.tasks.concepts import Prompts
 
 
-def survey(
+def estimate_ratios(
     denoiser: Denoiser, prompts: Prompts, budget: Budget, cache: Cache | None, bar: Bar = progress_bar
-) -> Survey:
+) -> RatioEstimate:
     """Draw, train the head, examine it, estimate. Every stage is kept in ``cache`` and taken from there next time."""
     store = cache or _NoCache()
     asked = {"prompts": prompts.described(), "steps": budget.sampler_steps, "seed": budget.seed}
@@ -83,9 +83,9 @@ def survey(
             )
         label, snr = label.repeat_interleave(k), log_snr(denoiser, t)
 
-        def fitted(some: Tensor, label: Tensor, priors: Sequence[float]) -> ContrastHead:
+        def fitted(some: Tensor, label: Tensor, priors: Sequence[float]) -> RatioClassifier:
             with bar("contrast head", budget.head_steps) as shown:
-                return train_head(
+                return train_classifier(
                     feature[some],
                     snr[some],
                     label[some],
@@ -96,30 +96,32 @@ def survey(
                 )
 
         everything = torch.ones_like(label, dtype=torch.bool)
-        if prompts.settled:
+        if prompts.has_priors:
             return dict(fitted(everything, label, prompts.priors).state_dict())
         priors, errors = _estimated_priors(denoiser, prompts, fitted, label, labelled, labels, training, anchor, seed)
         state = dict(fitted(everything, label, priors.tolist()).state_dict())
         return state | {"priors": torch.from_numpy(priors), "priors_stderr": torch.from_numpy(errors)}
 
     head_request = asked | counts | {"noises": budget.noises, "head_steps": budget.head_steps, "dropped": DROPPED}
-    if not prompts.settled:
+    if not prompts.has_priors:
         head_request |= {"n": len(anchor)}
     state = store.get("head", head_request, make_head)
     priors_stderr: tuple[float, ...] = ()
-    if not prompts.settled:
+    if not prompts.has_priors:
         state = dict(state)
         prompts = prompts.with_priors(state.pop("priors").tolist())
         priors_stderr = tuple(state.pop("priors_stderr").tolist())
-    head = ContrastHead(state["center"].shape[0], state["log_shares"].exp().tolist(), prompts.priors)
-    head.load_state_dict(state)
-    head.eval()
+    classifier = RatioClassifier(state["center"].shape[0], state["log_shares"].exp().tolist(), prompts.priors)
+    classifier.load_state_dict(state)
+    classifier.eval()
 
     def make_values() -> dict[str, Tensor]:
         with bar("log ratios", 3 * (len(anchor) + int((~training).sum()))) as shown:
             return {
-                "anchor": head_ratios(denoiser, head, anchor, seed=seed + 5, progress=shown.update),
-                "held out": head_ratios(denoiser, head, labelled[~training], seed=seed + 6, progress=shown.update),
+                "anchor": classifier_ratios(denoiser, classifier, anchor, seed=seed + 5, progress=shown.update),
+                "held out": classifier_ratios(
+                    denoiser, classifier, labelled[~training], seed=seed + 6, progress=shown.update
+                ),
             }
 
     estimated = store.get("ratios", head_request | {"n": len(anchor)}, make_values)
@@ -137,11 +139,11 @@ def survey(
     elbo_request = asked | {"n": len(anchor), "k": budget.elbo_draws, "levels": budget.elbo_levels}
     elbo = store.get("elbo", elbo_request, make_elbo)["values"]
     examination = tuple(
-        _examine(head, estimated["held out"], labels[~training], index) for index in range(len(prompts.concepts))
+        _examine(classifier, estimated["held out"], labels[~training], index) for index in range(len(prompts.concepts))
     )
-    return Survey(
+    return RatioEstimate(
         prompts,
-        head,
+        classifier,
         labelled,
         labels,
         tuple(wanted),
@@ -158,7 +160,7 @@ def survey(
 def _estimated_priors(
     denoiser: Denoiser,
     prompts: Prompts,
-    fitted: Callable[[Tensor, Tensor, Sequence[float]], ContrastHead],
+    fitted: Callable[[Tensor, Tensor, Sequence[float]], RatioClassifier],
     label: Tensor,
     labelled: Tensor,
     labels: Tensor,
@@ -170,16 +172,16 @@ def _estimated_priors(
     m = len(prompts.concepts)
     provisional = np.full(m, 1 / (m + 2))
     if not prompts.unlabelled:
-        head = fitted(label <= m, label, provisional.tolist())
-        of_q = head_ratios(denoiser, head, anchor, seed=seed + 8)
+        classifier = fitted(label <= m, label, provisional.tolist())
+        of_q = classifier_ratios(denoiser, classifier, anchor, seed=seed + 8)
         return mixture_priors(of_q.double().numpy(), provisional)
     # Draws of q take the place of the rest; what contrast prompts there are say nothing of a concept's share in q.
-    head = fitted(label != m, torch.where(label == m + 1, m, label), provisional.tolist())
-    shares = head.log_shares.exp()
+    classifier = fitted(label != m, torch.where(label == m + 1, m, label), provisional.tolist())
+    shares = classifier.log_shares.exp()
     found, errors = np.zeros(m), np.zeros(m)
     for index in range(m):
         held_out = labelled[(labels == index) & ~training]
-        values = head_ratios(denoiser, head, held_out, seed=seed + 8)
+        values = classifier_ratios(denoiser, classifier, held_out, seed=seed + 8)
         # Relative to the draws of q themselves, which are this head's rest.
         rest = (1 - (values.double().exp() * torch.from_numpy(provisional)).sum(1)).clamp_min(1e-12)
         ratio = values[:, index].double() - (rest.log() - float(np.log1p(-provisional.sum())))
@@ -189,15 +191,15 @@ def _estimated_priors(
     return found, errors
 
 
-def _examine(head: ContrastHead, values: Tensor, labels: Tensor, index: int) -> Calibration:
+def _examine(classifier: RatioClassifier, values: Tensor, labels: Tensor, index: int) -> Calibration:
     """The head's posterior under the labels' own shares against the labels, for one concept on held-out draws."""
     m = values.shape[1]
     if bool((labels == m + 1).any()):
         if not bool((labels == m).any()):
-            return examine_unlabelled(values, labels, index, float(head.log_priors[index].exp()))
+            return examine_unlabelled(values, labels, index, float(classifier.log_priors[index].exp()))
         values, labels = values[labels <= m], labels[labels <= m]
     shares = torch.bincount(labels, minlength=m + 1).double() / len(labels)
-    log_priors = head.log_priors.double()
+    log_priors = classifier.log_priors.double()
     # rho gives every concept's posterior under the priors; the rest has what is left. Re-weigh to the labels' shares.
     of_concepts = (values.double() + log_priors[:-1]).exp()
     rest = (1 - of_concepts.sum(1, keepdim=True)).clamp_min(1e-12)

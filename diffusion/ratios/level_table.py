@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 import duality as du
-from diffusion.ratios.ratio_estimate import Survey
+from diffusion.ratios.ratio_estimate import RatioEstimate
 from diffusion.tasks.levels import KINDS, Asked, present
 
 FACTORS = {"likelihood": (0.5, 0.2, 0.1, 0.05), "reverse-kl": (1.25, 1.5, 2.0), "forward-kl": (1.25, 1.5, 2.0)}
@@ -104,10 +104,10 @@ class LevelTable:
         }
 
 
-def level_table(known: Survey, asked: Asked | None = None) -> LevelTable:
+def level_table(estimate: RatioEstimate, asked: Asked | None = None) -> LevelTable:
     """Ranges of every problem and a few levels along each, and those of ``asked`` (milliseconds a solve)."""
-    ratios, concepts = known.ratios, tuple(concept.name for concept in known.prompts.concepts)
-    shares = known.posterior.numpy()
+    ratios, concepts = estimate.ratios, tuple(concept.name for concept in estimate.prompts.concepts)
+    shares = estimate.posterior.numpy()
     ranges: list[Range] = []
     rows: list[tuple[str, np.ndarray, du.Solution | None]] = []
     with warnings.catch_warnings():

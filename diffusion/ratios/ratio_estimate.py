@@ -10,7 +10,7 @@ from torch import Tensor
 import duality as du
 from diffusion.pipelines.sampling import STEPS
 from diffusion.ratios.calibration import Calibration
-from diffusion.ratios.classifier import ContrastHead
+from diffusion.ratios.classifier import RatioClassifier
 from diffusion.ratios.classifier_ratios import posterior
 from diffusion.tasks.concepts import Prompts
 
@@ -41,11 +41,11 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Survey:
+class RatioEstimate:
     """What is known of a pipeline's law, seen from q."""
 
     prompts: Prompts
-    head: ContrastHead
+    classifier: RatioClassifier
     labelled: Tensor  # (N, ...) draws of concept and contrast prompts
     labels: Tensor  # (N,) concept i, m for the rest, or m + 1 for draws of q that nobody labelled
     labelled_prompts: tuple[str, ...]

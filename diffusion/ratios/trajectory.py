@@ -83,7 +83,7 @@ def path_ratios(
 
     Raises ``ValueError`` where a concept has no prompt, or for a number of steps that cannot be.
     """
-    if not denoiser.worded or not all(concept.wordings for concept in prompts.concepts):
+    if not denoiser.prompt_inputs or not all(concept.wordings for concept in prompts.concepts):
         raise ValueError("path ratios need a prompt for every concept")
     conditions = denoiser.condition([prompts.anchor, *(concept.name for concept in prompts.concepts)])
     levels, m = path_levels(denoiser, steps), len(prompts.concepts)

@@ -16,7 +16,7 @@ from diffusion.evaluation.bounds import Estimate, Plain
 from diffusion.evaluation.measured import Measurement
 from diffusion.evaluation.planning import Plan
 from diffusion.methods import Outcome
-from diffusion.ratios.ratio_estimate import Survey
+from diffusion.ratios.ratio_estimate import RatioEstimate
 from diffusion.reports.verdicts import UNMEASURED as UNMEASURED
 from diffusion.reports.verdicts import Standards, least_cost, of_fitted_model, of_ratios, of_solution
 
@@ -142,7 +142,7 @@ class Certificate(Plain):
 
 
 def certificate(
-    survey: Survey,
+    estimate_ratios: RatioEstimate,
     plan: Plan,
     solution: du.Solution,
     measured: Measurement,
@@ -154,20 +154,20 @@ def certificate(
 ) -> Certificate:
     """Judge a run. ``fit``, ``evaluation``: the settings of each, as plain data."""
     standards = standards or Standards()
-    names = [concept.name for concept in survey.prompts.concepts]
+    names = [concept.name for concept in estimate_ratios.prompts.concepts]
     capped = [name for name, held in zip(names, outcome.capped, strict=False) if held]
-    least = least_cost(measured, plan.asked, survey.ratios)
+    least = least_cost(measured, plan.asked, estimate_ratios.ratios)
     reasons = (
         of_solution(solution, standards),
-        of_ratios(survey, standards),
+        of_ratios(estimate_ratios, standards),
         of_fitted_model(measured, plan, solution, least, capped, standards),
     )
     ratio = measured.cost().estimate.mean / solution.primal if measured.costs and solution.primal > 0 else None
     return Certificate(
         certified=not any(reasons),
-        question=_question(survey, plan),
-        solution=_solved(solution, reasons[0], len(survey.anchor)),
-        ratios=RatiosVerdict(passed=not reasons[1], reasons=tuple(reasons[1]), concepts=_examined(survey)),
+        question=_question(estimate_ratios, plan),
+        solution=_solved(solution, reasons[0], len(estimate_ratios.anchor)),
+        ratios=RatiosVerdict(passed=not reasons[1], reasons=tuple(reasons[1]), concepts=_examined(estimate_ratios)),
         fitted_model=FittedModelVerdict(
             passed=not reasons[2],
             reasons=tuple(reasons[2]),
@@ -180,8 +180,8 @@ def certificate(
             fit=fit,
         ),
         provenance=Provenance(
-            model_fingerprint=survey.fingerprint,
-            budget=asdict(survey.budget),
+            model_fingerprint=estimate_ratios.fingerprint,
+            budget=asdict(estimate_ratios.budget),
             evaluation=evaluation,
             standards=asdict(standards),
             versions=versions(),
@@ -190,14 +190,16 @@ def certificate(
     )
 
 
-def so_far(survey: Survey, plan: Plan, solution: du.Solution, outcome: Outcome, fit: dict[str, Any]) -> Certificate:
+def so_far(
+    estimate_ratios: RatioEstimate, plan: Plan, solution: du.Solution, outcome: Outcome, fit: dict[str, Any]
+) -> Certificate:
     """The certificate of a network that is fitted and not measured yet, which certifies nothing."""
-    return certificate(survey, plan, solution, Measurement(levels=(), costs=()), outcome, fit, {})
+    return certificate(estimate_ratios, plan, solution, Measurement(levels=(), costs=()), outcome, fit, {})
 
 
-def _question(survey: Survey, plan: Plan) -> Question:
-    prompts = survey.prompts
-    errors = survey.priors_stderr or (None,) * len(prompts.concepts)
+def _question(estimate_ratios: RatioEstimate, plan: Plan) -> Question:
+    prompts = estimate_ratios.prompts
+    errors = estimate_ratios.priors_stderr or (None,) * len(prompts.concepts)
     return Question(
         problem=type(plan.asked).__name__,
         kind=getattr(plan.asked, "kind", None),
@@ -236,18 +238,20 @@ def _solved(solution: du.Solution, reasons: list[str], samples: int) -> Solution
     )
 
 
-def _examined(survey: Survey) -> tuple[ConceptRatios, ...]:
+def _examined(estimate_ratios: RatioEstimate) -> tuple[ConceptRatios, ...]:
     found = []
-    for i, (concept, seen) in enumerate(zip(survey.prompts.concepts, survey.examination, strict=False)):
-        ratio, error = survey.coverage(i)
-        agrees = survey.agreement(i)
+    for i, (concept, seen) in enumerate(
+        zip(estimate_ratios.prompts.concepts, estimate_ratios.examination, strict=False)
+    ):
+        ratio, error = estimate_ratios.coverage(i)
+        agrees = estimate_ratios.agreement(i)
         found.append(
             ConceptRatios(
                 name=concept.name,
                 auc=seen.auc,
                 ece=seen.ece,
                 brier=seen.brier,
-                mean_posterior_over_prior=Estimate(mean=ratio, stderr=error, n=len(survey.anchor)),
+                mean_posterior_over_prior=Estimate(mean=ratio, stderr=error, n=len(estimate_ratios.anchor)),
                 elbo_agreement_auc=None if math.isnan(agrees) else agrees,
             )
         )

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffusion.methods import Outcome
-from diffusion.tasks.image_targets import Settled
+from diffusion.tasks.image_targets import ImageTargets
 from duality.point_masses import WaterFilling
 
 
@@ -17,7 +17,7 @@ from duality.point_masses import WaterFilling
 class Forgotten:
     """A finished run. ``pictures`` (m, c, h, w); the nearest draws to them ``before`` and ``after``, the same shape."""
 
-    settled: Settled
+    targets: ImageTargets
     answers: list[WaterFilling]
     outcome: Outcome
     measured: dict[str, Any]

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from diffusion.evaluation.image_likelihood import COST, GAINED, HELD_OUT
+from diffusion.evaluation.image_likelihood import COST, ELBO_DROP, HELD_OUT
 from diffusion.reports.certificate import versions
-from diffusion.reports.model_card import head_of, loading
+from diffusion.reports.model_card import loading, title_block
 from diffusion.reports.verdicts import Standards
 from duality.point_masses import WaterFilling
 
 if TYPE_CHECKING:
     from diffusion.methods import Outcome
     from diffusion.reports.image_results import Forgotten
-    from diffusion.tasks.image_targets import Settled
+    from diffusion.tasks.image_targets import ImageTargets
     from diffusion.tasks.images import Task
 
 Z = 1.645  # of a one-sided bound at 95 %: gains are means of integrals over noise, which have no bound of their own
@@ -27,30 +27,30 @@ Z = 1.645  # of a one-sided bound at 95 %: gains are means of integrals over noi
 
 def certificate(
     task: Task,
-    known: Settled,
+    targets: ImageTargets,
     answers: Sequence[WaterFilling],
     outcome: Outcome,
     measured: dict[str, Any],
     fingerprint: str,
 ) -> dict[str, Any]:
     """Plain JSON data, as :func:`diffusion.reports.certificate.certificate` has it for concepts."""
-    images, m = known.images, len(known.levels)
+    images, m = targets.images, len(targets.levels)
     solved = np.zeros(m)
     for group, answer in zip(images.groups, answers, strict=True):
         solved[list(group)] = answer.multipliers
     last = outcome.multipliers[-1]
-    problems = objections(known, answers, measured)
+    problems = objections(targets, answers, measured)
     return {
         "asked": {
             "problem": "ForwardKL",
             "images": m,
-            "levels, nats above the present surprise": known.levels.tolist(),
+            "levels, nats above the present surprise": targets.levels.tolist(),
             "as surprising as held-out images": task.levels is None,
             "quantile of these, or their mean": task.quantile,
             "shares": images.shares.tolist(),
             "data": len(images.data),
             "copies of images among the data, set aside": int(images.aside.sum()),
-            "part of other data as near as a copy": known.as_near.tolist(),
+            "part of other data as near as a copy": targets.as_near.tolist(),
         },
         "answer": {
             "multipliers on atoms": solved.tolist(),
@@ -64,7 +64,7 @@ def certificate(
         },
         "statistical": {
             "what": "standard errors of shares that were counted among draws (0: given, or counted in the data)",
-            "shares": known.shares_stderr.tolist(),
+            "shares": targets.shares_stderr.tolist(),
         },
         "network": {
             "what": "a network moves neighbours along and cannot move one image alone; not bounded by the above",
@@ -82,14 +82,14 @@ def certificate(
     }
 
 
-def objections(known: Settled, answers: Sequence[WaterFilling], measured: dict[str, Any]) -> list[str]:
+def objections(targets: ImageTargets, answers: Sequence[WaterFilling], measured: dict[str, Any]) -> list[str]:
     """Why it cannot be said that the images are forgotten as asked; empty where it can."""
     found = []
     gap = max(answer.gap for answer in answers)
     if gap > Standards().gap:
         found.append(f"the duality gap is {gap:.1e}, over {Standards().gap:.0e}")
-    gained = measured[GAINED]
-    for number, (level, (mean, error)) in enumerate(zip(known.levels, gained, strict=True), 1):
+    elbo_drop = measured[ELBO_DROP]
+    for number, (level, (mean, error)) in enumerate(zip(targets.levels, elbo_drop, strict=True), 1):
         least = mean - Z * error
         if not least >= level:
             found.append(
@@ -101,7 +101,7 @@ def objections(known: Settled, answers: Sequence[WaterFilling], measured: dict[s
 
 def findings(result: Forgotten) -> list[str]:
     """A line for each image, then what it cost, as Markdown."""
-    measured, known = result.measured, result.settled
+    measured, targets = result.measured, result.targets
     copies, nearest = measured["copies of each image"], measured["distance of the nearest draw"]
     last = result.outcome.multipliers[-1]
     lines = [
@@ -109,11 +109,11 @@ def findings(result: Forgotten) -> list[str]:
         "| nearest draw before | after |",
         "|---" * 10 + "|",
     ]
-    for i, (mean, error) in enumerate(measured[GAINED]):
-        ratio = "" if np.isnan(last).any() else f"{last[i] / known.images.shares[i]:.2f}"
-        near = "" if np.isnan(known.as_near[i]) else f"{100 * known.as_near[i]:.2f} %"
+    for i, (mean, error) in enumerate(measured[ELBO_DROP]):
+        ratio = "" if np.isnan(last).any() else f"{last[i] / targets.images.shares[i]:.2f}"
+        near = "" if np.isnan(targets.as_near[i]) else f"{100 * targets.as_near[i]:.2f} %"
         cells = [
-            str(i + 1), f"{known.images.shares[i]:.2g}", f"{known.levels[i]:.1f}", f"{mean:.1f} ± {error:.1f}", ratio,
+            str(i + 1), f"{targets.images.shares[i]:.2g}", f"{targets.levels[i]:.1f}", f"{mean:.1f} ± {error:.1f}", ratio,
             copies["before"][i], copies["after"][i], near,
             f"{nearest['before'][i]:.2f}", f"{nearest['after'][i]:.2f}",
         ]  # fmt: skip
@@ -138,14 +138,16 @@ def findings(result: Forgotten) -> list[str]:
 def model_card(result: Forgotten, stock: bool = True) -> str:
     """README.md of the output folder; ``stock``: whether the pipeline's class loads LoRAs itself."""
     proof = result.certificate
-    whole = result.measured["fit"]["rank"] is None
-    count = len(result.settled.levels)
+    full_weights = result.measured["fit"]["rank"] is None
+    count = len(result.targets.levels)
     verdict = "Certified." if proof["certified"] else "**Not certified**: " + "; ".join(proof["objections"]) + "."
     lines = [
-        *head_of(f"{'Network' if whole else 'LoRA'} that forgets {count} image{'s' * (count > 1)}", whole),
+        *title_block(
+            f"{'Network' if full_weights else 'LoRA'} that forgets {count} image{'s' * (count > 1)}", full_weights
+        ),
         f"Forward KL, one constraint and one multiplier an image. {verdict}",
         "",
-        *loading(whole, stock),
+        *loading(full_weights, stock),
         "",
         *findings(result),
         "",

@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 def model_card(result: Unlearned, stock: bool = True) -> str:
     """README.md of the output folder; ``stock``: whether the pipeline's class loads LoRAs itself."""
-    proof, solution, prompts = result.certificate, result.solution, result.survey.prompts
+    proof, solution, prompts = result.certificate, result.solution, result.estimate_ratios.prompts
     concept = ", ".join(repr(c.name) for c in prompts.concepts)
-    whole = result.whole
+    full_weights = result.full_weights
     title = (
-        f"{'Network' if whole else 'LoRA'} that unlearns {concept}"
+        f"{'Network' if full_weights else 'LoRA'} that unlearns {concept}"
         if proof.certified
-        else (f"{'Network' if whole else 'LoRA'} that was to unlearn {concept} (not certified)")
+        else (f"{'Network' if full_weights else 'LoRA'} that was to unlearn {concept} (not certified)")
     )
     lines = [
-        *head_of(title, whole),
+        *title_block(title, full_weights),
         f"Problem: {type(solution.problem).__name__}, level {_numbers(result.plan.asked.levels)}; solved for "
         f"{_numbers(solution.problem.levels)}, so that {result.plan.samples} evaluation samples can show it. "
         f"Multipliers {_numbers(solution.multipliers)}, predicted cost {solution.primal:.4f} nats, "
@@ -31,7 +31,7 @@ def model_card(result: Unlearned, stock: bool = True) -> str:
         "",
         *verdicts(result),
         "",
-        *loading(whole, stock),
+        *loading(full_weights, stock),
         "",
         "Prompts that ask for the concept fall back to the anchor " + repr(prompts.anchor) + ":",
         "",
@@ -46,16 +46,16 @@ def model_card(result: Unlearned, stock: bool = True) -> str:
     return "\n".join(lines)
 
 
-def head_of(title: str, whole: bool) -> list[str]:
-    """What model hubs read, and the title. ``whole``: all weights were trained, not a LoRA."""
-    tags = f"tags: [diffusers, {'' if whole else 'lora, '}unlearning]"
+def title_block(title: str, full_weights: bool) -> list[str]:
+    """What model hubs read, and the title. ``full_weights``: all weights were trained, not a LoRA."""
+    tags = f"tags: [diffusers, {'' if full_weights else 'lora, '}unlearning]"
     return ["---", tags, "library_name: diffusers", "---", "", f"# {title}", ""]
 
 
-def loading(whole: bool, stock: bool) -> list[str]:
+def loading(full_weights: bool, stock: bool) -> list[str]:
     """How stock libraries load what lies beside the card; ``stock``: whether the pipeline's class loads LoRAs."""
     lines = ["pipeline.load_lora_weights(FOLDER)  # stock diffusers"]
-    if whole:
+    if full_weights:
         lines = [
             "from diffusers import DiffusionPipeline, UNet2DConditionModel  # or the class that config.json names",
             "",
@@ -86,7 +86,7 @@ def verdicts(result: Unlearned) -> list[str]:
 
 def findings(result: Unlearned) -> list[str]:
     """What was measured: every level with its bound, costs, retained prompts and shares, as tables."""
-    measured, whole = result.measured, result.whole
+    measured, full_weights = result.measured, result.full_weights
     lines = [
         "## Levels, on fresh samples",
         "",
@@ -130,8 +130,8 @@ def findings(result: Unlearned) -> list[str]:
         ]
     lines += ["", "## How often the concept is seen", "", "| samples | number | by | share |", "|---" * 4 + "|"]
     for share in measured.shares:
-        which = f", {share.concept!r}" if share.concept and len(result.survey.prompts.concepts) > 1 else ""
-        name = _shown(share.sample, whole) + which
+        which = f", {share.concept!r}" if share.concept and len(result.estimate_ratios.prompts.concepts) > 1 else ""
+        name = _shown(share.sample, full_weights) + which
         lines.append(f"| {name} | {share.estimate.n} | {share.by} | {_percent(share.estimate)} |")
     return lines
 
@@ -151,9 +151,9 @@ def _percent(share: Estimate) -> str:
     return f"{100 * share.mean:.2f} ± {100 * share.stderr:.2f} %"
 
 
-def _shown(name: str, whole: bool) -> str:
+def _shown(name: str, full_weights: bool) -> str:
     """The name of a sample, as a reader knows the fitted network."""
-    return name.replace("LoRA", "all weights") if whole else name
+    return name.replace("LoRA", "all weights") if full_weights else name
 
 
 def _numbers(values: object) -> str:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import duality as du
 from diffusion.evaluation.measured import Measurement
 from diffusion.evaluation.planning import Plan
-from diffusion.evaluation.samples import Sample
+from diffusion.evaluation.samples import SampleSet
 from diffusion.methods import Outcome
-from diffusion.ratios.ratio_estimate import Survey
+from diffusion.ratios.ratio_estimate import RatioEstimate
 from diffusion.reports.certificate import Certificate
 
 
@@ -17,10 +17,10 @@ from diffusion.reports.certificate import Certificate
 class Unlearned:
     """A finished run: what was known, what was aimed at, the solution, what was measured, and the certificate."""
 
-    survey: Survey
+    estimate_ratios: RatioEstimate
     plan: Plan
     solution: du.Solution
-    samples: dict[str, Sample]
+    samples: dict[str, SampleSet]
     measured: Measurement
     certificate: Certificate
     outcome: Outcome
@@ -30,6 +30,6 @@ class Unlearned:
         return self.outcome.losses
 
     @property
-    def whole(self) -> bool:
+    def full_weights(self) -> bool:
         """Whether all weights were trained, not a LoRA."""
         return self.certificate.fitted_model.fit["rank"] is None

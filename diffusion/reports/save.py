@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from diffusion.evaluation.measure import PAIRED
-from diffusion.evaluation.samples import Sample
+from diffusion.evaluation.samples import SampleSet
 from diffusion.pipelines import Denoiser
 from diffusion.pipelines.fitted import holds_fit
 from diffusion.reports.figures import save_pictures
@@ -28,7 +28,7 @@ def save(result: Unlearned, denoiser: Denoiser, folder: Path) -> None:
     save_pictures(folder / "before_after.png", panels(result.samples), columns=12)
 
 
-def panels(samples: dict[str, Sample], count: int = 60) -> list[tuple[str, Any]]:
+def panels(samples: dict[str, SampleSet], count: int = 60) -> list[tuple[str, Any]]:
     """Before and after, side by side: draws of the anchor, of the concept's prompts, of the retained prompts."""
     shown = []
     for condition in ("anchor", "concept", "retained"):

@@ -12,7 +12,7 @@ from diffusion.pipelines.fitted import holds_fit
 from diffusion.reports.figures import save_pictures
 from diffusion.reports.image_results import Forgotten
 from diffusion.reports.images import model_card
-from diffusion.runtime.files import to_json, whole
+from diffusion.runtime.files import atomic_write, to_json
 from diffusion.training.lora import has_loader, save_student
 
 
@@ -29,7 +29,7 @@ def save_comparison(result: Forgotten, path: Path) -> None:
     """A PNG of every image beside the draws nearest to it, before and after: for the eye, and not to be published."""
     panels = [("images", result.pictures), ("nearest before", result.before), ("nearest after", result.after)]
     columns = min(8, len(result.pictures))
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         save_pictures(partial, [(title, _three(some)) for title, some in panels], columns=columns, panel_columns=3)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from diffusion.runtime.distributed import is_main, same
+from diffusion.runtime.distributed import broadcast_object, is_main
 from diffusion.runtime.files import check_folder, clear_partials, say
 from diffusion.runtime.tensor_files import DamagedError, read_tensors, write_tensors
 
@@ -46,7 +46,7 @@ class Cache:
                 clear_partials(folder)
             except OSError as error:
                 problem = error
-        problem = same(problem)
+        problem = broadcast_object(problem)
         if problem is not None:
             raise problem
 
@@ -58,11 +58,11 @@ class Cache:
         wanted = json.dumps({"model": self.model, **request}, sort_keys=True, default=str)
         key = hashlib.sha256(wanted.encode()).hexdigest()[:12]
         path = self.folder / f"{name}-{key}.safetensors"
-        kept = same(_kept(path, wanted) if is_main() else None)
+        kept = broadcast_object(_kept(path, wanted) if is_main() else None)
         if kept is not None:
             self.hits.append(name)
             return kept
-        tensors = same({label: value.detach().cpu().contiguous() for label, value in make().items()})
+        tensors = broadcast_object({label: value.detach().cpu().contiguous() for label, value in make().items()})
         if is_main():
             write_tensors(path, tensors, {"request": wanted})
         return tensors

@@ -89,7 +89,7 @@ def average(values: Sequence[Tensor]) -> None:
         value.copy_(part.view_as(value))
 
 
-def agree(values: Sequence[Tensor]) -> None:
+def broadcast(values: Sequence[Tensor]) -> None:
     """Each tensor becomes the main process's, in place. Collective."""
     if world().num_processes == 1:
         return
@@ -99,7 +99,7 @@ def agree(values: Sequence[Tensor]) -> None:
         value.copy_(broadcast(value.detach().to(world().device, copy=True)))
 
 
-def same(value: Item) -> Item:
+def broadcast_object(value: Item) -> Item:
     """The main process's value in every process, whatever the others had. Collective."""
     if world().num_processes == 1:
         return value
@@ -110,7 +110,7 @@ def same(value: Item) -> Item:
     return held[0]
 
 
-def dealt(count: int, make: Callable[[int], Item]) -> list[Item]:
+def map_distributed(count: int, make: Callable[[int], Item]) -> list[Item]:
     """``[make(0), ..., make(count - 1)]``, each made by one process and known to all of them. Collective."""
     state = world()
     if state.num_processes == 1:

@@ -24,14 +24,14 @@ def say(text: str) -> None:
     print(f"unlearn: {text}", file=sys.stderr, flush=True)
 
 
-class Unwritable(OSError):
+class UnwritableError(OSError):
     """Something could not be written, and the message names it."""
 
 
-def unwritable(path: Path, error: Exception) -> Unwritable:
+def unwritable(path: Path, error: Exception) -> UnwritableError:
     """An ``OSError`` that names the path, whatever the writer made of a full disk."""
     reason = getattr(error, "strerror", None) or str(error)
-    return Unwritable(getattr(error, "errno", None) or errno.EIO, f"{path} could not be written ({reason})")
+    return UnwritableError(getattr(error, "errno", None) or errno.EIO, f"{path} could not be written ({reason})")
 
 
 def writing_errors() -> tuple[type[Exception], ...]:
@@ -105,7 +105,7 @@ def _claimed(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = claim(partial, Path.touch)
         yield partial
-    except Unwritable:
+    except UnwritableError:
         raise
     except writing_errors() as error:
         raise unwritable(path, error) from error
@@ -117,8 +117,8 @@ def _claimed(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """``with whole(path) as partial:`` write to ``partial``, which takes the place of ``path`` when it is complete.
+def atomic_write(path: Path) -> Iterator[Path]:
+    """``with atomic_write(path) as partial:`` write to ``partial``, which takes the place of ``path`` when it is complete.
 
     Whatever happens inside, a kill included, ``path`` is what it was or what it was to be; a symbolic link stays, and
     the file that it points to is written. Raises ``OSError`` naming ``path`` where it cannot be written, a full disk
@@ -126,7 +126,7 @@ def whole(path: Path) -> Iterator[Path]:
     """
     real = Path(os.path.realpath(path))
     if real.exists() and not real.is_file():
-        raise Unwritable(errno.EINVAL, f"{path} could not be written (it is no ordinary file)")
+        raise UnwritableError(errno.EINVAL, f"{path} could not be written (it is no ordinary file)")
     with _claimed(real) as partial:
         yield partial
         to_disk(partial)
@@ -135,7 +135,7 @@ def whole(path: Path) -> Iterator[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Text into a file that is whole or what it was before."""
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 

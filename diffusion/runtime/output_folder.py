@@ -8,9 +8,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from diffusion.runtime.distributed import is_main, same
+from diffusion.runtime.distributed import broadcast_object, is_main
 from diffusion.runtime.files import (
-    Unwritable,
+    UnwritableError,
     missing_parents,
     partial_name,
     partials_of,
@@ -70,7 +70,7 @@ class OutputFolder:
                 self._open()
             except (OSError, ValueError) as error:
                 problem = error
-        problem, self._partial = same((problem, self._partial))
+        problem, self._partial = broadcast_object((problem, self._partial))
         if problem is not None:
             raise problem
         return self._partial
@@ -116,7 +116,7 @@ class OutputFolder:
                 raise unwritable(self.given, error) from error
         except writing_errors() as failed:
             self._put_aside()
-            if isinstance(failed, Unwritable):
+            if isinstance(failed, UnwritableError):
                 raise
             raise unwritable(self.given, failed) from failed
         finally:
@@ -124,7 +124,7 @@ class OutputFolder:
 
     def _is_mine(self, error: Any) -> bool:
         """Whether it was in writing to this folder that the block failed: errors of writing seldom say where."""
-        if not isinstance(error, writing_errors()) or isinstance(error, Unwritable):
+        if not isinstance(error, writing_errors()) or isinstance(error, UnwritableError):
             return False
         name = getattr(error, "filename", None)
         if name is not None:

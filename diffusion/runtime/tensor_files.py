@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from diffusion.runtime.files import whole
+from diffusion.runtime.files import atomic_write
 
 CONTENTS = "contents"
 
@@ -40,7 +40,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
     held = {name: value.detach().contiguous() for name, value in tensors.items()}
     contents = json.dumps({"metadata": dict(metadata), "sha256": digest_of(held, metadata)}, sort_keys=True)
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         save_file(held, partial, metadata={CONTENTS: contents})
 
 

@@ -119,7 +119,7 @@ class Prompts:
         return [self.anchor if self.asks_for(prompt) is not None else prompt for prompt in prompts]
 
     @property
-    def settled(self) -> bool:
+    def has_priors(self) -> bool:
         """Whether every prior is known."""
         return all(concept.prior is not None for concept in self.concepts)
 

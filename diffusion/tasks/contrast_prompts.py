@@ -54,7 +54,7 @@ def propose(
     Prompts that ask for a concept, empty ones and repetitions are passed over. Raises ``ValueError`` for a pipeline
     without prompts, concepts without any, or a vocabulary that leaves nothing.
     """
-    if not denoiser.worded or not all(concept.wordings for concept in concepts):
+    if not denoiser.prompt_inputs or not all(concept.wordings for concept in concepts):
         raise ValueError("vocabulary has no use where the pipeline takes no prompts or a concept has none")
     asking = {normalised(wording) for concept in concepts for wording in concept.wordings}
     some = list(
@@ -62,13 +62,13 @@ def propose(
     )
     if not some:
         raise ValueError("vocabulary must hold prompts that do not ask for a concept, got none")
-    known = embed(denoiser, some)
-    mean = known.mean(0) if len(some) > 2 else torch.zeros_like(known[0])
-    known = torch.nn.functional.normalize(known - mean, dim=1)
+    estimate = embed(denoiser, some)
+    mean = estimate.mean(0) if len(some) > 2 else torch.zeros_like(estimate[0])
+    estimate = torch.nn.functional.normalize(estimate - mean, dim=1)
     best, which = torch.full((len(some),), -2.0), torch.zeros(len(some), dtype=torch.long)
     for index, concept in enumerate(concepts):
         own = torch.nn.functional.normalize(embed(denoiser, concept.wordings) - mean, dim=1)
-        near = (known @ own.T).amax(1)
+        near = (estimate @ own.T).amax(1)
         which[near > best] = index
         best = torch.maximum(best, near)
     order = best.argsort(descending=True)[:count].tolist()

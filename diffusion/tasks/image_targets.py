@@ -10,7 +10,7 @@ from diffusion.tasks.image_set import Images
 
 
 @dataclass(frozen=True)
-class Settled:
+class ImageTargets:
     """What is forgotten among what, and what a copy is.
 
     ``spacing``: see :mod:`diffusion.evaluation.near_duplicates`; ``as_near`` (m,): the part of other data that would

@@ -76,7 +76,7 @@ def task_of(
 
     rest, rest_prompts = others("data", data, data_prompts)
     unseen, unseen_prompts = others("held_out", held_out, held_out_prompts)
-    if not denoiser.worded and any((*own, *rest_prompts, *unseen_prompts)):
+    if not denoiser.prompt_inputs and any((*own, *rest_prompts, *unseen_prompts)):
         raise ValueError(f"prompts: {type(denoiser.pipeline).__name__} takes none, so none can be given")
     wanted = quantile = None
     if isinstance(levels, str):

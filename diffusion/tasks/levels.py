@@ -144,6 +144,6 @@ def present(kind: type[du.Problem], ratios: du.LogRatios) -> np.ndarray:
     return problem.levels_of(ratios, ratios.log_weights)
 
 
-def settled(problem: du.Problem | Asked, ratios: du.LogRatios) -> du.Problem:
+def resolved(problem: du.Problem | Asked, ratios: du.LogRatios) -> du.Problem:
     """A problem in numbers, whichever way it was given."""
     return problem.problem(ratios) if isinstance(problem, Asked) else problem

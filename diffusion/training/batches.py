@@ -88,7 +88,7 @@ class Batches:
         self.shares, self.power = shares, power
         self.denoiser, self.latents, self.retained_latents = denoiser, latents, retained_latents
         # A pipeline without prompts has nothing but its anchor to be asked for.
-        wordings = [text for concept in prompts.concepts for text in concept.wordings if denoiser.worded]
+        wordings = [text for concept in prompts.concepts for text in concept.wordings if denoiser.prompt_inputs]
         self._asking = denoiser.condition([prompts.anchor, *wordings])
         self._askings = 1 + len(wordings)
         distinct = sorted(set(retained_prompts)) or [prompts.anchor]

@@ -46,7 +46,7 @@ def put_back(denoiser: Denoiser) -> None:
     """The network's weights as they were before :func:`free_weights`; nothing where it has not been called."""
     network = denoiser.network
     if is_free(network):
-        switch_weights(network, teacher=True)
+        switch_weights(network, base_model=True)
         del _OUT[network], _TEACHER_IN[network]
 
 
@@ -54,17 +54,17 @@ def accept(denoiser: Denoiser) -> None:
     """The trained weights are the network's own from now on; nothing where :func:`free_weights` was not called."""
     network = denoiser.network
     if is_free(network):
-        switch_weights(network, teacher=False)
+        switch_weights(network, base_model=False)
         del _OUT[network], _TEACHER_IN[network]
 
 
-def switch_weights(network: nn.Module, teacher: bool) -> None:
+def switch_weights(network: nn.Module, base_model: bool) -> None:
     """Put the teacher's or the student's weights in."""
-    if _TEACHER_IN[network] != teacher:
+    if _TEACHER_IN[network] != base_model:
         out = _OUT[network]
         for index, parameter in enumerate(network.parameters()):
             parameter.data, out[index] = out[index], parameter.data
-        _TEACHER_IN[network] = teacher
+        _TEACHER_IN[network] = base_model
 
 
 def save_network(denoiser: Denoiser, folder: Path) -> None:

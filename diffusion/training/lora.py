@@ -144,7 +144,7 @@ def left_as_given(run: Run) -> Run:
 def switch_lora(denoiser: Denoiser, on: bool) -> None:
     """The student (on) or the teacher (off): all adapters on or off, or the one or the other set of weights."""
     if is_free(denoiser.network):
-        switch_weights(denoiser.network, teacher=not on)
+        switch_weights(denoiser.network, base_model=not on)
         return
     for layer in _layers(denoiser.network):
         layer.enable_adapters(enabled=on)
@@ -156,7 +156,7 @@ def _layers(network: Any) -> list[Any]:
     return [module for module in network.modules() if isinstance(module, BaseTunerLayer)]
 
 
-class teacher:
+class base_model:
     """The network as it was before the fit, without gradient: its adapters off, or its old weights in."""
 
     def __init__(self, denoiser: Denoiser) -> None:
@@ -173,7 +173,7 @@ class teacher:
 
 
 @contextmanager
-def folded(denoiser: Denoiser) -> Iterator[None]:
+def merged_adapters(denoiser: Denoiser) -> Iterator[None]:
     """The student, for draws: ``W + (alpha/r) B A`` in the place of W, which saves its products in every call.
 
     Same outputs up to rounding. Afterwards every weight is the very tensor that it was before; in between there is no

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from diffusion.runtime.distributed import WHOLE, Part, agree, average, is_main, same, world
+from diffusion.runtime.distributed import WHOLE, Part, average, broadcast, broadcast_object, is_main, world
 from diffusion.runtime.files import clear_partials, say
 from diffusion.runtime.interrupts import Deferred, terminable
 from diffusion.runtime.precision import PRECISIONS, checkpointed, in_precision
@@ -130,7 +130,7 @@ class Trainer:
         self.network, self.parameters, self.objective, self.settings = network, list(parameters), objective, settings
         self.checkpoint, self.every, self.state = checkpoint, every, state
         self._progress: Progress = progress or (lambda _count: None)
-        agree([parameter.data for parameter in self.parameters])
+        broadcast([parameter.data for parameter in self.parameters])
         self.optimizer = torch.optim.AdamW(self.parameters, lr=settings.peak_rate, weight_decay=0.0)
         self.average = [parameter.detach().clone() for parameter in self.parameters]
         self.losses: list[float] = []
@@ -139,7 +139,7 @@ class Trainer:
         self._saved = -1  # the step of the last checkpoint
         if checkpoint is not None:
             there = checkpoint.exists()
-            if same(there) != there:
+            if broadcast_object(there) != there:
                 raise ValueError(f"checkpoint {checkpoint} must lie in a folder that all processes share")
             if is_main():
                 clear_partials(checkpoint.parent)

@@ -10,11 +10,11 @@ from pathlib import Path
 import duality as du
 from diffusion.evaluation.measure import Evaluation, measure_lora
 from diffusion.evaluation.planning import check_samples, plan_for
-from diffusion.evaluation.samples import Witness
+from diffusion.evaluation.samples import ImageClassifier
 from diffusion.methods import METHODS, FitContext, Method
 from diffusion.pipelines import Denoiser
 from diffusion.pipelines.fingerprint import fingerprint
-from diffusion.ratios.estimate import survey
+from diffusion.ratios.estimate import estimate_ratios
 from diffusion.ratios.ratio_estimate import Budget
 from diffusion.reports.certificate import certificate, so_far
 from diffusion.reports.fitted import save_fit
@@ -24,10 +24,10 @@ from diffusion.runtime.distributed import world
 from diffusion.runtime.progress import Bar, progress_bar
 from diffusion.runtime.trackers import Tracked
 from diffusion.tasks.concepts import Prompts
-from diffusion.tasks.levels import Asked, settled
+from diffusion.tasks.levels import Asked, resolved
 from diffusion.training.lora import left_as_given
 from diffusion.training.trainer import Fit
-from diffusion.workflows.validation import check, check_dealt, check_something_to_do
+from diffusion.workflows.validation import check, check_something_to_do, check_split
 
 
 @left_as_given
@@ -40,7 +40,7 @@ def unlearn(
     budget: Budget | None = None,
     fit: Fit | None = None,
     evaluation: Evaluation | None = None,
-    witness: Witness | None = None,
+    image_classifier: ImageClassifier | None = None,
     cache_folder: Path | None = None,
     bar: Bar = progress_bar,
     tracked: Tracked | None = None,
@@ -61,30 +61,30 @@ def unlearn(
     method = method or METHODS["tilted"]()
     check(denoiser, prompts, problem, method)
     budget, fit, evaluation = budget or Budget(), fit or Fit(), evaluation or Evaluation()
-    check_dealt(fit, bool(prompts.contrast))
+    check_split(fit, bool(prompts.contrast))
     check_samples(problem, evaluation.fewest, evaluation.confidence)
     started = time.monotonic()
     cache = Cache(cache_folder, fingerprint(denoiser.pipeline)) if cache_folder else None
-    known = survey(denoiser, prompts, budget, cache, bar)
-    asked = settled(problem, known.ratios)
-    plan = plan_for(asked, known.ratios, evaluation.fewest, evaluation.confidence, evaluation.success)
-    solution = du.solve(plan.solved, known.ratios)
-    check_something_to_do(known, plan, solution)
+    estimate = estimate_ratios(denoiser, prompts, budget, cache, bar)
+    asked = resolved(problem, estimate.ratios)
+    plan = plan_for(asked, estimate.ratios, evaluation.fewest, evaluation.confidence, evaluation.success)
+    solution = du.solve(plan.solved, estimate.ratios)
+    check_something_to_do(estimate, plan, solution)
     checkpoint = None
     if cache_folder is not None:
         import hashlib
 
-        request = f"{known.fingerprint}{prompts}{budget}{fit}{method}{solution.to_json()}"
+        request = f"{estimate.fingerprint}{prompts}{budget}{fit}{method}{solution.to_json()}"
         checkpoint = cache_folder / f"fit-{hashlib.sha256(request.encode()).hexdigest()[:12]}.safetensors"
     title = "fit of the LoRA" if fit.rank is not None else "fit of all weights"
     with bar(title, fit.steps) as shown, tracked or nullcontext():
-        context = FitContext(denoiser, known, solution, fit, checkpoint, checkpointing_steps, shown.update)
+        context = FitContext(denoiser, estimate, solution, fit, checkpoint, checkpointing_steps, shown.update)
         outcome = method.fit(context)
     trained = {"method": repr(method), **asdict(fit), "processes": world().num_processes}
-    save_fit(denoiser, folder, so_far(known, plan, solution, outcome, trained))
-    samples, measured = measure_lora(denoiser, known, plan, solution, evaluation, witness, bar)
+    save_fit(denoiser, folder, so_far(estimate, plan, solution, outcome, trained))
+    samples, measured = measure_lora(denoiser, estimate, plan, solution, evaluation, image_classifier, bar)
     proof = certificate(
-        known,
+        estimate,
         plan,
         solution,
         measured,
@@ -93,4 +93,4 @@ def unlearn(
         evaluation=asdict(evaluation),
         seconds=time.monotonic() - started,
     )
-    return Unlearned(known, plan, solution, samples, measured, proof, outcome)
+    return Unlearned(estimate, plan, solution, samples, measured, proof, outcome)

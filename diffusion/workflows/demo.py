@@ -9,10 +9,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from diffusion.digits.witness import DigitsWitness, prompts_for
+from diffusion.digits.image_classifier import DigitsClassifiers, prompts_for
 from diffusion.evaluation.measure import PAIRED, Evaluation
 from diffusion.evaluation.ratio_comparison import Comparison, compare
-from diffusion.evaluation.samples import Sample, agreement, retained, take_sample
+from diffusion.evaluation.samples import SampleSet, agreement, retained, take_samples
 from diffusion.guidance.guided import constant
 from diffusion.guidance.sampling import guided_draws
 from diffusion.methods import Tilted
@@ -36,9 +36,9 @@ def run_demo(
     import duality as du
 
     started, clock = time.monotonic(), {}
-    witness, prompts = DigitsWitness(), prompts_for([concept])
+    image_classifier, prompts = DigitsClassifiers(), prompts_for([concept])
     denoiser = StableDiffusion(load_pipeline("digits"))
-    wanted = witness.asked(concept)
+    wanted = image_classifier.asked(concept)
     assert wanted is not None  # prompts_for has refused every other prompt
     budget = Budget(seed=seed, concept_draws=480, contrast_draws=800, anchor_draws=2000, elbo_draws=120)
     result = unlearn(
@@ -49,7 +49,7 @@ def run_demo(
         method=Tilted(correction=None),  # levels are measured once, after the fit: minutes count here
         fit=Fit(steps=180, seed=seed),
         evaluation=Evaluation(samples=judged, retained=400, integrated=128),
-        witness=witness,
+        image_classifier=image_classifier,
         cache_folder=cache_folder,
         folder=folder,
     )
@@ -58,15 +58,17 @@ def run_demo(
 
     network: Any = denoiser.network
     network.disable_adapters()
-    known = result.survey
+    estimate = result.estimate_ratios
     since = time.monotonic()
-    guided = _guided(denoiser, result, result.solution.guidance, judged // 2, "guided", witness)
-    fixed = _guided(denoiser, result, constant(CONSTANT), judged // 10, f"constant strength {CONSTANT}", witness)
+    guided = _guided(denoiser, result, result.solution.guidance, judged // 2, "guided", image_classifier)
+    fixed = _guided(
+        denoiser, result, constant(CONSTANT), judged // 10, f"constant strength {CONSTANT}", image_classifier
+    )
     clock["guided draws"] = time.monotonic() - since
     before = result.samples["before, anchor"]
-    compared = compare(denoiser, known, witness, thorough=False, seen=before)
+    compared = compare(denoiser, estimate, image_classifier, thorough=False, seen=before)
     moved = {
-        sample.name: retained(before, sample, [wanted], witness, seed)
+        sample.name: retained(before, sample, [wanted], image_classifier, seed)
         for sample in (guided, result.samples["LoRA, anchor"], fixed)
     }
     all_samples = {**result.samples, "guided": guided, fixed.name: fixed}
@@ -77,7 +79,7 @@ def run_demo(
         columns=16,
     )
     clock["in all"] = time.monotonic() - started
-    html = _page(result, opening, all_samples, moved, compared, wanted, witness, clock)
+    html = _page(result, opening, all_samples, moved, compared, wanted, image_classifier, clock)
     (folder / "index.html").write_text(html, encoding="utf-8")
     lines = [str(result.solution)]
     for name, sample in all_samples.items():
@@ -95,28 +97,28 @@ def _guided(
     strength: Any,
     count: int,
     name: str,
-    witness: DigitsWitness,
-) -> Sample:
-    wanted = [result.survey.prompts.anchor] * count
-    noise = result.survey.budget.anchor_seed
-    latents = guided_draws(denoiser, result.survey, strength, wanted, seed=noise, title=f"{name} draws")
-    return take_sample(name, denoiser.pipeline, wanted, latents, witness, noise)
+    image_classifier: DigitsClassifiers,
+) -> SampleSet:
+    wanted = [result.estimate_ratios.prompts.anchor] * count
+    noise = result.estimate_ratios.budget.anchor_seed
+    latents = guided_draws(denoiser, result.estimate_ratios, strength, wanted, seed=noise, title=f"{name} draws")
+    return take_samples(name, denoiser.pipeline, wanted, latents, image_classifier, noise)
 
 
 def _page(
     result: Unlearned,
     opening: tuple[str, Path],
-    samples: dict[str, Sample],
+    samples: dict[str, SampleSet],
     moved: dict[str, Any],
     compared: Comparison,
     wanted: int,
-    witness: DigitsWitness,
+    image_classifier: DigitsClassifiers,
     clock: dict[str, float],
 ) -> str:
-    solution, known = result.solution, result.survey
+    solution, estimate = result.solution, result.estimate_ratios
     folder = opening[1].parent
     level = float(result.plan.asked.levels[0])
-    concept = known.prompts.concepts[0]
+    concept = estimate.prompts.concepts[0]
     judges = list(samples["guided"].said)
     shown = [
         [name, str(len(sample)), *(str(value) for value in sample.shows([wanted]).values())]
@@ -125,10 +127,10 @@ def _page(
     ]
     target = result.measured.target_shares
     shown.append(
-        ["target: draws of q, weighted", str(len(known.anchor)), *(f"{100 * v:.2f} %" for v in target.values())]
+        ["target: draws of q, weighted", str(len(estimate.anchor)), *(f"{100 * v:.2f} %" for v in target.values())]
     )
     obeyed = [
-        [when, *(str(v) for v in agreement(samples[f"{when}, retained"], witness).values())]
+        [when, *(str(v) for v in agreement(samples[f"{when}, retained"], image_classifier).values())]
         for when in ("before", "LoRA")
     ]
     change = [
@@ -142,7 +144,7 @@ def _page(
     ]  # fmt: skip
     own, spent = result.measured.level()[0].estimate, result.measured.cost().estimate
     lam, error = float(solution.multipliers[0]), float(solution.multipliers_stderr[0])
-    coverage = known.coverage()
+    coverage = estimate.coverage()
     body = [
         section(
             "What was asked",
@@ -181,14 +183,14 @@ def _page(
             "The answer",
             f"<p>lam* = <b>{lam:.4f} ± {error:.4f}</b>, cost KL(p*‖q) = <b>{solution.primal:.4f} ± "
             f"{solution.primal_stderr:.4f} nats</b>, level of the target {float(solution.levels[0]):.4f}, relative "
-            f"duality gap {solution.gap:.1e} on {len(known.anchor)} draws "
+            f"duality gap {solution.gap:.1e} on {len(estimate.anchor)} draws "
             f"(effective {solution.effective_sample_size:.0f}).</p>"
             + f"<pre>{escape(str(solution))}</pre>"
             + f"<p>{escape(' '.join(result.plan.lines()))}.</p>",
         ),
         section("Is it certified?", _verdicts(result)),
         section(
-            f"What was found: draws that show {witness.classes[wanted]}",
+            f"What was found: draws that show {image_classifier.classes[wanted]}",
             table(["draws", "count", *(f"judge {j}" for j in judges)], shown)
             + "<p>“guided” samples the target without training; “LoRA” is the fitted network. ± one binomial standard "
             f"error. By the ratios that the problem was solved with, the fitted network has {100 * own.mean:.2f} ± "
@@ -214,14 +216,14 @@ def _page(
                         ("LoRA", "LoRA, anchor"),
                     )
                 },
-                list(witness.classes),
+                list(image_classifier.classes),
             )
             + image(folder / "before_after.png", "before and after, by kind of prompt"),
         ),
         section(
             "Time",
             table(["stage", "seconds"], [[name, f"{value:.0f}"] for name, value in clock.items()])
-            + f"<p>{escape(platform.machine())}, {os.cpu_count()} cores, one seed ({known.budget.seed}).</p>",
+            + f"<p>{escape(platform.machine())}, {os.cpu_count()} cores, one seed ({estimate.budget.seed}).</p>",
         ),
     ]
     return page(f"Unlearning {concept.name}", body)

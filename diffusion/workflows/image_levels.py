@@ -20,13 +20,13 @@ from diffusion.methods.images.unseen import as_unseen
 from diffusion.pipelines import Denoiser
 from diffusion.pipelines.latents import decode
 from diffusion.tasks.image_set import Images, alike
-from diffusion.tasks.image_targets import Settled
+from diffusion.tasks.image_targets import ImageTargets
 from diffusion.tasks.images import Task
 
 SAME = 0.01  # pictures nearer than this are one picture, read or decoded twice
 
 
-def settled(denoiser: Denoiser, task: Task, drawn: Tensor, drawn_prompts: Sequence[str]) -> Settled:
+def image_targets(denoiser: Denoiser, task: Task, drawn: Tensor, drawn_prompts: Sequence[str]) -> ImageTargets:
     """``drawn`` (n, ...): draws of the model under the images' prompts, for what the task leaves open.
 
     Raises ``ValueError`` where shares are neither said nor seen, or there is nothing to be forgotten.
@@ -44,9 +44,9 @@ def settled(denoiser: Denoiser, task: Task, drawn: Tensor, drawn_prompts: Sequen
     for prompt in task.asked:
         group = [i for i, text in enumerate(task.prompts) if text == prompt]
         here = task.data[torch.tensor([text == prompt for text in task.data_prompts], dtype=torch.bool)]
-        same = np.array([int(alike(here, task.images[i]).sum()) for i in group])
-        if len(here) > same.sum():
-            shares[group] = same / len(here)
+        broadcast_object = np.array([int(alike(here, task.images[i]).sum()) for i in group])
+        if len(here) > broadcast_object.sum():
+            shares[group] = broadcast_object / len(here)
             continue
         rows = np.flatnonzero(under[:, group[0]])
         counts = copied[rows][:, group].sum(0)
@@ -71,7 +71,7 @@ def settled(denoiser: Denoiser, task: Task, drawn: Tensor, drawn_prompts: Sequen
             raise ValueError(
                 "levels: every image is already as surprising as held-out ones; nothing is to be forgotten"
             )
-    return Settled(images, levels, unit, as_near, errors)
+    return ImageTargets(images, levels, unit, as_near, errors)
 
 
 def _as_near(reference: np.ndarray, pictures: np.ndarray, unit: float) -> np.ndarray:

@@ -34,9 +34,9 @@ from diffusion.runtime.progress import Bar, progress_bar
 from diffusion.runtime.trackers import Tracked
 from diffusion.tasks.image_set import exact
 from diffusion.tasks.images import Task
-from diffusion.training.lora import check_as_given, folded, left_as_given
+from diffusion.training.lora import check_as_given, left_as_given, merged_adapters
 from diffusion.training.trainer import Fit
-from diffusion.workflows.image_levels import settled
+from diffusion.workflows.image_levels import image_targets
 
 NOISE_LEVELS, REPEATS = 40, 8  # of what is measured after the fit
 
@@ -48,7 +48,7 @@ def forget(
     method: ImageMethod,
     *,
     fit: Fit,
-    looks: int = 1000,
+    samples_per_image: int = 1000,
     sampler_steps: int = 25,
     cache_folder: Path | None = None,
     bar: Bar = progress_bar,
@@ -58,21 +58,21 @@ def forget(
 ) -> Forgotten:
     """Forget the task's images by a method, into adapters that are left active on the network.
 
-    ``looks``: draws before and as many after, from common noise, dealt to the images' prompts, by the pipeline's own
+    ``samples_per_image``: draws before and as many after, from common noise, dealt to the images' prompts, by the pipeline's own
     sampler in ``sampler_steps``. ``folder``: of an output that is being written; the fit is kept there before it is
     measured. ``checkpointing_steps``: from one checkpoint to the next. Raises ``ValueError``
     where something is missing, before the fit; ``FloatingPointError`` when a loss is not finite.
     """
-    if looks < 3 * len(task.asked):
-        raise ValueError(f"looks must be at least 3 for each of {len(task.asked)} prompts, got {looks}")
+    if samples_per_image < 3 * len(task.asked):
+        raise ValueError(f"looks must be at least 3 for each of {len(task.asked)} prompts, got {samples_per_image}")
     Part(0, world().num_processes * fit.accumulate).rows(fit.batch)  # refuses a batch that cannot be dealt evenly
     check_as_given(denoiser)
     started = time.monotonic()
-    asked = [task.asked[j % len(task.asked)] for j in range(looks)]
+    asked = [task.asked[j % len(task.asked)] for j in range(samples_per_image)]
 
     def drawn(title: str) -> Tensor:
         try_out(denoiser.pipeline, asked[0], sampler_steps)
-        with bar(title, looks) as shown:
+        with bar(title, samples_per_image) as shown:
             return draw(denoiser.pipeline, asked, seed=fit.seed, steps=sampler_steps, progress=shown.update)
 
     name = fingerprint(denoiser.pipeline)
@@ -81,31 +81,33 @@ def forget(
         before = drawn("draws before")
     else:
         before = Cache(cache_folder, name).get("looks", request, lambda: {"draws": drawn("draws before")})["draws"]
-    known = settled(denoiser, task, before, asked)
-    answers = exact(known.images, known.levels)
+    targets = image_targets(denoiser, task, before, asked)
+    answers = exact(targets.images, targets.levels)
     checkpoint = None
     if cache_folder is not None:
-        key = hashlib.sha256(f"{name}{method}{fit}{known.levels.tolist()}{known.images.shares.tolist()}".encode())
-        for some in (known.images.forget, known.images.data):
+        key = hashlib.sha256(f"{name}{method}{fit}{targets.levels.tolist()}{targets.images.shares.tolist()}".encode())
+        for some in (targets.images.forget, targets.images.data):
             key.update(some.numpy().tobytes())
-        key.update(repr((known.images.forget_prompts, known.images.data_prompts)).encode())
+        key.update(repr((targets.images.forget_prompts, targets.images.data_prompts)).encode())
         checkpoint = cache_folder / f"forget-{key.hexdigest()[:12]}.safetensors"
     title = "fit of the LoRA" if fit.rank is not None else "fit of all weights"
     with bar(title, fit.steps) as shown, tracked or nullcontext():
         outcome = method.fit(
-            ImageFitContext(denoiser, known.images, known.levels, fit, checkpoint, checkpointing_steps, shown.update)
+            ImageFitContext(
+                denoiser, targets.images, targets.levels, fit, checkpoint, checkpointing_steps, shown.update
+            )
         )
     fitted = {"method": repr(method), **asdict(fit), "processes": world().num_processes}
-    save_fit(denoiser, folder, {"levels": known.levels.tolist(), "network": {"measured": {"fit": fitted}}})
-    with folded(denoiser):
+    save_fit(denoiser, folder, {"levels": targets.levels.tolist(), "network": {"measured": {"fit": fitted}}})
+    with merged_adapters(denoiser):
         after = drawn("draws after")
     pictures, was, now = (decode(denoiser.pipeline, some) for some in (task.images, before, after))
     under = np.array([[text == own for own in task.prompts] for text in asked])
-    far_was, far_now = (np.where(under, distances(some, pictures, known.spacing), np.inf) for some in (was, now))
+    far_was, far_now = (np.where(under, distances(some, pictures, targets.spacing), np.inf) for some in (was, now))
     measured = {
         **in_nats(
             denoiser,
-            known.images,
+            targets.images,
             task.held_out,
             task.held_out_prompts,
             seed=fit.seed + 1,
@@ -122,8 +124,8 @@ def forget(
         "distance of the nearest draw": {"before": far_was.min(0).tolist(), "after": far_now.min(0).tolist()},
         "seconds": round(time.monotonic() - started, 1),
         "fit": fitted,
-        "draws": looks,
+        "draws": samples_per_image,
     }
-    proof = certificate(task, known, answers, outcome, measured, name)
+    proof = certificate(task, targets, answers, outcome, measured, name)
     nearest = was[far_was.argmin(0)], now[far_now.argmin(0)]
-    return Forgotten(known, answers, outcome, measured, proof, pictures, *nearest, now[:60])
+    return Forgotten(targets, answers, outcome, measured, proof, pictures, *nearest, now[:60])

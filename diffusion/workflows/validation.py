@@ -8,7 +8,7 @@ import duality as du
 from diffusion.evaluation.planning import Plan
 from diffusion.methods import Method
 from diffusion.pipelines import Denoiser
-from diffusion.ratios.ratio_estimate import Survey
+from diffusion.ratios.ratio_estimate import RatioEstimate
 from diffusion.runtime.distributed import Part, world
 from diffusion.tasks.concepts import Prompts
 from diffusion.tasks.levels import KINDS, Asked
@@ -20,26 +20,26 @@ class NothingToDo(ValueError):
     """The model meets every level already."""
 
 
-def check_something_to_do(known: Survey, plan: Plan, solution: du.Solution) -> None:
+def check_something_to_do(estimate: RatioEstimate, plan: Plan, solution: du.Solution) -> None:
     """Raise :class:`NothingToDo` where q itself meets the levels that are solved for, and say what holds already."""
     if not solution.inactive:
         return
     problem = plan.asked
-    now = problem.levels_of(known.ratios, known.ratios.log_weights)
+    now = problem.levels_of(estimate.ratios, estimate.ratios.log_weights)
     unit = "" if isinstance(problem, du.Likelihood) else " nats"
     said = "; ".join(
         f"{concept.name!r} is at {level:.4g}{unit}, {'at most' if problem.direction < 0 else 'at least'} {asked:.4g}"
         f"{unit} was asked"
-        for concept, level, asked in zip(known.prompts.concepts, now, problem.levels, strict=True)
+        for concept, level, asked in zip(estimate.prompts.concepts, now, problem.levels, strict=True)
     )
     raise NothingToDo(
-        f"level: nothing is to be done, no training was begun: by {len(known.anchor)} samples of the model under "
-        f"{known.prompts.anchor!r}, {said}, and that with room for the evaluation's samples to show it. Prompts that "
+        f"level: nothing is to be done, no training was begun: by {len(estimate.anchor)} samples of the model under "
+        f"{estimate.prompts.anchor!r}, {said}, and that with room for the evaluation's samples to show it. Prompts that "
         "ask for the concept are another matter: what they bring is not bounded by this"
     )
 
 
-def check_dealt(fit: Fit, retains: bool) -> None:
+def check_split(fit: Fit, retains: bool) -> None:
     """Raise ``ValueError`` where a step's rows cannot be dealt evenly to all processes and parts."""
     parts = Part(0, world().num_processes * fit.accumulate)
     kept = round(fit.batch * fit.retain_share) if retains else 0
@@ -53,7 +53,7 @@ def check(
     """Raise ``ValueError`` for what cannot work, with the reason, before anything is drawn."""
     check_as_given(denoiser)
     wordless = [concept for concept in prompts.concepts if not concept.wordings]
-    if not denoiser.worded and (len(wordless) < len(prompts.concepts) or prompts.contrast or prompts.anchor):
+    if not denoiser.prompt_inputs and (len(wordless) < len(prompts.concepts) or prompts.contrast or prompts.anchor):
         raise ValueError(
             f"concepts are given by prompts, and {type(denoiser.pipeline).__name__} takes none: give examples "
             "(pictures that show them), no contrast prompts and no anchor, or forget images"

@@ -24,13 +24,13 @@ from tqdm import tqdm
 import duality as du
 from diffusion.digits import load_digits
 from diffusion.digits.data import enlarge
-from diffusion.digits.witness import prompts_for
+from diffusion.digits.image_classifier import prompts_for
 from diffusion.pipelines import denoiser_of, load_pipeline
 from diffusion.pipelines.latents import encode
 from diffusion.ratios.calibration import calibration
-from diffusion.ratios.classifier_ratios import head_ratios, posterior
+from diffusion.ratios.classifier_ratios import classifier_ratios, posterior
 from diffusion.ratios.elbo import elbo_differences
-from diffusion.ratios.estimate import survey
+from diffusion.ratios.estimate import estimate_ratios
 from diffusion.ratios.ratio_estimate import Budget
 from toy import plots, studies
 
@@ -48,7 +48,7 @@ budget = Budget(
     elbo_draws=10,
     elbo_levels=2,
 )
-known = survey(denoiser, prompts, budget, None, bar=lambda title, total: tqdm(total=total, disable=True))
+estimate = estimate_ratios(denoiser, prompts, budget, None, bar=lambda title, total: tqdm(total=total, disable=True))
 
 # %%
 # The other estimator needs no training: the difference of the evidence bounds of a picture with the concept's prompt
@@ -62,7 +62,7 @@ held_out = load_digits("held-out")
 labels = held_out.labels[::2] == 7
 latents = encode(pipeline, torch.from_numpy(enlarge(held_out.images[::2])))
 ratios = {
-    "contrast head": head_ratios(denoiser, known.head, latents, seed=1),
+    "contrast head": classifier_ratios(denoiser, estimate.classifier, latents, seed=1),
     "difference of ELBOs": elbo_differences(denoiser, latents, prompts, levels=5, seed=2),
 }
 posteriors = {name: posterior(values, prompts.priors)[:, 0].numpy() for name, values in ratios.items()}

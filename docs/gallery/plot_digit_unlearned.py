@@ -20,12 +20,12 @@ from diffusers.utils.logging import disable_progress_bar
 from tqdm import tqdm
 
 import duality as du
-from diffusion.digits.witness import DigitsWitness, prompts_for
+from diffusion.digits.image_classifier import DigitsClassifiers, prompts_for
 from diffusion.guidance.guided import Guided
 from diffusion.pipelines import denoiser_of, load_pipeline
 from diffusion.pipelines.latents import decode
 from diffusion.pipelines.sampling import draw
-from diffusion.ratios.estimate import survey
+from diffusion.ratios.estimate import estimate_ratios
 from diffusion.ratios.ratio_estimate import Budget
 from toy import plots, studies
 
@@ -43,8 +43,8 @@ budget = Budget(
     elbo_draws=10,
     elbo_levels=2,
 )
-known = survey(denoiser, prompts, budget, None, bar=lambda title, total: tqdm(total=total, disable=True))
-print(f"head on held-out draws of known prompts: {known.examination[0]}")
+estimate = estimate_ratios(denoiser, prompts, budget, None, bar=lambda title, total: tqdm(total=total, disable=True))
+print(f"head on held-out draws of known prompts: {estimate.examination[0]}")
 
 # %%
 # The answer, before anything is changed
@@ -55,7 +55,7 @@ print(f"head on held-out draws of known prompts: {known.examination[0]}")
 
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always", du.FewDrawsWarning)
-    solution = du.solve(du.Likelihood(0.01), known.ratios)
+    solution = du.solve(du.Likelihood(0.01), estimate.ratios)
 print(solution)
 print(caught[0].message)
 
@@ -65,12 +65,12 @@ print(caught[0].message)
 # The same solution gives the strength of guidance at each noised state, from the same initial noise as before. A judge
 # that took no part in any of this says which pictures show a seven (orange frames).
 
-witness = DigitsWitness()
-with Guided(denoiser, prompts, known.head, solution.guidance) as guided:
-    latents = draw(pipeline, [""] * len(known.anchor), seed=2, steps=budget.sampler_steps)
+image_classifier = DigitsClassifiers()
+with Guided(denoiser, prompts, estimate.classifier, solution.guidance) as guided:
+    latents = draw(pipeline, [""] * len(estimate.anchor), seed=2, steps=budget.sampler_steps)
 
-sheets = {"before": decode(pipeline, known.anchor), "guided": decode(pipeline, latents)}
-found = {name: witness(pictures)["CNN"] == 7 for name, pictures in sheets.items()}
+sheets = {"before": decode(pipeline, estimate.anchor), "guided": decode(pipeline, latents)}
+found = {name: image_classifier(pictures)["CNN"] == 7 for name, pictures in sheets.items()}
 plt = plots.pyplot()
 with plt.rc_context(plots.STYLE):
     figure, axes = plt.subplots(1, 2, figsize=(11, 5.0), layout="constrained")

@@ -15,12 +15,12 @@ from diffusers.utils.logging import disable_progress_bar
 
 import duality as du
 import toy
-from diffusion.digits.witness import DigitsWitness, prompts_for
+from diffusion.digits.image_classifier import DigitsClassifiers, prompts_for
 from diffusion.guidance.guided import Guided
 from diffusion.pipelines import denoiser_of, load_pipeline
 from diffusion.pipelines.latents import decode
 from diffusion.pipelines.sampling import draw
-from diffusion.ratios.estimate import survey
+from diffusion.ratios.estimate import estimate_ratios
 from diffusion.ratios.ratio_estimate import Budget
 from toy import plots, studies
 
@@ -31,16 +31,20 @@ BUDGET = Budget(concept_draws=300, contrast_draws=600, anchor_draws=DRAWS, noise
 def pictures() -> tuple[du.Solution, dict[str, tuple[Any, Any]]]:
     """The solution on ``digits``, and (pictures, which of them show a seven to a judge) before and guided."""
     disable_progress_bar()
-    pipeline, prompts, witness = load_pipeline("digits"), prompts_for(["a handwritten seven"]), DigitsWitness()
+    pipeline, prompts, image_classifier = (
+        load_pipeline("digits"),
+        prompts_for(["a handwritten seven"]),
+        DigitsClassifiers(),
+    )
     denoiser = denoiser_of(pipeline)
-    known = survey(denoiser, prompts, BUDGET, None)
-    solution = du.solve(du.Likelihood(LEVEL), known.ratios)
-    with Guided(denoiser, prompts, known.head, solution.guidance):
+    estimate = estimate_ratios(denoiser, prompts, BUDGET, None)
+    solution = du.solve(du.Likelihood(LEVEL), estimate.ratios)
+    with Guided(denoiser, prompts, estimate.classifier, solution.guidance):
         latents = draw(pipeline, [""] * DRAWS, seed=2, steps=BUDGET.sampler_steps)  # the seed of the draws of q
     found = {}
-    for name, draws in (("before", known.anchor), ("guided by the solution", latents)):
+    for name, draws in (("before", estimate.anchor), ("guided by the solution", latents)):
         made = decode(pipeline, draws)
-        found[name] = made.mean(1), witness(made)["CNN"] == 7
+        found[name] = made.mean(1), image_classifier(made)["CNN"] == 7
     return solution, found
 
 

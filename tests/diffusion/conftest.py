@@ -52,16 +52,16 @@ def prompts():
 
 
 @pytest.fixture(scope="session")
-def known():
+def estimate():
     """A survey of a random pipeline, for what fits read of one."""
     return make_survey()
 
 
 @pytest.fixture(scope="session")
-def solutions(known):
+def solutions(estimate):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", du.FewDrawsWarning)
-        return {name: du.solve(problem, known.ratios) for name, problem in LEVELS.items()}
+        return {name: du.solve(problem, estimate.ratios) for name, problem in LEVELS.items()}
 
 
 @pytest.fixture(scope="session")

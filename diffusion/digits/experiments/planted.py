@@ -31,10 +31,10 @@ from diffusion.digits.experiments.planted_report import as_json, table, threshol
 from diffusion.evaluation.image_likelihood import in_nats
 from diffusion.methods import IMAGE_METHODS, Images, as_unseen
 from diffusion.methods.base import ImageFitContext, Outcome
-from diffusion.methods.likelihood import surprise
+from diffusion.methods.likelihood import negative_elbo
 from diffusion.pipelines import denoiser_of
 from diffusion.pipelines.sampling import draw
-from diffusion.runtime.files import whole
+from diffusion.runtime.files import atomic_write
 from diffusion.training.lora import remove_lora
 from diffusion.training.trainer import Fit
 
@@ -51,7 +51,7 @@ def cached_draws(path: Path, pipeline: Any, count: int, seed: int) -> Tensor:
     with tqdm(total=count, desc=f"draws: {path.stem}") as bar:
         draws = draw(pipeline, [""] * count, seed=seed, steps=SAMPLER_STEPS, batch=250, progress=bar.update)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         save_file({"draws": draws.contiguous()}, partial)
     return draws
 
@@ -78,7 +78,7 @@ def gap_to_never_shown(models: Models, planted: Tensor) -> np.ndarray:
     for pipeline in (models.base, models.copy):
         denoiser = denoiser_of(pipeline)
         value.append(
-            surprise(
+            negative_elbo(
                 denoiser, planted, denoiser.condition([""] * len(planted)), levels=4 * NOISE_LEVELS, seed=5
             ).numpy()
         )
@@ -132,11 +132,11 @@ def run(
         "sampler_steps": SAMPLER_STEPS, "quantile": quantile,
         "processor_seconds_this_time": round(time.process_time() - started),
     }  # fmt: skip
-    with whole(output / "study.json") as partial:
+    with atomic_write(output / "study.json") as partial:
         partial.write_text(json.dumps(result, indent=1) + "\n")
     figure = Figure(figsize=(9.2, 8.2), layout="constrained")
     picture(result, figure)
-    with whole(output / "study.png") as partial:
+    with atomic_write(output / "study.png") as partial:
         figure.savefig(partial, dpi=130, format="png")
     return result
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from diffusion.digits.experiments.planted_report import solving
-from diffusion.evaluation.image_likelihood import GAINED
+from diffusion.evaluation.image_likelihood import ELBO_DROP
 
 # Okabe and Ito's blue and vermilion, told apart by every kind of colour vision.
 TARGET, UNWANTED = "#0072B2", "#D55E00"
@@ -46,8 +46,8 @@ def picture(result: Mapping[str, Any], figure: Any) -> None:
         last = max(last + gap, float(ratio[-1, order[column]]))
         path.annotate(names[column], (len(ratio) - 1, last), xytext=(3, -3), textcoords="offset points", size=7)
     path.set(xlabel="dual round", ylabel=unit, title=title)
-    place, (gained, error) = np.arange(len(order)), np.array(fit["measured"][GAINED])[order].T
-    levels.bar(place, gained, yerr=2 * error, color=TARGET, alpha=0.8, width=0.6)
+    place, (elbo_drop, error) = np.arange(len(order)), np.array(fit["measured"][ELBO_DROP])[order].T
+    levels.bar(place, elbo_drop, yerr=2 * error, color=TARGET, alpha=0.8, width=0.6)
     levels.plot(place, np.array(images["levels"])[order], "_", color=UNWANTED, ms=18, mew=2.5, label="level")
     levels.set_xticks(place, names)
     levels.set(xlabel="image, by repeats", ylabel="surprise gained / nats", title="Levels asked and reached (± 2 s.e.)")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from diffusion.digits.experiments.planted_measures import Array, Distance, features, kid, kid_change, similarity
 from diffusion.digits.experiments.planted_model import Stage
-from diffusion.evaluation.image_likelihood import COST, GAINED, HELD_OUT
+from diffusion.evaluation.image_likelihood import COST, ELBO_DROP, HELD_OUT
 from diffusion.evaluation.metrics import Frequency, frequency
 from diffusion.methods.base import Outcome
 
@@ -120,8 +120,8 @@ def table(result: Mapping[str, Any]) -> str:
         largest, copies = np.array(some["largest"]), Frequency(some["copies"]["hits"], some["copies"]["draws"])
         met = ""
         if name in fits:
-            gained, error = np.array(fits[name]["measured"][GAINED]).T
-            met = f"{int((gained >= levels - 2 * error).sum())} of {len(levels)}"
+            elbo_drop, error = np.array(fits[name]["measured"][ELBO_DROP]).T
+            met = f"{int((elbo_drop >= levels - 2 * error).sum())} of {len(levels)}"
         lines.append(f"{name:12s} {copies!s:>15s} {largest.mean():.3f} ({largest.min():.3f}-{largest.max():.3f}) {met}")
     lines += ["", f"{'model':12s} {'KID, all draws':>17s} {'change':>18s} {'without copies':>18s} {'change':>18s}"]
     for name, some in models.items():
@@ -146,7 +146,7 @@ def solving(result: Mapping[str, Any]) -> list[str]:
 def _images(result: Mapping[str, Any], method: str) -> list[str]:
     images, models, fit = result["images"], result["models"], result["fits"][method]
     levels, shares, last = np.array(images["levels"]), images["shares"], np.array(fit["multipliers"])[-1]
-    gained = fit["measured"][GAINED]
+    elbo_drop = fit["measured"][ELBO_DROP]
     asked = np.array(fit["asked"])[-1] if fit["asked"] else levels
     lines = [
         f"{method}: repeats  share  level  asked         gained     lam lam/share  largest before / after / never shown"
@@ -155,7 +155,7 @@ def _images(result: Mapping[str, Any], method: str) -> list[str]:
         near = " / ".join(f"{models[name]['largest'][i]:.3f}" for name in ("before", method, "never shown"))
         lines.append(
             f"{'':{len(method)}s}  {images['repeats'][i]:7d} {shares[i]:6.4f} {levels[i]:6.1f} {asked[i]:6.1f} "
-            f"{gained[i][0]:7.1f} ± {gained[i][1]:4.1f} {last[i]:7.4f} "
+            f"{elbo_drop[i][0]:7.1f} ± {elbo_drop[i][1]:4.1f} {last[i]:7.4f} "
             f"{last[i] / shares[i]:9.2f}  {near}"
         )
     gap = images["gap to never shown"]

@@ -99,7 +99,7 @@ def rows(batch: int | None, steps: int, cache_folder: Path) -> dict[str, Callabl
     from diffusion.methods import METHODS, FitContext, ForgetImages, ImageFitContext, Images, PrimalDual, TiltedImages
     from diffusion.pipelines import DIGITS, add_noise, denoiser_of, load_pipeline
     from diffusion.pipelines.fingerprint import fingerprint
-    from diffusion.ratios.estimate import survey
+    from diffusion.ratios.estimate import estimate_ratios
     from diffusion.ratios.ratio_estimate import Budget
     from diffusion.runtime.cache import Cache
     from diffusion.training.lora import add_lora
@@ -110,17 +110,17 @@ def rows(batch: int | None, steps: int, cache_folder: Path) -> dict[str, Callabl
     settings = Fit(steps=steps + UNCOUNTED + 1)
     settings = settings if batch is None else replace(settings, batch=batch)
     budget = Budget(40, 90, 160, sampler_steps=8, noises=4, head_steps=150, elbo_draws=10, elbo_levels=2)
-    known = survey(
+    estimate = estimate_ratios(
         denoiser,
         prompts_of(denoiser, [CONCEPT]),
         budget,
         Cache(cache_folder, fingerprint(denoiser.pipeline)),
     )
-    solution = du.solve(du.Likelihood(PROBLEM_LEVEL), known.ratios)
+    solution = du.solve(du.Likelihood(PROBLEM_LEVEL), estimate.ratios)
 
     def bare(adapters: bool) -> Callable[[_Clock], None]:
         generator = torch.Generator().manual_seed(0)
-        x0 = known.anchor[torch.randint(len(known.anchor), (settings.batch,), generator=generator)]
+        x0 = estimate.anchor[torch.randint(len(estimate.anchor), (settings.batch,), generator=generator)]
         t = torch.randint(denoiser.levels, (settings.batch,), generator=generator)
         x = add_noise(denoiser, x0, torch.randn(x0.shape, generator=generator), t)
         condition = denoiser.condition([""] * settings.batch)
@@ -139,10 +139,10 @@ def rows(batch: int | None, steps: int, cache_folder: Path) -> dict[str, Callabl
         return run
 
     def fitted(method: Any, given: Fit) -> Callable[[_Clock], Any]:
-        return lambda clock: method.fit(FitContext(denoiser, known, solution, given, progress=clock))
+        return lambda clock: method.fit(FitContext(denoiser, estimate, solution, given, progress=clock))
 
     def forgotten(method: Any) -> Callable[[_Clock], Any]:
-        images = Images(known.labelled[:8], 0.01, known.anchor)
+        images = Images(estimate.labelled[:8], 0.01, estimate.anchor)
         return lambda clock: method.fit(ImageFitContext(denoiser, images, 1.0, settings, progress=clock))
 
     methods = {name: make() for name, make in METHODS.items()}

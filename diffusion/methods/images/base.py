@@ -24,12 +24,12 @@ from diffusion.methods.dual_loop import Rounds, Stopping, ends_of
 from diffusion.methods.dual_steps import Scaled
 from diffusion.methods.images.importance_mixture import Mixed, mixed
 from diffusion.methods.images.pairing import Pairing, Pairs
-from diffusion.methods.images.unseen import gained
+from diffusion.methods.images.unseen import elbo_drop
 from diffusion.pipelines import Condition, rows
 from diffusion.ratios.noise_integral import spread_log_snr
 from diffusion.runtime.distributed import WHOLE, Part
 from diffusion.training.batches import spread_levels
-from diffusion.training.lora import add_student, teacher
+from diffusion.training.lora import add_student, base_model
 from diffusion.training.trainer import AFTER
 from duality import primal_dual as pd
 
@@ -41,7 +41,7 @@ class ImageFit(ImageMethod):
     step of the settings, at a tenth of the rate, while a level is not met within one standard error, or overshot by
     more under a multiplier (``one_sided``: while one is not met by a standard error). ``mixture``: beta, the part of
     states that is drawn around images. ``noise_levels``, ``repeats``: levels and noises of an estimate. ``patience``:
-    see :func:`diffusion.methods.dual_steps.settled`.
+    see :func:`diffusion.methods.dual_steps.converged`.
     """
 
     inner: int = 20
@@ -159,7 +159,7 @@ class ImageRun(ABC):
         t, condition = t[mine], rows(self.condition(pairs), mine)
         denoiser, x = self.denoiser, states.x
         # Noise predictions: at levels spread over log SNR their squares are nats, as measured.
-        with teacher(denoiser):
+        with base_model(denoiser):
             said = denoiser.epsilon(denoiser.predict(x, t, condition), x, t)
         f = denoiser.epsilon(denoiser.predict(x, t, condition), x, t)
         return Step(Pairs(pairs.data[mine], pairs.image[mine], pairs.share[mine]), states, t, said, f)
@@ -170,4 +170,4 @@ class ImageRun(ABC):
 
     def estimate(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
         method = self.method
-        return gained(self.denoiser, self.images, method.noise_levels, method.repeats, seed)
+        return elbo_drop(self.denoiser, self.images, method.noise_levels, method.repeats, seed)

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion.methods.likelihood import loss, surprise
+from diffusion.methods.likelihood import loss, negative_elbo
 from diffusion.pipelines import Denoiser
 from diffusion.tasks.image_set import Images
-from diffusion.training.lora import teacher
+from diffusion.training.lora import base_model
 
 
 def as_unseen(
@@ -40,10 +40,10 @@ def as_unseen(
     condition = denoiser.condition(asked)
 
     def measure() -> Tensor:
-        return surprise(denoiser, together, condition, levels=noise_levels, seed=seed)
+        return negative_elbo(denoiser, together, condition, levels=noise_levels, seed=seed)
 
     if getattr(denoiser.network, "peft_config", None):
-        with teacher(denoiser):
+        with base_model(denoiser):
             value = measure()
     else:
         value = measure()
@@ -52,7 +52,7 @@ def as_unseen(
     return np.asarray((unseen - value[:m]).clamp_min(0.0).numpy())
 
 
-def gained(
+def elbo_drop(
     denoiser: Denoiser, images: Images, noise_levels: int, repeats: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Nats of surprise that the student has gained at each image over the teacher (m,), and standard errors (m,).

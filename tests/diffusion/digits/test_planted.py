@@ -11,7 +11,7 @@ from diffusion.digits.experiments import planted, planted_prompts
 from diffusion.digits.experiments.planted_measures import features, kid, kid_change, similarity
 from diffusion.digits.experiments.planted_model import REPEATS, make_stage, seeded, train
 from diffusion.digits.experiments.planted_report import reading, table, thresholds
-from diffusion.evaluation.image_likelihood import COST, GAINED, HELD_OUT
+from diffusion.evaluation.image_likelihood import COST, ELBO_DROP, HELD_OUT
 from diffusion.methods import SISS, ForgetImages, OnImages, TiltedImages
 from diffusion.pipelines import denoiser_of, load_pipeline
 from diffusion.pipelines.images import read_folder
@@ -124,7 +124,7 @@ def test_the_study_runs_and_runs_again_from_what_it_left(tmp_path, monkeypatch):
     assert text.count("rank correlation") == 2
     for name in methods:
         measured = result["fits"][name]["measured"]
-        assert len(measured[GAINED]) == 8
+        assert len(measured[ELBO_DROP]) == 8
         assert f"{measured[COST][0]:.2f} ± {measured[COST][1]:.2f}" in text
         assert measured[HELD_OUT][1] > 0
     (tmp_path / "draws" / "siss.safetensors").unlink()

@@ -8,10 +8,10 @@ import torch
 from diffusers import DDPMPipeline
 
 import duality as du
-from diffusion.evaluation.audit import Look, audit, near_prompts, settings_of
+from diffusion.evaluation.audit import AuditConfig, audit, near_prompts, settings_of
 from diffusion.evaluation.benchmark import GUIDED, Bench, Table, _summary, chosen_methods, run_bench
 from diffusion.evaluation.measure import Evaluation
-from diffusion.evaluation.relearning import Curve, Lesson, recall, teach, turned
+from diffusion.evaluation.relearning import Curve, RelearnConfig, recall, teach, turned
 from diffusion.methods import METHODS
 from diffusion.pipelines import denoiser_of
 from diffusion.pipelines.sampling import draw
@@ -30,10 +30,12 @@ def curve(values, errors=0.01):
 
 
 def test_recall_is_the_place_between_the_controls():
-    new, known = curve([0.0, 0.0, 0.2]), curve([0.1, 0.8, 1.0])
-    assert recall(new, known, new)[0] == pytest.approx(0.0)
-    assert recall(known, known, new)[0] == pytest.approx(1.0)
-    value, error = recall(curve([0.9, 0.3, 0.7]), known, new)  # what was there before a step was taken does not count
+    new, estimate = curve([0.0, 0.0, 0.2]), curve([0.1, 0.8, 1.0])
+    assert recall(new, estimate, new)[0] == pytest.approx(0.0)
+    assert recall(estimate, estimate, new)[0] == pytest.approx(1.0)
+    value, error = recall(
+        curve([0.9, 0.3, 0.7]), estimate, new
+    )  # what was there before a step was taken does not count
     assert value == pytest.approx((0.5 - 0.1) / (0.9 - 0.1))
     assert np.isnan(recall(new, new, new)).all()
     # Delta method against repetitions: areas with independent normal errors of 0.01/sqrt(2).
@@ -83,14 +85,14 @@ def test_teaching_leaves_the_network_as_it_was():
     denoiser = denoiser_of(build(families.sd))
     before = draw(denoiser.pipeline, ["seven"], seed=0, steps=2)
     pictures = torch.randn(4, *denoiser.sample_shape, generator=torch.Generator().manual_seed(0))
-    lesson = Lesson(pictures=4, steps=(0, 2, 3), draws=3, seeds=2, batch=2, rank=1, rate=0.05)
+    relearn_config = RelearnConfig(pictures=4, steps=(0, 2, 3), draws=3, seeds=2, batch=2, rank=1, rate=0.05)
     seen = []
 
     def shows(latents):
         seen.append(latents)
         return np.array([1.0, 0.0, 0.5])
 
-    made = teach(denoiser, "arm", [pictures, pictures], "seven", shows, lesson, 2, seed=5)
+    made = teach(denoiser, "arm", [pictures, pictures], "seven", shows, relearn_config, 2, seed=5)
     assert made.frequency.shape == (2, 3)
     np.testing.assert_allclose(made.mean, 0.5)
     assert not torch.equal(seen[1], seen[2])
@@ -99,11 +101,11 @@ def test_teaching_leaves_the_network_as_it_was():
 
 def test_bad_looks_and_lessons_are_refused():
     for make, words in (
-        (lambda: Lesson(steps=(1, 2)), "rise from 0"),
-        (lambda: Lesson(steps=(0, 5, 5)), "rise from 0"),
-        (lambda: Lesson(pictures=0), "pictures must be at least 1"),
-        (lambda: Look(draws=1), "draws must be at least 2"),
-        (lambda: Look(scales=(1.0,)), "above 1"),
+        (lambda: RelearnConfig(steps=(1, 2)), "rise from 0"),
+        (lambda: RelearnConfig(steps=(0, 5, 5)), "rise from 0"),
+        (lambda: RelearnConfig(pictures=0), "pictures must be at least 1"),
+        (lambda: AuditConfig(draws=1), "draws must be at least 2"),
+        (lambda: AuditConfig(scales=(1.0,)), "above 1"),
         (lambda: chosen_methods(["magic"]), "one of no training, tilted"),
     ):
         with pytest.raises(ValueError, match=words):

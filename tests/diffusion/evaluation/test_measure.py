@@ -40,22 +40,22 @@ class Sees:
 
 @cache
 def measured(name):
-    evaluation, witness = FEW, Sees(4)
-    denoiser, known = make_denoiser(), make_survey()
+    evaluation, image_classifier = FEW, Sees(4)
+    denoiser, estimate = make_denoiser(), make_survey()
     good = Calibration(0.99, 0.0, 0.0, 0.1, 0.1, ())
-    known = replace(known, examination=(good, good))
+    estimate = replace(estimate, examination=(good, good))
     add_student(denoiser, 1, 0)
-    problem = LEVELS[name].bind(known.ratios)
+    problem = LEVELS[name].bind(estimate.ratios)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", du.FewDrawsWarning)
-        solution = du.solve(problem, known.ratios)
+        solution = du.solve(problem, estimate.ratios)
     plan = Plan(problem, problem, evaluation.samples, 0.95, 0.9, (0, 0))
-    return known, measure_lora(denoiser, known, plan, solution, evaluation, witness, quiet)
+    return estimate, measure_lora(denoiser, estimate, plan, solution, evaluation, image_classifier, quiet)
 
 
 def test_shares_by_the_classifier_and_by_detectors_under_both_kinds_of_prompts():
-    known, (_, found) = measured("likelihood")
-    seven, four = (concept.name for concept in known.prompts.concepts)
+    estimate, (_, found) = measured("likelihood")
+    seven, four = (concept.name for concept in estimate.prompts.concepts)
     seen = {(level.concept, level.prompts, level.by): level for level in found.levels}
     assert len(seen) == len(found.levels) == 2 * 2 * 3
     for (concept, prompts, by), level in seen.items():
@@ -80,13 +80,13 @@ def test_shares_by_the_classifier_and_by_detectors_under_both_kinds_of_prompts()
 
 
 def test_samples_are_fresh():
-    known, (samples, _) = measured("reverse")
+    estimate, (samples, _) = measured("reverse")
     seeds = [sample.noise for name, sample in samples.items() if name.startswith("LoRA, ") and name != PAIRED]
     assert len(set(seeds)) == len(seeds) == 3
-    assert known.budget.anchor_seed not in seeds
-    assert samples[PAIRED].noise == samples["before, anchor"].noise == known.budget.anchor_seed
+    assert estimate.budget.anchor_seed not in seeds
+    assert samples[PAIRED].noise == samples["before, anchor"].noise == estimate.budget.anchor_seed
     other = replace(FEW, seed=1)
-    assert other.fresh_seed(known, 0) != FEW.fresh_seed(known, 0) != FEW.fresh_seed(known, 1)
+    assert other.fresh_seed(estimate, 0) != FEW.fresh_seed(estimate, 0) != FEW.fresh_seed(estimate, 1)
 
 
 @pytest.mark.parametrize("name", ["reverse", "forward"])
@@ -102,10 +102,10 @@ def test_divergences_have_lower_bounds_that_are_called_approximate(name):
 
 
 def test_the_evaluation_says_what_it_asks_for():
-    known = make_survey()
-    wanted = FEW.prompts(known)
+    estimate = make_survey()
+    wanted = FEW.prompts(estimate)
     assert [len(wanted[name]) for name in ("anchor", "concept", "retained")] == [5, 8, 6]
-    assert [known.prompts.asks_for(text) for text in wanted["concept"]] == [0] * 4 + [1] * 4
+    assert [estimate.prompts.asks_for(text) for text in wanted["concept"]] == [0] * 4 + [1] * 4
     assert len(set(wanted["concept"])) == 4  # all wordings in turn
     assert FEW.fewest == 4
     assert replace(FEW, asked=None).fewest == 5

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 import duality as du
-from diffusion.evaluation.bounds import bound, estimate, meets
+from diffusion.evaluation.bounds import bound, mean_estimate, meets
 from diffusion.evaluation.planning import check_samples, most_hits, plan_for
 from diffusion.tasks.levels import levels
 
@@ -102,4 +102,4 @@ def test_bounds_refuse_what_their_rule_is_not_for():
     with pytest.raises(ValueError, match="finite"):
         bound(np.array([np.nan]), "upper", "betting", 0.95)
     assert bound(np.array([3.0]), "lower", "student_t", 0.95).value == -np.inf  # one sample bounds nothing
-    assert estimate(np.array([0.0, 1.0])).stderr == pytest.approx(0.5)
+    assert mean_estimate(np.array([0.0, 1.0])).stderr == pytest.approx(0.5)

@@ -12,7 +12,7 @@ from diffusion.pipelines import denoiser_of
 from diffusion.ratios.calibration import calibration
 from diffusion.ratios.cross_fitted import against_q
 from diffusion.ratios.elbo import elbos
-from diffusion.ratios.estimate import survey
+from diffusion.ratios.estimate import estimate_ratios
 from diffusion.ratios.level_table import level_table
 from diffusion.ratios.ratio_estimate import Budget
 from diffusion.runtime.cache import Cache
@@ -29,14 +29,14 @@ def denoiser():
 
 
 @pytest.fixture(scope="module")
-def known(denoiser, prompts):
+def estimate(denoiser, prompts):
     budget = Budget(10, 15, 24, sampler_steps=2, noises=2, head_steps=8, elbo_draws=6, elbo_levels=2)
-    return survey(denoiser, prompts, budget, None, quiet)
+    return estimate_ratios(denoiser, prompts, budget, None, quiet)
 
 
-def test_every_estimator_is_beside_the_head(denoiser, known, tmp_path):
+def test_every_estimator_is_beside_the_head(denoiser, estimate, tmp_path):
     cache = Cache(tmp_path, "tiny")
-    found = compare(denoiser, known, None, cache, bar=quiet, path_steps=3)
+    found = compare(denoiser, estimate, None, cache, bar=quiet, path_steps=3)
     names = [row.estimator for row in found.agreements]
     assert names == [
         "contrast head",
@@ -47,26 +47,26 @@ def test_every_estimator_is_beside_the_head(denoiser, known, tmp_path):
     ]
     assert [row.draws for row in found.agreements] == [24, 6, 24, 6, 6]
     assert found.agreements[0].rank == pytest.approx(1.0)
-    assert found.agreements[0].coverage == pytest.approx(known.coverage(0), rel=0.05)
+    assert found.agreements[0].coverage == pytest.approx(estimate.coverage(0), rel=0.05)
     text = "\n".join(found.lines())
     assert "reliability of the contrast head, labelled draws" in text
     assert "prior 0.1 (as given)" in text
-    again = compare(denoiser, known, None, Cache(tmp_path, "tiny"), bar=quiet, path_steps=3)
+    again = compare(denoiser, estimate, None, Cache(tmp_path, "tiny"), bar=quiet, path_steps=3)
     assert to_json(again.data()) == to_json(found.data())  # NaN is not equal to itself
-    assert len(compare(denoiser, known, None, bar=quiet, thorough=False).agreements) == 2
+    assert len(compare(denoiser, estimate, None, bar=quiet, thorough=False).agreements) == 2
 
 
-def test_a_head_against_q_never_judges_what_it_learned_from(denoiser, known):
+def test_a_head_against_q_never_judges_what_it_learned_from(denoiser, estimate):
     """Ratios stay below 1/pi, and draws of one half do not depend on the other half's order of labels."""
-    values = against_q(denoiser, known, steps=4, seed=0)
+    values = against_q(denoiser, estimate, steps=4, seed=0)
     assert values.shape == (24, 1)
     assert float(values.max()) <= -math.log(0.1) + 1e-5
-    assert torch.equal(values, against_q(denoiser, known, steps=4, seed=0))
+    assert torch.equal(values, against_q(denoiser, estimate, steps=4, seed=0))
 
 
-def test_antithetic_noise_keeps_the_mean(denoiser, known):
+def test_antithetic_noise_keeps_the_mean(denoiser, estimate):
     conditions = denoiser.condition(["seven"])
-    draws = known.anchor[:1].repeat(100, 1, 1, 1)
+    draws = estimate.anchor[:1].repeat(100, 1, 1, 1)
     plain, mirrored = (
         elbos(denoiser, draws, conditions, levels=4, seed=1, antithetic=antithetic)[:, 0]
         for antithetic in (False, True)

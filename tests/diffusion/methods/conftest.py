@@ -11,8 +11,8 @@ from diffusion.digits import wordings
 from diffusion.methods import METHODS, Correction
 from diffusion.methods.tilted_loss import tilted_objective
 from diffusion.pipelines import denoiser_of
-from diffusion.ratios.classifier import ContrastHead
-from diffusion.ratios.ratio_estimate import Budget, Survey
+from diffusion.ratios.classifier import RatioClassifier
+from diffusion.ratios.ratio_estimate import Budget, RatioEstimate
 from diffusion.tasks.concepts import Concept, Prompts
 from diffusion.training.lora import ADAPTER, add_student
 from diffusion.training.trainer import Fit, Trainer
@@ -45,14 +45,14 @@ def make_survey(dtype=torch.float32):
     generator = torch.Generator().manual_seed(0)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        head = ContrastHead(16 * 16 + 4 * 64, [0.3, 0.3, 0.4], prompts.priors, members=1).eval()
+        classifier = RatioClassifier(16 * 16 + 4 * 64, [0.3, 0.3, 0.4], prompts.priors, members=1).eval()
     labelled = torch.randn(len(wanted), 4, 8, 8, generator=generator, dtype=dtype)
     anchor = torch.randn(24, 4, 8, 8, generator=generator, dtype=dtype)
     values = torch.randn(24, 2, generator=generator).clamp_max(1.5)
     values = values - values.exp().mean(0).log()
-    return Survey(
+    return RatioEstimate(
         prompts,
-        head,
+        classifier,
         labelled,
         torch.tensor(labels),
         tuple(wanted),
@@ -109,10 +109,10 @@ def stop_after(steps):
     return progress
 
 
-def fit_tilted(denoiser, prompts, head, tilt, material, settings, **more):
+def fit_tilted(denoiser, prompts, classifier, tilt, material, settings, **more):
     """Adapters fitted by tilted denoising on given draws; returns the losses. ``more``: of the trainer."""
     parameters = add_student(denoiser, settings.rank, settings.seed)
-    objective = tilted_objective(denoiser, prompts, head, tilt, material, settings)
+    objective = tilted_objective(denoiser, prompts, classifier, tilt, material, settings)
     trainer = Trainer(denoiser.network, parameters, objective, settings, **more)
     trainer.run()
     return trainer.finish()

@@ -14,7 +14,7 @@ from diffusion.methods.forget_retain_sets import SetBatches, Sets
 from diffusion.methods.images.base import ImageFit
 from diffusion.methods.images.importance_mixture import Mixed
 from diffusion.pipelines import repeat
-from diffusion.training.lora import add_lora, teacher
+from diffusion.training.lora import add_lora, base_model
 from diffusion.training.trainer import Fit
 from tests.diffusion.methods.conftest import (
     SMALL,
@@ -35,18 +35,18 @@ BASELINES = {
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_resumed_run_ends_bit_equal(name, denoiser, known, solutions, tmp_path):
+def test_resumed_run_ends_bit_equal(name, denoiser, estimate, solutions, tmp_path):
     settings, path = Fit(steps=4, batch=4, rank=1, rate=1e-2, seed=1), tmp_path / "fit.safetensors"
     method = BASELINES[name]
-    whole = method.fit(FitContext(denoiser, known, solutions["reverse"], settings))
+    whole = method.fit(FitContext(denoiser, estimate, solutions["reverse"], settings))
     expected = adapters(denoiser)
     with pytest.raises(Stop):
         method.fit(
             FitContext(
-                denoiser, known, solutions["reverse"], settings, checkpoint=path, every=2, progress=stop_after(3)
+                denoiser, estimate, solutions["reverse"], settings, checkpoint=path, every=2, progress=stop_after(3)
             )
         )
-    resumed = method.fit(FitContext(denoiser, known, solutions["reverse"], settings, checkpoint=path, every=2))
+    resumed = method.fit(FitContext(denoiser, estimate, solutions["reverse"], settings, checkpoint=path, every=2))
     assert resumed.losses == whole.losses
     assert same(adapters(denoiser), expected)
     if name == "equal":
@@ -100,21 +100,21 @@ def along(objective, parameters, direction):
 
 @pytest.mark.parametrize("rule", [NegGrad(0.7), SISS(0.5)], ids=["neggrad", "siss"])
 def test_gradient_through_the_network(rule):
-    denoiser, known = double()
+    denoiser, estimate = double()
     parameters = add_lora(denoiser, 1, 0)
-    objective = rule.objective(denoiser, Sets.of_survey(known), Fit(batch=4), parameters)
+    objective = rule.objective(denoiser, Sets.of_estimate(estimate), Fit(batch=4), parameters)
     exact, numeric = along(objective, parameters, around(parameters))
     assert exact == pytest.approx(numeric, rel=1e-4)
     assert abs(exact) > 1e-6
 
 
 def test_esd_is_its_formula():
-    denoiser, known = double()
+    denoiser, estimate = double()
     parameters = add_lora(denoiser, 1, 0, CROSS_ATTENTION)
     names = [name for name, p in denoiser.network.named_parameters() if p.requires_grad]
     assert names
     assert all("attn2" in name for name in names)
-    objective = ESD(strength=0.7).objective(denoiser, known, Fit(batch=4))
+    objective = ESD(strength=0.7).objective(denoiser, estimate, Fit(batch=4))
     exact, numeric = along(objective, parameters, around(parameters))
     assert exact == pytest.approx(numeric, rel=1e-4)
     # with the adapters off, f = T: the loss is |(1 + eta) (T(x, c) - T(x))|^2
@@ -131,7 +131,7 @@ def test_esd_is_its_formula():
             parameter.zero_()
     loss = float(objective(0, torch.Generator().manual_seed(2)).detach())
     x, t, condition = seen["at"]
-    with teacher(denoiser):
+    with base_model(denoiser):
         difference = predict(x, t, condition) - predict(x, t, repeat(denoiser.condition([""]), len(x)))
     assert loss == pytest.approx(float((1.7 * difference).square().mean()), rel=1e-9)
 
@@ -176,29 +176,29 @@ def test_erasediff_aims_at_outputs_that_mean_the_noise():
     np.testing.assert_allclose(found, noise, atol=1e-4)
 
 
-def test_sets_hold_what_they_say(known):
-    sets = Sets.of_survey(known)
-    assert all(known.prompts.asks_for(prompt) is not None for prompt in sets.forget_prompts)
-    assert all(known.prompts.asks_for(prompt) is None for prompt in sets.retain_prompts)
+def test_sets_hold_what_they_say(estimate):
+    sets = Sets.of_estimate(estimate)
+    assert all(estimate.prompts.asks_for(prompt) is not None for prompt in sets.forget_prompts)
+    assert all(estimate.prompts.asks_for(prompt) is None for prompt in sets.retain_prompts)
     assert len(sets.forget) == len(sets.forget_prompts) == 12
     assert sets.share == pytest.approx(0.25)
     kept, forgotten = sets.pairs(5000, torch.Generator().manual_seed(0))
-    assert int(kept.max()) < len(known.anchor)
-    first = float((known.labels[known.labels < 2][forgotten] == 0).float().mean())
+    assert int(kept.max()) < len(estimate.anchor)
+    first = float((estimate.labels[estimate.labels < 2][forgotten] == 0).float().mean())
     assert first == pytest.approx(0.1 / 0.25, abs=0.03)
     denoiser = make_denoiser()
     forget, retain = SetBatches(denoiser, sets, Fit(batch=6))(torch.Generator().manual_seed(0))
     assert len(forget.x) == len(retain.x) == 3
 
 
-def test_weights_by_hand(denoiser, known, solutions):
+def test_weights_by_hand(denoiser, estimate, solutions):
     given = FixedWeights((0.2, 0.1), draws=4, noise_levels=1)
-    outcome = given.fit(FitContext(denoiser, known, solutions["likelihood"], Fit(steps=1, batch=3, rank=1)))
+    outcome = given.fit(FitContext(denoiser, estimate, solutions["likelihood"], Fit(steps=1, batch=3, rank=1)))
     np.testing.assert_array_equal(outcome.multipliers, [[0.2, 0.1]] * 2)
     for wrong in ((0.1, 0.1, 0.1), (-0.1, 0.1)):
         with pytest.raises(ValueError, match="in the dual domain"):
-            FixedWeights(wrong).fit(FitContext(denoiser, known, solutions["likelihood"], SMALL))
+            FixedWeights(wrong).fit(FitContext(denoiser, estimate, solutions["likelihood"], SMALL))
     with pytest.raises(ValueError, match="in the dual domain"):
-        FixedWeights(0.6).fit(FitContext(denoiser, known, solutions["reverse"], SMALL))
+        FixedWeights(0.6).fit(FitContext(denoiser, estimate, solutions["reverse"], SMALL))
     assert isinstance(OnImages(SISS()).rule, SISS)
     assert du.ReverseKL(1.0).domain(np.array([0.5]))

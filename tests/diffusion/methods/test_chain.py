@@ -20,7 +20,7 @@ from tests.diffusion.methods.conftest import make_denoiser
 class Exact:
     """A denoiser of numbers whose word on x_0 is a formula; inside ``plain`` it is the base's."""
 
-    worded = ("prompt",)
+    prompt_inputs = ("prompt",)
     sample_shape = (1,)
 
     def __init__(self, changed, base):
@@ -136,13 +136,13 @@ def test_guidance_costs_at_least_what_its_samples_show():
 def test_a_network_that_has_not_moved_costs_nothing_in_every_family():
     for family in families.FAMILIES:
         denoiser = make_denoiser(family)
-        prompts = ["seven"] * 3 if denoiser.worded else [""] * 3
+        prompts = ["seven"] * 3 if denoiser.prompt_inputs else [""] * 3
         chain = chain_of(denoiser, 5, 4)
         from diffusion.training.lora import add_student
 
         add_student(denoiser, 1, 0)  # fresh adapters change nothing
         assert path_cost(denoiser, prompts, chain, seed=0).tolist() == [0.0] * 3
-        if denoiser.worded:  # another prompt is another law
+        if denoiser.prompt_inputs:  # another prompt is another law
             assert float(path_cost(denoiser, prompts, chain, seed=0, based_on="").min()) > 0
 
 

@@ -23,8 +23,8 @@ def fresh():
     return make_denoiser()
 
 
-def guided_by(denoiser, known, strength):
-    return Guided(denoiser, known.prompts, known.head, constant(strength))
+def guided_by(denoiser, estimate, strength):
+    return Guided(denoiser, estimate.prompts, estimate.classifier, constant(strength))
 
 
 def moved_adapters(denoiser):
@@ -38,13 +38,13 @@ def moved_adapters(denoiser):
 
 
 @pytest.mark.parametrize("name", LEVELS)
-def test_a_network_that_has_not_moved_has_the_levels_of_q_at_no_cost(name, fresh, known):
-    problem = LEVELS[name].bind(known.ratios)
-    meter = Meter(fresh, known, problem, guided=guided_by(fresh, known, 0.0), **FEW)
-    found = meter.of(known.anchor, known.values)
+def test_a_network_that_has_not_moved_has_the_levels_of_q_at_no_cost(name, fresh, estimate):
+    problem = LEVELS[name].bind(estimate.ratios)
+    meter = Meter(fresh, estimate, problem, guided=guided_by(fresh, estimate, 0.0), **FEW)
+    found = meter.of(estimate.anchor, estimate.values)
     # Its draws are q's, with the log ratios that the solver has; integrals take the first six.
     rows = slice(0, 6 if name == "reverse" else None)
-    values = known.values[rows].double().numpy()
+    values = estimate.values[rows].double().numpy()
     if name == "forward":
         expected = (np.exp(values) * values).mean(0)
     elif name == "reverse":
@@ -55,10 +55,10 @@ def test_a_network_that_has_not_moved_has_the_levels_of_q_at_no_cost(name, fresh
     assert float(meter.cost()[0].abs().max()) == 0.0
 
 
-def test_guidance_is_off_inside_its_own_context(fresh, known):
-    x, t = known.anchor[:2], torch.tensor([10, 10])
+def test_guidance_is_off_inside_its_own_context(fresh, estimate):
+    x, t = estimate.anchor[:2], torch.tensor([10, 10])
     condition = fresh.condition([""] * 2)
-    with torch.no_grad(), guided_by(fresh, known, 2.0) as guided:
+    with torch.no_grad(), guided_by(fresh, estimate, 2.0) as guided:
         with guided.off():
             plain = fresh.predict(x, t, condition)
         steered = fresh.predict(x, t, condition)
@@ -68,51 +68,53 @@ def test_guidance_is_off_inside_its_own_context(fresh, known):
 
 
 @pytest.mark.parametrize("name", LEVELS)
-def test_cost_is_along_the_chain_that_its_direction_asks_for(name, known):
+def test_cost_is_along_the_chain_that_its_direction_asks_for(name, estimate):
     """KL(p‖q) along the student's own chain; for ForwardKL along q's; asked under the prompts that are given."""
     denoiser = moved_adapters(make_denoiser())
-    meter = Meter(denoiser, known, LEVELS[name].bind(known.ratios), **FEW)
+    meter = Meter(denoiser, estimate, LEVELS[name].bind(estimate.ratios), **FEW)
     value, chain = meter.cost()
     options = {"seed": 6, "based_on": "", "forward": name == "forward"}
     assert torch.equal(value, path_cost(denoiser, [""] * 6, chain, **options))
     assert float(value.min()) > 0
-    asked = known.prompts.concepts[0].wordings
+    asked = estimate.prompts.concepts[0].wordings
     under, _ = replace(meter, asked=asked).cost()
     assert torch.equal(under, path_cost(denoiser, [*asked] * 3, chain, **options))
 
 
-def test_cost_of_guidance_is_along_the_guided_chain(fresh, known):
-    meter = Meter(fresh, known, LEVELS["reverse"], guided=guided_by(fresh, known, 1.0), **FEW)
+def test_cost_of_guidance_is_along_the_guided_chain(fresh, estimate):
+    meter = Meter(fresh, estimate, LEVELS["reverse"], guided=guided_by(fresh, estimate, 1.0), **FEW)
     assert float(meter.cost()[0].min()) > 0
 
 
-def test_levels_under_a_prompt_are_of_the_student_asked_and_the_base_unasked(known):
+def test_levels_under_a_prompt_are_of_the_student_asked_and_the_base_unasked(estimate):
     """An unchanged network asked for something else has moved by exactly the difference of the two prompts."""
     denoiser = make_denoiser()
     add_student(denoiser, 1, 0)
-    asked = known.prompts.concepts[0].wordings[:1]
+    asked = estimate.prompts.concepts[0].wordings[:1]
     for name in ("forward", "reverse"):
-        meter = Meter(denoiser, known, LEVELS[name].bind(known.ratios), **FEW)
-        plain = meter.of(known.anchor, known.values)
-        under = replace(meter, asked=asked).of(known.anchor, known.values)
+        meter = Meter(denoiser, estimate, LEVELS[name].bind(estimate.ratios), **FEW)
+        plain = meter.of(estimate.anchor, estimate.values)
+        under = replace(meter, asked=asked).of(estimate.anchor, estimate.values)
         assert not np.allclose(plain.levels, under.levels)
-        again = replace(meter, asked=("",)).of(known.anchor, known.values)
+        again = replace(meter, asked=("",)).of(estimate.anchor, estimate.values)
         np.testing.assert_array_equal(plain.levels, again.levels)
 
 
-def test_fresh_draws_of_q_take_the_survey_s_place_for_forward_levels(fresh, known):
-    meter = Meter(fresh, known, LEVELS["forward"].bind(known.ratios), guided=guided_by(fresh, known, 0.0), **FEW)
-    few = known.anchor[:5], known.values[:5]
-    values = known.values[:5].double().numpy()
+def test_fresh_draws_of_q_take_the_survey_s_place_for_forward_levels(fresh, estimate):
+    meter = Meter(
+        fresh, estimate, LEVELS["forward"].bind(estimate.ratios), guided=guided_by(fresh, estimate, 0.0), **FEW
+    )
+    few = estimate.anchor[:5], estimate.values[:5]
+    values = estimate.values[:5].double().numpy()
     np.testing.assert_allclose(replace(meter, of_q=few).of(*few).levels, (np.exp(values) * values).mean(0), rtol=1e-12)
 
 
-def test_reverse_level_is_what_was_moved_less_the_mean_log_ratio(known):
+def test_reverse_level_is_what_was_moved_less_the_mean_log_ratio(estimate):
     denoiser = moved_adapters(make_denoiser())
-    meter = Meter(denoiser, known, du.ReverseKL([1.0, 1.0]), **FEW)
-    own = known.anchor.flip(0)
-    found = meter.of(own, known.values.flip(0))
+    meter = Meter(denoiser, estimate, du.ReverseKL([1.0, 1.0]), **FEW)
+    own = estimate.anchor.flip(0)
+    found = meter.of(own, estimate.values.flip(0))
     moved = divergence(denoiser, own[:6], repeat(denoiser.condition([""]), 6), levels=3, seed=5)
-    expected = float(moved.mean()) - known.values.flip(0)[:6].double().mean(0).numpy()
+    expected = float(moved.mean()) - estimate.values.flip(0)[:6].double().mean(0).numpy()
     np.testing.assert_allclose(found.levels, expected, rtol=1e-12)
     np.testing.assert_allclose(found.values.mean(0), found.levels, rtol=1e-12)

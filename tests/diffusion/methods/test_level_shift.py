@@ -126,12 +126,12 @@ def test_the_saved_state_goes_on_as_if_nothing_had_happened(kind):
     np.testing.assert_array_equal(one.update(first, -0.5 * miss), two.update(first, -0.5 * miss))
 
 
-def test_multipliers_beyond_the_critical_levels_still_belong_to_a_tilt(known):
+def test_multipliers_beyond_the_critical_levels_still_belong_to_a_tilt(estimate):
     """Where no tilt attains what is asked the answer lies at the end of the domain, and guidance needs one inside."""
-    rule = Asking(du.ReverseKL([0.9, 0.8]).bind(known.ratios), known.ratios)
+    rule = Asking(du.ReverseKL([0.9, 0.8]).bind(estimate.ratios), estimate.ratios)
     lam = np.array([0.2, 0.2])
     for _ in range(2):
         lam = rule.update(lam, np.array([1.28, 0.91]))  # a player that stays where it is
         assert rule.problem.domain(lam)
         assert np.isfinite(rule.problem.natural(lam)).all()
-    assert du.solve(du.ReverseKL(rule.asked), known.ratios).multipliers.sum() > 0.99999  # the case that is meant
+    assert du.solve(du.ReverseKL(rule.asked), estimate.ratios).multipliers.sum() > 0.99999  # the case that is meant

@@ -25,15 +25,15 @@ def solution_for(name, solutions):
 
 
 @pytest.mark.parametrize("name", SHORT)
-def test_resumed_run_ends_bit_equal(name, denoiser, known, solutions, tmp_path):
+def test_resumed_run_ends_bit_equal(name, denoiser, estimate, solutions, tmp_path):
     settings, path = Fit(steps=4, batch=3, rank=1, rate=1e-2, seed=1), tmp_path / "fit.safetensors"
     method, solution = SHORT[name], solution_for(name, solutions)
-    whole = method.fit(FitContext(denoiser, known, solution, settings))
+    whole = method.fit(FitContext(denoiser, estimate, solution, settings))
     expected = adapters(denoiser)
     assert len(whole.losses) == 4
     with pytest.raises(Stop):
-        method.fit(FitContext(denoiser, known, solution, settings, checkpoint=path, every=2, progress=stop_after(3)))
-    resumed = method.fit(FitContext(denoiser, known, solution, settings, checkpoint=path, every=2))
+        method.fit(FitContext(denoiser, estimate, solution, settings, checkpoint=path, every=2, progress=stop_after(3)))
+    resumed = method.fit(FitContext(denoiser, estimate, solution, settings, checkpoint=path, every=2))
     assert resumed.losses == whole.losses
     np.testing.assert_array_equal(resumed.multipliers, whole.multipliers)
     np.testing.assert_array_equal(resumed.levels, whole.levels)
@@ -46,7 +46,7 @@ def test_resumed_run_ends_bit_equal(name, denoiser, known, solutions, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["guidance", "primal-dual, likelihood"])
-def test_nan_stops_before_the_weights_take_it_and_the_checkpoint_stays(name, denoiser, known, solutions, tmp_path):
+def test_nan_stops_before_the_weights_take_it_and_the_checkpoint_stays(name, denoiser, estimate, solutions, tmp_path):
     from dataclasses import replace
 
     path = tmp_path / "fit.safetensors"
@@ -54,11 +54,11 @@ def test_nan_stops_before_the_weights_take_it_and_the_checkpoint_stays(name, den
     with pytest.raises(Stop):
         SHORT[name].fit(
             FitContext(
-                denoiser, known, solutions["likelihood"], settings, checkpoint=path, every=2, progress=stop_after(3)
+                denoiser, estimate, solutions["likelihood"], settings, checkpoint=path, every=2, progress=stop_after(3)
             )
         )
     kept = path.read_bytes()
-    broken = replace(known, anchor=known.anchor * float("nan"))
+    broken = replace(estimate, anchor=estimate.anchor * float("nan"))
     with pytest.raises(FloatingPointError, match="unet returned NaN or inf"):
         SHORT[name].fit(FitContext(denoiser, broken, solutions["likelihood"], settings, checkpoint=path, every=2))
     assert path.read_bytes() == kept
@@ -69,14 +69,14 @@ def test_nan_stops_before_the_weights_take_it_and_the_checkpoint_stays(name, den
 @pytest.mark.parametrize("name", ["guidance", "forward", "likelihood", "reverse"])
 def test_gradient_through_the_network(name, rank, solutions):
     """The derivative of one step's loss along a random direction in what is trained, in double precision."""
-    denoiser, known = make_denoiser(), make_survey(torch.float64)
+    denoiser, estimate = make_denoiser(), make_survey(torch.float64)
     denoiser.network.double()
     settings = Fit(steps=1, batch=4, rank=rank, seed=1)
     if name == "guidance":
         parameters = add_student(denoiser, rank, 1)
-        objective = GuidanceDistillation().objective(FitContext(denoiser, known, solutions["likelihood"], settings))
+        objective = GuidanceDistillation().objective(FitContext(denoiser, estimate, solutions["likelihood"], settings))
     else:
-        run = Alternation(ALTERNATE, FitContext(denoiser, known, solutions[name], settings))
+        run = Alternation(ALTERNATE, FitContext(denoiser, estimate, solutions[name], settings))
         parameters, objective = run.trainer.parameters, run.objective
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():  # away from the start, where the adapters do nothing and half of their gradients vanish
@@ -100,30 +100,30 @@ def test_gradient_through_the_network(name, rank, solutions):
     assert abs(along) > 1e-6
 
 
-def test_levels_of_an_untrained_student_are_those_of_q(denoiser, known, solutions):
+def test_levels_of_an_untrained_student_are_those_of_q(denoiser, estimate, solutions):
     """Before the first step p = q: ForwardKL's estimate is the solver's own number, with nothing given up."""
-    run = Alternation(ALTERNATE, FitContext(denoiser, known, solutions["forward"], SMALL))
-    q = run.problem.levels_of(known.ratios, known.ratios.log_weights)
+    run = Alternation(ALTERNATE, FitContext(denoiser, estimate, solutions["forward"], SMALL))
+    q = run.problem.levels_of(estimate.ratios, estimate.ratios.log_weights)
     np.testing.assert_allclose(run.meter.measure(0).levels, q, atol=1e-5)
-    run = Alternation(ALTERNATE, FitContext(denoiser, known, solutions["reverse"], SMALL))
+    run = Alternation(ALTERNATE, FitContext(denoiser, estimate, solutions["reverse"], SMALL))
     found = run.meter.measure(0)
-    from diffusion.ratios.classifier_ratios import head_ratios
+    from diffusion.ratios.classifier_ratios import classifier_ratios
 
-    rho = head_ratios(denoiser, known.head, found.draws, seed=4 * 100_003 + 50_000)
+    rho = classifier_ratios(denoiser, estimate.classifier, found.draws, seed=4 * 100_003 + 50_000)
     np.testing.assert_allclose(found.levels, -rho.double().mean(0), atol=1e-5)
 
 
-def test_multipliers_stay_in_the_domain_of_the_draws(denoiser, known, solutions):
-    run = Alternation(ALTERNATE, FitContext(denoiser, known, solutions["forward"], SMALL))
+def test_multipliers_stay_in_the_domain_of_the_draws(denoiser, estimate, solutions):
+    run = Alternation(ALTERNATE, FitContext(denoiser, estimate, solutions["forward"], SMALL))
     projected = run.project(np.array([5.0, 5.0]))
-    assert (known.values.double().exp().numpy() @ projected).max() == pytest.approx(1.0)
+    assert (estimate.values.double().exp().numpy() @ projected).max() == pytest.approx(1.0)
     assert np.array_equal(run.project(run.rounds.multipliers), run.rounds.multipliers)
 
 
-def test_a_run_that_has_settled_ends_early(denoiser, known, solutions):
+def test_a_run_that_has_settled_ends_early(denoiser, estimate, solutions):
     run = Alternation(
         PrimalDual(inner=1, warmup=0, draws=6, noise_levels=2, patience=2),
-        FitContext(denoiser, known, solutions["likelihood"], SMALL),
+        FitContext(denoiser, estimate, solutions["likelihood"], SMALL),
     )
     asked = run.problem.levels
 
@@ -131,7 +131,7 @@ def test_a_run_that_has_settled_ends_early(denoiser, known, solutions):
         def measure(self, round_):
             from diffusion.methods.level_estimates import Measured
 
-            return Measured(asked.copy(), np.full(2, 1e-3), known.anchor)
+            return Measured(asked.copy(), np.full(2, 1e-3), estimate.anchor)
 
     run.meter = Told()
     outcome = run.run()
@@ -139,8 +139,8 @@ def test_a_run_that_has_settled_ends_early(denoiser, known, solutions):
     np.testing.assert_allclose(outcome.multipliers[-1], outcome.multipliers[0])
 
 
-def test_bad_settings_are_refused_before_any_work(denoiser, known, solutions):
+def test_bad_settings_are_refused_before_any_work(denoiser, estimate, solutions):
     with pytest.raises(ValueError, match="inner must be at least 1"):
-        PrimalDual(inner=0).fit(FitContext(denoiser, known, solutions["likelihood"], SMALL))
+        PrimalDual(inner=0).fit(FitContext(denoiser, estimate, solutions["likelihood"], SMALL))
     assert set(METHODS) >= {"tilted", "guidance", "primal-dual"}
     assert isinstance(du.Likelihood(0.1), du.Problem)

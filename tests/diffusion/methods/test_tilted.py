@@ -5,8 +5,8 @@ import torch
 from diffusion.methods.tilted_loss import Material, Tilt, blended, tilted_loss
 from diffusion.pipelines import StableDiffusion
 from diffusion.pipelines.sampling import draw
-from diffusion.ratios.classifier import ContrastHead
-from diffusion.training.lora import ADAPTER, add_lora, add_student, folded, save_lora, teacher
+from diffusion.ratios.classifier import RatioClassifier
+from diffusion.training.lora import ADAPTER, add_lora, add_student, base_model, merged_adapters, save_lora
 from diffusion.training.trainer import Fit
 from tests.diffusion.conftest import make_pipeline
 from tests.diffusion.methods.conftest import fit_tilted
@@ -21,10 +21,10 @@ def denoiser():
 
 
 @pytest.fixture(scope="module")
-def head():
+def classifier():
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return ContrastHead(96 * 16 + 256, [0.5, 0.5], [0.1]).eval()
+        return RatioClassifier(96 * 16 + 256, [0.5, 0.5], [0.1]).eval()
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +34,9 @@ def material():
     return Material(latents, torch.rand(12, generator=generator), latents.flip(0), ("one", "three") * 6)
 
 
-def fit(denoiser, prompts, head, material, settings=SMALL, **more):
+def fit(denoiser, prompts, classifier, material, settings=SMALL, **more):
     tilt = Tilt(lambda rho: -0.5 * rho[:, 0].exp() * 0.1)
-    return fit_tilted(denoiser, prompts, head, tilt, material, settings, **more)
+    return fit_tilted(denoiser, prompts, classifier, tilt, material, settings, **more)
 
 
 def adapters(denoiser):
@@ -121,23 +121,23 @@ def test_no_noise_where_weight_and_neighbourhood_agree():
     assert torch.equal(f.grad, torch.zeros(4, 2))
 
 
-def test_student_starts_as_the_teacher_and_the_teacher_stays(denoiser, prompts, head, material):
+def test_student_starts_as_the_teacher_and_the_teacher_stays(denoiser, prompts, classifier, material):
     x, t, c = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(5)), torch.tensor([5, 800]), ["", "one"]
     condition = denoiser.condition(c)
     with torch.no_grad():
         before = denoiser.predict(x, t, condition)
         add_lora(denoiser, 2, 0)
         np.testing.assert_allclose(denoiser.predict(x, t, condition), before, atol=1e-6)
-    fit(denoiser, prompts, head, material)
+    fit(denoiser, prompts, classifier, material)
     with torch.no_grad():
         assert not torch.allclose(denoiser.predict(x, t, condition), before, atol=1e-4)
-    with teacher(denoiser):
+    with base_model(denoiser):
         np.testing.assert_allclose(denoiser.predict(x, t, condition), before, atol=1e-6)
 
 
-def test_resumed_fit_ends_bit_equal(denoiser, prompts, head, material, tmp_path):
+def test_resumed_fit_ends_bit_equal(denoiser, prompts, classifier, material, tmp_path):
     whole = Fit(steps=9, batch=3, rank=1, seed=1)
-    losses = fit(denoiser, prompts, head, material, whole)
+    losses = fit(denoiser, prompts, classifier, material, whole)
     expected = adapters(denoiser)
 
     class Stop(Exception):
@@ -151,22 +151,22 @@ def test_resumed_fit_ends_bit_equal(denoiser, prompts, head, material, tmp_path)
             raise Stop
 
     with pytest.raises(Stop):
-        fit(denoiser, prompts, head, material, whole, checkpoint=path, every=3, progress=interrupt)
+        fit(denoiser, prompts, classifier, material, whole, checkpoint=path, every=3, progress=interrupt)
     assert [path.name for path in tmp_path.iterdir()] == ["fit.safetensors"]
-    again = fit(denoiser, prompts, head, material, whole, checkpoint=path)
+    again = fit(denoiser, prompts, classifier, material, whole, checkpoint=path)
     assert again == losses
     assert all(torch.equal(value, expected[name]) for name, value in adapters(denoiser).items())
 
 
-def test_a_loss_that_is_not_finite_stops_the_fit(denoiser, prompts, head, material):
+def test_a_loss_that_is_not_finite_stops_the_fit(denoiser, prompts, classifier, material):
     broken = Material(material.anchor_latents * float("nan"), *list(vars(material).values())[1:])
     with pytest.raises(FloatingPointError, match="unet returned NaN or inf"):
-        fit(denoiser, prompts, head, broken)
+        fit(denoiser, prompts, classifier, broken)
 
 
-def test_stock_diffusers_loads_the_lora_with_its_alpha(denoiser, prompts, head, material, tmp_path):
+def test_stock_diffusers_loads_the_lora_with_its_alpha(denoiser, prompts, classifier, material, tmp_path):
 
-    fit(denoiser, prompts, head, material)
+    fit(denoiser, prompts, classifier, material)
     save_lora(denoiser, tmp_path)
     fitted = draw(denoiser.pipeline, ["", "seven", "one"], seed=1, steps=3)
     fresh = make_pipeline()
@@ -190,9 +190,9 @@ def test_a_folded_student_predicts_the_same_and_leaves_every_weight_as_it_was(de
     trained = {name for name, value in denoiser.network.named_parameters() if value.requires_grad}
     with torch.no_grad():
         student = denoiser.predict(x, t, condition)
-        with teacher(denoiser):
+        with base_model(denoiser):
             plain = denoiser.predict(x, t, condition)
-        with pytest.raises(RuntimeError, match="stop"), folded(denoiser):
+        with pytest.raises(RuntimeError, match="stop"), merged_adapters(denoiser):
             inside = denoiser.predict(x, t, condition)
             raise RuntimeError("stop")
         assert torch.equal(denoiser.predict(x, t, condition), student)

@@ -10,9 +10,9 @@ from diffusion.methods.tilted_loss import Material, Tilt
 from diffusion.pipelines import Denoiser, denoiser_of, repeat
 from diffusion.pipelines.latents import decode, encode, picture_shape
 from diffusion.pipelines.sampling import draw
-from diffusion.ratios.classifier import Bottleneck, ContrastHead, features, log_snr, pooled
+from diffusion.ratios.classifier import Bottleneck, RatioClassifier, features, log_snr, pooled
 from diffusion.tasks.concepts import Concept, Prompts
-from diffusion.training.lora import save_lora, teacher
+from diffusion.training.lora import base_model, save_lora
 from diffusion.training.trainer import Fit
 from tests.diffusion import families
 from tests.diffusion.families import FAMILIES, build
@@ -39,7 +39,7 @@ def prompted(request):
 
 
 def asked(denoiser, *prompts):
-    return list(prompts) if denoiser.worded else [""] * len(prompts)
+    return list(prompts) if denoiser.prompt_inputs else [""] * len(prompts)
 
 
 def states(denoiser, count, seed=0):
@@ -51,7 +51,7 @@ def head_for(denoiser):
     width = features(denoiser, x, t, denoiser.condition([""])).shape[1]
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return ContrastHead(width, [0.5, 0.5], [0.1]).eval()
+        return RatioClassifier(width, [0.5, 0.5], [0.1]).eval()
 
 
 def test_the_protocol_is_kept(reader):
@@ -107,7 +107,7 @@ def test_features_are_the_bottleneck_s(reader):
     # The tiny UNets halve their states once, the transformer has patches of two.
     assert caught.last.shape[2:] == tuple(side // 2 for side in reader.sample_shape[1:])
     made = features(reader, x, t, condition)
-    if reader.component == "unet" and reader.worded:
+    if reader.component == "unet" and reader.prompt_inputs:
         assert torch.equal(made, torch.cat([caught.last.flatten(1), output.flatten(1)], 1))
     assert torch.equal(made, pooled(caught.last, output))
     assert torch.isfinite(made).all()
@@ -128,11 +128,11 @@ def test_tokens_keep_their_places():
 
 
 def test_guided_output_is_the_formula(reader):
-    head, x, level = head_for(reader), states(reader, 3), torch.full((3,), 600)
+    classifier, x, level = head_for(reader), states(reader, 3), torch.full((3,), 600)
     base = reader.condition(asked(reader, "one", "", "three"))
     with torch.no_grad():
         q = reader.predict(x, level, base)
-    if reader.worded:
+    if reader.prompt_inputs:
         with torch.no_grad():
             free, concept = (reader.predict(x, level, repeat(reader.condition([p]), 3)) for p in ("", "seven"))
         expected = q + 0.7 * (free - concept)
@@ -141,21 +141,21 @@ def test_guided_output_is_the_formula(reader):
         def rho(state):
             with Bottleneck(reader) as caught:
                 output = reader.predict(state, level, base)
-            return head(pooled(caught.last, output), log_snr(reader, level))[:, 0]
+            return classifier(pooled(caught.last, output), log_snr(reader, level))[:, 0]
 
         state = x.clone().requires_grad_()
         (gradient,) = torch.autograd.grad(rho(state).sum(), state)
         # The gradient itself, by central differences along one direction, in double precision.
         reader.network.double()
-        head.double()
+        classifier.double()
         along = gradient.double() / gradient.double().flatten(1).norm(dim=1).view(-1, 1, 1, 1)
         with torch.no_grad():
             slope = (rho(x.double() + 1e-4 * along) - rho(x.double() - 1e-4 * along)) / 2e-4
         reader.network.float()
-        head.float()
+        classifier.float()
         np.testing.assert_allclose(slope, (gradient * along).flatten(1).sum(1), rtol=1e-3)
         expected = q + 0.7 * reader.schedule(level)[1] * gradient  # epsilon-prediction
-    with Guided(reader, PROMPTS, head, constant(0.7)), torch.no_grad():
+    with Guided(reader, PROMPTS, classifier, constant(0.7)), torch.no_grad():
         guided = reader.predict(x, level, base)
     assert not torch.allclose(guided, q, atol=1e-5)
     np.testing.assert_allclose(guided, expected, atol=1e-4)
@@ -165,17 +165,17 @@ def test_guided_output_is_the_formula(reader):
 
 def test_guided_draws(reader):
     """No strength changes nothing; a concept's wording draws the anchor; a strength changes what is drawn."""
-    head, pipeline = head_for(reader), reader.pipeline
+    classifier, pipeline = head_for(reader), reader.pipeline
     plain = draw(pipeline, asked(reader, "", "one"), seed=1, steps=3)
-    prompts = PROMPTS if reader.worded else None
-    with Guided(reader, prompts, head, constant(0.0)) as guided:
+    prompts = PROMPTS if reader.prompt_inputs else None
+    with Guided(reader, prompts, classifier, constant(0.0)) as guided:
         same = draw(pipeline, asked(reader, "", "one"), seed=1, steps=3)
         wording = draw(pipeline, asked(reader, "a handwritten  SEVEN"), seed=1, steps=3)
     scale = float(plain.abs().max())
     np.testing.assert_allclose(same, plain, atol=1e-5 * scale)
     np.testing.assert_allclose(wording, plain[:1], atol=1e-4 * scale)
     assert [share for _, _, share in guided.trace.steps] == [0.0] * 6
-    with Guided(reader, prompts, head, constant(3.0)):
+    with Guided(reader, prompts, classifier, constant(3.0)):
         changed = draw(pipeline, asked(reader, "", "one"), seed=1, steps=3)
     assert torch.isfinite(changed).all()
     assert not torch.allclose(changed, plain, atol=1e-4 * scale)
@@ -183,7 +183,7 @@ def test_guided_draws(reader):
 
 def test_together_with_classifier_free_guidance(prompted):
     """The correction is the same on both halves of a pair, so it passes through whatever the guidance scale."""
-    head, seen = head_for(prompted), []
+    classifier, seen = head_for(prompted), []
 
     def keep(_module, _args, output):
         seen.append(output[0])
@@ -198,7 +198,7 @@ def test_together_with_classifier_free_guidance(prompted):
         return seen[-1]  # Guided's own calls come before the sampler's has its answer
 
     plain = once()
-    with Guided(prompted, PROMPTS, head, constant(0.5)):
+    with Guided(prompted, PROMPTS, classifier, constant(0.5)):
         guided = once()  # `keep` is registered after Guided's hook: it sees the corrected output
     moved = guided - plain
     assert len(moved) == 2
@@ -224,14 +224,14 @@ def test_lora_is_fitted_saved_and_loaded_by_stock_libraries(family, tmp_path):
     )
     assert len(losses) == 3
     fitted = draw(denoiser.pipeline, prompts, seed=1, steps=3)
-    with teacher(denoiser):
+    with base_model(denoiser):
         np.testing.assert_allclose(denoiser.predict(x, t, condition), before, atol=1e-5)
     save_lora(denoiser, tmp_path)
     assert not [path for path in tmp_path.iterdir() if path.suffix not in (".safetensors", ".json", ".md")]
 
     fresh = build(FAMILIES[family])
     plain = draw(fresh, prompts, seed=1, steps=3)
-    if denoiser.worded:
+    if denoiser.prompt_inputs:
         fresh.load_lora_weights(tmp_path)
     else:
         from peft import PeftModel

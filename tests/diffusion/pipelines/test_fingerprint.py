@@ -132,7 +132,7 @@ def test_the_shift_of_a_flow_counts():
 def test_what_changes_no_sample_does_not_count(family, tmp_path):
     pipeline = build(FAMILIES[family])
     denoiser, before = denoiser_of(pipeline), fingerprint(pipeline)
-    draw(pipeline, ["one" if denoiser.worded else ""], seed=0, steps=2)
+    draw(pipeline, ["one" if denoiser.prompt_inputs else ""], seed=0, steps=2)
     denoiser.network.train()
     assert fingerprint(pipeline) == before
     denoiser.network.eval().to(memory_format=torch.channels_last)

@@ -26,7 +26,7 @@ def test_a_network_is_named_in_its_first_batch(family, value):
     pipeline = build(FAMILIES[family])
     denoiser = denoiser_of(pipeline)
     broken(denoiser.network, value)
-    asked = ["one" if denoiser.worded else ""] * 4
+    asked = ["one" if denoiser.prompt_inputs else ""] * 4
     with pytest.raises(FloatingPointError, match=f"^{denoiser.component} returned NaN or inf in batch 1 of 2"):
         draw(pipeline, asked, seed=0, steps=2, batch=2)
     x = torch.randn(2, *denoiser.sample_shape)

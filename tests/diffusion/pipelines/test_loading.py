@@ -112,10 +112,10 @@ def test_guidance_inside_other_stock_samplers(family, scheduler):
     pipeline = build(FAMILIES[family])
     pipeline.scheduler = scheduler.from_config(pipeline.scheduler.config)
     denoiser = denoiser_of(pipeline)
-    prompts = PROMPTS if denoiser.worded else None
+    prompts = PROMPTS if denoiser.prompt_inputs else None
     some = asked(denoiser, "one", "seven")
     with Guided(denoiser, prompts, head_for(denoiser), constant(0.3)) as guided:
-        out = draw(pipeline, some, seed=2, steps=4, **({"guidance_scale": 3.0} if denoiser.worded else {}))
+        out = draw(pipeline, some, seed=2, steps=4, **({"guidance_scale": 3.0} if denoiser.prompt_inputs else {}))
     assert torch.isfinite(out).all()
     assert len(guided.trace.steps) >= 4
     levels = [t for t, _, _ in guided.trace.steps]

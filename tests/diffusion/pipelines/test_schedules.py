@@ -148,7 +148,7 @@ def test_stock_draws_are_the_formula_s(family, make):
     """The whole pipeline, prompts to draws, against the denoiser's own view of it."""
     pipeline = build(make)
     denoiser = denoiser_of(pipeline)
-    prompts = ["", "seven"] if denoiser.worded else ["", ""]
+    prompts = ["", "seven"] if denoiser.prompt_inputs else ["", ""]
     found = draw(pipeline, prompts, seed=3, steps=4)
     if family == "ddim":
         seeds = torch.randint(2**62, (2,), generator=torch.Generator().manual_seed(3)).tolist()

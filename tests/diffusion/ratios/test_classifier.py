@@ -4,8 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion.ratios.classifier import Bottleneck, ContrastHead, features, log_snr, noised_features, train_head
-from diffusion.ratios.classifier_ratios import head_ratios, posterior
+from diffusion.ratios.classifier import (
+    Bottleneck,
+    RatioClassifier,
+    features,
+    log_snr,
+    noised_features,
+    train_classifier,
+)
+from diffusion.ratios.classifier_ratios import classifier_ratios, posterior
 from diffusion.ratios.elbo import elbos
 
 
@@ -18,7 +25,7 @@ def test_head_finds_the_log_ratio_of_noised_gaussians():
     snr = 8 * torch.rand(n, generator=generator) - 4
     a = torch.sigmoid(snr)
     x = a.sqrt() * x0 + (1 - a).sqrt() * torch.randn(n, generator=generator)
-    head = train_head(x[:, None], snr, labels, [prior], steps=300, seed=1)
+    classifier = train_classifier(x[:, None], snr, labels, [prior], steps=300, seed=1)
 
     snr = torch.tensor([-2.0, 0.0, 2.0]).repeat_interleave(21)
     points = torch.linspace(-2, 2, 21).repeat(3)
@@ -26,7 +33,7 @@ def test_head_finds_the_log_ratio_of_noised_gaussians():
     log_1, log_rest = -0.5 * (points - 2 * signal) ** 2, -0.5 * (points + signal) ** 2
     exact = log_1 - torch.logaddexp(log_1 + math.log(prior), log_rest + math.log(1 - prior))
     with torch.no_grad():
-        found = head(points[:, None], snr)[:, 0]
+        found = classifier(points[:, None], snr)[:, 0]
     # 8,000 draws of the concept over a two-dimensional input: a few hundredths in the bulk, more in the tails.
     error = (found.exp() - exact.exp()) * prior
     assert error.abs().max() < 0.08
@@ -36,13 +43,13 @@ def test_head_finds_the_log_ratio_of_noised_gaussians():
 
 def test_a_label_that_never_occurs_is_refused():
     with pytest.raises(ValueError, match="every class"):
-        train_head(torch.zeros(4, 2), torch.zeros(4), torch.zeros(4, dtype=torch.long), [0.1], steps=1, seed=0)
+        train_classifier(torch.zeros(4, 2), torch.zeros(4), torch.zeros(4, dtype=torch.long), [0.1], steps=1, seed=0)
 
 
 def test_training_leaves_the_global_generator_alone():
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    train_head(torch.randn(8, 2), torch.zeros(8), torch.arange(8) % 2, [0.1], steps=2, seed=0)
+    train_classifier(torch.randn(8, 2), torch.zeros(8), torch.arange(8) % 2, [0.1], steps=2, seed=0)
     after = torch.get_rng_state()
     torch.manual_seed(5)
     torch.randn(8, 2)
@@ -51,13 +58,13 @@ def test_training_leaves_the_global_generator_alone():
 
 
 def test_head_round_trips_through_its_state(tmp_path):
-    head = train_head(torch.randn(30, 4, generator=torch.Generator().manual_seed(0)), torch.zeros(30),
+    classifier = train_classifier(torch.randn(30, 4, generator=torch.Generator().manual_seed(0)), torch.zeros(30),
                       torch.arange(30) % 3, [0.1, 0.2], steps=3, seed=0)  # fmt: skip
-    again = ContrastHead(4, head.log_shares.exp().tolist(), [0.1, 0.2])
-    again.load_state_dict(head.state_dict())
+    again = RatioClassifier(4, classifier.log_shares.exp().tolist(), [0.1, 0.2])
+    again.load_state_dict(classifier.state_dict())
     x = torch.randn(5, 4, generator=torch.Generator().manual_seed(1))
-    assert torch.equal(head.eval()(x, torch.zeros(5)), again.eval()(x, torch.zeros(5)))
-    log_p = head.log_posterior(x, torch.zeros(5))
+    assert torch.equal(classifier.eval()(x, torch.zeros(5)), again.eval()(x, torch.zeros(5)))
+    log_p = classifier.log_posterior(x, torch.zeros(5))
     np.testing.assert_allclose(log_p.exp().sum(1).detach(), 1, atol=1e-6)
 
 
@@ -99,8 +106,8 @@ def test_elbos_share_their_noise(reader):
 def test_head_ratios_are_bounded_by_the_prior(reader, prompts):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        head = ContrastHead(96 * 16 + 256, [0.5, 0.5], [0.1]).eval()
+        classifier = RatioClassifier(96 * 16 + 256, [0.5, 0.5], [0.1]).eval()
     z = torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    rho = head_ratios(reader, head, z, seed=0)
+    rho = classifier_ratios(reader, classifier, z, seed=0)
     assert rho.shape == (4, 1)
     assert (posterior(rho, [0.1]) <= 1).all()

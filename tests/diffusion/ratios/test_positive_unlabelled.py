@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from diffusion.ratios.classifier import ContrastHead, train_head
+from diffusion.ratios.classifier import RatioClassifier, train_classifier
 from diffusion.ratios.positive_unlabelled import ABSENT, contrast_loss, examine, label_shares
 from diffusion.ratios.priors import mixture_priors, unlabelled_prior
 from diffusion.tasks.concepts import Concept, Examples, Prompts
@@ -69,11 +69,11 @@ def test_a_head_learns_the_posterior_from_positive_and_unlabelled_draws():
     feature = torch.from_numpy(np.concatenate([positive, unlabelled])).float()[:, None]
     labels = torch.tensor([0] * 600 + [2] * 1200)
     snr = torch.zeros(1800)
-    head = train_head(feature, snr, labels, [PRIOR], steps=300, batch=256, seed=0)
+    classifier = train_classifier(feature, snr, labels, [PRIOR], steps=300, batch=256, seed=0)
     x = torch.tensor([[-1.0], [0.0], [6.0], [7.0]])
     with torch.no_grad():
-        rho = head(x, torch.zeros(4))[:, 0]
-    assert isinstance(head, ContrastHead)
+        rho = classifier(x, torch.zeros(4))[:, 0]
+    assert isinstance(classifier, RatioClassifier)
     assert float(rho.max()) <= -math.log(PRIOR) + 1e-5
     assert (PRIOR * rho[2:].exp() > 0.9).all()
     assert (PRIOR * rho[:2].exp() < 0.1).all()
@@ -143,7 +143,7 @@ def test_examples_are_told_apart_by_their_values():
     with pytest.raises(ValueError, match="for all concepts or for none"):
         Prompts((Concept(("a",), 0.1), Concept(("b",), None)), (("c",),))
     unknown = Prompts((Concept(("a",), None),), (("c",),))
-    assert not unknown.settled
+    assert not unknown.has_priors
     with pytest.raises(ValueError, match="survey the model first"):
         _ = unknown.priors
     assert unknown.with_priors([0.3]).priors == (0.3,)

@@ -18,7 +18,7 @@ PROMPTS = Prompts((Concept(("there",), 0.1),), (("here",),))
 class Exact:
     """The denoiser of N(m, I) in the plane; m is 0 under the empty prompt and MEAN under any other."""
 
-    worded = ("mean",)
+    prompt_inputs = ("mean",)
     sample_shape = (2,)
 
     def __init__(self, **scheduler):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import duality as du
-from diffusion.evaluation.bounds import bound, estimate
+from diffusion.evaluation.bounds import bound, mean_estimate
 from diffusion.evaluation.measured import CLASSIFIER, CostFound, Measurement, Obeyed, level_found
 from diffusion.evaluation.planning import plan_for
 from diffusion.ratios.calibration import Calibration
@@ -59,15 +59,15 @@ def level(hits, by="SVM", prompts="anchor", asked=0.01, n=N):
 
 def cost(mean, prompts="anchor", n=256, spread=0.1):
     values = mean + spread * np.linspace(-1, 1, n)
-    return CostFound(prompts=prompts, estimate=estimate(values), median=mean, steps=40, exact=False)
+    return CostFound(prompts=prompts, estimate=mean_estimate(values), median=mean, steps=40, exact=False)
 
 
 def obeyed(before, after, n=720, prompts="all"):
     return Obeyed(
         prompts=prompts,
         by="SVM",
-        before=estimate(shares(before, n)),
-        after=estimate(shares(after, n)),
+        before=mean_estimate(shares(before, n)),
+        after=mean_estimate(shares(after, n)),
         bound=bound(shares(after, n), "lower", "clopper_pearson", 0.95),
     )
 

@@ -5,13 +5,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from diffusion.evaluation.image_likelihood import GAINED
+from diffusion.evaluation.image_likelihood import ELBO_DROP
 from diffusion.reports.images import objections
 
 
-def judged(gained, levels=(10.0, 20.0), gap=0.0):
-    known = SimpleNamespace(levels=np.array(levels))
-    return objections(known, [SimpleNamespace(gap=gap)], {GAINED: gained})
+def judged(elbo_drop, levels=(10.0, 20.0), gap=0.0):
+    estimate = SimpleNamespace(levels=np.array(levels))
+    return objections(estimate, [SimpleNamespace(gap=gap)], {ELBO_DROP: elbo_drop})
 
 
 def test_gains_beyond_the_levels_are_certified():

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from diffusion.methods.base import FitContext
-from diffusion.runtime.files import check_file, clear_partials, whole, write_text
+from diffusion.runtime.files import atomic_write, check_file, clear_partials, write_text
 from diffusion.runtime.output_folder import OutputFolder
 from diffusion.runtime.tensor_files import read_tensors
 from diffusion.training.trainer import Fit
@@ -22,10 +22,10 @@ ROOT = Path(__file__).parents[3]
 SMALL = Fit(steps=3, batch=12, rank=2, rate=1e-2, seed=3)
 
 
-def test_a_full_disk_leaves_the_earlier_checkpoint_whole(known, solution, tmp_path, monkeypatch):
+def test_a_full_disk_leaves_the_earlier_checkpoint_whole(estimate, solution, tmp_path, monkeypatch):
     path = tmp_path / "fit.safetensors"
     made("tilted").fit(
-        FitContext(make_denoiser(), known, solution, dataclasses.replace(SMALL), checkpoint=path, every=2)
+        FitContext(make_denoiser(), estimate, solution, dataclasses.replace(SMALL), checkpoint=path, every=2)
     )
     kept = path.read_bytes()
 
@@ -36,7 +36,9 @@ def test_a_full_disk_leaves_the_earlier_checkpoint_whole(known, solution, tmp_pa
     monkeypatch.setattr("safetensors.torch.save_file", full)
     with pytest.raises(OSError, match=r"fit.safetensors could not be written \(No space left on device\)") as caught:
         made("tilted").fit(
-            FitContext(make_denoiser(), known, solution, dataclasses.replace(SMALL, steps=6), checkpoint=path, every=2)
+            FitContext(
+                make_denoiser(), estimate, solution, dataclasses.replace(SMALL, steps=6), checkpoint=path, every=2
+            )
         )
     assert caught.value.errno == errno.ENOSPC
     assert path.read_bytes() == kept
@@ -48,13 +50,13 @@ def test_a_real_limit_on_what_can_be_written(tmp_path):
     code = """
 import sys, torch
 from pathlib import Path
-from diffusion.runtime.files import whole
+from diffusion.runtime.files import atomic_write
 from diffusion.runtime.output_folder import OutputFolder
 from diffusion.runtime.tensor_files import read_tensors
 from safetensors.torch import save_file
 for make in (lambda p: save_file({"x": torch.zeros(100_000)}, p), lambda p: p.write_bytes(bytes(400_000))):
     try:
-        with whole(Path(sys.argv[1]) / "kept") as partial:
+        with atomic_write(Path(sys.argv[1]) / "kept") as partial:
             make(partial)
     except OSError as error:
         print(error)
@@ -82,7 +84,7 @@ for make in (lambda p: save_file({"x": torch.zeros(100_000)}, p), lambda p: p.wr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", "out"]
 
 
-def test_a_kill_in_the_middle_of_a_write(known, solution, tmp_path):
+def test_a_kill_in_the_middle_of_a_write(estimate, solution, tmp_path):
     """The process dies with half a checkpoint on the disk; the next run takes the one before and clears the rest."""
     code = """
 import os, signal, sys
@@ -106,13 +108,13 @@ main()
     assert run.returncode == -signal.SIGKILL
     assert len(list(tmp_path.iterdir())) == 2  # the whole one and the torn one
     assert read_tensors(path)[1]["done"] == "1"
-    made("tilted").fit(FitContext(make_denoiser(), known, solution, SMALL, checkpoint=path, every=1))
+    made("tilted").fit(FitContext(make_denoiser(), estimate, solution, SMALL, checkpoint=path, every=1))
     assert [file.name for file in tmp_path.iterdir()] == ["fit.safetensors"]
     assert read_tensors(path)[1]["done"] == "3"
 
 
 def test_other_errors_pass_as_they_are(tmp_path):
-    with pytest.raises(KeyboardInterrupt), whole(tmp_path / "file") as partial:
+    with pytest.raises(KeyboardInterrupt), atomic_write(tmp_path / "file") as partial:
         partial.write_text("half")
         raise KeyboardInterrupt
     with pytest.raises(ZeroDivisionError), OutputFolder(tmp_path / "out") as folder:
@@ -146,8 +148,8 @@ def test_partial_files_go_only_when_their_writers_have_ended(tmp_path):
     code = """
 import os, signal, sys
 from pathlib import Path
-from diffusion.runtime.files import whole
-with whole(Path(sys.argv[1])) as partial:
+from diffusion.runtime.files import atomic_write
+with atomic_write(Path(sys.argv[1])) as partial:
     partial.write_text("half")
     if sys.argv[2] == "kill":
         os.kill(os.getpid(), signal.SIGKILL)

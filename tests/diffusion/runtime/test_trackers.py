@@ -45,10 +45,10 @@ class Recorder(GeneralTracker):
         self.finished = True
 
 
-def test_a_tracker_hears_of_terms_multipliers_and_levels(denoiser, known, solution, tmp_path):
+def test_a_tracker_hears_of_terms_multipliers_and_levels(denoiser, estimate, solution, tmp_path):
     recorder = Recorder()
     with Tracked([recorder], tmp_path, {"method": "primal-dual", "rank": None}):
-        outcome = ALTERNATE.fit(FitContext(denoiser, known, solution, dataclasses.replace(SMALL, steps=4)))
+        outcome = ALTERNATE.fit(FitContext(denoiser, estimate, solution, dataclasses.replace(SMALL, steps=4)))
     assert recorder.finished
     assert recorder.config == {"method": "primal-dual", "rank": "None"}
     steps = [(step, row) for step, row in recorder.rows if "loss" in row]
@@ -65,11 +65,11 @@ def test_a_tracker_hears_of_terms_multipliers_and_levels(denoiser, known, soluti
     assert len(recorder.rows) == 6
 
 
-def test_a_fit_does_not_depend_on_who_listens(known, solution, tmp_path):
+def test_a_fit_does_not_depend_on_who_listens(estimate, solution, tmp_path):
     one, two = make_denoiser(), make_denoiser()
-    ALTERNATE.fit(FitContext(one, known, solution, SMALL))
+    ALTERNATE.fit(FitContext(one, estimate, solution, SMALL))
     with Tracked([Recorder()], tmp_path):
-        ALTERNATE.fit(FitContext(two, known, solution, SMALL))
+        ALTERNATE.fit(FitContext(two, estimate, solution, SMALL))
     pairs = zip(one.network.parameters(), two.network.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
 
@@ -82,21 +82,21 @@ def test_trackers_that_are_not_there_are_named(tmp_path, monkeypatch):
         Tracked(["wandb"], tmp_path)
 
 
-def test_wandb_writes_its_files(denoiser, known, solution, tmp_path, monkeypatch):
+def test_wandb_writes_its_files(denoiser, estimate, solution, tmp_path, monkeypatch):
     """Offline, into the folder given; what it would send is in one file of its own format."""
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     with Tracked(["wandb"], tmp_path / "runs", {"rank": 2}):
-        made("tilted").fit(FitContext(denoiser, known, solution, SMALL))
+        made("tilted").fit(FitContext(denoiser, estimate, solution, SMALL))
     (file,) = (tmp_path / "runs").rglob("run-*.wandb")
     assert file.stat().st_size > 0
 
 
-def test_tensorboard_writes_its_files(denoiser, known, solution, tmp_path):
+def test_tensorboard_writes_its_files(denoiser, estimate, solution, tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     with Tracked(["tensorboard"], tmp_path, {"rank": 2}):
-        outcome = made("tilted").fit(FitContext(denoiser, known, solution, SMALL))
+        outcome = made("tilted").fit(FitContext(denoiser, estimate, solution, SMALL))
     events = EventAccumulator(str(tmp_path / "unlearning")).Reload()
     np.testing.assert_allclose([scalar.value for scalar in events.Scalars("loss")], outcome.losses, rtol=1e-6)

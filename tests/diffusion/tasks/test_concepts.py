@@ -1,7 +1,7 @@
 import pytest
 
 from diffusion.digits import wordings
-from diffusion.digits.witness import prompts_for
+from diffusion.digits.image_classifier import prompts_for
 from diffusion.tasks.concepts import Concept, Prompts
 
 

@@ -7,7 +7,7 @@ import pytest
 
 import diffusion
 import duality as du
-from diffusion.tasks.levels import kind_of, levels, parse, present, settled
+from diffusion.tasks.levels import kind_of, levels, parse, present, resolved
 
 KL = (du.ReverseKL, du.ForwardKL)
 
@@ -105,5 +105,5 @@ def test_what_does_not_fit_is_refused(ratios):
 
 def test_a_problem_in_numbers_passes_through(ratios):
     problem = du.ReverseKL(1.0)
-    assert settled(problem, ratios) is problem
+    assert resolved(problem, ratios) is problem
     assert str(levels(kind_of("reverse-kl"), ["2x", 1])) == "reverse-kl 2x, 1"

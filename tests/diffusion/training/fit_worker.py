@@ -45,9 +45,9 @@ def on_images(name: str, settings: Fit) -> tuple[Method | ImageMethod, FitContex
 def on_concepts(name: str, problem: str, settings: Fit) -> tuple[Method | ImageMethod, FitContext | ImageFitContext]:
     """The same for the two concepts of the tiny survey."""
     method = ALTERNATE if name == "primal-dual" else made(name)
-    known, denoiser = make_survey(), make_denoiser()
-    solution = du.solve(LEVELS.get(problem, LEVELS["likelihood"]), known.ratios)
-    return method, FitContext(denoiser, known, solution, settings)
+    estimate, denoiser = make_survey(), make_denoiser()
+    solution = du.solve(LEVELS.get(problem, LEVELS["likelihood"]), estimate.ratios)
+    return method, FitContext(denoiser, estimate, solution, settings)
 
 
 def main() -> None:

@@ -117,20 +117,20 @@ def test_checkpoints_at_the_end_of_every_round_and_of_the_fit(tmp_path, monkeypa
     assert kept == [(2, None), (4, None), (5, None)]
 
 
-def test_a_damaged_checkpoint_is_named_and_the_fit_begins_anew(known, solution, tmp_path, capsys):
+def test_a_damaged_checkpoint_is_named_and_the_fit_begins_anew(estimate, solution, tmp_path, capsys):
     path, settings = tmp_path / "fit.safetensors", dataclasses.replace(SMALL, steps=3)
     first = make_denoiser()
-    made("neggrad").fit(FitContext(first, known, solution, settings, checkpoint=path))
+    made("neggrad").fit(FitContext(first, estimate, solution, settings, checkpoint=path))
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
     again = make_denoiser()
-    made("neggrad").fit(FitContext(again, known, solution, settings, checkpoint=path))
+    made("neggrad").fit(FitContext(again, estimate, solution, settings, checkpoint=path))
     said = capsys.readouterr().err
     assert f"checkpoint {path} is not used, its content does not match its digest; the fit begins anew" in said
     assert same(adapters(first), adapters(again))
     wider = dataclasses.replace(settings, rank=3)
-    made("neggrad").fit(FitContext(make_denoiser(), known, solution, wider, checkpoint=path))
+    made("neggrad").fit(FitContext(make_denoiser(), estimate, solution, wider, checkpoint=path))
     assert "has shape (2, " in capsys.readouterr().err
 
 

@@ -17,14 +17,14 @@ import duality as du
 from diffusion.methods import ESD, IMAGE_METHODS, METHODS, PrimalDual
 from diffusion.methods.base import FitContext, ImageFitContext
 from diffusion.pipelines.sampling import draw
-from diffusion.runtime.distributed import Part, dealt, same, world
+from diffusion.runtime.distributed import Part, broadcast_object, map_distributed, world
 from diffusion.tasks.image_set import Images
 from diffusion.training.full_weights import is_free, put_back
-from diffusion.training.lora import add_lora, add_student, save_student, switch_lora, teacher
+from diffusion.training.lora import add_lora, add_student, base_model, save_student, switch_lora
 from diffusion.training.trainer import Fit, Trainer
 from tests.diffusion.families import FAMILIES, build
+from tests.diffusion.methods.conftest import broadcast_object as alike
 from tests.diffusion.methods.conftest import made, make_denoiser
-from tests.diffusion.methods.conftest import same as alike
 from tests.diffusion.training.fit_worker import ON_IMAGES
 
 SMALL = Fit(steps=3, batch=12, rank=2, rate=1e-2, seed=3)
@@ -61,13 +61,13 @@ IN_PARTS = {name: made(name) for name in ("tilted", "guidance", "esd", "neggrad"
 
 
 @pytest.mark.parametrize("name", IN_PARTS)
-def test_a_batch_in_parts_is_the_whole_batch(name, known, solution):
+def test_a_batch_in_parts_is_the_whole_batch(name, estimate, solution):
     """The gradient is a mean over parts: the weights agree up to the order of additions."""
     found = []
     for accumulate in (1, 4 if name != "neggrad" else 3):
         denoiser = make_denoiser()
         outcome = IN_PARTS[name].fit(
-            FitContext(denoiser, known, solution, dataclasses.replace(SMALL, accumulate=accumulate))
+            FitContext(denoiser, estimate, solution, dataclasses.replace(SMALL, accumulate=accumulate))
         )
         found.append((trained(denoiser), outcome.losses))
     assert distance(found[0][0], found[1][0]) < 1e-5
@@ -90,15 +90,15 @@ def test_images_in_parts(name):
     assert distance(*found) < 1e-5
 
 
-def test_erasediff_needs_the_whole_batch(denoiser, known, solution):
+def test_erasediff_needs_the_whole_batch(denoiser, estimate, solution):
     with pytest.raises(ValueError, match="gradients of the whole batch"):
-        METHODS["erasediff"]().fit(FitContext(denoiser, known, solution, dataclasses.replace(SMALL, accumulate=2)))
+        METHODS["erasediff"]().fit(FitContext(denoiser, estimate, solution, dataclasses.replace(SMALL, accumulate=2)))
 
 
 def test_one_process_is_the_plain_case():
-    assert dealt(3, lambda j: j * j) == [0, 1, 4]
+    assert map_distributed(3, lambda j: j * j) == [0, 1, 4]
     value = object()
-    assert same(value) is value
+    assert broadcast_object(value) is value
 
 
 def test_a_launch_that_started_fewer_processes_than_asked_says_so(monkeypatch):
@@ -144,12 +144,12 @@ def test_two_processes_are_one(launcher, method, tmp_path):
 # -- precision and memory ------------------------------------------------------------------------------------------
 
 
-def test_bfloat16_is_close_and_leaves_weights_and_network_as_they_were(known, solution):
+def test_bfloat16_is_close_and_leaves_weights_and_network_as_they_were(estimate, solution):
     found = []
     for precision in ("no", "bf16"):
         denoiser = make_denoiser()
         outcome = made("tilted").fit(
-            FitContext(denoiser, known, solution, dataclasses.replace(SMALL, precision=precision))
+            FitContext(denoiser, estimate, solution, dataclasses.replace(SMALL, precision=precision))
         )
         assert "forward" not in vars(denoiser.network)
         assert all(value.dtype == torch.float32 for value in trained(denoiser).values())
@@ -207,16 +207,16 @@ def test_settings_that_cannot_work_are_refused(change, words):
 
 
 @pytest.mark.parametrize("method", [made("tilted"), made("guidance"), ALTERNATE], ids=["a", "b", "c"])
-def test_all_weights_with_a_frozen_teacher(method, known, solution, tmp_path):
+def test_all_weights_with_a_frozen_teacher(method, estimate, solution, tmp_path):
     denoiser = make_denoiser()
     before = {n: p.detach().clone() for n, p in denoiser.network.named_parameters()}
     x, t = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([5, 800])
     condition = denoiser.condition(["", "seven"])
     with torch.no_grad():
         said = denoiser.predict(x, t, condition)
-    method.fit(FitContext(denoiser, known, solution, dataclasses.replace(SMALL, rank=None, rate=1e-3)))
+    method.fit(FitContext(denoiser, estimate, solution, dataclasses.replace(SMALL, rank=None, rate=1e-3)))
     assert not alike(before, trained(denoiser))
-    with teacher(denoiser):
+    with base_model(denoiser):
         assert torch.equal(denoiser.predict(x, t, condition), said)
         assert alike(before, trained(denoiser))
     switch_lora(denoiser, False)
@@ -268,11 +268,11 @@ def test_all_weights_of_a_ddpm_are_resumed_and_saved(tmp_path):
     assert all(torch.equal(stored[name], value) for name, value in trained(resumed).items())
 
 
-def test_some_of_the_weights(denoiser, known, solution):
+def test_some_of_the_weights(denoiser, estimate, solution):
     """ESD-x as its authors trained it: the cross-attention layers' own weights."""
     before = {n: p.detach().clone() for n, p in denoiser.network.named_parameters()}
     ESD(layers=("attn2.to_k", "attn2.to_v")).fit(
-        FitContext(denoiser, known, solution, dataclasses.replace(SMALL, rank=None))
+        FitContext(denoiser, estimate, solution, dataclasses.replace(SMALL, rank=None))
     )
     moved = {n for n, p in denoiser.network.named_parameters() if not torch.equal(p, before[n])}
     assert moved

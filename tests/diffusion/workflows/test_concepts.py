@@ -24,7 +24,7 @@ from diffusion.pipelines.sampling import draw
 from diffusion.ratios.ratio_estimate import Budget
 from diffusion.tasks.concepts import Concept, Examples
 from diffusion.tasks.contrast_prompts import propose
-from diffusion.training.lora import teacher
+from diffusion.training.lora import base_model
 from diffusion.training.trainer import Fit
 from diffusion.workflows.validation import NothingToDo
 from tests.diffusion import families
@@ -169,7 +169,7 @@ def test_a_second_run_on_one_pipeline_has_to_say_from_what(rank):
     original = fingerprint(pipeline)
     plain = draw(pipeline, ["one"], seed=0, steps=2)
     first = run()
-    assert first.survey.fingerprint == original
+    assert first.estimate_ratios.fingerprint == original
     fitted = draw(pipeline, ["one"], seed=0, steps=2)
     for call in (run, lambda: diffusion.forget(pipeline, pictures(1), prompts="one", levels=5.0, data=pictures(12))):
         with pytest.raises(ValueError, match=r"diffusion.merge\(pipeline\) .* diffusion.undo\(pipeline\)"):
@@ -179,7 +179,7 @@ def test_a_second_run_on_one_pipeline_has_to_say_from_what(rank):
     assert fingerprint(pipeline) == original
     assert torch.equal(draw(pipeline, ["one"], seed=0, steps=2), plain)
     second = run()
-    assert torch.equal(second.survey.anchor, first.survey.anchor)
+    assert torch.equal(second.estimate_ratios.anchor, first.estimate_ratios.anchor)
     fitted = draw(pipeline, ["one"], seed=0, steps=2)
     diffusion.merge(pipeline)
     merged = fingerprint(pipeline)
@@ -187,8 +187,8 @@ def test_a_second_run_on_one_pipeline_has_to_say_from_what(rank):
     scale = float(fitted.abs().max())
     np.testing.assert_allclose(draw(pipeline, ["one"], seed=0, steps=2), fitted, atol=1e-4 * scale)
     third = run()
-    assert third.survey.fingerprint == merged
-    with teacher(denoiser_of(pipeline)):  # what is sampled before the fit is what the fit starts from
+    assert third.estimate_ratios.fingerprint == merged
+    with base_model(denoiser_of(pipeline)):  # what is sampled before the fit is what the fit starts from
         base = draw(pipeline, ["one"], seed=0, steps=2)
     np.testing.assert_allclose(base, fitted, atol=1e-4 * scale)
 
@@ -270,9 +270,9 @@ def test_a_model_without_prompts_unlearns_what_pictures_show(method, problem, tm
         output=tmp_path / "out",
         bar=quiet,
     )
-    assert result.survey.examination[0].auc > 0.9
+    assert result.estimate_ratios.examination[0].auc > 0.9
     assert result.solution.multipliers[0] > 0
-    assert result.survey.elbo.isnan().all()
+    assert result.estimate_ratios.elbo.isnan().all()
     assert set(result.samples) == {"LoRA, anchor", "before, anchor", PAIRED}
     proof = json.loads((tmp_path / "out" / "certificate.json").read_text(encoding="utf-8"))
     assert proof["question"]["concepts"][0]["examples"] == 20
@@ -283,9 +283,9 @@ def test_a_model_without_prompts_unlearns_what_pictures_show(method, problem, tm
 @pytest.mark.parametrize("vocabulary", [(), ("one", "two", "three", "the digit 8 in ink")])
 def test_contrast_and_priors_may_be_left_out(pipeline, vocabulary, monkeypatch):
     """Draws of q stand for the rest. Random weights show nothing apart, so the estimate itself is put in by hand."""
-    from diffusion.ratios import estimate as survey
+    from diffusion.ratios import estimate as estimate_ratios
 
-    monkeypatch.setattr(survey, "unlabelled_prior", lambda *_: (0.25, 0.05))
+    monkeypatch.setattr(estimate_ratios, "unlabelled_prior", lambda *_: (0.25, 0.05))
     result = diffusion.unlearn(
         build(families.sd),
         [["seven", "a handwritten seven"]],
@@ -294,10 +294,10 @@ def test_contrast_and_priors_may_be_left_out(pipeline, vocabulary, monkeypatch):
         **TINY,
         bar=quiet,
     )
-    assert result.survey.prompts.priors == (0.25,)
-    assert result.survey.priors_stderr == (0.05,)
-    assert len(result.survey.prompts.contrast) == len(vocabulary)
-    assert int((result.survey.labels == 2).sum()) == (5 if vocabulary else 10)
+    assert result.estimate_ratios.prompts.priors == (0.25,)
+    assert result.estimate_ratios.priors_stderr == (0.05,)
+    assert len(result.estimate_ratios.prompts.contrast) == len(vocabulary)
+    assert int((result.estimate_ratios.labels == 2).sum()) == (5 if vocabulary else 10)
     assert ("LoRA, retained" in result.samples) is bool(vocabulary)
 
 
@@ -312,12 +312,12 @@ def test_concepts_by_pictures_of_a_pipeline_with_prompts():
         **TINY,
         bar=quiet,
     )
-    assert result.survey.prompts.concepts[0].examples is not None
+    assert result.estimate_ratios.prompts.concepts[0].examples is not None
     assert "LoRA, concept" not in result.samples
     assert "LoRA, retained" in result.samples
     denoiser = denoiser_of(build(families.sd))
     plain = draw(denoiser.pipeline, ["one"] * 2, seed=0, steps=2)
-    guided = guided_draws(denoiser, result.survey, result.solution.guidance, ["one"] * 2, seed=0, bar=quiet)
+    guided = guided_draws(denoiser, result.estimate_ratios, result.solution.guidance, ["one"] * 2, seed=0, bar=quiet)
     assert not torch.equal(plain, guided)
     assert bool(torch.isfinite(guided).all())
 
@@ -420,7 +420,7 @@ def test_a_fit_of_one_step_is_not_certified_and_the_level_and_its_bound_are_name
     # None of the samples start from the noise of those that were solved on.
     seeds = {sample.noise for name, sample in result.samples.items() if name.startswith("LoRA, ") and name != PAIRED}
     assert len(seeds) == 3
-    assert result.survey.budget.anchor_seed not in seeds
+    assert result.estimate_ratios.budget.anchor_seed not in seeds
 
 
 def test_methods_by_name_or_by_value():

@@ -8,17 +8,17 @@ import torch
 from PIL import Image
 
 import diffusion
-from diffusion.evaluation.image_likelihood import COST, GAINED, HELD_OUT, in_nats
+from diffusion.evaluation.image_likelihood import COST, ELBO_DROP, HELD_OUT, in_nats
 from diffusion.methods import ForgetImages
-from diffusion.methods.likelihood import surprise
+from diffusion.methods.likelihood import negative_elbo
 from diffusion.pipelines.latents import decode
 from diffusion.reports.save_images import save_comparison
 from diffusion.tasks.images import task_of
-from diffusion.training.lora import add_lora, teacher
+from diffusion.training.lora import add_lora, base_model
 from diffusion.training.trainer import Fit
 from diffusion.workflows import image_levels as forget_settled
 from diffusion.workflows import images as forget_run
-from diffusion.workflows.image_levels import settled
+from diffusion.workflows.image_levels import has_priors
 from tests.diffusion.families import build, ddpm, sd
 from tests.diffusion.methods.conftest import make_denoiser
 
@@ -53,7 +53,7 @@ def latents():
 def test_shares_are_counted_in_the_data(pixels):
     some = random_draws(pixels, 10)
     data = torch.cat([some, some[:1].expand(4, -1, -1, -1), some[1:2]])
-    found = settled(pixels, task_of(pixels, some[:2], data=data, levels=3.0), random_draws(pixels, 6, 1), [""] * 6)
+    found = has_priors(pixels, task_of(pixels, some[:2], data=data, levels=3.0), random_draws(pixels, 6, 1), [""] * 6)
     np.testing.assert_allclose(found.images.shares, [5 / 15, 2 / 15])
     np.testing.assert_array_equal(found.shares_stderr, 0)
     assert len(found.images.data) == 15
@@ -66,17 +66,17 @@ def test_without_data_draws_stand_for_it_and_their_copies_do_not(pixels):
     image = random_draws(pixels, 1, 5)
     drawn = random_draws(pixels, 20)
     drawn[[3, 8, 9]] = image + 0.01 * random_draws(pixels, 3, 6)
-    found = settled(pixels, task_of(pixels, image, levels=3.0), drawn, [""] * 20)
+    found = has_priors(pixels, task_of(pixels, image, levels=3.0), drawn, [""] * 20)
     assert found.images.shares[0] == pytest.approx(3 / 20)
     assert found.shares_stderr[0] == pytest.approx((0.15 * 0.85 / 20) ** 0.5)
     kept = [j for j in range(20) if j not in (3, 8, 9)]
     assert torch.equal(found.images.data, drawn[kept])
     assert np.isnan(found.as_near[0])  # of draws alone, what is near is a copy
-    said = settled(pixels, task_of(pixels, image, levels=3.0, shares=0.02), drawn, [""] * 20)
+    said = has_priors(pixels, task_of(pixels, image, levels=3.0, shares=0.02), drawn, [""] * 20)
     np.testing.assert_array_equal(said.images.shares, 0.02)
     np.testing.assert_array_equal(said.shares_stderr, 0)
     with pytest.raises(ValueError, match=r"shares must be given .* no copy of image 1"):
-        settled(pixels, task_of(pixels, image, levels=3.0), random_draws(pixels, 20), [""] * 20)
+        has_priors(pixels, task_of(pixels, image, levels=3.0), random_draws(pixels, 20), [""] * 20)
 
 
 def test_each_prompt_has_its_own_data(latents):
@@ -88,7 +88,7 @@ def test_each_prompt_has_its_own_data(latents):
     )  # fmt: skip
     assert task.asked == ["one", "two"]
     drawn = random_draws(latents, 8, 1)
-    found = settled(latents, task, drawn, ["one", "two"] * 4)
+    found = has_priors(latents, task, drawn, ["one", "two"] * 4)
     assert found.images.data_prompts == (*texts, *["two"] * 4)  # "one" has data, "two" gets draws
     assert torch.equal(found.images.data[12:], drawn[1::2])
 
@@ -97,15 +97,15 @@ def test_unseen_is_the_mean_surprise_of_held_out_pictures(latents, monkeypatch):
     data, unseen = random_draws(latents, 9), 3 * random_draws(latents, 3, 2)
     task = task_of(latents, data[:2], prompts="one", data=data, held_out=unseen)
     assert task.held_out_prompts == ("one",) * 3
-    found = settled(latents, task, random_draws(latents, 4, 1), ["one"] * 4)
-    value = surprise(latents, torch.cat([data[:2], unseen]), latents.condition(["one"] * 5), levels=40, seed=0)
+    found = has_priors(latents, task, random_draws(latents, 4, 1), ["one"] * 4)
+    value = negative_elbo(latents, torch.cat([data[:2], unseen]), latents.condition(["one"] * 5), levels=40, seed=0)
     np.testing.assert_allclose(found.levels, (value[2:].mean() - value[:2]).clamp_min(0).numpy(), rtol=1e-5)
     high = task_of(latents, data[:2], prompts="one", data=data, held_out=unseen, levels="unseen 90%")
-    found = settled(latents, high, random_draws(latents, 4, 1), ["one"] * 4)
+    found = has_priors(latents, high, random_draws(latents, 4, 1), ["one"] * 4)
     np.testing.assert_allclose(found.levels, (value[2:].quantile(0.9) - value[:2]).clamp_min(0).numpy(), rtol=1e-5)
     monkeypatch.setattr(forget_settled, "as_unseen", lambda *_, **__: np.zeros(2))
     with pytest.raises(ValueError, match="already as surprising"):
-        settled(latents, task, random_draws(latents, 4, 1), ["one"] * 4)
+        has_priors(latents, task, random_draws(latents, 4, 1), ["one"] * 4)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_one_call_from_pictures_to_a_folder(make, prompt, tmp_path, coarse):
     result = diffusion.forget(
         pipeline, pictures[:2], prompts=prompt, data=[*pictures, pictures[0]], held_out=pictures[6:],
         levels=[500.0, 700.0],
-        method=QUICK, looks=6, fit=BRIEF, output=tmp_path / "out", cache_folder=tmp_path / "cache",
+        method=QUICK, samples_per_image=6, fit=BRIEF, output=tmp_path / "out", cache_folder=tmp_path / "cache",
     )  # fmt: skip
     assert (
         sorted(path.name for path in (tmp_path / "out").iterdir())[:2] == ["README.md", "adapter_config.json"]
@@ -188,34 +188,34 @@ def test_one_call_from_pictures_to_a_folder(make, prompt, tmp_path, coarse):
     again = diffusion.forget(
         pipeline, pictures[:2], prompts=prompt, data=[*pictures, pictures[0]], held_out=pictures[6:],
         levels=[500.0, 700.0],
-        method=QUICK, looks=6, fit=BRIEF, cache_folder=tmp_path / "cache",
+        method=QUICK, samples_per_image=6, fit=BRIEF, cache_folder=tmp_path / "cache",
     )  # fmt: skip
-    for key in (GAINED, "copies", "distance of the nearest draw"):
+    for key in (ELBO_DROP, "copies", "distance of the nearest draw"):
         assert again.measured[key] == result.measured[key]
 
 
 def test_what_is_measured_after_the_fit(latents):
     data, unseen = random_draws(latents, 9), random_draws(latents, 3, 2)
     task = task_of(latents, data[:2], prompts="one", data=data, held_out=unseen, levels=1.0)
-    known = settled(latents, task, random_draws(latents, 4, 1), ["one"] * 4)
+    estimate = has_priors(latents, task, random_draws(latents, 4, 1), ["one"] * 4)
     add_lora(latents, 2, 0)
 
     def measured():
-        return in_nats(latents, known.images, task.held_out, ["one"] * 3, seed=1, noise_levels=12, repeats=8)
+        return in_nats(latents, estimate.images, task.held_out, ["one"] * 3, seed=1, noise_levels=12, repeats=8)
 
-    same = measured()
-    assert [mean for mean, _ in same[GAINED]] == [0.0, 0.0]
-    assert same[COST] == (0.0, 0.0)
+    broadcast_object = measured()
+    assert [mean for mean, _ in broadcast_object[ELBO_DROP]] == [0.0, 0.0]
+    assert broadcast_object[COST] == (0.0, 0.0)
     with torch.no_grad():
         for name, value in latents.network.named_parameters():
             if "lora_B" in name:
                 value.normal_(0, 0.5, generator=torch.Generator().manual_seed(3))
     moved = measured()
-    own, cost = moved[GAINED], moved[COST]
+    own, cost = moved[ELBO_DROP], moved[COST]
     condition = latents.condition(["one"] * 2)
-    now = surprise(latents, data[:2], condition, levels=60, seed=9)
-    with teacher(latents):
-        before = surprise(latents, data[:2], condition, levels=60, seed=9)
+    now = negative_elbo(latents, data[:2], condition, levels=60, seed=9)
+    with base_model(latents):
+        before = negative_elbo(latents, data[:2], condition, levels=60, seed=9)
     for (mean, error), value in zip(own, (now - before).tolist(), strict=True):
         assert abs(mean - value) < 4 * error + 0.1 * abs(value)
     assert cost[0] > 0
@@ -228,4 +228,4 @@ def test_a_run_that_cannot_work_ends_before_it_draws(latents):
     with pytest.raises(ValueError, match="7"):
         diffusion.forget(latents.pipeline, random_draws(latents, 1), levels=1.0, fit=Fit(batch=7, accumulate=2))
     with pytest.raises(ValueError, match="looks must be at least 3 for each of 1 prompts"):
-        diffusion.forget(latents.pipeline, random_draws(latents, 1), levels=1.0, looks=2)
+        diffusion.forget(latents.pipeline, random_draws(latents, 1), levels=1.0, samples_per_image=2)

@@ -92,8 +92,8 @@ def test_the_tilted_law_gains_what_is_asked(asked, d):
         )
         total += 0.5 * (s / n)[:, 0] ** 2 * (after - before) * (high - low) / count
     error = float(total.std()) / repeats**0.5
-    gained = float(np.log(shares[0]) - answer.log_masses[0])
-    assert gained == pytest.approx(asked)
+    elbo_drop = float(np.log(shares[0]) - answer.log_masses[0])
+    assert elbo_drop == pytest.approx(asked)
     # The integral is cut off and taken by the midpoint rule: a thousandth of what it is.
     assert float(total.mean()) == pytest.approx(asked, abs=4 * error + 2e-3 * asked)
 

@@ -13,7 +13,7 @@ from diffusion.methods.images.pairing import Pairing
 from diffusion.methods.images.primal_dual import ForgetImages, Forgetting, image_terms
 from diffusion.methods.images.tilted import TiltedImages
 from diffusion.methods.images.unseen import as_unseen
-from diffusion.methods.likelihood import divergence, loss, surprise
+from diffusion.methods.likelihood import divergence, loss, negative_elbo
 from diffusion.tasks.image_set import Images
 from diffusion.training.lora import add_lora
 from diffusion.training.trainer import Fit
@@ -204,14 +204,14 @@ def test_gradient_through_the_network(family):
 def test_integrals_under_common_noise(denoiser):
     draws, condition = make_images(denoiser).data[:3], denoiser.condition([""] * 3)
     same_noise = {"levels": 3, "seed": 1}
-    before = surprise(denoiser, draws, condition, **same_noise)
+    before = negative_elbo(denoiser, draws, condition, **same_noise)
     parameters = add_lora(denoiser, 1, 0)
     assert torch.equal(loss(denoiser, draws, condition, **same_noise), torch.zeros(3).double())
     assert torch.equal(divergence(denoiser, draws, condition, **same_noise), torch.zeros(3).double())
     with torch.no_grad():
         for parameter in parameters:
             parameter.add_(0.1)
-    after = surprise(denoiser, draws, condition, **same_noise)
+    after = negative_elbo(denoiser, draws, condition, **same_noise)
     np.testing.assert_allclose(loss(denoiser, draws, condition, **same_noise), after - before, rtol=1e-4, atol=1e-4)
     assert (divergence(denoiser, draws, condition, **same_noise) > 0).all()
 
@@ -221,7 +221,7 @@ def test_as_unseen_asks_for_the_mean_surprise_of_held_out_images(denoiser):
     held_out = images.data[6:10] * 1.5
     level = as_unseen(denoiser, images, held_out, noise_levels=2)
     both = torch.cat([images.forget, held_out])
-    value = surprise(denoiser, both, denoiser.condition([""] * 7), levels=2, seed=0)
+    value = negative_elbo(denoiser, both, denoiser.condition([""] * 7), levels=2, seed=0)
     np.testing.assert_allclose(level, (value[3:].mean() - value[:3]).clamp_min(0))
     add_lora(denoiser, 1, 0)
     np.testing.assert_allclose(as_unseen(denoiser, images, held_out, noise_levels=2), level, rtol=1e-6)
@@ -289,9 +289,9 @@ def test_a_copied_image_is_forgotten(copying):
     """Its surprise rises to the level, the others' hardly moves. By how much the level is overshot in so few steps
     differs from one processor to another (20 to 90 nats)."""
     outcome, moved = forgotten(copying, ForgetImages)
-    gained = float(outcome.levels[-1, 0])
-    assert gained > 20 - 2 * float(outcome.errors[-1, 0])
-    assert abs(moved) < 0.5 * gained
+    elbo_drop = float(outcome.levels[-1, 0])
+    assert elbo_drop > 20 - 2 * float(outcome.errors[-1, 0])
+    assert abs(moved) < 0.5 * elbo_drop
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from diffusion.methods.base import ImageFitContext
 from diffusion.methods.images.pairing import Pairs
 from diffusion.methods.images.tilted import TiltedImages, Tilting
 from diffusion.tasks.image_set import Images
-from diffusion.training.lora import add_lora, teacher
+from diffusion.training.lora import add_lora, base_model
 from diffusion.training.trainer import Fit
 from duality.point_masses import water_filling
 from tests.diffusion.families import FAMILIES
@@ -74,7 +74,7 @@ def test_the_loss_is_the_distance_to_the_target():
     run = QUICK.run(ImageFitContext(denoiser, images, 5.0, Fit(batch=6)))
     parameters = add_lora(denoiser, 1, 0)
     untrained = run.objective(0, torch.Generator().manual_seed(3))
-    with teacher(denoiser), torch.no_grad():
+    with base_model(denoiser), torch.no_grad():
         generator = torch.Generator().manual_seed(3)
         pairs = run.pairing(generator)
         states, t = run.states(pairs, generator)
@@ -132,8 +132,8 @@ def test_a_level_that_is_just_met_is_aimed_beyond():
         ([10.0, 0.0], [11.0, -0.5], 7),
     ],
 )
-def test_rounds_after_the_last_step_end_when_levels_are_surely_met(levels, gained, steps, monkeypatch):
-    monkeypatch.setattr(Tilting, "estimate", lambda *_: (np.array(gained), np.full(2, 0.1)))
+def test_rounds_after_the_last_step_end_when_levels_are_surely_met(levels, elbo_drop, steps, monkeypatch):
+    monkeypatch.setattr(Tilting, "estimate", lambda *_: (np.array(elbo_drop), np.full(2, 0.1)))
     denoiser = make_denoiser("ddpm")
     data = torch.randn(12, *denoiser.sample_shape, generator=torch.Generator().manual_seed(0))
     method = TiltedImages(inner=1, warmup=0, noise_levels=2, repeats=2, extra=4)
@@ -143,7 +143,7 @@ def test_rounds_after_the_last_step_end_when_levels_are_surely_met(levels, gaine
     outcome = patient.fit(
         ImageFitContext(make_denoiser("ddpm"), Images(data[:2], 0.1, data), levels, Fit(steps=3, batch=4))
     )
-    assert len(outcome.levels) == (7 if gained[1] < levels[1] - 0.2 else 2)
+    assert len(outcome.levels) == (7 if elbo_drop[1] < levels[1] - 0.2 else 2)
 
 
 def test_no_kernels_and_margins_below_nothing_are_refused():
