@@ -204,7 +204,7 @@ def frontier_axes(levels: Array, values: Array, attained: np.ndarray, point: du.
     if not attained.all():
         ax.plot(levels, rest, color=UNWANTED, ls="--", label="not attained")
     level, value = float(point.problem.levels[index]), float(point.dual)
-    sign = float(point.problem.direction)
+    sign = float(np.broadcast_to(point.problem.direction, point.multipliers.shape)[index])
     slope = sign * float(point.multipliers[index])
     reach = 0.22 * (levels.max() - levels.min())
     near = np.clip([level - reach, level + reach], levels.min(), levels.max())
