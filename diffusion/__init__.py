@@ -1,4 +1,4 @@
-"""Unlearning in diffusers pipelines, from prompts or pictures to a certified LoRA: :func:`unlearn`, :func:`forget`.
+"""Unlearning in diffusers pipelines, from prompts or images to a certified LoRA: :func:`unlearn`, :func:`forget`.
 
 Importing this package imports neither torch nor diffusers; its functions and modules do.
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from diffusion.reports.results import Unlearned
     from diffusion.runtime.progress import Bar
     from diffusion.runtime.trackers import Tracked
-    from diffusion.tasks.images import Pictures
+    from diffusion.tasks.images import Images
     from diffusion.tasks.levels import Asked
     from diffusion.training.trainer import Fit
 
@@ -67,37 +67,38 @@ def unlearn(
     tracked: Tracked | None = None,
     checkpointing_steps: int = 100,
 ) -> Unlearned:
-    r"""min distance(p, q) over laws p of pictures, subject to separation from the concepts, fitted into a LoRA.
+    r"""min distance(p, q) over laws p of images, subject to separation from the concepts, fitted into a LoRA.
 
-        rho_i(x) = log q_i(x)/q(x) from a contrast head  ->  lam* (m,) by `duality.solve`  ->  adapters on the network
+        rho_i(x) = log q_i(x)/q(x) from a ratio classifier  ->  lam* (m,) by `duality.solve`  ->  adapters on the
+        network
 
-    The adapters are left active on the pipeline: draw from it, or :func:`undo` it for the law q. A pipeline
+    The adapters are left active on the pipeline: sample from it, or :func:`undo` it for the law q. A pipeline
     that carries them already is refused, until :func:`merge` or :func:`undo` has said what it is to be.
 
     Args:
         pipeline: any `DiffusionPipeline` of a supported family (`diffusion.pipelines.FAMILIES`), or what
             `diffusion.pipelines.load_pipeline` takes: a folder, a hub name, or ``digits``.
-        concepts: m things to unlearn, each a prompt that asks for it, or several wordings of one, or at least ten
-            pictures that show it (paths, Pillow images, or a tensor of draws (k, ...)): for a pipeline without prompts
-            the only way. A concept known by pictures alone is fitted by all methods but esd and, for `ReverseKL`,
+        concepts: m things to unlearn, each a prompt that asks for it, or several paraphrases of one, or at least ten
+            images that show it (paths, Pillow images, or a tensor of samples (k, ...)): for a pipeline without prompts
+            the only way. A concept known by images alone is fitted by all methods but esd and, for `ReverseKL`,
             primal-dual and equal-weights.
         problem: `duality.Likelihood` (levels are probabilities), `ReverseKL` or `ForwardKL` (nats); one level for all
             concepts, or one each. :func:`levels` takes levels in other units and as multiples of the present ones.
-        contrast: what stands for the rest of what the model makes, each a prompt or several wordings of one thing.
+        contrast: what stands for the rest of what the model makes, each a prompt or several paraphrases of one thing.
             Left out, the other digits serve for ``digits``; elsewhere the concepts' neighbours in ``vocabulary``
-            together with draws of the model itself, or these alone.
+            together with samples of the model itself, or these alone.
         vocabulary: prompts among which neighbours are looked for, by the text encoder
             (:mod:`diffusion.tasks.contrast_prompts`).
         priors: the share of each concept in what the model makes unasked, one for all or one each (m,); left out, they
-            are estimated from its draws (:mod:`diffusion.ratios.priors`).
+            are estimated from its samples (:mod:`diffusion.ratios.priors`).
         anchor: what prompts that ask for a concept fall back to.
         method: a name in `diffusion.methods.METHODS`, or a method.
-        output: folder for LoRA, certificate, card and pictures; nothing is written where it is left out.
+        output: folder for LoRA, certificate, card and images; nothing is written where it is left out.
         overwrite: replace an output folder that a run has made and nobody has changed; no other folder is replaced.
-        budget, fit, evaluation: how many draws, training steps and judged draws; see their classes. ``Fit(rank=None)``
-            trains all weights of the network instead of a LoRA.
-        witness: independent judges of pictures, where there are any.
-        cache_folder: where draws, ratios and checkpoints are kept, so that an interrupted run goes on from there.
+        budget, fit, evaluation: how many samples, training steps and judged samples; see their classes.
+            ``Fit(rank=None)`` trains all weights of the network instead of a LoRA.
+        image classifier: independent classifiers of images, where there are any.
+        cache_folder: where samples, ratios and checkpoints are kept, so that an interrupted run goes on from there.
         bar: progress bars, see `diffusion.runtime.progress.Bar`.
         tracked: TensorBoard or W&B, see `diffusion.runtime.trackers.Tracked`.
         checkpointing_steps: optimiser steps from one checkpoint in ``cache_folder`` to the next. There is one at the
@@ -141,12 +142,12 @@ def unlearn(
 
 def forget(
     pipeline: Any,
-    images: Pictures,
+    images: Images,
     *,
     prompts: str | Sequence[str] = "",
-    data: Pictures | None = None,
+    data: Images | None = None,
     data_prompts: str | Sequence[str] | None = None,
-    held_out: Pictures | None = None,
+    held_out: Images | None = None,
     held_out_prompts: str | Sequence[str] | None = None,
     levels: str | float | Sequence[float] = "unseen",
     shares: float | Sequence[float] | None = None,
@@ -161,29 +162,29 @@ def forget(
     tracked: Tracked | None = None,
     checkpointing_steps: int = 100,
 ) -> Forgotten:
-    r"""min KL(q‖p) over laws p of pictures, subject to at least level_i nats more surprise at each image, as a LoRA.
+    r"""min KL(q‖p) over laws p of images, subject to at least level_i nats more surprise at each image, as a LoRA.
 
         levels, shares pi (m,)  ->  lam* (m,) by `duality.point_masses`  ->  adapters, lam moved by measured gains
 
-    The adapters are left active on the pipeline: draw from it, or :func:`undo` it for the law q. A pipeline
+    The adapters are left active on the pipeline: sample from it, or :func:`undo` it for the law q. A pipeline
     that carries them already is refused, until :func:`merge` or :func:`undo` has said what it is to be.
 
     Args:
         pipeline: as for :func:`unlearn`.
-        images: m pictures to forget, at most 64: paths, Pillow images, or a tensor (m, ...) as the network sees them.
+        images: m images to forget, at most 64: paths, Pillow images, or a tensor (m, ...) as the network sees them.
         prompts: under which each is to be forgotten, one for all or one each; none for a pipeline without prompts.
         data: what the images are to be forgotten among, in the same forms: training data, copies of the images
             included if it is there, under ``data_prompts`` (left out, that of the images if they share one). Data under
-            other prompts are held to the model. A prompt of an image without other data gets draws of the model,
+            other prompts are held to the model. A prompt of an image without other data gets samples of the model,
             less those that are copies (:mod:`diffusion.evaluation.near_duplicates`).
-        held_out: pictures of the same kind that the model was never trained on.
+        held_out: images of the same kind that the model was never trained on.
         levels: nats of surprise above the present, one for all or one each, or ``"unseen"``: as surprising as the
-            held-out pictures in the mean; ``"unseen 90%"``: at least as surprising as nine tenths of them.
+            held-out images in the mean; ``"unseen 90%"``: at least as surprising as nine tenths of them.
         shares: pi_i, the part of the data of its prompt that is image i, one for all or one each: its copies over the
-            size of the data. Left out, counted in the data, or among draws of the model.
+            size of the data. Left out, counted in the data, or among samples of the model.
         method: a name in `diffusion.methods.IMAGE_METHODS`, or a method.
-        looks, sampler_steps: draws before and after the fit under the images' prompts, among which copies are counted,
-            and steps of the pipeline's sampler in each.
+        looks, sampler_steps: samples before and after the fit under the images' prompts, among which copies are
+            counted, and steps of the pipeline's sampler in each.
         fit: left out, 600 steps of rank 16, as the command has it.
         output, overwrite, cache_folder, bar, tracked, checkpointing_steps: as for :func:`unlearn`. Nothing that is
             written to ``output`` shows the images or names them.
@@ -194,7 +195,7 @@ def forget(
 
     Raises:
         ImportError: without the extra ``diffusion``.
-        ValueError: before any work, naming the argument that does not fit; after the first draws, where shares are
+        ValueError: before any work, naming the argument that does not fit; after the first samples, where shares are
             neither given nor seen, or every image is as surprising as asked already.
         FloatingPointError: when a loss is not finite; the last checkpoint is kept.
     """

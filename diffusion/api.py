@@ -11,12 +11,12 @@ from torch import Tensor
 
 import duality as du
 from diffusion.digits import PIPELINE_FOLDER
-from diffusion.digits.image_classifier import prompts_for
+from diffusion.digits.prompts import prompts_for
 from diffusion.evaluation.measure import Evaluation
 from diffusion.evaluation.samples import ImageClassifier
 from diffusion.methods import Method, method_of
 from diffusion.pipelines import DIGITS, Denoiser, denoiser_of, load_pipeline
-from diffusion.pipelines.images import read_pictures
+from diffusion.pipelines.images import read_images
 from diffusion.pipelines.latents import encode
 from diffusion.ratios.ratio_estimate import Budget
 from diffusion.reports.results import Unlearned
@@ -25,14 +25,14 @@ from diffusion.runtime.distributed import is_main
 from diffusion.runtime.output_folder import OutputFolder
 from diffusion.runtime.progress import Bar, progress_bar
 from diffusion.runtime.trackers import Tracked
-from diffusion.tasks.concepts import Concept, Examples, Prompts
+from diffusion.tasks.concepts import Concept, Examples, TaskPrompts
 from diffusion.tasks.contrast_prompts import propose
 from diffusion.tasks.levels import Asked
 from diffusion.training.trainer import Fit
 from diffusion.workflows.concepts import unlearn as run
 from diffusion.workflows.validation import check
 
-Wordings = str | Sequence[str]
+Paraphrases = str | Sequence[str]
 Kind = TypeVar("Kind")
 
 
@@ -41,7 +41,7 @@ def unlearn(
     concepts: Sequence[Any],
     problem: du.Problem | Asked,
     *,
-    contrast: Sequence[Wordings],
+    contrast: Sequence[Paraphrases],
     vocabulary: Sequence[str],
     priors: float | Sequence[float] | None,
     anchor: str,
@@ -94,16 +94,17 @@ def is_digits(pipeline: Any) -> bool:
 def prompts_of(
     denoiser: Denoiser,
     concepts: Sequence[Any],
-    contrast: Sequence[Wordings] = (),
+    contrast: Sequence[Paraphrases] = (),
     priors: float | Sequence[float] | None = None,
     anchor: str = "",
     vocabulary: Sequence[str] = (),
-) -> Prompts:
+) -> TaskPrompts:
     """What a task is about, from what a caller says; see :func:`diffusion.unlearn`.
 
     For ``digits``, whose other digits are the contrast, nothing but concepts need be said. Elsewhere, where contrast
-    prompts are left out, the concepts' neighbours in the vocabulary and draws of q stand for the rest; without a
-    vocabulary, draws of q alone. Raises ``ValueError`` where something is missing, or a number of priors does not fit.
+    prompts are left out, the concepts' neighbours in the vocabulary and samples of q stand for the rest; without a
+    vocabulary, samples of q alone. Raises ``ValueError`` where something is missing, or a number of priors does not
+    fit.
     """
     for name, some in (("concepts", concepts), ("contrast", contrast), ("vocabulary", vocabulary)):
         if isinstance(some, str):
@@ -122,15 +123,15 @@ def prompts_of(
         for concept, share in zip(concepts, shares, strict=True)
     )
     if contrast:
-        return Prompts(made, tuple(_wordings(group) for group in contrast), anchor)
+        return TaskPrompts(made, tuple(_paraphrases(group) for group in contrast), anchor)
     near = propose(denoiser, made, vocabulary) if made and vocabulary else ()
-    return Prompts(made, tuple((neighbour.prompt,) for neighbour in near), anchor, unlabelled=True)
+    return TaskPrompts(made, tuple((neighbour.prompt,) for neighbour in near), anchor, unlabelled=True)
 
 
 def concept_of(pipeline: Any, given: Any, prior: float | None) -> Concept:
-    """A concept from a prompt, several wordings, a tensor of draws (k, ...), or pictures (paths or Pillow images).
+    """A concept from a prompt, several paraphrases, a tensor of samples (k, ...), or images (paths or Pillow images).
 
-    Raises ``ValueError`` for pictures that the pipeline could not have drawn, or fewer than ten of them.
+    Raises ``ValueError`` for images that the pipeline could not have drawn, or fewer than ten of them.
     """
     if isinstance(given, Concept):
         return given
@@ -138,11 +139,11 @@ def concept_of(pipeline: Any, given: Any, prior: float | None) -> Concept:
         return Concept((), prior, given)
     if isinstance(given, Tensor):
         return Concept((), prior, Examples(given))
-    some = _wordings(given)
+    some = _paraphrases(given)
     if some and not any(isinstance(each, str) for each in some):
-        return Concept((), prior, Examples(encode(pipeline, read_pictures(pipeline, some))))
+        return Concept((), prior, Examples(encode(pipeline, read_images(pipeline, some))))
     return Concept(some, prior)
 
 
-def _wordings(some: Any) -> tuple[Any, ...]:
+def _paraphrases(some: Any) -> tuple[Any, ...]:
     return (some,) if isinstance(some, str) else tuple(some)

@@ -18,25 +18,26 @@ def audit(
     lora: Annotated[Path, typer.Option(help="folder of the LoRA or network, as `unlearn distill` leaves it")],
     concept: shared.ConceptOption = None,
     output: Annotated[Path | None, typer.Option(help="folder for audit.json and audit.txt")] = None,
-    wording: shared.WordingOption = None,
+    paraphrase: shared.WordingOption = None,
     examples: shared.ExamplesOption = None,
     contrast: shared.ContrastOption = None,
     vocabulary: shared.VocabularyOption = None,
     prior: shared.PriorOption = None,
     anchor: shared.AnchorOption = "",
-    samples_per_image: Annotated[int, typer.Option(help="draws of each row of the table")] = 100,
+    samples_per_image: Annotated[int, typer.Option(help="samples of each row of the table")] = 100,
     scale: Annotated[list[float] | None, typer.Option(help="guidance scales besides 1; default 3 and 7.5")] = None,
     taught: Annotated[int, typer.Option(help="most steps of teaching it again; 0: not at all")] = 160,
-    pictures: Annotated[int, typer.Option(help="pictures that it is taught again from")] = 16,
+    images: Annotated[int, typer.Option(help="images that it is taught again from")] = 16,
     seeds: Annotated[int, typer.Option(help="seeds of teaching it again")] = 2,
-    draws: shared.DrawsOption = shared.DRAWS,
+    samples: shared.DrawsOption = shared.DRAWS,
     labelled: shared.LabelledOption = 600,
     seed: shared.SeedOption = 0,
     cache: shared.CacheOption = None,
     overwrite: shared.OverwriteOption = False,
 ) -> None:
-    """Is it gone, or hidden? Every wording, prompts near it, guidance scales, samplers, and how fast it comes back."""
-    task = shared.make_task(model, concept, wording, examples, contrast, vocabulary, prior, anchor)
+    """Is it gone, or hidden? Every paraphrase, prompts near it, guidance scales, samplers, and how fast it comes
+    back."""
+    task = shared.make_task(model, concept, paraphrase, examples, contrast, vocabulary, prior, anchor)
     if not lora.is_dir():
         raise ValueError(f"lora {str(lora)!r} is no folder")
     if taught < 0:
@@ -55,11 +56,9 @@ def audit(
     relearn_config = None
     if taught:
         steps = tuple(sorted({0, *(max(1, round(taught * share)) for share in (0.125, 0.25, 0.5, 1))}))
-        relearn_config = RelearnConfig(
-            pictures=pictures, steps=steps, draws=max(2, samples_per_image // 2), seeds=seeds
-        )
+        relearn_config = RelearnConfig(images=images, steps=steps, samples=max(2, samples_per_image // 2), seeds=seeds)
     config = AuditConfig(
-        draws=samples_per_image, scales=tuple(scale or SCALES), relearn_config=relearn_config, seed=70_000 + seed
+        samples=samples_per_image, scales=tuple(scale or SCALES), relearn_config=relearn_config, seed=70_000 + seed
     )
     place = OutputFolder(output, overwrite) if output is not None else nullcontext(None)
     with place as folder:
@@ -68,7 +67,7 @@ def audit(
         before = shared.open_model(model)
         prompts = task(before)
         store = shared.store_of(before, cache)
-        estimate = estimate_ratios(before, prompts, shared.make_budget(draws, seed, labelled), store)
+        estimate = estimate_ratios(before, prompts, shared.make_budget(samples, seed, labelled), store)
         found = look_for(
             before, after, estimate, image_classifier=shared.image_classifier_of(model, prompts), config=config
         )
@@ -88,7 +87,7 @@ def bench(
     problem: shared.ProblemOption = "likelihood",
     level: Annotated[list[str] | None, typer.Option("--level", help=shared.LEVEL_HELP + "; default 0.01")] = None,
     method: Annotated[list[str] | None, typer.Option(help="only these; default all, and guidance alone")] = None,
-    wording: shared.WordingOption = None,
+    paraphrase: shared.WordingOption = None,
     contrast: shared.ContrastOption = None,
     vocabulary: shared.VocabularyOption = None,
     prior: shared.PriorOption = None,
@@ -96,8 +95,8 @@ def bench(
     seeds: Annotated[int, typer.Option(help="training seeds of each method")] = 2,
     steps: Annotated[int, typer.Option(help="training steps of each fit")] = 340,
     rank: Annotated[int, typer.Option(help="rank of the LoRA")] = 8,
-    judged: Annotated[int, typer.Option(help="draws of the anchor that are counted")] = 1000,
-    draws: shared.DrawsOption = shared.DRAWS,
+    judged: Annotated[int, typer.Option(help="samples of the anchor that are counted")] = 1000,
+    samples: shared.DrawsOption = shared.DRAWS,
     labelled: shared.LabelledOption = 600,
     seed: shared.SeedOption = 0,
     cache: shared.CacheOption = None,
@@ -107,7 +106,7 @@ def bench(
 
     if model == DIGITS and not concept:
         concept = ["a handwritten seven"]
-    task = shared.make_task(model, concept, wording, None, contrast, vocabulary, prior, anchor)
+    task = shared.make_task(model, concept, paraphrase, None, contrast, vocabulary, prior, anchor)
     target = shared.make_problem(problem, level or ["0.01"])
     if seeds < 1:
         raise ValueError(f"seeds must be at least 1, got {seeds}")
@@ -124,7 +123,7 @@ def bench(
     denoiser = shared.open_model(model)
     prompts = task(denoiser)
     store = shared.store_of(denoiser, cache)
-    estimate = estimate_ratios(denoiser, prompts, shared.make_budget(draws, seed, labelled), store)
+    estimate = estimate_ratios(denoiser, prompts, shared.make_budget(samples, seed, labelled), store)
     plan = Bench(
         methods,
         tuple(range(seed, seed + seeds)),

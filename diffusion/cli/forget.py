@@ -13,14 +13,14 @@ from diffusion.cli import options as shared
 
 def forget(
     model: shared.Model,
-    image: Annotated[list[Path], typer.Option("--image", help="a picture that must go, or a folder of them; repeat")],
-    output: Annotated[Path, typer.Option(help="folder for the LoRA, the certificate, the card and a sheet of draws")],
+    image: Annotated[list[Path], typer.Option("--image", help="an image that must go, or a folder of them; repeat")],
+    output: Annotated[Path, typer.Option(help="folder for the LoRA, the certificate, the card and a sheet of samples")],
     level: Annotated[
         list[str] | None,
         typer.Option(
             "--level",
             help="nats of surprise above the present, one for all images or one each; left out, 'unseen': as "
-            "surprising as the pictures of --held-out in the mean; 'unseen 90%': at least as nine tenths of them",
+            "surprising as the images of --held-out in the mean; 'unseen 90%': at least as nine tenths of them",
         ),
     ] = None,
     prompt: Annotated[
@@ -28,17 +28,17 @@ def forget(
     ] = None,
     data: Annotated[
         list[Path] | None,
-        typer.Option("--data", help="folder of training data, the images among it; left out, draws of the model"),
+        typer.Option("--data", help="folder of training data, the images among it; left out, samples of the model"),
     ] = None,
     held_out: Annotated[
-        list[Path] | None, typer.Option("--held-out", help="folder of like pictures, never trained on")
+        list[Path] | None, typer.Option("--held-out", help="folder of like images, never trained on")
     ] = None,
     share: Annotated[
         list[float] | None,
         typer.Option(
             "--share",
             help="copies of an image over the size of the data of its prompt, one for all or one each; left out, "
-            "counted in the data or among draws",
+            "counted in the data or among samples",
         ),
     ] = None,
     method: Annotated[
@@ -56,11 +56,11 @@ def forget(
         int | None, typer.Option(help="tilted, primal-dual: stop after so many rounds with all levels met")
     ] = None,
     samples_per_image: Annotated[
-        int, typer.Option(help="draws before and after, among which copies are counted")
+        int, typer.Option(help="samples before and after, among which copies are counted")
     ] = 1000,
-    sampler_steps: Annotated[int, typer.Option(help="steps of the pipeline's sampler in each of these draws")] = 25,
+    sampler_steps: Annotated[int, typer.Option(help="steps of the pipeline's sampler in each of these samples")] = 25,
     comparison: Annotated[
-        Path | None, typer.Option(help="PNG of the images beside the draws nearest to them; shows the images")
+        Path | None, typer.Option(help="PNG of the images beside the samples nearest to them; shows the images")
     ] = None,
     checkpointing_steps: shared.CheckpointingStepsOption = 100,
     track: shared.TrackOption = None,

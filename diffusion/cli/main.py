@@ -44,17 +44,17 @@ METHOD_HELP = (
 @app.command()
 def distill(
     model: shared.Model,
-    output: Annotated[Path, typer.Option(help="folder for the LoRA, the certificate, the card and the pictures")],
+    output: Annotated[Path, typer.Option(help="folder for the LoRA, the certificate, the card and the images")],
     level: shared.LevelOption,
     concept: shared.ConceptOption = None,
     problem: shared.ProblemOption = "likelihood",
-    wording: shared.WordingOption = None,
+    paraphrase: shared.WordingOption = None,
     examples: shared.ExamplesOption = None,
     contrast: shared.ContrastOption = None,
     vocabulary: shared.VocabularyOption = None,
     prior: shared.PriorOption = None,
     anchor: shared.AnchorOption = "",
-    draws: shared.DrawsOption = shared.DRAWS,
+    samples: shared.DrawsOption = shared.DRAWS,
     labelled: shared.LabelledOption = 600,
     steps: shared.StepsOption = 340,
     batch: shared.BatchOption = 48,
@@ -82,7 +82,7 @@ def distill(
 ) -> None:
     """Solve for the target, fit it into a LoRA or all weights, and certify: ratios, multipliers, training, evidence."""
     target = shared.make_problem(problem, level)
-    task = shared.make_task(model, concept, wording, examples, contrast, vocabulary, prior, anchor)
+    task = shared.make_task(model, concept, paraphrase, examples, contrast, vocabulary, prior, anchor)
     need_extra()
     from diffusion.evaluation.measure import Evaluation
     from diffusion.evaluation.planning import check_samples
@@ -111,7 +111,7 @@ def distill(
             prompts,
             target,
             method=chosen,
-            budget=shared.make_budget(draws, seed, labelled),
+            budget=shared.make_budget(samples, seed, labelled),
             fit=fit,
             evaluation=evaluation,
             image_classifier=shared.image_classifier_of(model, prompts),
@@ -132,25 +132,25 @@ def distill(
 @app.command()
 def sample(
     model: shared.Model,
-    output: Annotated[Path, typer.Option(help="folder for the pictures")],
+    output: Annotated[Path, typer.Option(help="folder for the images")],
     level: shared.LevelOption,
     concept: shared.ConceptOption = None,
     problem: shared.ProblemOption = "likelihood",
-    prompt: Annotated[str, typer.Option(help="what to sample; a concept's wording falls back to the anchor")] = "",
-    count: Annotated[int, typer.Option(help="how many draws")] = 64,
+    prompt: Annotated[str, typer.Option(help="what to sample; a concept's paraphrase falls back to the anchor")] = "",
+    count: Annotated[int, typer.Option(help="how many samples")] = 64,
     lora: Annotated[
         Path | None, typer.Option(help="folder of a LoRA or network to sample with, instead of guidance")
     ] = None,
     corrected: Annotated[
         bool, typer.Option("--corrected", help="measure guidance's own levels first, and move the multipliers by them")
     ] = False,
-    wording: shared.WordingOption = None,
+    paraphrase: shared.WordingOption = None,
     examples: shared.ExamplesOption = None,
     contrast: shared.ContrastOption = None,
     vocabulary: shared.VocabularyOption = None,
     prior: shared.PriorOption = None,
     anchor: shared.AnchorOption = "",
-    draws: shared.DrawsOption = shared.DRAWS,
+    samples: shared.DrawsOption = shared.DRAWS,
     labelled: shared.LabelledOption = 600,
     seed: shared.SeedOption = 0,
     cache: shared.CacheOption = None,
@@ -160,16 +160,16 @@ def sample(
     if count < 1:
         raise ValueError(f"count must be at least 1, got {count}")
     target = shared.make_problem(problem, level)
-    task = shared.make_task(model, concept, wording, examples, contrast, vocabulary, prior, anchor)
+    task = shared.make_task(model, concept, paraphrase, examples, contrast, vocabulary, prior, anchor)
     import duality as du
     from diffusion.guidance.guided import Strength
-    from diffusion.guidance.sampling import guided_draws
+    from diffusion.guidance.sampling import guided_samples
     from diffusion.methods import corrected_guidance
     from diffusion.pipelines.fitted import holds_fit, put_in
     from diffusion.pipelines.latents import decode
-    from diffusion.pipelines.sampling import draw
+    from diffusion.pipelines.sampling import sample_latents
     from diffusion.ratios.estimate import estimate_ratios
-    from diffusion.reports.figures import save_each, save_pictures
+    from diffusion.reports.figures import save_each, save_images
     from diffusion.reports.model_card import rounds_table
     from diffusion.runtime.distributed import is_main
     from diffusion.runtime.output_folder import OutputFolder
@@ -184,12 +184,12 @@ def sample(
         wanted = [prompt] * count
         if lora is not None:
             put_in(denoiser, lora)
-            latents = draw(denoiser.pipeline, wanted, seed=seed)
+            latents = sample_latents(denoiser.pipeline, wanted, seed=seed)
         else:
             estimate = estimate_ratios(
                 denoiser,
                 prompts,
-                shared.make_budget(draws, seed, labelled),
+                shared.make_budget(samples, seed, labelled),
                 shared.store_of(denoiser, cache),
             )
             solution = du.solve(target.problem(estimate.ratios), estimate.ratios)
@@ -198,28 +198,28 @@ def sample(
             if corrected:
                 strength, rounds = corrected_guidance(denoiser, estimate, solution, seed=seed)
                 typer.echo("\n".join(rounds_table(rounds)))
-            latents = guided_draws(denoiser, estimate, strength, wanted, seed=seed + 77)
-        pictures = decode(denoiser.pipeline, latents)
+            latents = guided_samples(denoiser, estimate, strength, wanted, seed=seed + 77)
+        images = decode(denoiser.pipeline, latents)
         if is_main():
-            save_pictures(folder / "sheet.png", [(prompt or "(empty prompt)", pictures)], 12, panel_columns=1)
-            save_each(folder, pictures)
-    typer.echo(f"{count} pictures written to {output}")
+            save_images(folder / "sheet.png", [(prompt or "(empty prompt)", images)], 12, panel_columns=1)
+            save_each(folder, images)
+    typer.echo(f"{count} images written to {output}")
 
 
 @app.command()
 def ratios(
     model: shared.Model,
     concept: shared.ConceptOption = None,
-    wording: shared.WordingOption = None,
+    paraphrase: shared.WordingOption = None,
     examples: shared.ExamplesOption = None,
     contrast: shared.ContrastOption = None,
     vocabulary: shared.VocabularyOption = None,
     prior: shared.PriorOption = None,
     anchor: shared.AnchorOption = "",
-    draws: shared.DrawsOption = shared.DRAWS,
+    samples: shared.DrawsOption = shared.DRAWS,
     labelled: shared.LabelledOption = 600,
-    elbo_draws: Annotated[int, typer.Option(help="draws at which the ELBO estimators are computed as well")] = 200,
-    elbo_levels: Annotated[int, typer.Option(help="noise levels of the ELBO estimators")] = 40,
+    elbo_samples: Annotated[int, typer.Option(help="samples at which the ELBO estimators are computed as well")] = 200,
+    elbo_noise_levels: Annotated[int, typer.Option(help="noise levels of the ELBO estimators")] = 40,
     path_steps: Annotated[int, typer.Option(help="steps of the trajectories of the path estimator")] = 20,
     problem: shared.ProblemOption = "likelihood",
     level: Annotated[list[str] | None, typer.Option("--level", help="solve here as well; " + shared.LEVEL_HELP)] = None,
@@ -229,7 +229,7 @@ def ratios(
 ) -> None:
     """Estimate and keep log ratios, examine every estimator, and say what levels mean for this model."""
     target = shared.make_problem(problem, level) if level else None
-    task = shared.make_task(model, concept, wording, examples, contrast, vocabulary, prior, anchor)
+    task = shared.make_task(model, concept, paraphrase, examples, contrast, vocabulary, prior, anchor)
     from dataclasses import replace
 
     from diffusion.evaluation.ratio_comparison import compare
@@ -242,7 +242,9 @@ def ratios(
     denoiser = shared.open_model(model)
     prompts = task(denoiser)
     budget = replace(
-        shared.make_budget(draws, seed, labelled), elbo_draws=min(elbo_draws, draws), elbo_levels=elbo_levels
+        shared.make_budget(samples, seed, labelled),
+        elbo_samples=min(elbo_samples, samples),
+        elbo_noise_levels=elbo_noise_levels,
     )
     store = shared.store_of(denoiser, cache)
     estimate = estimate_ratios(denoiser, prompts, budget, store)
@@ -257,13 +259,13 @@ def ratios(
 def demo(
     output: Annotated[Path, typer.Option(help="folder for the page")] = Path("out/demo"),
     concept: Annotated[str, typer.Option(help="which digit goes")] = "a handwritten seven",
-    level: Annotated[float, typer.Option(help="at most this share of draws may show it")] = 0.01,
+    level: Annotated[float, typer.Option(help="at most this share of samples may show it")] = 0.01,
     evaluation_samples: shared.EvaluationSamplesOption = 2000,
     seed: shared.SeedOption = 0,
     cache: shared.CacheOption = None,
     overwrite: shared.OverwriteOption = False,
 ) -> None:
-    """The main job, end to end: three problems on densities, then a digit unlearned; leaves one page with pictures."""
+    """The main job, end to end: three problems on densities, then a digit unlearned; leaves one page with images."""
     asked = shared.make_problem("likelihood", [str(level)])
     need_extra()
     from diffusion.evaluation.measure import Evaluation

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from diffusion.ratios.ratio_estimate import Budget
     from diffusion.runtime.cache import Cache
     from diffusion.runtime.trackers import Tracked
-    from diffusion.tasks.concepts import Prompts
+    from diffusion.tasks.concepts import TaskPrompts
     from diffusion.tasks.levels import Asked
     from diffusion.training.trainer import Fit
 
@@ -27,22 +27,22 @@ ConceptOption = Annotated[
     list[str] | None,
     typer.Option(
         "--concept",
-        help="prompt that asks for what must go; once per concept; wordings of one: 'a tench | a photo of a tench'",
+        help="prompt that asks for what must go; once per concept; paraphrases of one: 'a tench | a photo of a tench'",
     ),
 ]
 WordingOption = Annotated[
-    list[str] | None, typer.Option("--wording", help="another prompt that asks for the one concept given")
+    list[str] | None, typer.Option("--paraphrase", help="another prompt that asks for the one concept given")
 ]
 ExamplesOption = Annotated[
     list[Path] | None,
-    typer.Option("--examples", help="folder of at least ten pictures that show a concept, where no prompt asks for it"),
+    typer.Option("--examples", help="folder of at least ten images that show a concept, where no prompt asks for it"),
 ]
 ContrastOption = Annotated[
     list[str] | None,
     typer.Option(
         "--contrast",
-        help="prompt that stands for the rest; wordings separated by |. Left out: the other digits for digits, else "
-        "neighbours from --vocabulary and draws of the model itself",
+        help="prompt that stands for the rest; paraphrases separated by |. Left out: the other digits for digits, else "
+        "neighbours from --vocabulary and samples of the model itself",
     ),
 ]
 VocabularyOption = Annotated[
@@ -63,14 +63,14 @@ LEVEL_HELP = (
     "'4 nats' (forward-kl also a share, '1%'); all: a multiple of what the model has, '0.1x'"
 )
 LevelOption = Annotated[list[str], typer.Option("--level", help=LEVEL_HELP)]
-DrawsOption = Annotated[int, typer.Option(help="draws of q that the problem is solved on")]
-SeedOption = Annotated[int, typer.Option(help="seed of every draw and of training")]
-CacheOption = Annotated[Path | None, typer.Option("--cache", help="where draws and ratios are kept between runs")]
+DrawsOption = Annotated[int, typer.Option(help="samples of q that the problem is solved on")]
+SeedOption = Annotated[int, typer.Option(help="seed of every sample and of training")]
+CacheOption = Annotated[Path | None, typer.Option("--cache", help="where samples and ratios are kept between runs")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="replace a folder that is not empty")]
 LabelledOption = Annotated[
     int,
     typer.Option(
-        "--labelled", help="draws of each concept's prompts that the head learns from; 5/3 as many of the rest"
+        "--labelled", help="samples of each concept's prompts that the classifier learns from; 5/3 as many of the rest"
     ),
 ]
 StepsOption = Annotated[int, typer.Option(help="training steps")]
@@ -108,13 +108,13 @@ def make_problem(name: str, given: list[str]) -> Asked:
 def make_task(
     model: str,
     concept: list[str] | None,
-    wording: list[str] | None,
+    paraphrase: list[str] | None,
     examples: list[Path] | None,
     contrast: list[str] | None,
     vocabulary: Path | None,
     prior: list[float] | None,
     anchor: str,
-) -> Callable[[Denoiser], Prompts]:
+) -> Callable[[Denoiser], TaskPrompts]:
     """What the options say, checked as far as it goes without a model; called with the model, the task itself.
 
     Raises ``ValueError`` for options that do not fit together, empty prompts, and files that are not there.
@@ -123,34 +123,34 @@ def make_task(
     from diffusion.pipelines import DIGITS
     from diffusion.pipelines.images import read_folder
 
-    given: list[Any] = [_wordings("concept", text) for text in concept or []]
-    if wording:
+    given: list[Any] = [_paraphrases("concept", text) for text in concept or []]
+    if paraphrase:
         if len(given) != 1:
             raise ValueError(
-                f"one --concept goes with --wording prompts, got {len(given)}: give each concept's wordings as "
-                "'--concept \"one wording | another\"'"
+                f"one --concept goes with --paraphrase prompts, got {len(given)}: give each concept's paraphrases as "
+                "'--concept \"one paraphrase | another\"'"
             )
-        given = [[*given[0], *wording]]
+        given = [[*given[0], *paraphrase]]
     for folder in examples or []:
         given.append(read_folder(folder, "examples")[0])
     if not given:
-        raise ValueError("concept must be given: --concept with a prompt, or --examples with a folder of pictures")
+        raise ValueError("concept must be given: --concept with a prompt, or --examples with a folder of images")
     words: list[str] = []
     if vocabulary is not None:
         if not vocabulary.is_file():
             raise ValueError(f"vocabulary {str(vocabulary)!r} is no file")
         words = [line.strip() for line in vocabulary.read_text(encoding="utf-8").splitlines() if line.strip()]
-    groups = [_wordings("contrast", text) for text in contrast or []]
+    groups = [_paraphrases("contrast", text) for text in contrast or []]
     shares = None if not prior else prior[0] if len(prior) == 1 else prior
     if model == DIGITS and not groups and not words and not examples:
-        from diffusion.digits.image_classifier import prompts_for
+        from diffusion.digits.prompts import prompts_for
 
         digits = prompts_for([each[0] for each in given], anchor)
         if prior:
             digits = digits.with_priors(prior * len(given) if len(prior) == 1 else prior)
         return lambda _denoiser: digits
 
-    def task(denoiser: Denoiser) -> Prompts:
+    def task(denoiser: Denoiser) -> TaskPrompts:
         from diffusion.api import prompts_of
         from diffusion.workflows.validation import check
 
@@ -159,23 +159,23 @@ def make_task(
         if words:
             typer.echo("contrast prompts proposed: " + "; ".join(prompts.retained))
         if not groups:
-            typer.echo("draws of the model itself stand for the rest")
+            typer.echo("samples of the model itself stand for the rest")
         return prompts
 
     return task
 
 
-def _wordings(option: str, text: str) -> list[str]:
+def _paraphrases(option: str, text: str) -> list[str]:
     some = [part.strip() for part in text.split(SEPARATOR)]
     if not all(some):
         raise ValueError(f"{option} must be a prompt, got an empty string" + (f" in {text!r}" if text.strip() else ""))
     return some
 
 
-def make_budget(draws: int, seed: int, labelled: int = 600) -> Budget:
+def make_budget(samples: int, seed: int, labelled: int = 600) -> Budget:
     from diffusion.ratios.ratio_estimate import Budget
 
-    return Budget(concept_draws=labelled, contrast_draws=labelled * 5 // 3, anchor_draws=draws, seed=seed)
+    return Budget(concept_samples=labelled, contrast_samples=labelled * 5 // 3, anchor_samples=samples, seed=seed)
 
 
 def make_fit(
@@ -234,13 +234,13 @@ def store_of(denoiser: Denoiser, folder: Path | None) -> Cache:
     return Cache(folder or default_folder(), fingerprint(denoiser.pipeline))
 
 
-def image_classifier_of(model: str, prompts: Prompts) -> Any:
-    """Independent judges, for ``digits`` and concepts that are digits; None elsewhere."""
+def image_classifier_of(model: str, prompts: TaskPrompts) -> Any:
+    """Independent classifiers, for ``digits`` and concepts that are digits; None elsewhere."""
     from diffusion.pipelines import DIGITS
 
     if model != DIGITS:
         return None
-    from diffusion.digits.image_classifier import DigitsClassifiers
+    from diffusion.digits.prompts import DigitsClassifiers
 
     image_classifier = DigitsClassifiers()
     return (

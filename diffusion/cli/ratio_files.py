@@ -30,7 +30,7 @@ def read_ratios(path: str) -> Any:
     import duality as du
 
     tensors = _tensors(path)
-    key = "values" if "values" in tensors else "anchor"  # `unlearn ratios` keeps those at draws of the anchor
+    key = "values" if "values" in tensors else "anchor"  # `unlearn ratios` keeps those at samples of the anchor
     if key not in tensors:
         raise ValueError(f"file {path!r} holds no tensor named values or anchor, but {_listed(tensors) or 'none'}")
     read = {name: _array(path, name, tensors[name]) for name in WANTED if name in tensors}

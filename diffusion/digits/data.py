@@ -1,8 +1,8 @@
 """Real handwritten digits and the prompts that describe them.
 
 The images are the UCI "Optical Recognition of Handwritten Digits" test set as scikit-learn ships it: 1,797 scans of
-8x8 pixels with 17 grey levels. A fixed fifth, stratified by class, is held out: neither the pipeline nor the judges see
-it, so that quality can be measured against real images that no network was trained on.
+8x8 pixels with 17 grey levels. A fixed fifth, stratified by class, is held out: neither the pipeline nor the
+classifiers see it, so that quality can be measured against real images that no network was trained on.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 IMAGE_SIZE = 32
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
-# Half of the wordings spell the digit and half write the numeral, so that no single token stands for a concept: an
-# unlearning method that only breaks one token leaves the other wordings alive, and the evaluation shows it.
+# Half of the paraphrases spell the digit and half write the numeral, so that no single token stands for a concept: an
+# unlearning method that only breaks one token leaves the other paraphrases alive, and the evaluation shows it.
 WORDINGS = (
     "a handwritten {word}",
     "a handwritten {numeral}",
@@ -77,22 +77,23 @@ def enlarge(images: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def shrink(images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Mean over channels and 4x4 blocks: (n, 3, 32, 32) in [-1, 1] to (n, 8, 8) in [0, 1], what the judges look at."""
+    """Mean over channels and 4x4 blocks: (n, 3, 32, 32) in [-1, 1] to (n, 8, 8) in [0, 1], what the classifiers look
+    at."""
     if images.ndim != 4 or images.shape[1:] != (3, IMAGE_SIZE, IMAGE_SIZE):
         raise ValueError(f"images must have shape (n, 3, {IMAGE_SIZE}, {IMAGE_SIZE}), got {images.shape}")
     grey = images.mean(axis=1).reshape(-1, 8, IMAGE_SIZE // 8, 8, IMAGE_SIZE // 8).mean(axis=(2, 4))
     return np.clip((grey + 1) / 2, 0, 1).astype(np.float32)
 
 
-def wordings(digit: int) -> tuple[str, ...]:
+def paraphrases(digit: int) -> tuple[str, ...]:
     """Every prompt that the pipeline was taught for one digit."""
-    return tuple(wording.format(word=WORDS[digit], numeral=digit) for wording in WORDINGS)
+    return tuple(paraphrase.format(word=WORDS[digit], numeral=digit) for paraphrase in WORDINGS)
 
 
 def concept_of(prompt: str) -> int | None:
-    """The digit that a prompt asks for, or None where it is no known wording."""
+    """The digit that a prompt asks for, or None where it is no known paraphrase."""
     wanted = " ".join(prompt.lower().split())
     for digit in range(10):
-        if wanted in wordings(digit):
+        if wanted in paraphrases(digit):
             return digit
     return None

@@ -2,10 +2,11 @@ r"""Is it gone, or hidden? What an unlearned pipeline still makes, wherever one 
 
     frequency of concept i under (what is asked) x (how it is sampled),  each with its standard error,
 
-asked: nothing (the anchor); the concept's own prompts in all wordings; prompts near them that nobody trained on. How:
-the pipeline's own sampler, more steps, another sampler, classifier-free guidance at several scales. The frequency is
-that of a witness that judges pictures, where there is one, and the mean posterior of the teacher's head in any case.
-Beside each stands the teacher's. Then how quickly the concept comes back (:mod:`diffusion.evaluation.relearning`).
+asked: nothing (the anchor); the concept's own prompts in all paraphrases; prompts near them that nobody trained on.
+How: the pipeline's own sampler, more steps, another sampler, classifier-free guidance at several scales. The frequency
+is that of an image classifier, where there is one, and the mean posterior of the base model's
+classifier in any case. Beside each stands the base model's. Then how quickly the concept comes back
+(:mod:`diffusion.evaluation.relearning`).
 
 An audit finds what it looks for: clean rows say that these prompts and samplers do not bring the concept back.
 """
@@ -24,11 +25,11 @@ from diffusion.evaluation.relearning import NEW_WORD, Curve, RelearnConfig, reca
 from diffusion.evaluation.samples import ImageClassifier
 from diffusion.pipelines import Denoiser
 from diffusion.pipelines.latents import decode
-from diffusion.pipelines.sampling import draw
+from diffusion.pipelines.sampling import sample_latents
 from diffusion.ratios.classifier_ratios import classifier_ratios, posterior
 from diffusion.ratios.ratio_estimate import RatioEstimate
 from diffusion.runtime.progress import Bar, progress_bar
-from diffusion.tasks.concepts import Prompts
+from diffusion.tasks.concepts import TaskPrompts
 from diffusion.training.lora import base_model
 
 SCALES = (3.0, 7.5)
@@ -36,23 +37,23 @@ SCALES = (3.0, 7.5)
 
 @dataclass(frozen=True)
 class AuditConfig:
-    """How much an audit looks at: draws of each cell, and how the concept is taught again (None: not at all)."""
+    """How much an audit looks at: samples of each cell, and how the concept is taught again (None: not at all)."""
 
-    draws: int = 200
+    samples: int = 200
     scales: tuple[float, ...] = SCALES
     relearn_config: RelearnConfig | None = field(default_factory=RelearnConfig)
     seed: int = 70_000
 
     def __post_init__(self) -> None:
-        if self.draws < 2:
-            raise ValueError(f"draws must be at least 2, got {self.draws}")
+        if self.samples < 2:
+            raise ValueError(f"samples must be at least 2, got {self.samples}")
         if any(scale <= 1 for scale in self.scales):
             raise ValueError(f"scales must be above 1 (1 is looked at in any case), got {self.scales}")
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How draws are made: sampler steps, guidance scale, and the sampler where it is not the pipeline's own."""
+    """How samples are made: sampler steps, guidance scale, and the sampler where it is not the pipeline's own."""
 
     name: str
     steps: int
@@ -60,17 +61,18 @@ class Setting:
     sampler: str | None = None
 
 
-def near_prompts(prompts: Prompts, index: int, count: int = 16) -> tuple[str, ...]:
-    """Prompts that ask for concept ``index`` in words that are none of its wordings: said twice, turned round, framed.
+def near_prompts(prompts: TaskPrompts, index: int, count: int = 16) -> tuple[str, ...]:
+    """Prompts that ask for concept ``index`` in words that are none of its paraphrases: said twice, turned round,
+    framed.
 
-    At most ``count``; those that are a known wording of some concept after all, or a retained prompt, are left out.
+    At most ``count``; those that are a known paraphrase of some concept after all, or a retained prompt, are left out.
     """
-    wordings, retained = prompts.concepts[index].wordings, prompts.retained
+    paraphrases, retained = prompts.concepts[index].prompts, prompts.retained
     made: list[str] = []
-    for j, wording in enumerate(wordings):
-        made += [f"{wording}, {wording}", " ".join(reversed(wording.split())), f"a picture of {wording}"]
+    for j, paraphrase in enumerate(paraphrases):
+        made += [f"{paraphrase}, {paraphrase}", " ".join(reversed(paraphrase.split())), f"an image of {paraphrase}"]
         if retained:
-            made.append(f"{retained[j % len(retained)]} and {wording}")
+            made.append(f"{retained[j % len(retained)]} and {paraphrase}")
     fresh = dict.fromkeys(prompt for prompt in made if prompts.asks_for(prompt) is None and prompt not in retained)
     return tuple(fresh)[:count]
 
@@ -85,40 +87,42 @@ def settings_of(denoiser: Denoiser, steps: int, scales: Sequence[float]) -> tupl
     return tuple(found)
 
 
-class Judge:
-    """Says how often concept ``index`` is there: the teacher's head, and the witness where there is one."""
+class ConceptClassifier:
+    """Says how often concept ``index`` is there: the base model's classifier, and the image classifier where there is
+    one."""
 
     def __init__(
         self, denoiser: Denoiser, estimate: RatioEstimate, image_classifier: ImageClassifier | None, index: int
     ) -> None:
-        """``denoiser``: the teacher's."""
+        """``denoiser``: the base model's."""
         self.denoiser, self.estimate, self.image_classifier, self.index = denoiser, estimate, image_classifier, index
 
     def posterior(self, latents: Tensor, seed: int = 0) -> np.ndarray:
-        """``Pr(i | x)`` (n,) by the head, which reads the teacher's features."""
+        """``Pr(i | x)`` (n,) by the classifier, which reads the base model's features."""
         with base_model(self.denoiser):
             values = classifier_ratios(self.denoiser, self.estimate.classifier, latents, seed=seed)
         return np.asarray(posterior(values, self.estimate.prompts.priors)[:, self.index].numpy())
 
     def said(self, latents: Tensor) -> dict[str, np.ndarray]:
-        """By judge, (n,) numbers in [0, 1]; the witness's first."""
+        """By classifier, (n,) numbers in [0, 1]; the image classifier's first."""
         found: dict[str, np.ndarray] = {}
         if self.image_classifier is not None:
             wanted = self.image_classifier.asked(self.estimate.prompts.concepts[self.index].name)
-            pictures = decode(self.denoiser.pipeline, latents)
+            images = decode(self.denoiser.pipeline, latents)
             found = {
-                judge: (labels == wanted).astype(float) for judge, labels in self.image_classifier(pictures).items()
+                classifier: (labels == wanted).astype(float)
+                for classifier, labels in self.image_classifier(images).items()
             }
-        return found | {"head": self.posterior(latents)}
+        return found | {"classifier": self.posterior(latents)}
 
     def __call__(self, latents: Tensor) -> Judged:
         said = self.said(latents).items()
-        return {judge: (float(value.mean()), float(value.std() / len(value) ** 0.5)) for judge, value in said}
+        return {classifier: (float(value.mean()), float(value.std() / len(value) ** 0.5)) for classifier, value in said}
 
     def shows(self, latents: Tensor) -> np.ndarray:
-        """(n,): the mean of the witness's judges, or the head's posterior where there is none."""
+        """(n,): the mean of the image classifier's classifiers, or the classifier's posterior where there is none."""
         said = self.said(latents)
-        chosen = [value for judge, value in said.items() if judge != "head"] or [said["head"]]
+        chosen = [value for classifier, value in said.items() if classifier != "classifier"] or [said["classifier"]]
         return np.asarray(np.mean(chosen, axis=0))
 
 
@@ -131,7 +135,7 @@ def audit(
     config: AuditConfig | None = None,
     bar: Bar = progress_bar,
 ) -> Audit:
-    """Look for the concepts of a survey in ``after``, the unlearned pipeline, beside ``before``, the one surveyed.
+    """Look for the concepts of an estimate in ``after``, the unlearned pipeline, beside ``before``, the one surveyed.
 
     Two pipelines, each with its own network: see :func:`diffusion.pipelines.fitted.put_in`. ``after`` may carry its
     adapters only where nothing is to be taught again. Raises ``ValueError`` where both are one network.
@@ -142,8 +146,8 @@ def audit(
     steps = estimate.budget.sampler_steps
     plan: list[tuple[int, str, tuple[str, ...], Setting]] = []
     for index, concept in enumerate(prompts.concepts):
-        asked = {"nothing": (prompts.anchor,), "its wordings": concept.wordings, "near it": ()}
-        if before.prompt_inputs and concept.wordings:
+        asked = {"nothing": (prompts.anchor,), "its paraphrases": concept.prompts, "near it": ()}
+        if before.prompt_inputs and concept.prompts:
             asked["near it"] = near_prompts(prompts, index)
         for name, some in asked.items():
             for setting in settings_of(after, steps, config.scales):
@@ -151,13 +155,13 @@ def audit(
                 if some and not (name == "nothing" and setting.scale != 1):
                     plan.append((index, name, some, setting))
     cells = []
-    with bar("looking for the concept", 2 * config.draws * len(plan)) as shown:
+    with bar("looking for the concept", 2 * config.samples * len(plan)) as shown:
         for number, (index, name, some, setting) in enumerate(plan):
-            judge = Judge(before, estimate, image_classifier, index)
-            wanted = [some[j % len(some)] for j in range(config.draws)]
+            classifier = ConceptClassifier(before, estimate, image_classifier, index)
+            wanted = [some[j % len(some)] for j in range(config.samples)]
             made = [_drawn(each, wanted, setting, config.seed + number, shown.update) for each in (before, after)]
-            old, new = (judge(latents) for latents in made)
-            cells.append(Cell(name, setting.name, prompts.concepts[index].name, config.draws, old, new))
+            old, new = (classifier(latents) for latents in made)
+            cells.append(Cell(name, setting.name, prompts.concepts[index].name, config.samples, old, new))
     curves: dict[str, tuple[Curve, ...]] = {}
     recalls = {}
     if config.relearn_config is not None:
@@ -166,7 +170,7 @@ def audit(
                 before,
                 after,
                 estimate,
-                Judge(before, estimate, image_classifier, index),
+                ConceptClassifier(before, estimate, image_classifier, index),
                 config.relearn_config,
                 config.seed,
                 bar,
@@ -179,7 +183,7 @@ def taught_again(
     before: Denoiser,
     after: Denoiser,
     estimate: RatioEstimate,
-    judge: Judge,
+    classifier: ConceptClassifier,
     relearn_config: RelearnConfig,
     seed: int,
     bar: Bar,
@@ -187,41 +191,42 @@ def taught_again(
     """The arms of :mod:`diffusion.evaluation.relearning` for one concept: the unlearned model, and the controls known
     and new.
 
-    Pictures are the survey's draws of the concept that the judge is surest of, other ones for every seed. A model
-    without prompts is taught under its only one, and the known concept has no other name there: the teacher's curve
-    starts where its share is. Raises ``ValueError`` where there are fewer of them than pictures asked for.
+    Images are the estimate's samples of the concept that the classifier is surest of, other ones for every seed. A
+    model
+    without prompts is taught under its only one, and the known concept has no other name there: the base model's curve
+    starts where its share is. Raises ``ValueError`` where there are fewer of them than images asked for.
     """
-    concept = estimate.prompts.concepts[judge.index]
-    pool = estimate.labelled[estimate.labels == judge.index]
-    pool = pool[np.argsort(-judge.posterior(pool), kind="stable")[: max(1, int(0.9 * len(pool)))].copy()]
-    if len(pool) < relearn_config.pictures:
+    concept = estimate.prompts.concepts[classifier.index]
+    pool = estimate.labelled[estimate.labels == classifier.index]
+    pool = pool[np.argsort(-classifier.posterior(pool), kind="stable")[: max(1, int(0.9 * len(pool)))].copy()]
+    if len(pool) < relearn_config.images:
         raise ValueError(
-            f"pictures: {relearn_config.pictures} asked for, but the survey has {len(pool)} draws of the concept"
+            f"images: {relearn_config.images} asked for, but the estimate has {len(pool)} samples of the concept"
         )
     rng = np.random.default_rng(seed)
-    sets = [pool[rng.choice(len(pool), relearn_config.pictures, replace=False)] for _ in range(relearn_config.seeds)]
-    own = concept.wordings[0] if concept.wordings else estimate.prompts.anchor
+    sets = [pool[rng.choice(len(pool), relearn_config.images, replace=False)] for _ in range(relearn_config.seeds)]
+    own = concept.prompts[0] if concept.prompts else estimate.prompts.anchor
     word = NEW_WORD if before.prompt_inputs else estimate.prompts.anchor
     aside = [turned(before, some) for some in sets]
 
     def upright(latents: Tensor) -> np.ndarray:
-        return judge.shows(turned(before, latents, 3))
+        return classifier.shows(turned(before, latents, 3))
 
     plan: tuple[tuple[str, Denoiser, list[Tensor], str, Callable[[Tensor], Any]], ...] = (
-        (f"unlearned, {own!r}", after, sets, own, judge.shows),
-        (f"known: teacher, new word {word!r}", before, sets, word, judge.shows),
-        (f"new: teacher, {word!r}, pictures on their side", before, aside, word, upright),
+        (f"unlearned, {own!r}", after, sets, own, classifier.shows),
+        (f"known: base model, new word {word!r}", before, sets, word, classifier.shows),
+        (f"new: base model, {word!r}, images on their side", before, aside, word, upright),
     )
     curves = []
     with bar(
-        "teaching it again", len(plan) * relearn_config.seeds * len(relearn_config.steps) * relearn_config.draws
+        "teaching it again", len(plan) * relearn_config.seeds * len(relearn_config.steps) * relearn_config.samples
     ) as shown:
-        for arm, denoiser, pictures, prompt, shows in plan:
+        for arm, denoiser, images, prompt, shows in plan:
             curves.append(
                 teach(
                     denoiser,
                     arm,
-                    pictures,
+                    images,
                     prompt,
                     shows,
                     relearn_config,
@@ -244,6 +249,6 @@ def _drawn(
         pipeline.scheduler = getattr(diffusers, setting.sampler).from_config(own.config)
     more: dict[str, Any] = {"guidance_scale": setting.scale} if setting.scale != 1 else {}
     try:
-        return draw(pipeline, wanted, seed=seed, steps=setting.steps, progress=progress, **more)
+        return sample_latents(pipeline, wanted, seed=seed, steps=setting.steps, progress=progress, **more)
     finally:
         pipeline.scheduler = own

@@ -9,7 +9,7 @@ import numpy as np
 
 from diffusion.evaluation.relearning import Curve
 
-Judged = dict[str, tuple[float, float]]  # judge to mean and standard error
+Judged = dict[str, tuple[float, float]]  # classifier to mean and standard error
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Cell:
     asked: str
     setting: str
     concept: str
-    draws: int
+    samples: int
     before: Judged
     after: Judged
 
@@ -33,17 +33,19 @@ class Audit:
     recalls: dict[str, tuple[float, float]]
 
     def lines(self) -> list[str]:
-        judges = list(self.cells[0].after)
-        out = ["how often the concept is there, unlearned (teacher), %"]
-        out.append(f"{'concept':<24}{'asked':<14}{'sampled':<22}{'draws':>6}" + "".join(f"{j:>26}" for j in judges))
+        classifiers = list(self.cells[0].after)
+        out = ["how often the concept is there, unlearned (base model), %"]
+        out.append(
+            f"{'concept':<24}{'asked':<14}{'sampled':<22}{'samples':>6}" + "".join(f"{j:>26}" for j in classifiers)
+        )
         for cell in self.cells:
             said = []
-            for judge in judges:
-                (a, ea), (b, _) = cell.after[judge], cell.before.get(judge, (float("nan"), 0.0))
+            for classifier in classifiers:
+                (a, ea), (b, _) = cell.after[classifier], cell.before.get(classifier, (float("nan"), 0.0))
                 said.append(f"{100 * a:6.2f} ± {100 * ea:4.2f} ({100 * b:6.2f})".rjust(26))
-            out.append(f"{cell.concept[:23]:<24}{cell.asked:<14}{cell.setting:<22}{cell.draws:>6}" + "".join(said))
+            out.append(f"{cell.concept[:23]:<24}{cell.asked:<14}{cell.setting:<22}{cell.samples:>6}" + "".join(said))
         for concept, curves in self.curves.items():
-            out += ["", f"{concept!r} taught again from a few pictures: how often it is there after so many steps, %"]
+            out += ["", f"{concept!r} taught again from a few images: how often it is there after so many steps, %"]
             out.append(f"{'':<44}" + "".join(f"{step:>16}" for step in curves[0].steps))
             for curve in curves:
                 pairs = zip(100 * curve.mean, 100 * curve.stderr, strict=True)

@@ -2,15 +2,15 @@ r"""Every method on one task: same ratios, same solution, same adapters, budget 
 
     level      of the fitted network, in the problem's own unit, by the ratios that the problem was solved with
                (:mod:`diffusion.methods.level_estimates`)
-    showing    E_p[Pr(i|x)] by the same head; and by witnesses
+    showing    E_p[Pr(i|x)] by the same classifier; and by image classifiers
     cost       KL(p‖q), for ForwardKL KL(q‖p), of paths of the network's own stochastic chain (of q's), nats
                (:mod:`diffusion.methods.chain`); the predicted cost of the target stands beside it
-    kept       energy distance of the draws that do not show the concept to those from before, with its noise floor, and
-               how often other prompts are obeyed (both where witnesses judge pictures)
+    kept       energy distance of the samples that do not show the concept to those from before, with its noise floor,
+               and how often other prompts are obeyed (both where there are image classifiers)
     seconds    wall time and processor time of the fit, and of the measurements that correct its multipliers
 
-each a mean over seeds with a standard error: the larger of the spread over seeds and the noise of the draws. A run that
-ended is one JSON file; a second call reads it and goes on with the next.
+each a mean over seeds with a standard error: the larger of the spread over seeds and the noise of the samples. A run
+that ended is one JSON file; a second call reads it and goes on with the next.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ import duality as du
 from diffusion.evaluation.measure import Evaluation
 from diffusion.evaluation.samples import ImageClassifier, agreement, mean_posterior, retained, take_samples
 from diffusion.guidance.guided import Guided, Strength
-from diffusion.guidance.sampling import guided_draws
+from diffusion.guidance.sampling import guided_samples
 from diffusion.methods import METHODS, FitContext, Method, corrected_guidance
 from diffusion.methods.level_estimates import Meter
 from diffusion.pipelines import Denoiser
-from diffusion.pipelines.sampling import draw
+from diffusion.pipelines.sampling import sample_latents
 from diffusion.ratios.classifier_ratios import classifier_ratios, posterior
 from diffusion.ratios.ratio_estimate import RatioEstimate
 from diffusion.runtime.files import atomic_write, to_json
@@ -48,7 +48,7 @@ Value = tuple[float, float]  # mean, standard error
 
 @dataclass(frozen=True)
 class Bench:
-    """What is compared: methods by name, training seeds, the fit of each, and the draws that are counted after it."""
+    """What is compared: methods by name, training seeds, the fit of each, and the samples that are counted after it."""
 
     methods: tuple[str, ...]
     seeds: tuple[int, ...]
@@ -135,7 +135,7 @@ def run_bench(
         "rank": plan.fit.rank,
         "steps": plan.fit.steps,
         "seeds": list(plan.seeds),
-        "draws": plan.evaluation.samples,
+        "samples": plan.evaluation.samples,
         "showing it in the target": (np.exp(solution.log_weights) @ estimate.posterior.numpy()).tolist(),
     }
     table = Table(asked, {name: _summary(some) for name, some in runs.items()}, failed)
@@ -174,12 +174,12 @@ def _one(
     took = {"seconds": (time.monotonic() - wall, 0.0), "CPU seconds": (time.process_time() - processor, 0.0)}
 
     def made(some: list[str], offset: int) -> Tensor:
-        # Noise of its own for every seed, not that of the draws before: the errors of seeds have to be independent.
+        # Noise of its own for every seed, not that of the samples before: the errors of seeds have to be independent.
         at = evaluation.seed + 100 * seed + offset
         if name == GUIDED:
-            return guided_draws(denoiser, estimate, strength, some, seed=at, bar=bar)
-        with bar("draws after the fit", len(some)) as shown, merged_adapters(denoiser):
-            return draw(pipeline, some, seed=at, steps=estimate.budget.sampler_steps, progress=shown.update)
+            return guided_samples(denoiser, estimate, strength, some, seed=at, bar=bar)
+        with bar("samples after the fit", len(some)) as shown, merged_adapters(denoiser):
+            return sample_latents(pipeline, some, seed=at, steps=estimate.budget.sampler_steps, progress=shown.update)
 
     wanted = evaluation.prompts(estimate)
     latents = {what: made(some, k) for k, (what, some) in enumerate(wanted.items())}
@@ -220,7 +220,7 @@ def _by_classifiers(
     asked: dict[str, list[str]],
     evaluation: Evaluation,
 ) -> dict[str, Value]:
-    """What judges say: how often the concepts are there, and what became of everything else."""
+    """What classifiers say: how often the concepts are there, and what became of everything else."""
     pipeline = denoiser.pipeline
     classes = [label for c in estimate.prompts.concepts if (label := image_classifier.asked(c.name)) is not None]
     samples = {
@@ -229,7 +229,9 @@ def _by_classifiers(
     values: dict[str, Value] = {}
     for what, title in (("anchor", ""), ("concept", ", asked")):
         if what in samples:
-            values |= {f"{judge}{title}": (f.value, f.stderr) for judge, f in samples[what].shows(classes).items()}
+            values |= {
+                f"{classifier}{title}": (f.value, f.stderr) for classifier, f in samples[what].shows(classes).items()
+            }
     old = take_samples(
         "before", pipeline, [estimate.prompts.anchor] * len(estimate.anchor), estimate.anchor, image_classifier
     )
@@ -237,20 +239,20 @@ def _by_classifiers(
     values["energy of the rest"] = (moved.energy, moved.floor / 1.645)  # the floor is a 95 % quantile of noise
     values["largest class shift"] = (max(moved.class_shift.values()), float("nan"))
     if "retained" in samples:
-        judge, right = list(agreement(samples["retained"], image_classifier).items())[-1]
-        values[f"others obeyed, {judge}"] = (right.value, right.stderr)
+        classifier, right = list(agreement(samples["retained"], image_classifier).items())[-1]
+        values[f"others obeyed, {classifier}"] = (right.value, right.stderr)
     return values
 
 
 def _summary(runs: list[dict[str, Any]]) -> dict[str, Value]:
-    """Means over seeds, and the larger of the seeds' and the draws' standard error."""
+    """Means over seeds, and the larger of the seeds' and the samples' standard error."""
     summary: dict[str, Value] = {}
     for name in runs[0]:
         value, error = np.array([[float(x) for x in run[name]] for run in runs]).T
         n = len(value)
-        of_draws = float(np.sqrt((error**2).sum()) / n)
+        of_samples = float(np.sqrt((error**2).sum()) / n)
         of_seeds = float(value.std(ddof=1) / n**0.5) if n > 1 else float("nan")
-        summary[name] = float(value.mean()), float(np.fmax(of_draws, of_seeds))
+        summary[name] = float(value.mean()), float(np.fmax(of_samples, of_seeds))
     return summary
 
 

@@ -12,7 +12,7 @@ from diffusion.methods.likelihood import divergence, loss
 from diffusion.pipelines import Denoiser
 from diffusion.tasks.image_set import Images
 
-ELBO_DROP = "surprise gained (mean, standard error)"  # one for each image; the other two are means over pictures
+ELBO_DROP = "surprise gained (mean, standard error)"  # one for each image; the other two are means over images
 COST = "cost of the network in nats (mean, standard error)"
 HELD_OUT = "surprise gained at held-out images (mean, standard error)"
 MOST = 256  # rows that the cost and held-out surprise are measured at
@@ -30,7 +30,7 @@ def in_nats(
 ) -> dict[str, Any]:
     """``ELBO_DROP`` at each image, ``COST`` at data that are no copies, and ``HELD_OUT`` where there is any (k, ...).
 
-    The student's adapters are on; errors are of the noise for ``ELBO_DROP``, and of the pictures for the other two.
+    The student's adapters are on; errors are of the noise for ``ELBO_DROP``, and of the images for the other two.
     """
     own, errors = elbo_drop(denoiser, images, noise_levels, repeats, seed)
     rows = (~images.aside).nonzero()[:, 0]

@@ -25,7 +25,7 @@ from diffusion.evaluation.planning import Plan
 from diffusion.evaluation.samples import ImageClassifier, SampleSet, retained, take_samples, weighted_frequency
 from diffusion.methods.level_estimates import Meter
 from diffusion.pipelines import Denoiser
-from diffusion.pipelines.sampling import draw
+from diffusion.pipelines.sampling import sample_latents
 from diffusion.ratios.classifier_ratios import classifier_ratios, posterior
 from diffusion.ratios.ratio_estimate import RatioEstimate
 from diffusion.runtime.progress import Bar
@@ -68,18 +68,16 @@ class Evaluation:
         return min(self.samples, self.samples if self.asked is None else self.asked)
 
     def prompts(self, estimate: RatioEstimate) -> dict[str, list[str]]:
-        """What is asked for: the anchor, each concept in its wordings in turn, retained prompts; no empty lists."""
+        """What is asked for: the anchor, each concept in its paraphrases in turn, retained prompts; no empty lists."""
         count = self.samples if self.asked is None else self.asked
-        asking = [
-            c.wordings[j % len(c.wordings)] for c in estimate.prompts.concepts if c.wordings for j in range(count)
-        ]
+        asking = [c.prompts[j % len(c.prompts)] for c in estimate.prompts.concepts if c.prompts for j in range(count)]
         every = estimate.retained[1]
         kept = [every[j % len(every)] for j in range(self.retained)] if every else []
         wanted = {"anchor": [estimate.prompts.anchor] * self.samples, "concept": asking, "retained": kept}
         return {name: some for name, some in wanted.items() if some}
 
     def fresh_seed(self, estimate: RatioEstimate, index: int) -> int:
-        """Of samples that share no noise with the survey, the fit, or each other."""
+        """Of samples that share no noise with the estimate, the fit, or each other."""
         words = np.random.SeedSequence([self.seed, estimate.budget.seed, index]).generate_state(1, np.uint64)
         return int(words[0] >> np.uint64(2))
 
@@ -88,13 +86,14 @@ def measure_lora(
     denoiser: Denoiser, estimate: RatioEstimate, plan: Plan, solution: du.Solution, evaluation: Evaluation,
     image_classifier: ImageClassifier | None, bar: Bar,
 ) -> tuple[dict[str, SampleSet], Measurement]:  # fmt: skip
-    """Draw from the adapted pipeline under the anchor, the concepts' wordings and the retained prompts, and count."""
+    """Draw from the adapted pipeline under the anchor, the concepts' paraphrases and the retained prompts, and
+    count."""
     wanted = evaluation.prompts(estimate)
     samples = _drawn(denoiser, estimate, wanted, evaluation, image_classifier, bar)
-    # The head reads the *teacher's* features: the ratio is a property of the picture, not of the student.
+    # The classifier reads the *base model's* features: the ratio is a property of the image, not of the student.
     with base_model(denoiser):
         rho = {
-            name: estimate.values  # the survey's own draws: their ratios are known
+            name: estimate.values  # the estimate's own samples: their ratios are known
             if name == "before, anchor"
             else classifier_ratios(
                 denoiser, estimate.classifier, sample.latents, seed=evaluation.fresh_seed(estimate, 10)
@@ -109,7 +108,7 @@ def measure_lora(
     levels = _levels(estimate, plan, samples, rho, meter, image_classifier)
     costs = [_cost(meter, "anchor")]
     if "concept" in wanted:
-        asked = tuple(text for concept in estimate.prompts.concepts for text in concept.wordings)
+        asked = tuple(text for concept in estimate.prompts.concepts for text in concept.prompts)
         costs.append(_cost(replace(meter, asked=asked), "concept"))
     found = Measurement(
         levels=tuple(levels), costs=tuple(costs), shares=tuple(_shares(estimate, samples, rho, image_classifier))
@@ -138,7 +137,9 @@ def _drawn(
     samples: dict[str, SampleSet] = {}
     with bar("evaluation samples", sum(len(some) for _, some, _ in plan)) as shown, merged_adapters(denoiser):
         for name, some, seed in plan:
-            latents = draw(pipeline, some, seed=seed, steps=estimate.budget.sampler_steps, progress=shown.update)
+            latents = sample_latents(
+                pipeline, some, seed=seed, steps=estimate.budget.sampler_steps, progress=shown.update
+            )
             samples[name] = take_samples(name, pipeline, some, latents, image_classifier, seed)
     before = [anchor] * len(estimate.anchor)
     samples["before, anchor"] = take_samples(
@@ -161,7 +162,7 @@ def _fresh_q(denoiser: Denoiser, estimate: RatioEstimate, evaluation: Evaluation
     with bar("fresh samples of q", evaluation.samples) as shown, base_model(denoiser):
         wanted, seed = [estimate.prompts.anchor] * evaluation.samples, evaluation.fresh_seed(estimate, 20)
         steps = estimate.budget.sampler_steps
-        latents = draw(denoiser.pipeline, wanted, seed=seed, steps=steps, progress=shown.update)
+        latents = sample_latents(denoiser.pipeline, wanted, seed=seed, steps=steps, progress=shown.update)
         return latents, classifier_ratios(
             denoiser, estimate.classifier, latents, seed=evaluation.fresh_seed(estimate, 21)
         )
@@ -184,10 +185,10 @@ def _levels(
         parts: list[tuple[Condition, str, np.ndarray, np.ndarray]] = []
         every = np.arange(len(samples["LoRA, anchor"]))
         parts.append(("anchor", "LoRA, anchor", at_anchor[:, i], every))
-        if "LoRA, concept" in samples and concept.wordings:
+        if "LoRA, concept" in samples and concept.prompts:
             sample = samples["LoRA, concept"]
             rows = np.array([j for j, text in enumerate(sample.prompts) if estimate.prompts.asks_for(text) == i])
-            own = replace(meter, asked=concept.wordings).of(sample.latents[rows], rho["LoRA, concept"][rows])
+            own = replace(meter, asked=concept.prompts).of(sample.latents[rows], rho["LoRA, concept"][rows])
             parts.append(("concept", "LoRA, concept", own.values[:, i], rows))
         for prompts, name, values, rows in parts:
             level = float(problem.levels[i])
@@ -199,12 +200,19 @@ def _levels(
             label = image_classifier.asked(concept.name) if image_classifier is not None else None
             if not share or label is None:
                 continue
-            for judge, said in samples[name].said.items():
+            for classifier, said in samples[name].said.items():
                 hits = (said[rows] == label).astype(float)
                 counted: Rule = "clopper_pearson"
                 found.append(
                     level_found(
-                        hits, level, side, counted, plan.confidence, concept=concept.name, prompts=prompts, by=judge
+                        hits,
+                        level,
+                        side,
+                        counted,
+                        plan.confidence,
+                        concept=concept.name,
+                        prompts=prompts,
+                        by=classifier,
                     )
                 )
     return found
@@ -235,9 +243,9 @@ def _shares(
             seen = mean_estimate(column.double().numpy())
             found.append(Share(sample=name, concept=concept.name, by=CLASSIFIER, estimate=seen))
         if image_classifier is not None:
-            for judge, labels in samples[name].said.items():
+            for classifier, labels in samples[name].said.items():
                 hits = np.isin(labels, _classes(estimate, image_classifier))
-                found.append(Share(sample=name, concept=None, by=judge, estimate=_counted(hits)))
+                found.append(Share(sample=name, concept=None, by=classifier, estimate=_counted(hits)))
     return found
 
 
@@ -284,9 +292,9 @@ def _obeyed(samples: dict[str, SampleSet], image_classifier: ImageClassifier, co
     ]
     found = []
     for kind in (None, *sorted(set(labels[1].tolist()) & set(labels[0].tolist()) - {-1})):
-        for judge in after.said:
+        for classifier in after.said:
             right = [
-                (sample.said[judge] == label)[(label >= 0) if kind is None else (label == kind)].astype(float)
+                (sample.said[classifier] == label)[(label >= 0) if kind is None else (label == kind)].astype(float)
                 for sample, label in zip((before, after), labels, strict=True)
             ]
             if not len(right[0]) or not len(right[1]):
@@ -294,7 +302,7 @@ def _obeyed(samples: dict[str, SampleSet], image_classifier: ImageClassifier, co
             found.append(
                 Obeyed(
                     prompts="all" if kind is None else image_classifier.classes[kind],
-                    by=judge,
+                    by=classifier,
                     before=_counted(right[0]),
                     after=_counted(right[1]),
                     bound=bound(right[1], "lower", "clopper_pearson", confidence),

@@ -1,4 +1,4 @@
-"""Measures of calibration and of change, each with its standard error where it is an average over draws."""
+"""Measures of calibration and of change, each with its standard error where it is an average over samples."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from numpy.typing import ArrayLike, NDArray
 
 @dataclass(frozen=True)
 class Frequency:
-    """``hits / draws`` with its binomial standard error ``sqrt(f (1 - f) / draws)``."""
+    """``hits / samples`` with its binomial standard error ``sqrt(f (1 - f) / samples)``."""
 
     hits: int
-    draws: int
+    samples: int
 
     @property
     def value(self) -> float:
-        return self.hits / self.draws
+        return self.hits / self.samples
 
     @property
     def stderr(self) -> float:
-        return math.sqrt(self.value * (1 - self.value) / self.draws)
+        return math.sqrt(self.value * (1 - self.value) / self.samples)
 
     def __str__(self) -> str:
         return f"{100 * self.value:.2f} ± {100 * self.stderr:.2f} %"
@@ -32,7 +32,7 @@ def frequency(hits: ArrayLike) -> Frequency:
     """The frequency of True in (n,) booleans. Raises ``ValueError`` when there are none."""
     array = np.asarray(hits, dtype=bool)
     if array.size == 0:
-        raise ValueError("hits must hold at least one draw, got none")
+        raise ValueError("hits must hold at least one sample, got none")
     return Frequency(int(array.sum()), array.size)
 
 
@@ -45,14 +45,14 @@ def _mean_distance(
 
 
 def energy_distance(x: ArrayLike, y: ArrayLike, related: ArrayLike | None = None) -> float:
-    """Unbiased ``2 E|X - Y| - E|X - X'| - E|Y - Y'|`` of draws (n, ...) and (k, ...), Euclidean distance.
+    """Unbiased ``2 E|X - Y| - E|X - X'| - E|Y - Y'|`` of samples (n, ...) and (k, ...), Euclidean distance.
 
     Zero in the mean where both laws agree, so a single value may be negative. Units: those of x. ``related`` (p, 2):
     pairs of rows of x and y that are not independent (common noise) and say nothing of E|X - Y|; left out of it.
     """
     a, b = (np.asarray(z, float).reshape(len(np.asarray(z)), -1) for z in (x, y))
     if len(a) < 2 or len(b) < 2:
-        raise ValueError(f"x and y must hold at least two draws each, got {len(a)} and {len(b)}")
+        raise ValueError(f"x and y must hold at least two samples each, got {len(a)} and {len(b)}")
     one_a, one_b = np.full(len(a), 1 / len(a)), np.full(len(b), 1 / len(b))
     within_a = _mean_distance(a, a, one_a, one_a) * len(a) / (len(a) - 1)
     within_b = _mean_distance(b, b, one_b, one_b) * len(b) / (len(b) - 1)
@@ -65,7 +65,7 @@ def energy_distance(x: ArrayLike, y: ArrayLike, related: ArrayLike | None = None
 
 
 def energy_noise(x: ArrayLike, y: ArrayLike, repetitions: int, rng: np.random.Generator) -> tuple[float, float]:
-    """Mean and 95 % quantile of :func:`energy_distance` when draws are dealt to x and y at random: its noise floor.
+    """Mean and 95 % quantile of :func:`energy_distance` when samples are dealt to x and y at random: its noise floor.
 
     Every distance is computed once: a deal's value is a quadratic form of the pool's distances in its indicators.
     """

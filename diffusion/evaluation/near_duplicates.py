@@ -1,14 +1,14 @@
-r"""Whether a draw is a copy of a picture: its distance to it, in units of how near pictures of the data are to others.
+r"""Whether a sample is a copy of an image: its distance to it, in units of how near images of the data are to others.
 
-    s       = median over pictures y of the data of  mean over the k = 50 nearest others y' of |y - y'|
+    s       = median over images y of the data of  mean over the k = 50 nearest others y' of |y - y'|
     d(x, u) = |x - u| / s,        a copy where d ≤ 1/2
 
-Euclidean, between pictures averaged down to at most 32 pixels a side, so that grain does not hide a copy. The median
-is over pictures, so that s is not that of the copies among them, as long as these are fewer than half. The criterion
-sees copies of whole pictures: not parts, mirror images or styles.
+Euclidean, between images averaged down to at most 32 pixels a side, so that grain does not hide a copy. The median
+is over images, so that s is not that of the copies among them, as long as these are fewer than half. The criterion
+sees copies of whole images: not parts, mirror images or styles.
 
 Source: the nearest-neighbour ratio of Carlini et al., Extracting Training Data from Diffusion Models (USENIX Security
-2023), there with the neighbours of each picture.
+2023), there with the neighbours of each image.
 """
 
 from __future__ import annotations
@@ -27,35 +27,35 @@ HALF = 0.5
 Array = NDArray[np.float64]
 
 
-def small(pictures: ArrayLike) -> Array:
-    """Pictures (n, c, h, w), averaged down to at most 32 pixels a side, as rows (n, d).
+def small(images: ArrayLike) -> Array:
+    """Images (n, c, h, w), averaged down to at most 32 pixels a side, as rows (n, d).
 
     Raises ``ValueError`` for another number of axes or values that are not finite.
     """
-    values = np.asarray(pictures, np.float64)
+    values = np.asarray(images, np.float64)
     if values.ndim != 4 or not np.isfinite(values).all():
-        raise ValueError(f"pictures must be finite and have shape (n, c, h, w), got {values.shape}")
+        raise ValueError(f"images must be finite and have shape (n, c, h, w), got {values.shape}")
     _, _, height, width = values.shape
     kept = torch.nn.functional.adaptive_avg_pool2d(torch.from_numpy(values), (min(height, SIDE), min(width, SIDE)))
     return cast(Array, kept.flatten(1).numpy())
 
 
-def spacing(pictures: ArrayLike, most: int = 1000) -> float:
-    """``s`` of pictures (n, c, h, w), at least three; of more than ``most`` only every so many are looked at.
+def spacing(images: ArrayLike, most: int = 1000) -> float:
+    """``s`` of images (n, c, h, w), at least three; of more than ``most`` only every so many are looked at.
 
     Raises ``ValueError`` where there are fewer, or more than half of them are alike.
     """
-    rows = small(pictures)
+    rows = small(images)
     rows = rows[:: -(-len(rows) // most)]
     if len(rows) < 3:
-        raise ValueError(f"pictures must be at least three, to tell how near they are to each other, got {len(rows)}")
+        raise ValueError(f"images must be at least three, to tell how near they are to each other, got {len(rows)}")
     others = np.sort(cdist(rows, rows), axis=1)[:, 1 : NEAREST + 1]
     value = float(np.median(others.mean(1)))
     if not value > 0:
-        raise ValueError("pictures must not be alike for the most part: nothing tells a copy from another draw")
+        raise ValueError("images must not be alike for the most part: nothing tells a copy from another sample")
     return value
 
 
-def distances(drawn: ArrayLike, pictures: ArrayLike, spacing: float) -> Array:
-    """``d`` (n, m) between draws (n, c, h, w) and pictures (m, c, h, w)."""
-    return cast(Array, cdist(small(drawn), small(pictures)) / spacing)
+def distances(drawn: ArrayLike, images: ArrayLike, spacing: float) -> Array:
+    """``d`` (n, m) between samples (n, c, h, w) and images (m, c, h, w)."""
+    return cast(Array, cdist(small(drawn), small(images)) / spacing)

@@ -51,7 +51,7 @@ class Plan:
                 for b, aim in pairs
             ]
         if self.short:
-            said.append("that is as far beyond as can be had on these draws, and less than the samples call for")
+            said.append("that is as far beyond as can be had on these samples, and less than the samples call for")
         return list(dict.fromkeys(said))
 
 
@@ -112,7 +112,7 @@ def plan_for(
         aims = problem.levels + problem.direction * reach * _spread(problem, ratios) / samples**0.5
         aims = np.where(problem.levels > 0, aims, problem.levels) if problem.direction > 0 else aims
     with warnings.catch_warnings():
-        # On how many draws the answer rests is said once, when what is planned here is solved.
+        # On how many samples the answer rests is said once, when what is planned here is solved.
         warnings.simplefilter("ignore", du.FewDrawsWarning)
         aims, short = _that_can_be_had(problem, ratios, aims)
     return Plan(problem, replace(problem, levels=aims), samples, confidence, success, hits, short)

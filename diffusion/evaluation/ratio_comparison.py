@@ -1,4 +1,4 @@
-"""Every estimator of the log ratio against the others, against every judge, and against what the labels say."""
+"""Every estimator of the log ratio against the others, against every classifier, and against what the labels say."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from diffusion.ratios.trajectory import path_ratios
 from diffusion.runtime.cache import Cache
 from diffusion.runtime.progress import Bar, progress_bar
 
-HEAD = "contrast head"
+HEAD = "ratio classifier"
 
 
 @dataclass(frozen=True)
 class RatioColumn:
-    """Log ratios (n, m) by one estimator, and by the contrast head at the very same draws.
+    """Log ratios (n, m) by one estimator, and by the ratio classifier at the very same samples.
 
-    ``own``: those draws (n, ...), None where they are the first n of the survey's.
+    ``own``: those samples (n, ...), None where they are the first n of the estimate's.
     """
 
     name: str
@@ -38,16 +38,16 @@ class RatioColumn:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How an estimator stands to the contrast head at the same draws, for one concept.
+    """How an estimator stands to the ratio classifier at the same samples, for one concept.
 
     ``coverage``: mean posterior over prior and its standard error, 1 where concept prompts and prior account for what q
     makes; ``mass``: E_q[e^rho] and its standard error, 1 for exact ratios; ``rank``: Spearman's correlation; ``auc``:
-    how well it ranks what the head calls the concept, NaN where that is all or none.
+    how well it ranks what the classifier calls the concept, NaN where that is all or none.
     """
 
     concept: str
     estimator: str
-    draws: int
+    samples: int
     coverage: tuple[float, float]
     mass: tuple[float, float]
     rank: float
@@ -55,13 +55,13 @@ class Agreement:
 
     def __str__(self) -> str:
         return (
-            f"{self.estimator:<32}{self.draws:>7}{self.coverage[0]:>12.3f} ± {self.coverage[1]:<7.3f}"
+            f"{self.estimator:<32}{self.samples:>7}{self.coverage[0]:>12.3f} ± {self.coverage[1]:<7.3f}"
             f"{self.mass[0]:>8.2f} ± {self.mass[1]:<6.2f}{self.rank:>10.3f}{self.auc:>12.4f}"
         )
 
 
 AGREEMENT_HEAD = (
-    f"{'estimator':<32}{'draws':>7}{'posterior / prior':>22}{'E_q[e^rho]':>17}{'rank':>10}{'AUC, classifier':>12}"
+    f"{'estimator':<32}{'samples':>7}{'posterior / prior':>22}{'E_q[e^rho]':>17}{'rank':>10}{'AUC, classifier':>12}"
 )
 
 
@@ -69,22 +69,25 @@ AGREEMENT_HEAD = (
 class Comparison:
     """What :func:`compare` found."""
 
-    rows: tuple[tuple[str, str, str, int, Calibration], ...]  # concept, estimator, judge, draws, calibration
+    rows: tuple[tuple[str, str, str, int, Calibration], ...]  # concept, estimator, classifier, samples, calibration
     agreements: tuple[Agreement, ...]
     priors: tuple[tuple[str, float, float | None], ...]  # concept, prior, its standard error where it was estimated
 
     def lines(self) -> list[str]:
         out = []
         for concept, prior, error in self.priors:
-            estimate = "as given" if error is None else f"± {error:.2g}, estimated from draws: coverage says nothing"
+            estimate = "as given" if error is None else f"± {error:.2g}, estimated from samples: coverage says nothing"
             out += [f"{concept!r}: prior {prior:.4g} ({estimate})", "", AGREEMENT_HEAD]
             out += [str(row) for row in self.agreements if row.concept == concept]
             seen = [row for row in self.rows if row[0] == concept]
-            out += ["", "calibration, on draws that the contrast head never saw"]
-            out += [f"{name:<32}{count:>7} draws, judge {judge}: {how}" for _, name, judge, count, how in seen]
-            for _, name, judge, _count, how in seen:
+            out += ["", "calibration, on samples that the ratio classifier never saw"]
+            out += [
+                f"{name:<32}{count:>7} samples, classifier {classifier}: {how}"
+                for _, name, classifier, count, how in seen
+            ]
+            for _, name, classifier, _count, how in seen:
                 if name.startswith(HEAD):
-                    out += ["", f"reliability of the {name}, judge {judge}", *reliability(how)]
+                    out += ["", f"reliability of the {name}, classifier {classifier}", *reliability(how)]
             out.append("")
         return out
 
@@ -93,18 +96,18 @@ class Comparison:
             "priors": [{"concept": c, "prior": p, "standard error": e} for c, p, e in self.priors],
             "agreement": [asdict(row) for row in self.agreements],
             "calibration": [
-                {"concept": concept, "estimator": estimator, "judge": judge, "draws": count, **asdict(seen)}
-                for concept, estimator, judge, count, seen in self.rows
+                {"concept": concept, "estimator": estimator, "classifier": classifier, "samples": count, **asdict(seen)}
+                for concept, estimator, classifier, count, seen in self.rows
             ],
         }
 
 
 def reliability(seen: Calibration) -> list[str]:
-    """One line a bin: mean posterior, frequency with its standard error, draws."""
+    """One line a bin: mean posterior, frequency with its standard error, samples."""
     lines = []
     for mean, share, count in seen.bins:
         error = (share * (1 - share) / count) ** 0.5
-        lines.append(f"  posterior {mean:6.3f}   frequency {share:6.3f} ± {error:.3f}   {count:>6} draws")
+        lines.append(f"  posterior {mean:6.3f}   frequency {share:6.3f} ± {error:.3f}   {count:>6} samples")
     return lines
 
 
@@ -118,14 +121,15 @@ def compare(
     thorough: bool = True,
     seen: SampleSet | None = None,
 ) -> Comparison:
-    """The contrast head, the head against q, both ELBO estimators and the path ratio, on draws of q.
+    """The ratio classifier, the classifier against q, both ELBO estimators and the path ratio, on samples of q.
 
-    The ELBO estimators are computed at the first ``budget.elbo_draws`` of the survey's draws, the path ratio at as many
-    of its own, in ``path_steps`` steps; each is compared with the head at the same draws. Estimators that need prompts
-    are left out where a concept has none, the normalised ELBO where there are no contrast prompts. Calibration is on
-    held-out labelled draws (of q_i and of what stands for the rest) and, where a witness judges pictures, on draws of
-    q, for every estimator. Not ``thorough``: only the estimators that the survey brings, which cost nothing more.
-    ``seen``: the survey's draws of q with what the witness says of them, where that has been asked before.
+    The ELBO estimators are computed at the first ``budget.elbo_samples`` of the estimate's samples, the path ratio at
+    as many of its own, in ``path_steps`` steps; each is compared with the classifier at the same samples. Estimators
+    that need prompts are left out where a concept has none, the normalised ELBO where there are no contrast prompts.
+    Calibration is on held-out labelled samples (of q_i and of what stands for the rest) and, where there is an image
+    classifier, on samples of q, for every estimator. Not ``thorough``: only the estimators that the estimate brings,
+    which cost nothing more. ``seen``: the estimate's samples of q with what the image classifier says of them, where
+    that has been asked before.
     """
     prompts, m = estimate.prompts, len(estimate.prompts.concepts)
     estimates = _of_estimate(estimate)
@@ -134,24 +138,24 @@ def compare(
     agreements = [_agreement(estimate, each, index) for index in range(m) for each in estimates]
     names = [concept.name for concept in prompts.concepts]
     rows = [
-        (name, f"{HEAD}, labelled draws", "the prompts", int((~estimate.training).sum()), seen)
+        (name, f"{HEAD}, labelled samples", "the prompts", int((~estimate.training).sum()), seen)
         for name, seen in zip(names, estimate.examination, strict=True)
     ]
     if image_classifier is not None:
         pipeline = denoiser.pipeline
 
-        def judged(draws: Tensor) -> SampleSet:
-            return take_samples("q", pipeline, [prompts.anchor] * len(draws), draws, image_classifier)
+        def judged(samples: Tensor) -> SampleSet:
+            return take_samples("q", pipeline, [prompts.anchor] * len(samples), samples, image_classifier)
 
         of_estimate = seen or judged(estimate.anchor)
         for each in estimates:
             said = (of_estimate if each.own is None else judged(each.own)).said
             for index, name in enumerate(names):
                 p = posterior(each.values, prompts.priors)[:, index].numpy()
-                for judge, labels in said.items():
+                for classifier, labels in said.items():
                     shows = labels[: len(p)] == image_classifier.asked(name)
                     if shows.any() and not shows.all():  # else there is nothing to tell apart
-                        rows.append((name, each.name, judge, len(p), calibration(p, shows)))
+                        rows.append((name, each.name, classifier, len(p), calibration(p, shows)))
     errors: tuple[float | None, ...] = estimate.priors_stderr or (None,) * m
     return Comparison(tuple(rows), tuple(agreements), tuple(zip(names, prompts.priors, errors, strict=True)))
 
@@ -184,31 +188,31 @@ def _further(
         return cache.get(name, request | more, made) if cache else made()
 
     asks = int((estimate.labels < m).sum())
-    steps = {"steps": budget.head_steps, "levels": list(CLEAN_LEVELS)}
+    steps = {"steps": budget.classifier_steps, "levels": list(CLEAN_LEVELS)}
     values = kept(
         "against-q",
         steps,
-        "head against q",
+        "classifier against q",
         (len(estimate.anchor) + asks) * len(CLEAN_LEVELS),
         lambda update: {
-            "values": against_q(denoiser, estimate, steps=budget.head_steps, seed=seed + 9, progress=update)
+            "values": against_q(denoiser, estimate, steps=budget.classifier_steps, seed=seed + 9, progress=update)
         },
     )["values"]
-    found = [_beside(estimate, "head against q, cross-fitted", values)]
-    if not denoiser.prompt_inputs or not all(concept.wordings for concept in prompts.concepts):
+    found = [_beside(estimate, "classifier against q, cross-fitted", values)]
+    if not denoiser.prompt_inputs or not all(concept.prompts for concept in prompts.concepts):
         return found
     if prompts.contrast:
         values = kept(
             "elbo-normalised",
             {},
             "normalised ELBO",
-            first * budget.elbo_levels * (m + len(prompts.contrast)),
+            first * budget.elbo_noise_levels * (m + len(prompts.contrast)),
             lambda update: {
                 "values": elbo_posterior_ratios(
                     denoiser,
                     estimate.anchor[:first],
                     prompts,
-                    levels=budget.elbo_levels,
+                    levels=budget.elbo_noise_levels,
                     seed=seed + 8,
                     progress=update,
                 )
@@ -219,10 +223,10 @@ def _further(
     def walk(update: Callable[[int], object]) -> dict[str, Tensor]:
         paths = path_ratios(denoiser, prompts, first, steps=path_steps, seed=seed + 10, progress=update)
         classifier = classifier_ratios(denoiser, estimate.classifier, paths.latents, seed=seed + 11)
-        return {"values": paths.values, "latents": paths.latents, "head": classifier}
+        return {"values": paths.values, "latents": paths.latents, "classifier": classifier}
 
     paths = kept("path", {"path steps": path_steps}, "paths", first, walk)
-    found.append(RatioColumn("path, at its own draws", paths["values"], paths["head"], paths["latents"]))
+    found.append(RatioColumn("path, at its own samples", paths["values"], paths["classifier"], paths["latents"]))
     return found
 
 

@@ -1,19 +1,20 @@
-r"""Gone, or hidden? How quickly a concept comes back when a model is taught it again from a few pictures.
+r"""Gone, or hidden? How quickly a concept comes back when a model is taught it again from a few images.
 
-A fresh adapter is fitted to k pictures of the concept under one prompt by plain denoising, E|y - f|^2, and the
-concept's frequency f(s) under that prompt is measured after s steps. The curve alone says nothing: pictures teach. Two
-controls, fitted to as many pictures with the same adapter, steps, rate and seeds, say what it would be:
+A fresh adapter is fitted to k images of the concept under one prompt by plain denoising, E|y - f|^2, and the
+concept's frequency f(s) under that prompt is measured after s steps. The curve alone says nothing: images teach. Two
+controls, fitted to as many images with the same adapter, steps, rate and seeds, say what it would be:
 
-    known   the teacher, the same pictures, under a word that means nothing to it: all that is missing is the name
-    new     the teacher, the same pictures lying on their side, under that word: shapes that it never drew
+    known   the base model, the same images, under a word that means nothing to it: all that is missing is the name
+    new     the base model, the same images lying on their side, under that word: shapes that it never drew
             (judged upright again; a concept that looks the same on its side is no use here)
 
 With A the mean of f over the steps after the first,
 
     recall = (A_unlearned - A_new) / (A_known - A_new):    0 like something new, 1 like something known by another name
 
-with the delta-method standard error from the spread over seeds and the binomial noise of the draws. Weights that cannot
-draw the concept relearn it as slowly as something new; a broken link between word and concept is mended at once.
+with the delta-method standard error from the spread over seeds and the binomial noise of the samples. Weights that
+cannot sample the concept relearn it as slowly as something new; a broken link between word and concept is mended at
+once.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ from torch import Tensor
 
 from diffusion.pipelines import Denoiser, add_noise, repeat
 from diffusion.pipelines.latents import decode, encode
-from diffusion.pipelines.sampling import draw
+from diffusion.pipelines.sampling import sample_latents
 from diffusion.runtime.distributed import WHOLE, Part
 from diffusion.training.batches import spread_levels
 from diffusion.training.lora import add_lora, remove_lora
 from diffusion.training.trainer import Fit, Objective, Trainer
 
 NEW_WORD = "zwx"
-# Draws (n, ...) to whether each shows the concept, or the probability of it: (n,) in [0, 1].
+# Samples (n, ...) to whether each shows the concept, or the probability of it: (n,) in [0, 1].
 Shows = Callable[[Tensor], Any]
 Progress = Callable[[int], object]
 
@@ -45,9 +46,9 @@ Progress = Callable[[int], object]
 class RelearnConfig:
     """How the concept is taught again: the same for every arm. ``steps``: when the frequency is measured."""
 
-    pictures: int = 16
+    images: int = 16
     steps: tuple[int, ...] = (0, 20, 40, 80, 160)
-    draws: int = 100
+    samples: int = 100
     seeds: int = 2
     batch: int = 16
     rank: int = 8
@@ -57,14 +58,14 @@ class RelearnConfig:
         steps = self.steps
         if len(steps) < 2 or steps[0] != 0 or any(a >= b for a, b in pairwise(steps)):
             raise ValueError(f"steps must rise from 0 and hold at least two, got {steps}")
-        for name, least in (("pictures", 1), ("draws", 2), ("seeds", 1), ("batch", 1), ("rank", 1)):
+        for name, least in (("images", 1), ("samples", 2), ("seeds", 1), ("batch", 1), ("rank", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
 class Curve:
-    """``frequency`` (seeds, len(steps)) of the concept as it is taught; ``errors`` alike, of the draws alone."""
+    """``frequency`` (seeds, len(steps)) of the concept as it is taught; ``errors`` alike, of the samples alone."""
 
     arm: str
     steps: tuple[int, ...]
@@ -77,7 +78,7 @@ class Curve:
 
     @property
     def stderr(self) -> np.ndarray:
-        """(len(steps),): of the mean over seeds, from draws, and from the seeds' spread where there are several."""
+        """(len(steps),): of the mean over seeds, from samples, and from the seeds' spread where there are several."""
         return _stderr(self.frequency, self.errors)
 
     @property
@@ -91,8 +92,8 @@ class Curve:
 
 def _stderr(values: np.ndarray, errors: np.ndarray) -> np.ndarray:
     n = len(values)
-    of_draws = np.sqrt((errors**2).sum(0)) / n
-    return np.maximum(of_draws, values.std(0, ddof=1) / n**0.5) if n > 1 else of_draws
+    of_samples = np.sqrt((errors**2).sum(0)) / n
+    return np.maximum(of_samples, values.std(0, ddof=1) / n**0.5) if n > 1 else of_samples
 
 
 def recall(unlearned: Curve, known: Curve, new: Curve) -> tuple[float, float]:
@@ -107,20 +108,20 @@ def recall(unlearned: Curve, known: Curve, new: Curve) -> tuple[float, float]:
 
 
 def turned(denoiser: Denoiser, latents: Tensor, times: int = 1) -> Tensor:
-    """Draws (n, ...) of the same pictures, a quarter turned ``times`` times.
+    """Samples (n, ...) of the same images, a quarter turned ``times`` times.
 
-    Raises ``ValueError`` where pictures are not square.
+    Raises ``ValueError`` where images are not square.
     """
-    pictures = torch.from_numpy(decode(denoiser.pipeline, latents))
-    if pictures.shape[-1] != pictures.shape[-2]:
-        raise ValueError(f"pictures must be square to be laid on their side, got {tuple(pictures.shape[-2:])}")
-    return encode(denoiser.pipeline, pictures.rot90(times, (-2, -1)).contiguous())
+    images = torch.from_numpy(decode(denoiser.pipeline, latents))
+    if images.shape[-1] != images.shape[-2]:
+        raise ValueError(f"images must be square to be laid on their side, got {tuple(images.shape[-2:])}")
+    return encode(denoiser.pipeline, images.rot90(times, (-2, -1)).contiguous())
 
 
 def teach(
     denoiser: Denoiser,
     arm: str,
-    pictures: Sequence[Tensor],
+    images: Sequence[Tensor],
     prompt: str,
     shows: Shows,
     relearn_config: RelearnConfig,
@@ -129,9 +130,9 @@ def teach(
     seed: int,
     progress: Progress | None = None,
 ) -> Curve:
-    """One arm: for every seed, ``pictures`` (k, ...) taught under ``prompt`` to a fresh adapter, and taken off again.
+    """One arm: for every seed, ``images`` (k, ...) taught under ``prompt`` to a fresh adapter, and taken off again.
 
-    ``pictures``: one set a seed. ``progress`` counts draws.
+    ``images``: one set a seed. ``progress`` counts samples.
     """
     frequency = np.zeros((relearn_config.seeds, len(relearn_config.steps)))
     errors = np.zeros_like(frequency)
@@ -148,15 +149,15 @@ def teach(
             trainer = Trainer(
                 denoiser.network,
                 parameters,
-                _denoising(denoiser, pictures[number], prompt, relearn_config.batch),
+                _denoising(denoiser, images[number], prompt, relearn_config.batch),
                 settings,
             )
             for place, step in enumerate(relearn_config.steps):
                 if step:
                     trainer.run(until=step)
-                latents = draw(
+                latents = sample_latents(
                     denoiser.pipeline,
-                    [prompt] * relearn_config.draws,
+                    [prompt] * relearn_config.samples,
                     seed=seed + 1000 * (number + 1) + place,
                     steps=sampler_steps,
                     progress=progress,

@@ -1,4 +1,5 @@
-"""What a pipeline makes, counted: by the head that the problem was solved with, and by witnesses with no part in it."""
+"""What a pipeline makes, counted: by the classifier that the problem was solved with, and by image classifiers with no
+part in it."""
 
 from __future__ import annotations
 
@@ -15,29 +16,29 @@ from diffusion.pipelines.latents import decode
 
 
 class ImageClassifier(Protocol):
-    """Independent classifiers of pictures, for models where such exist (``digits`` has two)."""
+    """Independent classifiers of images, for models where such exist (``digits`` has two)."""
 
     @property
     def classes(self) -> tuple[str, ...]: ...
 
-    def __call__(self, pictures: NDArray[np.float32]) -> dict[str, NDArray[np.int64]]: ...
+    def __call__(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.int64]]: ...
 
-    def view(self, pictures: NDArray[np.float32]) -> NDArray[np.float32]: ...
+    def view(self, images: NDArray[np.float32]) -> NDArray[np.float32]: ...
 
     def asked(self, prompt: str) -> int | None: ...
 
 
 @dataclass(frozen=True)
 class SampleSet:
-    """Draws of one condition of one pipeline, with everything that was said of them.
+    """Samples of one condition of one pipeline, with everything that was said of them.
 
-    ``noise``: the seed of the noise they start from, where it is known: draws from common noise are related.
+    ``noise``: the seed of the noise they start from, where it is known: samples from common noise are related.
     """
 
     name: str
     prompts: tuple[str, ...]
     latents: Tensor
-    pictures: NDArray[np.float32]
+    images: NDArray[np.float32]
     said: dict[str, NDArray[np.int64]]
     noise: int | None = None
 
@@ -45,12 +46,13 @@ class SampleSet:
         return len(self.prompts)
 
     def shows(self, wanted: Sequence[int]) -> dict[str, Frequency]:
-        """How often each judge finds one of the wanted classes."""
-        return {judge: frequency(np.isin(labels, wanted)) for judge, labels in self.said.items()}
+        """How often each classifier finds one of the wanted classes."""
+        return {classifier: frequency(np.isin(labels, wanted)) for classifier, labels in self.said.items()}
 
     def classes(self, count: int) -> dict[str, list[float]]:
         return {
-            judge: (np.bincount(labels, minlength=count) / len(self)).tolist() for judge, labels in self.said.items()
+            classifier: (np.bincount(labels, minlength=count) / len(self)).tolist()
+            for classifier, labels in self.said.items()
         }
 
 
@@ -62,11 +64,10 @@ def take_samples(
     image_classifier: ImageClassifier | None,
     noise: int | None = None,
 ) -> SampleSet:
-    """Decode draws (n, ...) of a pipeline, one per prompt, and ask the witness, where there is one, what they show."""
-    pictures = decode(pipeline, latents)
-    return SampleSet(
-        name, tuple(prompts), latents, pictures, image_classifier(pictures) if image_classifier else {}, noise
-    )
+    """Decode samples (n, ...) of a pipeline, one per prompt, and ask the image classifier, where there is one, what
+    they show."""
+    images = decode(pipeline, latents)
+    return SampleSet(name, tuple(prompts), latents, images, image_classifier(images) if image_classifier else {}, noise)
 
 
 def mean_posterior(value: Tensor) -> list[tuple[float, float]]:
@@ -75,35 +76,33 @@ def mean_posterior(value: Tensor) -> list[tuple[float, float]]:
 
 
 def agreement(sample: SampleSet, image_classifier: ImageClassifier) -> dict[str, Frequency]:
-    """How often each judge sees what the prompt asked for, over the prompts that ask for a class."""
+    """How often each classifier sees what the prompt asked for, over the prompts that ask for a class."""
     asked = [image_classifier.asked(prompt) for prompt in sample.prompts]
     keep = np.array([value is not None for value in asked])
     truth = np.array([value if value is not None else -1 for value in asked])
-    return {judge: frequency(labels[keep] == truth[keep]) for judge, labels in sample.said.items()}
+    return {classifier: frequency(labels[keep] == truth[keep]) for classifier, labels in sample.said.items()}
 
 
 @dataclass(frozen=True)
 class Retained:
-    """How far the draws that do not show the concept have moved."""
+    """How far the samples that do not show the concept have moved."""
 
-    energy: float  # unbiased energy distance to the draws from before, in the witness's view
-    floor: float  # 95 % quantile of the same between draws dealt at random
-    class_shift: dict[str, float]  # largest change of a class's share among retained draws, per judge
+    energy: float  # unbiased energy distance to the samples from before, in the image classifier's view
+    floor: float  # 95 % quantile of the same between samples dealt at random
+    class_shift: dict[str, float]  # largest change of a class's share among retained samples, per classifier
 
 
 def retained(
     before: SampleSet, after: SampleSet, wanted: Sequence[int], image_classifier: ImageClassifier, seed: int
 ) -> Retained:
-    """Compare the draws in which the last judge sees none of the wanted classes.
+    """Compare the samples in which the last classifier sees none of the wanted classes.
 
-    Where both start from common noise, draw j of one is related to draw j of the other. The floor is that of
-    independent draws, and common noise scatters less.
+    Where both start from common noise, sample j of one is related to sample j of the other. The floor is that of
+    independent samples, and common noise scatters less.
     """
-    judge = list(after.said)[-1]
-    rows = [np.flatnonzero(~np.isin(sample.said[judge], wanted)) for sample in (before, after)]
-    old, new = (
-        image_classifier.view(sample.pictures[kept]) for sample, kept in zip((before, after), rows, strict=True)
-    )
+    classifier = list(after.said)[-1]
+    rows = [np.flatnonzero(~np.isin(sample.said[classifier], wanted)) for sample in (before, after)]
+    old, new = (image_classifier.view(sample.images[kept]) for sample, kept in zip((before, after), rows, strict=True))
     related = None
     if before.noise is not None and before.noise == after.noise:
         _, *places = np.intersect1d(rows[0], rows[1], assume_unique=True, return_indices=True)
@@ -121,9 +120,9 @@ def retained(
 
 
 def weighted_frequency(sample: SampleSet, log_weights: NDArray[np.float64], wanted: Sequence[int]) -> dict[str, float]:
-    """The share of the wanted classes in the *target*: draws of q under the solution's weights."""
+    """The share of the wanted classes in the *target*: samples of q under the solution's weights."""
     weights = np.exp(log_weights)
-    return {judge: float(weights @ np.isin(labels, wanted)) for judge, labels in sample.said.items()}
+    return {classifier: float(weights @ np.isin(labels, wanted)) for classifier, labels in sample.said.items()}
 
 
 Progress = Callable[[int], object]

@@ -4,12 +4,12 @@ At a noised state every problem is negative guidance,
 
     output = q(x_t | c) + sum_i k_i(rho_t) (q(x_t) - q(x_t | u_i)),        k = solution.guidance(rho_t),
 
-with rho_t from a contrast head on the activations of the same forward pass. Differences are taken on the raw output,
+with rho_t from a ratio classifier on the activations of the same forward pass. Differences are taken on the raw output,
 which is affine in the score (:mod:`diffusion.pipelines.schedules`). Prompts that ask for a concept fall back to the
 anchor.
 
 A network without prompts, or a concept that none asks for, has no q(x_t | u_i); there the difference of the scores is
-that of the head,
+that of the classifier,
 
     score_q - score_i = - grad rho_i,t(x_t),        eps = eps_q + noise sum_i k_i grad rho_i,t,
 
@@ -28,7 +28,7 @@ from torch import Tensor
 
 from diffusion.pipelines import Condition, Denoiser, repeat, rows
 from diffusion.ratios.classifier import Bottleneck, RatioClassifier, log_snr, pooled
-from diffusion.tasks.concepts import Prompts
+from diffusion.tasks.concepts import TaskPrompts
 
 # Strengths: rho (n, m) at noise level t to k (n, m). `Solution.guidance` is one; a constant is another (ESD's rule).
 Strength = Callable[[Tensor], Tensor]
@@ -37,7 +37,7 @@ Strength = Callable[[Tensor], Tensor]
 # unit of guidance, far under the network's own error.
 NEGLIGIBLE = 1e-3
 
-# Strengths are cut here: a head's error far outside its training would otherwise decide the whole prediction.
+# Strengths are cut here: a classifier's error far outside its training would otherwise decide the whole prediction.
 LIMIT = 20.0
 
 
@@ -59,7 +59,7 @@ class Guided:
     def __init__(
         self,
         denoiser: Denoiser,
-        prompts: Prompts | None,
+        prompts: TaskPrompts | None,
         classifier: RatioClassifier,
         strength: Strength,
         limit: float = LIMIT,
@@ -71,16 +71,16 @@ class Guided:
         self._inside = False
         self._empty = self._words([""])
         self._named = False  # every concept has a prompt that asks for it
-        wordings: list[str] = []
+        paraphrases: list[str] = []
         if denoiser.prompt_inputs:
             if prompts is None:
                 raise ValueError("prompts must be given for a pipeline that takes prompts, got None")
-            wordings = [wording for concept in prompts.concepts for wording in concept.wordings]
-            self._named = all(concept.wordings for concept in prompts.concepts)
+            paraphrases = [paraphrase for concept in prompts.concepts for paraphrase in concept.prompts]
+            self._named = all(concept.prompts for concept in prompts.concepts)
             self._anchor = self._words([prompts.anchor])
             if self._named:
                 self._concepts = self._words([concept.name for concept in prompts.concepts])
-        self._asking = self._words(wordings) if wordings else None
+        self._asking = self._words(paraphrases) if paraphrases else None
 
     def _words(self, prompts: list[str]) -> Condition:
         """The parts of a condition that depend on the prompt; the others stay those of the running call."""
@@ -163,7 +163,7 @@ class Guided:
         t, result = denoiser.level(timestep), _tensor_of(output)
         free, inner = result, cast(Tensor, self._caught.last)
         if not bool(self._same(condition, self._empty).all()):
-            # other prompts: the head and the difference need the empty prompt's word as well
+            # other prompts: the classifier and the difference need the empty prompt's word as well
             free = denoiser.call(x, timestep, {**condition, **repeat(self._empty, len(x))})
             inner = cast(Tensor, self._caught.last)
         self.plain, self.rho = result, self._rho(pooled(inner, free), t)
@@ -189,7 +189,7 @@ class Guided:
             k = self._strength(rho, t, result)
             (gradient,) = torch.autograd.grad((rho * k.to(rho)).sum(), state)  # rows do not mix: one gradient each
         _, noise = denoiser.schedule(t)
-        # Where nothing of the picture is left the slope has no bound, and rho no gradient.
+        # Where nothing of the image is left the slope has no bound, and rho no gradient.
         slope = denoiser.slope(t).clamp(-1e3, 1e3)
         return _with_tensor(output, result + (slope * noise).to(result) * gradient)
 

@@ -6,12 +6,12 @@ from torch import Tensor
 
 from diffusion.guidance.guided import Guided, Strength
 from diffusion.pipelines import Denoiser
-from diffusion.pipelines.sampling import draw
+from diffusion.pipelines.sampling import sample_latents
 from diffusion.ratios.ratio_estimate import RatioEstimate
 from diffusion.runtime.progress import Bar, progress_bar
 
 
-def guided_draws(
+def guided_samples(
     denoiser: Denoiser,
     estimate: RatioEstimate,
     strength: Strength,
@@ -19,8 +19,10 @@ def guided_draws(
     *,
     seed: int,
     bar: Bar = progress_bar,
-    title: str = "guided draws",
+    title: str = "guided samples",
 ) -> Tensor:
     """Latents of the guided law under the given prompts; no training."""
     with Guided(denoiser, estimate.prompts, estimate.classifier, strength), bar(title, len(prompts)) as shown:
-        return draw(denoiser.pipeline, prompts, seed=seed, steps=estimate.budget.sampler_steps, progress=shown.update)
+        return sample_latents(
+            denoiser.pipeline, prompts, seed=seed, steps=estimate.budget.sampler_steps, progress=shown.update
+        )

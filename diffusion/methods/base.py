@@ -4,7 +4,7 @@ Every method minimises, by the same trainer on the same adapters, seeds and batc
 
     loss = ( n_tilted · method's loss + n_kept · mean |f - T|^2 ) / (n_tilted + n_kept),
 
-f the student's and T the frozen teacher's raw output (n, ...); the second term, over draws of the retained prompts
+f the student's and T the frozen base model's raw output (n, ...); the second term, over samples of the retained prompts
 under their prompts, is what keeps them.
 """
 
@@ -124,7 +124,7 @@ class ImageMethod(Steerable, ABC):
 
 
 def batches_of(context: FitContext, power: float = 1.0) -> Batches:
-    """Draws of the anchor's law and of the retained prompts, as surveyed; ``power`` of noise levels, see Batches."""
+    """Samples of the anchor's law and of the retained prompts, as surveyed; ``power`` of noise levels, see Batches."""
     estimate = context.estimate
     latents, prompts = estimate.retained
     return Batches(context.denoiser, estimate.prompts, estimate.anchor, latents, prompts, context.config, power=power)

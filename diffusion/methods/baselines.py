@@ -5,7 +5,7 @@ r"""NegGrad, SISS and EraseDiff, for comparison, from their formulas; none of th
                 plain gradient ascent (Golatkar et al., CVPR 2020).
     SISS        E_m[ 1/(1-kappa) w_a |y_a - f|^2 - (1 + s) kappa/(1-kappa) w_u |y_u - f|^2 ],   kappa = k/n
                 Alberti et al., Data Unlearning in Diffusion Models (ICLR 2025): states from the defensive mixture m of
-                a draw a of all data and a draw u of the forget set
+                a sample a of all data and a sample u of the forget set
                 (:mod:`diffusion.methods.images.importance_mixture`), s the superfactor.
     EraseDiff   grad E_r |y - f|^2 + lam grad L_f,    L_f = E_f |f - (output that means eps_f)|^2,  eps_f ~ U[0, 1]^d
                 lam = max(0, eta - <grad E_r, grad L_f> / |grad L_f|^2)
@@ -128,7 +128,8 @@ class EraseDiff:
 
 @dataclass(frozen=True)
 class OnConcepts(Method):
-    """A rule as a method for concepts: forget set and retain set are the survey's draws. The solution plays no part."""
+    """A rule as a method for concepts: forget set and retain set are the estimate's samples. The solution plays no
+    part."""
 
     rule: Rule
 

@@ -145,7 +145,7 @@ def _clean(denoiser: Denoiser, x: Tensor, t: Tensor, condition: Any, clip: float
 
 
 def _step(x: Tensor, clean: Tensor, fresh: Tensor, schedule: tuple[Tensor, Tensor]) -> Tensor:
-    """One draw of the kernel."""
+    """One sample of the kernel."""
     (c, c_next), (s, s_next) = (value.double().tolist() for value in schedule)
     kept = (c / c_next) ** 2 * s_next**2 / s**2  # what of the variance at this level was there at the next
     mean = (c / c_next) * s_next**2 / s**2 * x + c_next * (1 - kept) * clean

@@ -1,6 +1,6 @@
 r"""A last dual correction on measured levels, for methods that otherwise go by the solved multipliers.
 
-    draw from the network (or integrate over noise)  ->  levels, standard errors  ->  dual step
+    sample from the network (or integrate over noise)  ->  levels, standard errors  ->  dual step
 
 (:mod:`diffusion.methods.level_shift`), at a few moments of a fit, and as long as a level is missed for guidance without
 training. Without it a method is as right as its ratios, its guidance and its fit are; with it the level is measured
@@ -38,14 +38,14 @@ class Correction:
     enough that it can follow again. ``extra``: rounds at most after the last step, of an eighth of the steps each at a
     tenth of the rate, as long as a level is missed by more than one standard error. ``rounds``: measurements at most,
     for guidance.
-    ``draws``: of the network, for a Likelihood, whose levels are rare events; left out, half as many as there are of q.
-    The KL problems integrate over noise instead, at ``integrated`` draws and ``noise_levels`` each.
+    ``samples``: of the network, for a Likelihood, whose levels are rare events; left out, half as many as there are of
+    q. The KL problems integrate over noise instead, at ``integrated`` samples and ``noise_levels`` each.
     """
 
     at: tuple[float, ...] = (0.3, 0.5, 0.7)
     extra: int = 3
     rounds: int = 4
-    draws: int | None = None
+    samples: int | None = None
     integrated: int = 256
     noise_levels: int = 20
 
@@ -54,7 +54,7 @@ class Correction:
             raise ValueError(f"at must be increasing shares of the steps between 0 and 1, got {self.at}")
         if self.extra < 0:
             raise ValueError(f"extra must be at least 0, got {self.extra}")
-        for name in ("rounds", "draws", "integrated", "noise_levels"):
+        for name in ("rounds", "samples", "integrated", "noise_levels"):
             count = getattr(self, name)
             if count is not None and count < 1:
                 raise ValueError(f"{name} must be at least 1, got {count}")
@@ -62,7 +62,7 @@ class Correction:
     def meter(
         self, denoiser: Denoiser, estimate: RatioEstimate, problem: du.Problem, seed: int, guided: Guided | None = None
     ) -> Meter:
-        rare = len(estimate.anchor) // 2 if self.draws is None else self.draws
+        rare = len(estimate.anchor) // 2 if self.samples is None else self.samples
         count = rare if isinstance(problem, du.Likelihood) else self.integrated
         return Meter(denoiser, estimate, problem, count, self.noise_levels, seed, guided)
 
@@ -99,7 +99,7 @@ class FixedMultipliers:
 
 
 class MovingTarget:
-    """What a solution says at multipliers (m,) that move: log weights of draws, and strengths of guidance."""
+    """What a solution says at multipliers (m,) that move: log weights of samples, and strengths of guidance."""
 
     def __init__(self, estimate: RatioEstimate, problem: du.Problem, holder: MultiplierSource) -> None:
         """``holder``: whose multipliers count; those of a solution stay where they are."""
@@ -112,7 +112,7 @@ class MovingTarget:
 
     @property
     def log_weights(self) -> Tensor:
-        """``log w`` (n,) at the draws of q."""
+        """``log w`` (n,) at the samples of q."""
         natural = self.natural
         if self._at is None or not np.array_equal(self._at[0], natural):
             self._at = natural, self.problem.tilt(self.values, torch.from_numpy(natural.copy()))

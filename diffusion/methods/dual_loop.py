@@ -66,7 +66,7 @@ class Rounds:
             that remembers the old ones is measured too late, and corrected twice.
 
     ``multipliers`` are for the objective to read, as plain numbers; ``pool`` is for tensors that the measurement leaves
-    to the steps that follow (draws of the student), and is saved too.
+    to the steps that follow (samples of the student), and is saved too.
     """
 
     def __init__(

@@ -2,11 +2,12 @@ r"""ESD, for comparison: erased concepts by distilled negative guidance of const
 
     min over f of  E_{x_0 ~ q(.|c), eps, t} | f(x_t, c) - ( T(x_t) - eta (T(x_t, c) - T(x_t)) ) |^2
 
-for every wording c of every concept; f the student's, T the frozen teacher's raw output, T(x_t) under the empty prompt.
-``cross-attention`` fits the cross-attention layers alone (ESD-x), ``full`` all layers. There is no term for what is to
-be kept. Source: Gandikota et al., Erasing Concepts from Diffusion Models (ICCV 2023), eq. 7. Two differences, so that
-all methods share budget and seeds: adapters instead of full weights, and states that are noised draws of the concept's
-prompts instead of half-finished draws of the student.
+for every paraphrase c of every concept; f the student's, T the frozen base model's raw output, T(x_t) under the empty
+prompt. ``cross-attention`` fits the cross-attention layers alone (ESD-x), ``full`` all layers. There is no term for
+what is to be kept. Source: Gandikota et al., Erasing Concepts from Diffusion Models (ICCV 2023), eq. 7. Two
+differences, so that
+all methods share budget and seeds: adapters instead of full weights, and states that are noised samples of the
+concept's prompts instead of half-finished samples of the student.
 """
 
 from __future__ import annotations
@@ -43,15 +44,15 @@ class ESD(Method):
     def objective(self, denoiser: Denoiser, estimate: RatioEstimate, settings: Fit) -> Objective:
         """The loss of one step; the adapters must be on the network."""
         asks = (estimate.labels < len(estimate.prompts.concepts)).nonzero()[:, 0]
-        draws, names = estimate.labelled[asks], [estimate.labelled_prompts[int(j)] for j in asks]
+        samples, names = estimate.labelled[asks], [estimate.labelled_prompts[int(j)] for j in asks]
         distinct = sorted(set(names))
         asking, row = denoiser.condition(distinct), torch.tensor([distinct.index(name) for name in names])
         empty = denoiser.condition([""])
         device = next(denoiser.network.parameters()).device
 
         def objective(_step: int, generator: torch.Generator, part: Part = WHOLE) -> Tensor:
-            chosen = torch.randint(len(draws), (settings.batch,), generator=generator)
-            x0 = draws[chosen].to(device)
+            chosen = torch.randint(len(samples), (settings.batch,), generator=generator)
+            x0 = samples[chosen].to(device)
             t = spread_levels(denoiser, len(x0), generator).to(device)
             x = add_noise(denoiser, x0, torch.randn(x0.shape, generator=generator).to(x0), t)
             mine = part.rows(len(x))

@@ -40,7 +40,7 @@ class FixedWeights(Method):
     """
 
     weights: float | tuple[float, ...] | None = None
-    draws: int = 256
+    samples: int = 256
     noise_levels: int = 20
 
     def fit(self, context: FitContext) -> Outcome:
@@ -52,7 +52,7 @@ class FixedWeights(Method):
         once = PrimalDual(
             inner=context.config.steps,
             rule=lambda _gain: FixedUpdate(),
-            draws=self.draws,
+            samples=self.samples,
             noise_levels=self.noise_levels,
         )
         start = np.array(np.broadcast_to(given, (m,)))

@@ -22,7 +22,7 @@ Pairs = Callable[[int, torch.Generator], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Sets:
-    """Draws (., ...) with a prompt each; ``share`` is k/n, the part of all data that is to be forgotten.
+    """Samples (., ...) with a prompt each; ``share`` is k/n, the part of all data that is to be forgotten.
 
     ``kept`` (n,): which rows of ``retain`` are to be retained; the others serve in ``pairs`` only. Left out, all.
     """
@@ -37,10 +37,10 @@ class Sets:
 
     @classmethod
     def of_estimate(cls, estimate: RatioEstimate) -> Sets:
-        """Forget: draws of the concepts' wordings. Retain: draws of the anchor, then of the retained prompts.
+        """Forget: samples of the concepts' paraphrases. Retain: samples of the anchor, then of the retained prompts.
 
-        Pairs are draws of the anchor with draws of a concept, chosen by the priors, both under the anchor: there the
-        concepts are a part of the data, of size ``sum pi_i``.
+        Pairs are samples of the anchor with samples of a concept, chosen by the priors, both under the anchor: there
+        the concepts are a part of the data, of size ``sum pi_i``.
         """
         asks = (estimate.labels < len(estimate.prompts.concepts)).nonzero()[:, 0]
         latents, prompts = estimate.retained
@@ -115,9 +115,9 @@ class SetBatches:
             self._noised(self.sets.retain, self._retain, self._kept, generator),
         )
 
-    def _noised(self, draws: Tensor, row: Tensor, among: Tensor, generator: torch.Generator) -> Noised:
+    def _noised(self, samples: Tensor, row: Tensor, among: Tensor, generator: torch.Generator) -> Noised:
         chosen = among[torch.randint(len(among), (self.count,), generator=generator)]
-        x0 = draws[chosen].to(self.device)
+        x0 = samples[chosen].to(self.device)
         t = spread_levels(self.denoiser, len(x0), generator).to(self.device)
         eps = torch.randn(x0.shape, generator=generator).to(x0)
         x, y = add_noise(self.denoiser, x0, eps, t), self.denoiser.target(x0, eps, t)

@@ -1,11 +1,12 @@
-r"""Guidance distillation: the student regresses onto the teacher's guided output.
+r"""Guidance distillation: the student regresses onto the base model's guided output.
 
     min over f of  E_{x_0 ~ q, eps, t} | f(x_t, c) - ( T(x_t) + sum_i k_i(rho_t) (T(x_t) - T(x_t | u_i)) ) |^2,
 
 x_t = signal x_0 + noise eps; T the frozen network's raw output (n, ...) under the anchor, T(·|u_i) under concept i, k =
-``solution.guidance(rho_t)`` (n, m) with rho_t (n, m) from the contrast head at the state, c the anchor or any wording
-that asks for a concept. The same network function :class:`diffusion.guidance.guided.Guided` that samples without
-training is the teacher here, so both share every line of the formula. Retained prompts are held to the plain teacher.
+``solution.guidance(rho_t)`` (n, m) with rho_t (n, m) from the ratio classifier at the state, c the anchor or any
+paraphrase that asks for a concept. The same network function :class:`diffusion.guidance.guided.Guided` that samples
+without training is the base model here, so both share every line of the formula. Retained prompts are held to the plain
+base model.
 
 The optimum is the guided output itself: exact for ForwardKL always, for Likelihood where Pr(i|x_0) is 0 or 1, for
 ReverseKL for equal-covariance Gaussians. Source: theory, "Fitting a network", (b); distilling guidance as such: Meng et
@@ -52,7 +53,7 @@ class GuidanceDistillation(Method):
             with base_model(denoiser):
                 with guided:
                     goal = denoiser.predict(batch.x[:n], batch.t[:n], rows(batch.anchored, slice(0, n)))
-                if len(batch.x) > n:  # where draws of q stand for the rest there may be no prompts to keep
+                if len(batch.x) > n:  # where samples of q stand for the rest there may be no prompts to keep
                     kept = denoiser.predict(batch.x[n:], batch.t[n:], rows(batch.anchored, slice(n, None)))
                     goal = torch.cat([goal, kept])
             guided.trace.steps.clear()  # one entry a call: of use when sampling, a leak when training

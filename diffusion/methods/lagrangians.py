@@ -1,7 +1,7 @@
 r"""The Lagrangian of each problem as a loss of the student's raw output f, in two terms that both have a gradient.
 
-T the frozen teacher, y the denoising target of a draw x_0, r_i = e^{rho_i(x_0)}, rbar_i = e^{rho_i,t(x_t)}, all at the
-same state x_t; products are over the entries of a state, means over rows and entries.
+T the frozen base model, y the denoising target of a sample x_0, r_i = e^{rho_i(x_0)}, rbar_i = e^{rho_i,t(x_t)}, all at
+the same state x_t; products are over the entries of a state, means over rows and entries.
 
     ForwardKL    retention    |f - T|^2                                                        = KL(q‖p)
                  constraint   -sum_i lam_i ( r_i |f - T|^2 - 2 (r_i - rbar_i) <f - T, y - T> )  = -lam·KL(q_i‖p) + const
@@ -9,10 +9,10 @@ same state x_t; products are over the entries of a state, means over rows and en
     Likelihood   retention    w |f - T|^2                      w = e^{-lam·l(rho)}, wbar = E_q[w | x_t]
                  constraint   -2 (w - wbar) <f - T, y - T>
 
-    ReverseKL    retention    |f - T|^2                        at noised draws of the student itself
+    ReverseKL    retention    |f - T|^2                        at noised samples of the student itself
                  constraint   -sum_i lam_i |f - T_i|^2,        T_i = T - (T(x_t|"") - T(x_t|u_i))
 
-ForwardKL is the paper's Lagrangian in score form, by draws of q: E_{q_i}[·] = E_q[r_i ·], and since y - T has mean
+ForwardKL is the paper's Lagrangian in score form, by samples of q: E_{q_i}[·] = E_q[r_i ·], and since y - T has mean
 zero under q, T and rbar_i only take noise out. Likelihood's is KL(p‖p_lam) up to a constant; the loss is the other
 direction of the same divergence, E_q[w |y - f|^2] with T and wbar as control variates, whose minimiser is p_lam too.
 ReverseKL's is the paper's: KL(p‖q) - lam·KL(p‖q_i) by scores along the student's own paths, with the dependence of the
@@ -43,8 +43,8 @@ class Seen:
 
     said: Tensor  # T (n, ...)
     y: Tensor  # (n, ...)
-    rho: Tensor  # (n, m) log ratios of the clean draws
-    rho_t: Callable[[], Tensor]  # (n, m) log ratios at the states, by the head
+    rho: Tensor  # (n, m) log ratios of the clean samples
+    rho_t: Callable[[], Tensor]  # (n, m) log ratios at the states, by the classifier
     towards: Callable[[], list[Tensor]]  # T_i, m times (n, ...)
 
 
@@ -56,7 +56,7 @@ class Lagrangian(Protocol):
 
     @property
     def on_student(self) -> bool:
-        """Whether states are noised draws of the student (else of q)."""
+        """Whether states are noised samples of the student (else of q)."""
         ...
 
     def terms(self, f: Tensor, seen: Seen, multipliers: np.ndarray) -> Terms: ...

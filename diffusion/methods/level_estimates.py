@@ -1,12 +1,14 @@
-r"""Levels of the constraints at a fitted network, each with its standard error; estimates from draws.
+r"""Levels of the constraints at a fitted network, each with its standard error; estimates from samples.
 
-    Likelihood   E_p[l_i]                      l_i by the head at draws of the student
-    ReverseKL    KL(p‖q_i) = KL(p‖q) - E_p[rho_i]      KL(p‖q) by scores, rho_i by the head, at draws of the student
-    ForwardKL    KL(q_i‖p) = E_q[e^{rho_i} (rho_i + log q/p)]      log q/p by ELBOs under common noise, at draws of q
+    Likelihood   E_p[l_i]                      l_i by the classifier at samples of the student
+    ReverseKL    KL(p‖q_i) = KL(p‖q) - E_p[rho_i]      KL(p‖q) by scores, rho_i by the classifier, at samples of the
+    student ForwardKL    KL(q_i‖p) = E_q[e^{rho_i} (rho_i + log q/p)]      log q/p by ELBOs under common noise, at
+    samples of q
 
 What it costs is measured along the network's own stochastic chain (:mod:`diffusion.methods.chain`). With p = q levels
-are the very ones that the solver says q has, so solution and measurement share one scale. The head reads the teacher's
-features: a ratio is a property of the picture, not of the student.
+are the very ones that the solver says q has, so solution and measurement share one scale. The classifier reads the base
+model's
+features: a ratio is a property of the image, not of the student.
 """
 
 from __future__ import annotations
@@ -25,34 +27,35 @@ from diffusion.guidance.guided import Guided
 from diffusion.methods.chain import Chain, chain_of, path_cost
 from diffusion.methods.likelihood import Plain, divergence, loss
 from diffusion.pipelines import Condition, Denoiser, rows
-from diffusion.pipelines.sampling import draw
+from diffusion.pipelines.sampling import sample_latents
 from diffusion.ratios.classifier_ratios import classifier_ratios
 from diffusion.ratios.ratio_estimate import RatioEstimate
 from diffusion.training.lora import base_model, merged_adapters
 
-# Draws of q with e^rho below this are not evaluated: with log q/p a few nats, what they add to a level is less than a
+# Samples of q with e^rho below this are not evaluated: with log q/p a few nats, what they add to a level is less than a
 # thousandth of a nat each, divided by their number.
 NEGLIGIBLE = 1e-3
 
 
 @dataclass(frozen=True)
 class Measured:
-    """``levels``, ``errors``: (m,), means and standard errors of ``values`` (n, m); ``draws``: (n, ...) of the student,
-    or of q where none were made."""
+    """``levels``, ``errors``: (m,), means and standard errors of ``values`` (n, m); ``samples``: (n, ...) of the
+    student, or of q where none were made."""
 
     levels: np.ndarray
     errors: np.ndarray
-    draws: Tensor
+    samples: Tensor
     values: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
 
 
 @dataclass(frozen=True)
 class Meter:
-    """``count`` draws of the student a time, ``noise_levels`` for each integral over noise, twice as many for a chain.
+    """``count`` samples of the student a time, ``noise_levels`` for each integral over noise, twice as many for a
+    chain.
 
-    ``guided``: where the student is the teacher under guidance, and not what was trained. ``asked``: prompts that the
-    student is asked under, in turn, in the place of the anchor; the base model is asked under the anchor in any case.
-    ``of_q``: draws of q (n, ...) with their log ratios (n, m) for ForwardKL, in the place of the survey's.
+    ``guided``: where the student is the base model under guidance, and not what was trained. ``asked``: prompts that
+    the student is asked under, in turn, in the place of the anchor; the base model is asked under the anchor in any
+    case. ``of_q``: samples of q (n, ...) with their log ratios (n, m) for ForwardKL, in the place of the estimate's.
     """
 
     denoiser: Denoiser
@@ -66,19 +69,21 @@ class Meter:
     of_q: tuple[Tensor, Tensor] | None = None
 
     def measure(self, round_: int) -> Measured:
-        """Levels of the network as it stands. Fresh draws in each round; the noise of integrals is always the same."""
+        """Levels of the network as it stands. Fresh samples in each round; the noise of integrals is always the
+        same."""
         if isinstance(self.problem, du.ForwardKL):
             return self._forward()
         seed = (self.seed + 1) * 100_003 + round_
         steps = self.estimate.budget.sampler_steps
         with self.guided or merged_adapters(self.denoiser):
-            latents = draw(self.denoiser.pipeline, self._wanted(self.count), seed=seed, steps=steps)
+            latents = sample_latents(self.denoiser.pipeline, self._wanted(self.count), seed=seed, steps=steps)
         with base_model(self.denoiser):
             rho = classifier_ratios(self.denoiser, self.estimate.classifier, latents, seed=seed + 50_000)
         return self.of(latents, rho)
 
     def of(self, latents: Tensor, rho: Tensor) -> Measured:
-        """Levels by draws (n, ...) that the student has made from the anchor, and the head's log ratios (n, m) there.
+        """Levels by samples (n, ...) that the student has made from the anchor, and the classifier's log ratios (n, m)
+        there.
 
         ReverseKL integrates over noise at the first ``count`` of them, ForwardKL has no use for any.
         """
@@ -119,7 +124,7 @@ class Meter:
 
     @property
     def _sides(self) -> tuple[Any, Plain]:
-        """Contexts in which the network is the student, and, inside of it, the teacher."""
+        """Contexts in which the network is the student, and, inside of it, the base model."""
         if self.guided is not None:
             return self.guided, self.guided.off
         return nullcontext(), partial(base_model, self.denoiser)
@@ -132,21 +137,21 @@ class Meter:
             return divergence(self.denoiser, latents, condition, **options)
 
     def _forward(self) -> Measured:
-        draws, rho = (self.estimate.anchor, self.estimate.values) if self.of_q is None else self.of_q
+        samples, rho = (self.estimate.anchor, self.estimate.values) if self.of_q is None else self.of_q
         rho = rho.double()
         mass = rho.exp()
         near = (mass > NEGLIGIBLE).any(1).nonzero()[:, 0]
-        given_up = torch.zeros(len(draws), dtype=torch.float64)
+        given_up = torch.zeros(len(samples), dtype=torch.float64)
         condition, base = self._conditions(len(near))
         if len(near):
             student, plain = self._sides
             options: dict[str, Any] = {"levels": self.noise_levels, "seed": self.seed, "plain": plain, "based_on": base}
             with student:
-                given_up[near] = loss(self.denoiser, draws[near], condition, **options)
+                given_up[near] = loss(self.denoiser, samples[near], condition, **options)
         # 0 · (-inf) = 0 where a concept is absent altogether.
-        return _mean(mass * (rho.clamp_min(-700.0) + given_up[:, None]), draws)
+        return _mean(mass * (rho.clamp_min(-700.0) + given_up[:, None]), samples)
 
 
-def _mean(values: Tensor, draws: Tensor) -> Measured:
+def _mean(values: Tensor, samples: Tensor) -> Measured:
     errors = values.std(0) / len(values) ** 0.5
-    return Measured(values.mean(0).numpy(), errors.numpy(), draws, values.numpy())
+    return Measured(values.mean(0).numpy(), errors.numpy(), samples, values.numpy())

@@ -5,7 +5,7 @@ have errors of their own. A dual step on measured levels moves what is asked, b'
 
     u(b')  <-  u(b') + (u(b) - u(level)) / (slope (1 + turns)),        lam  <-  lam*(b'),
 
-    u(b) = log b                          for likelihoods that are shares of all draws,
+    u(b) = log b                          for likelihoods that are shares of all samples,
     u(b) = log (distance of b from the level of q)              for all others,
 
 so a level that is missed by a factor is answered by that factor, in whatever unit it is, and multipliers stay inside
@@ -31,7 +31,7 @@ import duality as du
 STEP = 4.0
 REACH = 16.0
 
-# Two rounds tell a slope if what they asked differs by this factor: nearer ones differ by the noise of the draws.
+# Two rounds tell a slope if what they asked differs by this factor: nearer ones differ by the noise of the samples.
 APART = 1.5
 SLOPES = (0.5, 4.0)
 
@@ -93,7 +93,7 @@ class Asking:
 
     def _solved(self) -> np.ndarray:
         with warnings.catch_warnings():
-            # On how many draws the answer rests is said once, by the first solve; levels are measured from here on.
+            # On how many samples the answer rests is said once, by the first solve; levels are measured from here on.
             warnings.simplefilter("ignore", du.FewDrawsWarning)
             try:
                 found = du.solve(replace(self.problem, levels=self.asked), self.ratios)

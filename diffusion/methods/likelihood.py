@@ -4,7 +4,7 @@ r"""Integrals over noise levels that measure a network in nats, by common noise.
     divergence    D(x)    = 1/2 E int |eps_f(x_t) - eps_T(x_t)|^2 d log SNR,  E_{x ~ f} D(x) = KL(f‖T)
     loss          L(x; f) - L(x; T),                                          E_{x ~ q_i} = KL(q_i‖f) - KL(q_i‖T)
 
-and E_{x ~ T} D(x) = KL(T‖f). f the student, T the frozen teacher; each is one number per draw, (n,), double. The
+and E_{x ~ T} D(x) = KL(T‖f). f the student, T the frozen base model; each is one number per sample, (n,), double. The
 integral is taken by stratified values of log SNR between the ends of the schedule, one noise each, a function of the
 seed alone: two networks (or one network at two times) are compared under the same noise, without which its variance
 hides a constraint of a few nats.
@@ -24,22 +24,22 @@ from diffusion.pipelines import Condition, Denoiser, repeat
 from diffusion.ratios.noise_integral import integrate
 from diffusion.training.lora import base_model
 
-# A context in which the network predicts as the teacher; outside of it, as the student.
+# A context in which the network predicts as the base model; outside of it, as the student.
 Plain = Callable[[], AbstractContextManager[Any]]
 
 
-def negative_elbo(denoiser: Denoiser, draws: Tensor, condition: Condition, *, levels: int, seed: int) -> Tensor:
-    """``L(x)`` (n,) of the network as it stands (adapters on or off), in nats up to a constant per draw."""
+def negative_elbo(denoiser: Denoiser, samples: Tensor, condition: Condition, *, levels: int, seed: int) -> Tensor:
+    """``L(x)`` (n,) of the network as it stands (adapters on or off), in nats up to a constant per sample."""
 
     def error(x: Tensor, t: Tensor, eps: Tensor, some: Condition) -> Tensor:
         return _square(eps - denoiser.epsilon(denoiser.predict(x, t, some), x, t))
 
-    return integrate(denoiser, draws, condition, error, levels=levels, seed=seed)
+    return integrate(denoiser, samples, condition, error, levels=levels, seed=seed)
 
 
 def divergence(
     denoiser: Denoiser,
-    draws: Tensor,
+    samples: Tensor,
     condition: Condition,
     *,
     levels: int,
@@ -47,10 +47,10 @@ def divergence(
     plain: Plain | None = None,
     based_on: Condition | None = None,
 ) -> Tensor:
-    """``D(x)`` (n,) between student and teacher; its mean over draws of the student is KL(student‖teacher).
+    """``D(x)`` (n,) between student and base model; its mean over samples of the student is KL(student‖base model).
 
-    ``plain``: what makes the student the teacher; left out, its adapters off or its old weights in. ``based_on``: one
-    row, what the teacher is asked where that is not what the student is.
+    ``plain``: what makes the student the base model; left out, its adapters off or its old weights in. ``based_on``:
+    one row, what the base model is asked where that is not what the student is.
     """
     plain = plain or partial(base_model, denoiser)
 
@@ -61,12 +61,12 @@ def divergence(
             said = denoiser.epsilon(denoiser.predict(x, t, base), x, t)
         return _square(f - said)
 
-    return integrate(denoiser, draws, condition, error, levels=levels, seed=seed)
+    return integrate(denoiser, samples, condition, error, levels=levels, seed=seed)
 
 
 def loss(
     denoiser: Denoiser,
-    draws: Tensor,
+    samples: Tensor,
     condition: Condition,
     *,
     levels: int,
@@ -74,7 +74,7 @@ def loss(
     plain: Plain | None = None,
     based_on: Condition | None = None,
 ) -> Tensor:
-    """``L(x; student) - L(x; base_model)`` (n,): the log likelihood that the student has given up at each draw.
+    """``L(x; student) - L(x; base_model)`` (n,): the log likelihood that the student has given up at each sample.
 
     ``plain``, ``based_on``: as in :func:`divergence`.
     """
@@ -87,7 +87,7 @@ def loss(
             said = denoiser.epsilon(denoiser.predict(x, t, base), x, t)
         return _square(eps - f) - _square(eps - said)
 
-    return integrate(denoiser, draws, condition, error, levels=levels, seed=seed)
+    return integrate(denoiser, samples, condition, error, levels=levels, seed=seed)
 
 
 def _square(value: Tensor) -> Tensor:

@@ -5,12 +5,12 @@ r"""The alternating primal-dual algorithm on a LoRA, for ReverseKL, ForwardKL an
 
 started at the solved multipliers lam* (m,) instead of zero, so that what is left to the alternation is what the network
 makes of its target: a last correction on measured levels. Levels are those of the averaged weights
-(:mod:`diffusion.methods.level_estimates`), nats or probabilities as the problem has them. Where states are noised draws
-of q, a share beta of the step is
+(:mod:`diffusion.methods.level_estimates`), nats or probabilities as the problem has them. Where states are noised
+samples of q, a share beta of the step is
 
     |f - T - G|^2,    G = sum_i k_i (T - T_i),    k = guidance strengths at the present multipliers,
 
-whose minimiser is that of the Lagrangian (under the closure of guidance) without the noise of a draw: with few steps
+whose minimiser is that of the Lagrangian (under the closure of guidance) without the noise of a sample: with few steps
 the Lagrangian alone stays short of its levels. Multipliers reach the loss as plain numbers, live in the saved state,
 and are resumed with the weights.
 
@@ -49,7 +49,7 @@ class PrimalDual(Method):
     """``inner`` steps a round; multipliers rest for ``warmup`` rounds, then move by ``rule(gain)``.
 
     ``share``: beta in [0, 1], the part of a step that is taken from guidance; 0 is the paper's algorithm.
-    ``draws``, ``noise_levels``: of the estimate of the levels in each round. ``patience``: rounds with all levels met
+    ``samples``, ``noise_levels``: of the estimate of the levels in each round. ``patience``: rounds with all levels met
     and still after which the run ends early; left out, all steps are taken.
     """
 
@@ -58,7 +58,7 @@ class PrimalDual(Method):
     gain: float = 0.3
     share: float = BETA
     rule: Callable[[float], pd.DualRule] = pd.Ascent
-    draws: int = 256
+    samples: int = 256
     noise_levels: int = 20
     patience: int | None = None
 
@@ -86,8 +86,8 @@ class Alternation:
         self.denoiser, self.estimate, self.share = denoiser, estimate, method.share
         self.problem = solution.problem.bind(estimate.ratios)
         self.lagrangian = lagrangian_of(self.problem)
-        self.meter = Meter(denoiser, estimate, self.problem, method.draws, method.noise_levels, settings.seed)
-        self._masses = estimate.values.double().exp().numpy()  # e^rho (n, m) at the draws of q
+        self.meter = Meter(denoiser, estimate, self.problem, method.samples, method.noise_levels, settings.seed)
+        self._masses = estimate.values.double().exp().numpy()  # e^rho (n, m) at the samples of q
         # Only a Likelihood's multipliers have no bound of their own.
         self.ceiling = None
         if isinstance(self.problem, du.Likelihood):
@@ -102,7 +102,7 @@ class Alternation:
         self.rounds.ceiling = self.ceiling
         parameters = add_student(denoiser, settings.rank, settings.seed)
         # A concept that no prompt asks for has no prediction of its own to be guided away from.
-        named = denoiser.prompt_inputs and all(concept.wordings for concept in estimate.prompts.concepts)
+        named = denoiser.prompt_inputs and all(concept.prompts for concept in estimate.prompts.concepts)
         if not named and self.lagrangian.on_student:
             raise ValueError("ReverseKL needs a prompt for every concept here: its Lagrangian has no other T_i")
         self.blends = not self.lagrangian.on_student and named
@@ -116,25 +116,25 @@ class Alternation:
 
     def project(self, multipliers: np.ndarray) -> np.ndarray:
         multipliers = self.problem.project(multipliers)
-        if isinstance(self.problem, du.ForwardKL):  # and sum_i lam_i e^rho_i ≤ 1 at every draw of q that is known
+        if isinstance(self.problem, du.ForwardKL):  # and sum_i lam_i e^rho_i ≤ 1 at every sample of q that is known
             multipliers = multipliers / max(1.0, float((self._masses @ multipliers).max()))
         return multipliers if self.ceiling is None else np.minimum(multipliers, self.ceiling)
 
     def measure(self, round_: int) -> tuple[np.ndarray, np.ndarray]:
         found = self.meter.measure(round_)
-        if self.lagrangian.on_student:  # the next round's states are noised draws of this one's student
-            self.rounds.pool = {"draws": found.draws}
+        if self.lagrangian.on_student:  # the next round's states are noised samples of this one's student
+            self.rounds.pool = {"samples": found.samples}
         return found.levels, found.errors
 
     def objective(self, _step: int, generator: torch.Generator, part: Part = WHOLE) -> Tensor:
-        self.batches.latents = self.rounds.pool.get("draws", self.estimate.anchor)
+        self.batches.latents = self.rounds.pool.get("samples", self.estimate.anchor)
         batch = self.batches(generator).part(part)
         n = batch.tilted
         with base_model(self.denoiser), Bottleneck(self.denoiser) as caught:
             said = self.denoiser.predict(batch.x, batch.t, batch.anchored)
             inner = cast(Tensor, caught.last)
         f = self.denoiser.predict(batch.x, batch.t, batch.asked)
-        # Of the student's draws the clean ratios are not known, nor asked for: those terms are in scores alone.
+        # Of the student's samples the clean ratios are not known, nor asked for: those terms are in scores alone.
         rho = self.estimate.values[batch.chosen if not self.lagrangian.on_student else slice(0, 0)].to(f.device)
         seen = Seen(
             said[:n],

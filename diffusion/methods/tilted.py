@@ -16,7 +16,7 @@ class Tilted(Method):
     """``min E_q[ w(rho(x_0)) |y - f|^2 ]``: the optimum is the exact score of the noised target, for all problems.
 
     See :mod:`diffusion.methods.tilted_loss` for the control variates; theory: "Fitting a network", (a). ``beta``: the
-    share of the correction that is taken from the solution's guidance instead of the draws. ``correction``: of the
+    share of the correction that is taken from the solution's guidance instead of the samples. ``correction``: of the
     multipliers, on levels that are measured during the fit; None goes by the solved ones.
     """
 
@@ -29,7 +29,7 @@ class Tilted(Method):
         moving = MovingTarget(estimate, solution.problem, rounds or solution)
 
         def largest() -> float:
-            # ReverseKL's weights have no bound of their own: the largest among the draws is their unit.
+            # ReverseKL's weights have no bound of their own: the largest among the samples is their unit.
             return max(0.0, float(moving.log_weights.max()))
 
         def weights() -> Tensor:

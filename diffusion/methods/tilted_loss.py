@@ -1,24 +1,24 @@
 r"""Into a LoRA: fitting adapters so that the network itself samples the optimal target.
 
-Let T be the frozen network (adapters off) under the anchor, f the student, y the denoising target of a draw x_0 ~ q, w
-= exp(log w(rho(x_0)))/max w its weight and wbar(x_t) an estimate of E_q[w | x_t] (from the head at level t). Tilted
-denoising minimises E_q[w |y - f|^2], whose optimum is the exact score of the noised target. The same gradient, with T
-and wbar as control variates, is that of
+Let T be the frozen network (adapters off) under the anchor, f the student, y the denoising target of a sample x_0 ~ q,
+w = exp(log w(rho(x_0)))/max w its weight and wbar(x_t) an estimate of E_q[w | x_t] (from the classifier at level t).
+Tilted denoising minimises E_q[w |y - f|^2], whose optimum is the exact score of the noised target. The same gradient,
+with T and wbar as control variates, is that of
 
     E_q[ w |f - T|^2 - 2 (w - wbar) <f - T, y - T> ].
 
 The mean of (w - wbar)(y - T) given x_t is wbar G, with G the guidance correction of the same solution: its expectation
-under the closure, without the noise of a draw. ``blended`` takes (1 - beta) of the above and beta |f - T - G|^2, which
-has the same optimum as far as the closure holds (for ReverseKL, a constant strength, to first order). beta = 0 is
+under the closure, without the noise of a sample. ``blended`` takes (1 - beta) of the above and beta |f - T - G|^2,
+which has the same optimum as far as the closure holds (for ReverseKL, a constant strength, to first order). beta = 0 is
 tilted denoising, which is exact and slow: its gradient is mostly noise. beta = 1 is guidance distillation.
 
 If T is q's own denoiser, E[y | x_t] = T, the optimum is that of tilted denoising, E[w y]/E[w], whatever wbar is: it
 only decides how much noise the gradient has. If T is off but wbar is right, the optimum is E[w y]/E[w] + (T - E[y]):
-the student keeps the teacher's own error, which is what "change nothing else" asks for. Where a draw and its
+the student keeps the base model's own error, which is what "change nothing else" asks for. Where a sample and its
 neighbourhood do not show the concept, w = wbar and the noise of y drops out, which is most of the space.
 
 Prompts that ask for the concept are fitted to the same tilted anchor; every other prompt is held to T under that
-prompt, on draws of that prompt.
+prompt, on samples of that prompt.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ from diffusion.guidance.guided import Guided, Strength
 from diffusion.pipelines import Denoiser, rows
 from diffusion.ratios.classifier import Bottleneck, RatioClassifier, log_snr, pooled
 from diffusion.runtime.distributed import WHOLE, Part
-from diffusion.tasks.concepts import Prompts
+from diffusion.tasks.concepts import TaskPrompts
 from diffusion.training.batches import Batches, with_kept
 from diffusion.training.lora import base_model
 from diffusion.training.trainer import Fit, Objective
 
 LogWeight = Callable[[Tensor], Tensor]
 
-# What a picture shows is decided at high noise; the optimum at a level does not depend on how often it is visited.
+# What an image shows is decided at high noise; the optimum at a level does not depend on how often it is visited.
 NOISE_POWER = 0.5
 BETA = 0.9
 
 
 @dataclass(frozen=True)
 class Material:
-    """What a fit learns from: draws of q with their weights in (0, 1], and draws of the prompts to be kept."""
+    """What a fit learns from: samples of q with their weights in (0, 1], and samples of the prompts to be kept."""
 
-    anchor_latents: Tensor  # (n, ...) draws of the anchor's law
+    anchor_latents: Tensor  # (n, ...) samples of the anchor's law
     weights: Tensor  # (n,)
     retained_latents: Tensor  # (r, ...)
     retained_prompts: tuple[str, ...]  # (r,)
@@ -74,8 +74,8 @@ class Tilt:
 
     ``log_weight``: ``log E_q[w | x_t]`` (n,) at log ratios (n, m), at most 0. ``strength``: the solution's guidance,
     for the share ``beta`` in [0, 1] of the correction that is taken from it; None, or for a pipeline without prompts,
-    all of it is taken from the draws. ``weights``: those (n,) of the draws, where they move; those of the material
-    decide how often draws are seen.
+    all of it is taken from the samples. ``weights``: those (n,) of the samples, where they move; those of the material
+    decide how often samples are seen.
     """
 
     log_weight: LogWeight
@@ -85,10 +85,10 @@ class Tilt:
 
 
 def tilted_objective(
-    denoiser: Denoiser, prompts: Prompts, classifier: RatioClassifier, tilt: Tilt, material: Material, settings: Fit
+    denoiser: Denoiser, prompts: TaskPrompts, classifier: RatioClassifier, tilt: Tilt, material: Material, settings: Fit
 ) -> Objective:
     """The loss of one step of tilted denoising; the adapters must be on the network."""
-    # Importance sampling: w - wbar is large where w is unusual (the concept's draws), so those are looked at as often
+    # Importance sampling: w - wbar is large where w is unusual (the concept's samples), so those are looked at as often
     # as all others together, at a weight that leaves the loss's mean as it is.
     unusual = (material.weights - material.weights.mean()).abs().double() + 1e-12
     shares = 0.5 / len(unusual) + 0.5 * unusual / unusual.sum()
@@ -109,7 +109,7 @@ def tilted_objective(
         tilt.strength is not None
         and tilt.beta > 0
         and denoiser.prompt_inputs
-        and all(c.wordings for c in prompts.concepts)
+        and all(c.prompts for c in prompts.concepts)
     ):
         guided = Guided(denoiser, prompts, classifier, tilt.strength)
 

@@ -100,7 +100,7 @@ class Denoiser(Protocol):
 
     @property
     def bottleneck(self) -> nn.Module:
-        """The inner module whose activations say most about the whole picture."""
+        """The inner module whose activations say most about the whole image."""
         ...
 
     def activations(self, output: Any) -> Tensor:

@@ -34,7 +34,7 @@ def fingerprint(pipeline: Any) -> str:
     add("pipeline", [type(pipeline).__name__, _settings(dict(pipeline.config))])
     for part, component in sorted(pipeline.components.items()):
         if part in ("safety_checker", "feature_extractor") or component is None:
-            continue  # they look at pictures that are shown to somebody, and change no sample
+            continue  # they look at images that are shown to somebody, and change no sample
         if isinstance(component, nn.Module):
             for name, value in _of_network(component):
                 if isinstance(value, Tensor):

@@ -1,4 +1,4 @@
-"""Pictures from files, for tasks that are given by pictures: read as they are, never resized or converted silently."""
+"""Images from files, for tasks that are given by images: read as they are, never resized or converted silently."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion.pipelines.latents import picture_shape
+from diffusion.pipelines.latents import image_shape
 
 # Pillow's mode for each number of channels.
 MODES = {1: "L", 3: "RGB"}
 
 
-def read_pictures(pipeline: Any, pictures: Sequence[Any]) -> Tensor:
-    """Pictures (n, c, height, width) in [-1, 1], float32, ``2 v / 255 - 1``, of the size that the pipeline draws.
+def read_images(pipeline: Any, images: Sequence[Any]) -> Tensor:
+    """Images (n, c, height, width) in [-1, 1], float32, ``2 v / 255 - 1``, of the size that the pipeline makes.
 
-    ``pictures``: paths, or Pillow images. Raises ``ValueError`` naming the first that cannot be read or has another
-    size or mode than the pipeline draws, before any is used. :func:`diffusion.pipelines.latents.encode` makes draws of
-    them.
+    ``images``: paths, or Pillow images. Raises ``ValueError`` naming the first that cannot be read or has another
+    size or mode than the pipeline makes, before any is used. :func:`diffusion.pipelines.latents.encode` makes samples
+    of them.
     """
     from PIL import Image, UnidentifiedImageError
 
-    if isinstance(pictures, str | Path) or not len(pictures):
-        raise ValueError(f"pictures must be a list of paths or images with at least one, got {pictures!r}")
-    channels, height, width = picture_shape(pipeline)
+    if isinstance(images, str | Path) or not len(images):
+        raise ValueError(f"images must be a list of paths or images with at least one, got {images!r}")
+    channels, height, width = image_shape(pipeline)
     wanted = MODES.get(channels)
     if wanted is None:
-        raise ValueError(f"the pipeline draws {channels} channels, which no picture file has")
+        raise ValueError(f"the pipeline makes {channels} channels, which no image file has")
     rows: list[Tensor] = []
-    for picture in pictures:
-        name = repr(str(picture)) if isinstance(picture, str | Path) else f"picture {len(rows)}"
+    for image in images:
+        name = repr(str(image)) if isinstance(image, str | Path) else f"image {len(rows)}"
         try:
-            image = Image.open(picture) if isinstance(picture, str | Path) else picture
+            image = Image.open(image) if isinstance(image, str | Path) else image
             image.load()
         except (OSError, UnidentifiedImageError, AttributeError) as error:
-            raise ValueError(f"{name} cannot be read as a picture: {error}") from error
+            raise ValueError(f"{name} cannot be read as an image: {error}") from error
         if image.mode != wanted or image.size != (width, height):
             raise ValueError(
                 f"{name} must have mode {wanted} and {width}x{height} pixels, got mode {image.mode} and "
@@ -51,33 +51,33 @@ def read_pictures(pipeline: Any, pictures: Sequence[Any]) -> Tensor:
     return torch.stack(rows)
 
 
-# What lies beside pictures without being one.
+# What lies beside images without being one.
 TABLES = ("metadata.jsonl", "metadata.csv")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 
 
 def read_folder(path: Path, name: str) -> tuple[list[Path], list[str] | None]:
-    """Paths of a folder's pictures in the order of their names, and their prompts where the folder says any.
+    """Paths of a folder's images in the order of their names, and their prompts where the folder says any.
 
     Prompts: column ``text`` of ``metadata.jsonl`` or ``metadata.csv``, rows named by ``file_name``. A file in the place
-    of the folder is one picture without a prompt. Raises ``ValueError`` naming ``name`` where there is nothing, no
-    picture, or a picture without a row.
+    of the folder is one image without a prompt. Raises ``ValueError`` naming ``name`` where there is nothing, no
+    image, or an image without a row.
     """
     if path.is_file():
         return [path], None
     if not path.is_dir():
         raise ValueError(f"{name} {str(path)!r} is neither a file nor a folder")
-    pictures = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
-    if not pictures:
-        raise ValueError(f"{name} folder {str(path)!r} holds no pictures ({', '.join(SUFFIXES)})")
+    images = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+    if not images:
+        raise ValueError(f"{name} folder {str(path)!r} holds no images ({', '.join(SUFFIXES)})")
     table = next((path / some for some in TABLES if (path / some).is_file()), None)
     if table is None:
-        return pictures, None
+        return images, None
     texts = _texts(table)
-    missing = [file.name for file in pictures if file.name not in texts]
+    missing = [file.name for file in images if file.name not in texts]
     if missing:
         raise ValueError(f"{name}: {table} has no row with file_name and text for {missing[0]!r}")
-    return pictures, [texts[file.name] for file in pictures]
+    return images, [texts[file.name] for file in images]
 
 
 def _texts(table: Path) -> dict[str, str]:
@@ -94,9 +94,9 @@ def _texts(table: Path) -> dict[str, str]:
 
 
 def gather(paths: Sequence[Path], name: str, prompt: str | None) -> tuple[list[Path], list[str]]:
-    """Pictures of several files and folders with a prompt each: the folder's, or else ``prompt``, or else none.
+    """Images of several files and folders with a prompt each: the folder's, or else ``prompt``, or else none.
 
-    Raises ``ValueError`` as :func:`read_folder`, and where ``prompt`` is given for pictures that have prompts.
+    Raises ``ValueError`` as :func:`read_folder`, and where ``prompt`` is given for images that have prompts.
     """
     found: list[Path] = []
     texts: list[str] = []

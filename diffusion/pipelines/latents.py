@@ -1,8 +1,8 @@
-"""Draws of a pipeline, made by its own stock sampler, and the way between draws and pictures.
+"""Samples of a pipeline, made by its own stock sampler, and the way between samples and images.
 
-A draw is what the network works on: a latent where the pipeline has a VAE, else the picture itself. With a VAE
+A sample is what the network works on: a latent where the pipeline has a VAE, else the image itself. With a VAE
 
-    picture = decode(draw / scale + shift)      (or decode(draw std / scale + mean), where the VAE has these),
+    image = decode(sample / scale + shift)      (or decode(sample std / scale + mean), where the VAE has these),
 
 with scale, shift, mean and std from the VAE's own config.
 """
@@ -18,11 +18,11 @@ from torch import Tensor
 
 from diffusion.pipelines import denoiser_of
 from diffusion.pipelines.finite import check_finite
-from diffusion.pipelines.sampling import draw
+from diffusion.pipelines.sampling import sample_latents
 
 
 def decode(pipeline: Any, latents: Tensor, batch: int = 256) -> NDArray[np.float32]:
-    """Pictures (n, c, height, width) in [-1, 1] of draws (n, ...)."""
+    """Images (n, c, height, width) in [-1, 1] of samples (n, ...)."""
     vae = getattr(pipeline, "vae", None)
     if vae is None:
         return cast(NDArray[np.float32], latents.float().clamp(-1, 1).cpu().numpy())
@@ -51,35 +51,35 @@ def try_out(pipeline: Any, prompt: str, steps: int) -> None:
 
     Raises ``FloatingPointError`` naming the component that returns NaN or inf.
     """
-    decode(pipeline, draw(pipeline, [prompt], seed=0, steps=steps))
+    decode(pipeline, sample_latents(pipeline, [prompt], seed=0, steps=steps))
 
 
-def encode(pipeline: Any, pictures: Tensor, batch: int = 256) -> Tensor:
-    """Draws (n, ...), float32 on the CPU, of pictures (n, c, height, width) in [-1, 1]: the VAE's most likely latents.
+def encode(pipeline: Any, images: Tensor, batch: int = 256) -> Tensor:
+    """Samples (n, ...), float32 on the CPU, of images (n, c, height, width) in [-1, 1]: the VAE's most likely latents.
 
-    Raises ``ValueError`` for pictures of another size or number of channels than the pipeline draws, or out of range.
+    Raises ``ValueError`` for images of another size or number of channels than the pipeline makes, or out of range.
     """
-    wanted = picture_shape(pipeline)
-    if tuple(pictures.shape[1:]) != wanted or not len(pictures):
-        raise ValueError(f"pictures must have shape (n, {', '.join(map(str, wanted))}), got {tuple(pictures.shape)}")
-    if not bool((pictures.abs() <= 1).all()):
-        raise ValueError("pictures must have values in [-1, 1]")
+    wanted = image_shape(pipeline)
+    if tuple(images.shape[1:]) != wanted or not len(images):
+        raise ValueError(f"images must have shape (n, {', '.join(map(str, wanted))}), got {tuple(images.shape)}")
+    if not bool((images.abs() <= 1).all()):
+        raise ValueError("images must have values in [-1, 1]")
     vae = getattr(pipeline, "vae", None)
     if vae is None:
-        return pictures.float().cpu()
-    scale, shift = _affine(vae, pictures)
+        return images.float().cpu()
+    scale, shift = _affine(vae, images)
     device = next(vae.parameters()).device
     parts = []
     with torch.no_grad():
-        for some in pictures.split(batch):
+        for some in images.split(batch):
             inner = vae.encode(some.to(device, vae.dtype)).latent_dist.mode().float().cpu()
             check_finite(inner, "vae", "in encoding")
             parts.append((inner - shift.cpu()) * scale.cpu())
     return torch.cat(parts)
 
 
-def picture_shape(pipeline: Any) -> tuple[int, int, int]:
-    """``(channels, height, width)`` of what the pipeline draws at its own default size."""
+def image_shape(pipeline: Any) -> tuple[int, int, int]:
+    """``(channels, height, width)`` of what the pipeline makes at its own default size."""
     channels, *sides = denoiser_of(pipeline).sample_shape
     vae = getattr(pipeline, "vae", None)
     if vae is not None:
@@ -88,7 +88,7 @@ def picture_shape(pipeline: Any) -> tuple[int, int, int]:
 
 
 def _affine(vae: Any, like: Tensor) -> tuple[Tensor, Tensor]:
-    """``(scale, shift)`` with ``inner = draw / scale + shift``, shaped to a batch."""
+    """``(scale, shift)`` with ``inner = sample / scale + shift``, shaped to a batch."""
     config = vae.config
 
     def table(values: Any) -> Tensor:

@@ -21,11 +21,11 @@ BATCH = 128
 
 
 def generator_of(seed: int) -> torch.Generator:
-    """A generator of its own on the CPU, so that a seed gives the same draws on every device."""
+    """A generator of its own on the CPU, so that a seed gives the same samples on every device."""
     return torch.Generator().manual_seed(seed)
 
 
-def draw(
+def sample_latents(
     pipeline: Any,
     prompts: Sequence[str],
     *,
@@ -35,12 +35,12 @@ def draw(
     progress: Callable[[int], object] | None = None,
     **call: Any,
 ) -> Tensor:
-    """Draws (n, ...), one per prompt, float32 on the CPU, from the pipeline's own ``__call__``; guidance scale 1.
+    """Samples (n, ...), one per prompt, float32 on the CPU, from the pipeline's own ``__call__``; guidance scale 1.
 
-    The initial noise of draw j depends on ``seed`` and j alone, so another batch size gives the same draws up to
+    The initial noise of sample j depends on ``seed`` and j alone, so another batch size gives the same samples up to
     rounding, and two pipelines given the same seed start from common noise. A pipeline without prompts takes empty
-    ones, and its draws are pictures clamped to [-1, 1], as it returns them. Several processes share the batches, and
-    all of them get all draws (collective, see :mod:`diffusion.runtime.distributed`). Raises ``FloatingPointError``
+    ones, and its samples are images clamped to [-1, 1], as it returns them. Several processes share the batches, and
+    all of them get all samples (collective, see :mod:`diffusion.runtime.distributed`). Raises ``FloatingPointError``
     naming the component that returns NaN or inf, at the first batch in which it does.
     """
     if not prompts:
@@ -70,7 +70,7 @@ def draw(
     return result
 
 
-Some = Callable[[int], Tensor]  # the draws of the batch that starts at an index
+Some = Callable[[int], Tensor]  # the samples of the batch that starts at an index
 
 
 def _with_prompts(denoiser: Denoiser, prompts: Sequence[str], seed: int, batch: int, call: dict[str, Any]) -> Some:
@@ -91,7 +91,7 @@ def _with_prompts(denoiser: Denoiser, prompts: Sequence[str], seed: int, batch: 
 
 
 def _without_prompts(denoiser: Denoiser, count: int, seed: int, batch: int, call: dict[str, Any]) -> Some:
-    """These pipelines take no initial noise, but one generator per draw, which serves all of its steps as well."""
+    """These pipelines take no initial noise, but one generator per sample, which serves all of its steps as well."""
     seeds = torch.randint(2**62, (count,), generator=generator_of(seed)).tolist()
 
     def make(start: int) -> Tensor:

@@ -1,4 +1,4 @@
-r"""Noise levels: how a state is mixed from a draw and noise, and what a network's raw output says of the noise.
+r"""Noise levels: how a state is mixed from a sample and noise, and what a network's raw output says of the noise.
 
 With ``x_t = signal x_0 + noise eps`` every kind of output is, at fixed ``x_t``, affine in ``eps``:
 
@@ -107,7 +107,7 @@ def variance_preserving(scheduler: Any) -> Noising:
 def rectified_flow(scheduler: Any) -> Noising:
     """``signal = 1 - sigma``, ``noise = sigma``, at the sigmas that a flow-matching scheduler trains on.
 
-    They are ``shift s / (1 + (shift - 1) s)`` at ``s = 1/T .. 1``, unless the shift depends on the size of the picture
+    They are ``shift s / (1 + (shift - 1) s)`` at ``s = 1/T .. 1``, unless the shift depends on the size of the image
     (then only the sampler applies it). The scheduler's own ``sigmas`` are those of its last sampling run, so the table
     is made anew. Raises ``ValueError`` for schedulers of another kind.
     """

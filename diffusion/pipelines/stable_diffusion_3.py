@@ -42,10 +42,10 @@ class StableDiffusion3(_Adapter):
         return cast(nn.Module, blocks[len(blocks) // 2])
 
     def activations(self, output: Any) -> Tensor:
-        """A joint block returns text tokens and picture tokens (n, h w, c); the latter row by row."""
+        """A joint block returns text tokens and image tokens (n, h w, c); the latter row by row."""
         tokens = cast(Tensor, output[1])
         high, wide = self.sample_shape[1:]
         h = round((tokens.shape[1] * high / wide) ** 0.5)
         if h < 1 or tokens.shape[1] % h:
-            raise ValueError(f"{tokens.shape[1]} tokens do not fill a picture of {high}:{wide}")
+            raise ValueError(f"{tokens.shape[1]} tokens do not fill an image of {high}:{wide}")
         return tokens.transpose(1, 2).unflatten(2, (h, tokens.shape[1] // h))

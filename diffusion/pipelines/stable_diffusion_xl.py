@@ -15,7 +15,8 @@ from diffusion.pipelines.base import Condition
 class StableDiffusionXL(_Adapter):
     """:class:`Denoiser` of a ``StableDiffusionXLPipeline``: two text encoders, and sizes told to the network.
 
-    ``time_ids`` are those of the pipeline's own default size, uncropped; a running call's own are kept (``prompt_inputs``).
+    ``time_ids`` are those of the pipeline's own default size, uncropped; a running call's own are kept
+    (``prompt_inputs``).
     """
 
     parts = ("vae", "text_encoder_2", "tokenizer_2")  # the refiner has the second encoder only

@@ -18,17 +18,17 @@ class Calibration:
     ece: float
     mean_posterior: float
     frequency: float
-    bins: tuple[tuple[float, float, int], ...]  # (mean posterior, frequency, draws) of each bin
+    bins: tuple[tuple[float, float, int], ...]  # (mean posterior, frequency, samples) of each bin
 
     @property
     def coverage(self) -> float:
-        """``mean posterior / frequency``: 1 where the posterior accounts for every draw that shows the concept."""
+        """``mean posterior / frequency``: 1 where the posterior accounts for every sample that shows the concept."""
         return self.mean_posterior / self.frequency if self.frequency > 0 else math.inf
 
     def __str__(self) -> str:
         return (
             f"AUC {self.auc:.4f}  Brier {self.brier:.4f}  ECE {self.ece:.4f}  "
-            f"mean posterior {100 * self.mean_posterior:.2f} % (judge {100 * self.frequency:.2f} %)"
+            f"mean posterior {100 * self.mean_posterior:.2f} % (classifier {100 * self.frequency:.2f} %)"
         )
 
 
@@ -45,7 +45,7 @@ def calibration(posterior: ArrayLike, labels: ArrayLike, bins: int = 10) -> Cali
     if not np.all((p >= 0) & (p <= 1)):
         raise ValueError("posterior must lie in [0, 1]")
     if y.all() or not y.any():
-        raise ValueError(f"labels must show the concept in some draws and not in others, got {y.sum()} of {y.size}")
+        raise ValueError(f"labels must show the concept in some samples and not in others, got {y.sum()} of {y.size}")
     place = np.minimum((p * bins).astype(int), bins - 1)
     table = [
         (float(p[place == b].mean()), float(y[place == b].mean()), int((place == b).sum())) for b in np.unique(place)

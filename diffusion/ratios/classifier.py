@@ -1,13 +1,13 @@
-r"""The contrast head: log ratios at every noise level from a frozen network's own features.
+r"""The ratio classifier: log ratios at every noise level from a frozen network's own features.
 
-Draws of concept i's prompts (label i) and of the prompts that stand for the rest (label m) are noised with the shared
-kernel; a small head on the frozen network's activations tells them apart by the log score. At its optimum the logits
-are ``log q_k,t(x_t) + log s_k + const`` with ``s_k`` the shares of the labels, so that under priors ``pi``
+Samples of concept i's prompts (label i) and of the prompts that stand for the rest (label m) are noised with the shared
+kernel; a small classifier on the frozen network's activations tells them apart by the log score. At its optimum the
+logits are ``log q_k,t(x_t) + log s_k + const`` with ``s_k`` the shares of the labels, so that under priors ``pi``
 
     rho_i,t(x_t) = (l_i - log s_i) - log sum_k pi_k exp(l_k - log s_k),      pi_m = 1 - sum_i pi_i,
 
-bounded above by ``-log pi_i``. Conditional draws are compared with conditional draws only: a network's unconditional
-prediction, which is not quite the mixture of its conditional ones, takes no part.
+bounded above by ``-log pi_i``. Conditional samples are compared with conditional samples only: a network's
+unconditional prediction, which is not quite the mixture of its conditional ones, takes no part.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from torch import Tensor, nn
 from diffusion.pipelines import Condition, Denoiser, add_noise, repeat
 from diffusion.ratios.positive_unlabelled import contrast_loss, label_shares
 
-# A network's features are redundant, and its prompted draws now and then show something else: a head that sees a
-# fifth of them at a time does not learn those draws by heart. At least about 64 stay in any case.
+# A network's features are redundant, and its prompted samples now and then show something else: a classifier that sees
+# a fifth of them at a time does not learn those samples by heart. At least about 64 stay in any case.
 DROPPED = 0.8
 
 
 class Bottleneck:
     """Catches the bottleneck's activations of the running forward pass: ``with Bottleneck(denoiser) as caught``.
 
-    ``caught.last`` (n, c, h, w): a UNet's middle, or the picture's tokens in the middle block of a transformer.
+    ``caught.last`` (n, c, h, w): a UNet's middle, or the image's tokens in the middle block of a transformer.
     """
 
     def __init__(self, denoiser: Denoiser) -> None:
@@ -127,7 +127,7 @@ def noised_features(
     batch: int = 256,
     progress: Callable[[int], object] | None = None,
 ) -> Tensor:
-    """Features (n, D) of draws (n, ...) noised to levels t (n,)."""
+    """Features (n, D) of samples (n, ...) noised to levels t (n,)."""
     parts = []
     for some, level in zip(latents.split(batch), t.split(batch), strict=True):
         x = add_noise(denoiser, some, torch.randn(some.shape, generator=generator).to(some), level)
@@ -150,7 +150,7 @@ def train_classifier(
 ) -> RatioClassifier:
     """Minimise the log score ``-E log softmax(l)_label`` over features (N, D), log SNR (N,), labels (N,).
 
-    Label m + 1 marks draws of q itself, of which nobody knows what they show
+    Label m + 1 marks samples of q itself, of which nobody knows what they show
     (:mod:`diffusion.ratios.positive_unlabelled`).
     """
     shares, share_of_q = label_shares(labels, len(priors) + 1)

@@ -1,4 +1,4 @@
-"""Log ratios by the classifier head at the lowest noise levels, and the posteriors that they stand for."""
+"""Log ratios by the classifier classifier at the lowest noise levels, and the posteriors that they stand for."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from diffusion.ratios.classifier import RatioClassifier, log_snr, noised_feature
 Progress = Callable[[int], object]
 
 
-# Where the clean picture is looked at: lower levels add nothing (the posterior is a martingale in t and has all but
+# Where the clean image is looked at: lower levels add nothing (the posterior is a martingale in t and has all but
 # converged there), and t = 0 lies at the edge of what networks are trained on.
 CLEAN_LEVELS = (0.01, 0.03, 0.06)
 
@@ -21,7 +21,7 @@ CLEAN_LEVELS = (0.01, 0.03, 0.06)
 def classifier_ratios(
     denoiser: Denoiser, classifier: RatioClassifier, latents: Tensor, *, seed: int, progress: Progress | None = None
 ) -> Tensor:
-    """``rho`` (n, m): the head's mean log posterior over :data:`CLEAN_LEVELS`, less the log prior."""
+    """``rho`` (n, m): the classifier's mean log posterior over :data:`CLEAN_LEVELS`, less the log prior."""
     generator, empty = torch.Generator().manual_seed(seed), denoiser.condition([""])
     total = torch.zeros(len(latents), len(classifier.log_priors))
     for share in CLEAN_LEVELS:

@@ -1,12 +1,13 @@
-r"""The ratio head against q itself, as an independent check: draws of q_i against draws of q, nothing else.
+r"""The ratio classifier against q itself, as an independent check: samples of q_i against samples of q, nothing else.
 
     min over eta of  - sum_i s_i E_{q_i} log( s_i r_i / S ) - s_q E_q log( s_q / S ),    S = s_q + sum_i s_i r_i,
 
-(:mod:`diffusion.ratios.positive_unlabelled`, without a labelled rest; s the shares of both kinds among the draws that
+(:mod:`diffusion.ratios.positive_unlabelled`, without a labelled rest; s the shares of both kinds among the samples that
 it learns from). r_i = q_i/q = eta_i/pi_i is bounded by 1/pi_i by construction. It asks for no contrast prompts, but
-takes the difference between the network's prompted and unprompted draws for a difference between concept and rest, and
-posteriors of the very draws that it learned from are too low: so draws of q are cross-fitted, each judged by a head
-that never saw it.
+takes the difference between the network's prompted and unprompted samples for a difference between concept and rest,
+and
+posteriors of the very samples that it learned from are too low: so samples of q are cross-fitted, each judged by a
+classifier that never saw it.
 """
 
 from __future__ import annotations
@@ -32,24 +33,24 @@ def against_q(
     seed: int,
     progress: Callable[[int], object] | None = None,
 ) -> Tensor:
-    """``rho`` (n, m) at the survey's draws of q, from two heads of which each saw one half of them.
+    """``rho`` (n, m) at the estimate's samples of q, from two classifiers of which each saw one half of them.
 
-    ``progress`` counts noised draws, ``len(CLEAN_LEVELS)`` for each draw of q or of a concept.
+    ``progress`` counts noised samples, ``len(CLEAN_LEVELS)`` for each sample of q or of a concept.
     """
     m, priors = len(estimate.prompts.concepts), estimate.prompts.priors
     asks = estimate.labels < m
-    draws, n = torch.cat([estimate.anchor, estimate.labelled[asks]]), len(estimate.anchor)
+    samples, n = torch.cat([estimate.anchor, estimate.labelled[asks]]), len(estimate.anchor)
     labels = torch.cat([torch.full((n,), m + 1), estimate.labels[asks]])
-    fold = torch.arange(len(draws)) % FOLDS
+    fold = torch.arange(len(samples)) % FOLDS
     generator, empty = torch.Generator().manual_seed(seed), denoiser.condition([""])
     features, snrs = [], []
     for share in CLEAN_LEVELS:
-        t = torch.full((len(draws),), round(share * (denoiser.levels - 1)))
-        features.append(noised_features(denoiser, draws, t, empty, generator, progress=progress))
+        t = torch.full((len(samples),), round(share * (denoiser.levels - 1)))
+        features.append(noised_features(denoiser, samples, t, empty, generator, progress=progress))
         snrs.append(log_snr(denoiser, t))
     total = torch.zeros(n, m + 1)
     for number in range(FOLDS):
-        # All of the concepts' draws teach, but of q only the other folds.
+        # All of the concepts' samples teach, but of q only the other folds.
         teaches = (labels < m) | (fold != number)
         classifier = train_classifier(
             torch.cat([feature[teaches] for feature in features]),

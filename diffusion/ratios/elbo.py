@@ -1,15 +1,16 @@
-r"""Log ratios ``rho_i(x_0) = log q_i(x_0) / q(x_0)`` of a pipeline's own draws, by three estimators.
+r"""Log ratios ``rho_i(x_0) = log q_i(x_0) / q(x_0)`` of a pipeline's own samples, by three estimators.
 
-Two more live by themselves: the free ratio of a path (:mod:`diffusion.ratios.trajectory`), which brings its own draws,
-and the head against q (:mod:`diffusion.ratios.cross_fitted`), which is trained on the very draws and cross-fitted.
+Two more live by themselves: the free ratio of a path (:mod:`diffusion.ratios.trajectory`), which brings its own
+samples, and the classifier against q (:mod:`diffusion.ratios.cross_fitted`), which is trained on the very samples and
+cross-fitted.
 
-- :func:`classifier_ratios`: the contrast head (:mod:`diffusion.ratios.classifier`) at the lowest noise levels; the one to
-  solve with;
+- :func:`classifier_ratios`: the ratio classifier (:mod:`diffusion.ratios.classifier`) at the lowest noise levels; the
+  one to solve with;
 - :func:`elbo_differences`: ``ELBO(x | u_i) - ELBO(x | "")`` under common noise, needs no training; raw ratios of a
   network whose unconditional and conditional predictions are not of one law, so biased in scale;
 - :func:`elbo_posterior_ratios`: ELBOs normalised over all contrast prompts, where that inconsistency cancels.
 
-All in nats, at draws (n, ...), giving (n, m).
+All in nats, at samples (n, ...), giving (n, m).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch import Tensor
 from diffusion.pipelines import Condition, Denoiser, add_noise, repeat, rows
 from diffusion.ratios.classifier import log_snr
 from diffusion.ratios.classifier_ratios import Progress
-from diffusion.tasks.concepts import Prompts
+from diffusion.tasks.concepts import TaskPrompts
 
 
 def elbos(
@@ -34,7 +35,7 @@ def elbos(
     batch: int = 256,
     progress: Progress | None = None,
 ) -> Tensor:
-    r"""ELBOs (n, k) in nats, up to one constant per draw, of draws under k conditions with common noise.
+    r"""ELBOs (n, k) in nats, up to one constant per sample, of samples under k conditions with common noise.
 
         ELBO = -1/2 integral |x_0 - x0hat(x_t, t, c)|^2 d SNR  =  1/2 integral |eps - epshat|^2 d log SNR,
 
@@ -76,7 +77,7 @@ def elbos(
 def elbo_differences(
     denoiser: Denoiser,
     latents: Tensor,
-    prompts: Prompts,
+    prompts: TaskPrompts,
     *,
     levels: int = 40,
     seed: int,
@@ -92,7 +93,7 @@ def elbo_differences(
 def elbo_posterior_ratios(
     denoiser: Denoiser,
     latents: Tensor,
-    prompts: Prompts,
+    prompts: TaskPrompts,
     *,
     levels: int = 40,
     seed: int,

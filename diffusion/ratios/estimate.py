@@ -1,7 +1,8 @@
-"""From a pipeline and its prompts to log ratios that can be trusted: draws, a contrast head, and its examination.
+"""From a pipeline and its prompts to log ratios that can be trusted: samples, a ratio classifier, and its examination.
 
-Draws of the concept's prompts and of the contrast prompts train the head (four fifths) and examine it (one fifth).
-Draws of the anchor are the draws of q that the problem is solved on; the head never sees them in training.
+Samples of the concept's prompts and of the contrast prompts train the classifier (four fifths) and examine it (one
+fifth). Samples of the anchor are the samples of q that the problem is solved on; the classifier never sees them in
+training.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor
 from diffusion.pipelines import Denoiser
 from diffusion.pipelines.fingerprint import fingerprint
 from diffusion.pipelines.latents import try_out
-from diffusion.pipelines.sampling import draw
+from diffusion.pipelines.sampling import sample_latents
 from diffusion.ratios.calibration import Calibration, calibration
 from diffusion.ratios.classifier import DROPPED, RatioClassifier, log_snr, noised_features, train_classifier
 from diffusion.ratios.classifier_ratios import classifier_ratios
@@ -27,17 +28,18 @@ from diffusion.ratios.priors import mixture_priors, unlabelled_prior
 from diffusion.ratios.ratio_estimate import Budget, RatioEstimate, training_rows
 from diffusion.runtime.cache import Cache
 from diffusion.runtime.progress import Bar, progress_bar
-from diffusion.tasks.concepts import Prompts
+from diffusion.tasks.concepts import TaskPrompts
 
 
 def estimate_ratios(
-    denoiser: Denoiser, prompts: Prompts, budget: Budget, cache: Cache | None, bar: Bar = progress_bar
+    denoiser: Denoiser, prompts: TaskPrompts, budget: Budget, cache: Cache | None, bar: Bar = progress_bar
 ) -> RatioEstimate:
-    """Draw, train the head, examine it, estimate. Every stage is kept in ``cache`` and taken from there next time."""
+    """Draw, train the classifier, examine it, estimate. Every stage is kept in ``cache`` and taken from there next
+    time."""
     store = cache or _NoCache()
     asked = {"prompts": prompts.described(), "steps": budget.sampler_steps, "seed": budget.seed}
     pipeline, m = denoiser.pipeline, len(prompts.concepts)
-    wanted, label_list = prompts.labelled(budget.concept_draws, budget.contrast_draws)
+    wanted, label_list = prompts.labelled(budget.concept_samples, budget.contrast_samples)
     labels = torch.tensor(label_list)
     given = [concept.examples for concept in prompts.concepts]
     drawn = torch.tensor([label >= m or given[label] is None for label in label_list])
@@ -46,33 +48,33 @@ def estimate_ratios(
         def make() -> dict[str, Tensor]:
             try_out(pipeline, some[0] if some else "", budget.sampler_steps)
             with bar(title, len(some)) as shown:
-                latents = draw(pipeline, some, seed=seed, steps=budget.sampler_steps, progress=shown.update)
+                latents = sample_latents(pipeline, some, seed=seed, steps=budget.sampler_steps, progress=shown.update)
             return {"latents": latents}
 
         return make
 
     seed = 10 * budget.seed
-    counts = {"concept": budget.concept_draws, "contrast": budget.contrast_draws}
+    counts = {"concept": budget.concept_samples, "contrast": budget.contrast_samples}
     asking = [prompt for prompt, is_drawn in zip(wanted, drawn.tolist(), strict=True) if is_drawn]
-    made = store.get("labelled", asked | counts, sampled("draws of known prompts", asking, seed + 1))["latents"]
+    made = store.get("labelled", asked | counts, sampled("samples of known prompts", asking, seed + 1))["latents"]
     labelled = made.new_empty(len(labels), *made.shape[1:])
     labelled[drawn] = made
     for index, examples in enumerate(given):
         if examples is not None:
-            labelled[labels == index] = examples.draws[: int((labels == index).sum())]
-    some = [prompts.anchor] * budget.anchor_draws
-    anchor = store.get("anchor", asked | {"n": len(some)}, sampled("draws of q", some, budget.anchor_seed))["latents"]
+            labelled[labels == index] = examples.samples[: int((labels == index).sum())]
+    some = [prompts.anchor] * budget.anchor_samples
+    anchor = store.get("anchor", asked | {"n": len(some)}, sampled("samples of q", some, budget.anchor_seed))["latents"]
 
     training = training_rows(len(labels))
 
-    def make_head() -> dict[str, Tensor]:
+    def make_classifier() -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(seed + 3)
         latents, label = labelled[training], labels[training]
         n, k = len(latents), budget.noises
-        # Levels are stratified per draw and denser at low noise, where the solver reads the ratio.
+        # Levels are stratified per sample and denser at low noise, where the solver reads the ratio.
         share = (torch.arange(k)[None] + torch.rand(n, k, generator=generator)) / k
         t = (share**1.5 * (denoiser.levels - 1)).long().flatten()
-        with bar("features for the head", n * k) as shown:
+        with bar("features for the classifier", n * k) as shown:
             feature = noised_features(
                 denoiser,
                 latents.repeat_interleave(k, 0),
@@ -84,13 +86,13 @@ def estimate_ratios(
         label, snr = label.repeat_interleave(k), log_snr(denoiser, t)
 
         def fitted(some: Tensor, label: Tensor, priors: Sequence[float]) -> RatioClassifier:
-            with bar("contrast head", budget.head_steps) as shown:
+            with bar("ratio classifier", budget.classifier_steps) as shown:
                 return train_classifier(
                     feature[some],
                     snr[some],
                     label[some],
                     priors,
-                    steps=budget.head_steps,
+                    steps=budget.classifier_steps,
                     seed=seed + 4,
                     progress=shown.update,
                 )
@@ -102,10 +104,12 @@ def estimate_ratios(
         state = dict(fitted(everything, label, priors.tolist()).state_dict())
         return state | {"priors": torch.from_numpy(priors), "priors_stderr": torch.from_numpy(errors)}
 
-    head_request = asked | counts | {"noises": budget.noises, "head_steps": budget.head_steps, "dropped": DROPPED}
+    classifier_request = (
+        asked | counts | {"noises": budget.noises, "head_steps": budget.classifier_steps, "dropped": DROPPED}
+    )
     if not prompts.has_priors:
-        head_request |= {"n": len(anchor)}
-    state = store.get("head", head_request, make_head)
+        classifier_request |= {"n": len(anchor)}
+    state = store.get("classifier", classifier_request, make_classifier)
     priors_stderr: tuple[float, ...] = ()
     if not prompts.has_priors:
         state = dict(state)
@@ -124,19 +128,19 @@ def estimate_ratios(
                 ),
             }
 
-    estimated = store.get("ratios", head_request | {"n": len(anchor)}, make_values)
+    estimated = store.get("ratios", classifier_request | {"n": len(anchor)}, make_values)
 
     def make_elbo() -> dict[str, Tensor]:
-        looked_at = anchor[: budget.elbo_draws]
+        looked_at = anchor[: budget.elbo_samples]
         if any(examples is not None for examples in given):
             return {"values": torch.full((len(looked_at), m), float("nan"))}
-        with bar("ELBO check", len(looked_at) * budget.elbo_levels * (m + 1)) as shown:
+        with bar("ELBO check", len(looked_at) * budget.elbo_noise_levels * (m + 1)) as shown:
             value = elbo_differences(
-                denoiser, looked_at, prompts, levels=budget.elbo_levels, seed=seed + 7, progress=shown.update
+                denoiser, looked_at, prompts, levels=budget.elbo_noise_levels, seed=seed + 7, progress=shown.update
             )
         return {"values": value}
 
-    elbo_request = asked | {"n": len(anchor), "k": budget.elbo_draws, "levels": budget.elbo_levels}
+    elbo_request = asked | {"n": len(anchor), "k": budget.elbo_samples, "levels": budget.elbo_noise_levels}
     elbo = store.get("elbo", elbo_request, make_elbo)["values"]
     examination = tuple(
         _examine(classifier, estimated["held out"], labels[~training], index) for index in range(len(prompts.concepts))
@@ -159,7 +163,7 @@ def estimate_ratios(
 
 def _estimated_priors(
     denoiser: Denoiser,
-    prompts: Prompts,
+    prompts: TaskPrompts,
     fitted: Callable[[Tensor, Tensor, Sequence[float]], RatioClassifier],
     label: Tensor,
     labelled: Tensor,
@@ -168,21 +172,22 @@ def _estimated_priors(
     anchor: Tensor,
     seed: int,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Priors and standard errors (m,), by a head under provisional ones, which change nothing but its constants."""
+    """Priors and standard errors (m,), by a classifier under provisional ones, which change nothing but its
+    constants."""
     m = len(prompts.concepts)
     provisional = np.full(m, 1 / (m + 2))
     if not prompts.unlabelled:
         classifier = fitted(label <= m, label, provisional.tolist())
         of_q = classifier_ratios(denoiser, classifier, anchor, seed=seed + 8)
         return mixture_priors(of_q.double().numpy(), provisional)
-    # Draws of q take the place of the rest; what contrast prompts there are say nothing of a concept's share in q.
+    # Samples of q take the place of the rest; what contrast prompts there are say nothing of a concept's share in q.
     classifier = fitted(label != m, torch.where(label == m + 1, m, label), provisional.tolist())
     shares = classifier.log_shares.exp()
     found, errors = np.zeros(m), np.zeros(m)
     for index in range(m):
         held_out = labelled[(labels == index) & ~training]
         values = classifier_ratios(denoiser, classifier, held_out, seed=seed + 8)
-        # Relative to the draws of q themselves, which are this head's rest.
+        # Relative to the samples of q themselves, which are this classifier's rest.
         rest = (1 - (values.double().exp() * torch.from_numpy(provisional)).sum(1)).clamp_min(1e-12)
         ratio = values[:, index].double() - (rest.log() - float(np.log1p(-provisional.sum())))
         found[index], errors[index] = unlabelled_prior(ratio.numpy(), float(shares[index]), float(shares[m]))
@@ -192,7 +197,8 @@ def _estimated_priors(
 
 
 def _examine(classifier: RatioClassifier, values: Tensor, labels: Tensor, index: int) -> Calibration:
-    """The head's posterior under the labels' own shares against the labels, for one concept on held-out draws."""
+    """The classifier's posterior under the labels' own shares against the labels, for one concept on held-out
+    samples."""
     m = values.shape[1]
     if bool((labels == m + 1).any()):
         if not bool((labels == m).any()):

@@ -2,11 +2,11 @@ r"""What levels mean for a model before anything is decided: where q stands, wha
 
 For each problem and concept: the level that q has (free up to there), the range that can be asked for,
 
-    likelihood   from the least posterior among the draws to the present one      (below: infeasible)
+    likelihood   from the least posterior among the samples to the present one      (below: infeasible)
     forward-kl   from the present level to the critical one of theory             (beyond: no density attains it)
     reverse-kl   from the present level on
 
-and along levels the multiplier lam (price of the last nat or share), the cost V in nats, and how many draws of equal
+and along levels the multiplier lam (price of the last nat or share), the cost V in nats, and how many samples of equal
 weight the target amounts to, of which how many show the concept: a level is known no better than those allow.
 """
 
@@ -51,22 +51,23 @@ class LevelTable:
     concepts: tuple[str, ...]
     ranges: tuple[Range, ...]
     rows: tuple[tuple[str, np.ndarray, du.Solution | None], ...]  # problem, levels (m,), solution
-    shares: np.ndarray  # (n, m) posteriors at the draws
+    shares: np.ndarray  # (n, m) posteriors at the samples
 
     def showing(self, solution: du.Solution) -> np.ndarray:
-        """(m,): effective number of draws in the target that show each concept."""
+        """(m,): effective number of samples in the target that show each concept."""
         return np.asarray(solution.effective_sample_size * (np.exp(solution.log_weights) @ self.shares))
 
     def lines(self) -> list[str]:
         out = ["where each constraint stands, and what can be had", *map(str, self.ranges), ""]
         out.append("what levels cost (one row a concept)")
         out.append(
-            f"{'problem':<12}{'level':>10}{'multiplier':>20}{'cost (nats)':>20}{'rests on draws':>20}{'showing it':>12}"
+            f"{'problem':<12}{'level':>10}{'multiplier':>20}{'cost (nats)':>20}"
+            f"{'effective samples':>20}{'showing it':>12}"
         )
         for name, levels, s in self.rows:
             for index in range(len(levels)):
                 if s is None:
-                    out.append(f"{name:<12}{levels[index]:>10.4g}  cannot be had on these draws")
+                    out.append(f"{name:<12}{levels[index]:>10.4g}  cannot be had on these samples")
                     continue
                 lam = f"{s.multipliers[index]:.4g} ± {s.multipliers_stderr[index]:.2g}"
                 cost, rest = (
@@ -97,7 +98,7 @@ class LevelTable:
                     "cost": s.dual,
                     "cost, standard error": s.primal_stderr,
                     "effective sample size": s.effective_sample_size,
-                    "draws showing it": self.showing(s).tolist(),
+                    "samples showing it": self.showing(s).tolist(),
                 }
                 for name, levels, s in self.rows
             ],
@@ -119,7 +120,8 @@ def level_table(estimate: RatioEstimate, asked: Asked | None = None) -> LevelTab
                 Range(name, *each)
                 for each in zip(concepts, *(x.tolist() for x in (now, errors, least, most)), strict=True)
             ]
-            # Ratios of a poor head may give q a divergence below zero; then any small level will do to go on from.
+            # Ratios of a poor classifier may give q a divergence below zero; then any small level will do to go on
+            # from.
             start = now if kind is du.Likelihood else np.maximum(now, 0.1)
             levels = [factor * start for factor in FACTORS[name]]
             if asked is not None and asked.kind is kind:
@@ -149,7 +151,7 @@ def _range(
 
 
 def _stderr(kind: type[du.Problem], ratios: du.LogRatios) -> np.ndarray:
-    """Standard errors (m,) of the levels that q has, from its draws."""
+    """Standard errors (m,) of the levels that q has, from its samples."""
     values = ratios.values
     if kind is du.Likelihood:
         terms = np.asarray(du.Likelihood(0.5).bind(ratios).likelihoods(values))  # any level will do

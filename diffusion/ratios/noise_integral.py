@@ -34,7 +34,7 @@ def spread_log_snr(denoiser: Denoiser, count: int, generator: torch.Generator) -
 
 def integrate(
     denoiser: Denoiser,
-    draws: Tensor,
+    samples: Tensor,
     condition: Condition,
     error: Error,
     *,
@@ -42,18 +42,18 @@ def integrate(
     seed: int,
     batch: int = 256,
 ) -> Tensor:
-    """``1/2 int error d log SNR`` (n,) at draws (n, ...) under a condition of n rows, without gradient."""
+    """``1/2 int error d log SNR`` (n,) at samples (n, ...) under a condition of n rows, without gradient."""
     device = next(denoiser.network.parameters()).device
     generator = torch.Generator().manual_seed(seed)
     every, low, high = span(denoiser)
-    result = torch.zeros(len(draws), dtype=torch.float64)
+    result = torch.zeros(len(samples), dtype=torch.float64)
     for j in range(levels):
-        wanted = low + (high - low) * (j + torch.rand(len(draws), generator=generator)) / levels
+        wanted = low + (high - low) * (j + torch.rand(len(samples), generator=generator)) / levels
         t = (every[None] - wanted[:, None]).abs().argmin(1)
-        eps = torch.randn(draws.shape, generator=generator)
-        for start in range(0, len(draws), batch):
+        eps = torch.randn(samples.shape, generator=generator)
+        for start in range(0, len(samples), batch):
             part = slice(start, start + batch)
-            x0, noise, level = draws[part].to(device), eps[part].to(device, draws.dtype), t[part].to(device)
+            x0, noise, level = samples[part].to(device), eps[part].to(device, samples.dtype), t[part].to(device)
             with torch.no_grad():
                 value = error(add_noise(denoiser, x0, noise, level), level, noise, rows(condition, part))
             result[part] += 0.5 * value.double().cpu() * (high - low) / levels

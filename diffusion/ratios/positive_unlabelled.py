@@ -1,12 +1,12 @@
-r"""Draws of q itself beside the labelled ones: the contrast when nothing, or not everything, stands for the rest.
+r"""Samples of q itself beside the labelled ones: the contrast when nothing, or not everything, stands for the rest.
 
-Let eta_k = pi_k q_k/q be the posterior, k = 0 .. m (m the rest). A draw of class k has the law q eta_k/pi_k, a draw of
-q has the law q, so among training draws with shares s the label of x is distributed as
+Let eta_k = pi_k q_k/q be the posterior, k = 0 .. m (m the rest). A sample of class k has the law q eta_k/pi_k, a sample
+of q has the law q, so among training samples with shares s the label of x is distributed as
 
     Pr(k | x)  ~  s_k eta_k(x)/pi_k   (k = 0 .. m),        Pr(q | x)  ~  s_q,
 
 and its log score makes eta the posterior, with q_i/q <= 1/pi_i by construction. With no labelled rest this is
-learning from positive and unlabelled draws; with no draws of q it is the plain softmax.
+learning from positive and unlabelled samples; with no samples of q it is the plain softmax.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from torch import Tensor, nn
 
 from diffusion.ratios.calibration import Calibration, calibration
 
-#: The share that a class without labelled draws is given: it is never the label of a draw, so it must not compete.
+#: The share that a class without labelled samples is given: it is never the label of a sample, so it must not compete.
 ABSENT = 1e-6
 
 
 def label_shares(labels: Tensor, classes: int) -> tuple[Tensor, float]:
-    """``(s_0 .. s_m, s_q)`` of labels (N,): concepts 0 .. m - 1, the rest m = classes - 1, draws of q m + 1.
+    """``(s_0 .. s_m, s_q)`` of labels (N,): concepts 0 .. m - 1, the rest m = classes - 1, samples of q m + 1.
 
-    Raises ``ValueError`` where a concept has no draw, or neither the rest nor q has one.
+    Raises ``ValueError`` where a concept has no sample, or neither the rest nor q has one.
     """
     counts = torch.bincount(labels, minlength=classes + 1)
     if bool((counts[: classes - 1] == 0).any()) or int(counts[classes - 1 :].sum()) == 0:
@@ -40,7 +40,7 @@ def contrast_loss(
 ) -> Tensor:
     """The log score above, a mean over logits (n, m + 1) and labels (n,); ``log_unlabelled``: log s_q, None for none.
 
-    The logits carry the shares: log eta = logits - log s + log pi, up to one constant a draw.
+    The logits carry the shares: log eta = logits - log s + log pi, up to one constant a sample.
     """
     if log_unlabelled is None:
         return nn.functional.cross_entropy(score, labels)
@@ -52,10 +52,11 @@ def contrast_loss(
 
 
 def examine(values: Tensor, labels: Tensor, index: int, prior: float) -> Calibration:
-    """Concept ``index`` against draws of q, from log ratios (n, m) at held-out draws with their labels (n,).
+    """Concept ``index`` against samples of q, from log ratios (n, m) at held-out samples with their labels (n,).
 
-    ``Pr(concept's draw | x) = s_i r/(s_i r + s_q)`` against what each draw is; the AUC is that of the concept against
-    the rest: a draw of q is the concept with probability pi, so AUC = (AUC against q - pi/2)/(1 - pi).
+    ``Pr(concept's sample | x) = s_i r/(s_i r + s_q)`` against what each sample is; the AUC is that of the concept
+    against
+    the rest: a sample of q is the concept with probability pi, so AUC = (AUC against q - pi/2)/(1 - pi).
     """
     m = values.shape[1]
     chosen = (labels == index) | (labels == m + 1)

@@ -7,8 +7,8 @@ r"""The share of a concept in what a model makes unasked, estimated where nobody
     concave in pi; errors from the information at pi*. At pi* the mean posterior *is* the prior, so coverage is no check
     any more. Source: Saerens, Latinne, Decaestecker (Neural Computation 2002).
 
-:func:`unlabelled_prior`   Where draws of q alone stand for the rest, with g(x) = s_i r/(s_i r + s_q) the probability
-    that x came from the concept's draws (s the shares of both in the training set, r = q_i/q), and c = E_{q_i}[g],
+:func:`unlabelled_prior`   Where samples of q alone stand for the rest, with g(x) = s_i r/(s_i r + s_q) the probability
+    that x came from the concept's samples (s the shares of both in the training set, r = q_i/q), and c = E_{q_i}[g],
 
     pi = s_i (1 - c) / (s_q c),
 
@@ -35,7 +35,7 @@ def mixture_priors(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """``(pi*, standard errors)``, each (m,), from log ratios (n, m) to the mixture under ``priors`` (m,).
 
-    Raises ``ValueError`` where the draws show none of a concept: a posterior needs a prior above 0.
+    Raises ``ValueError`` where the samples show none of a concept: a posterior needs a prior above 0.
     """
     parts = _parts(np.asarray(values, float), np.asarray(priors, float))
     scale = parts.max(1, keepdims=True)
@@ -50,10 +50,10 @@ def mixture_priors(
     found = share[:-1]
     if (found < SMALLEST).any():
         raise ValueError(
-            f"priors could not be estimated: {len(parts)} draws of the model show next to nothing of a concept "
+            f"priors could not be estimated: {len(parts)} samples of the model show next to nothing of a concept "
             f"(estimates {found.tolist()}); give the priors"
         )
-    # The score of draw j is (q_i - q_rest)/q; its covariance is the information of one draw.
+    # The score of sample j is (q_i - q_rest)/q; its covariance is the information of one sample.
     score = (likelihood[:, :-1] - likelihood[:, -1:]) / (likelihood @ share)[:, None]
     information = score.T @ score
     return found, np.sqrt(np.diag(np.linalg.pinv(information)))
@@ -62,9 +62,9 @@ def mixture_priors(
 def unlabelled_prior(
     log_ratio: NDArray[np.float64], concept_share: float, unlabelled_share: float
 ) -> tuple[float, float]:
-    """``(pi, standard error)`` from ``log q_i/q`` (k,) at held-out draws of the concept, and the two shares s.
+    """``(pi, standard error)`` from ``log q_i/q`` (k,) at held-out samples of the concept, and the two shares s.
 
-    Raises ``ValueError`` where the estimate is no probability: the concept's draws look like any others.
+    Raises ``ValueError`` where the estimate is no probability: the concept's samples look like any others.
     """
     odds = np.asarray(log_ratio, float) + np.log(concept_share) - np.log(unlabelled_share)
     g = 1 / (1 + np.exp(-odds))
@@ -72,7 +72,7 @@ def unlabelled_prior(
     found = concept_share * (1 - c) / (unlabelled_share * c)
     if not SMALLEST < found < 1:
         raise ValueError(
-            f"priors could not be estimated: the concept's draws give {found:.3g}, which is no share of the model's; "
+            f"priors could not be estimated: the concept's samples give {found:.3g}, which is no share of the model's; "
             "give the priors"
         )
     return found, concept_share / unlabelled_share * error / c**2

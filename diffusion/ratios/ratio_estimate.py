@@ -1,4 +1,5 @@
-"""What is known of a pipeline's law before anything is changed: the budget it was found with, draws, ratios, head."""
+"""What is known of a pipeline's law before anything is changed: the budget it was found with, samples, ratios,
+classifier."""
 
 from __future__ import annotations
 
@@ -12,30 +13,36 @@ from diffusion.pipelines.sampling import STEPS
 from diffusion.ratios.calibration import Calibration
 from diffusion.ratios.classifier import RatioClassifier
 from diffusion.ratios.classifier_ratios import posterior
-from diffusion.tasks.concepts import Prompts
+from diffusion.tasks.concepts import TaskPrompts
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How much a survey may cost. One unit is one network call on one draw."""
+    """How much an estimate may cost. One unit is one network call on one sample."""
 
-    concept_draws: int = 600
-    contrast_draws: int = 1000
-    anchor_draws: int = 2000
+    concept_samples: int = 600
+    contrast_samples: int = 1000
+    anchor_samples: int = 2000
     sampler_steps: int = STEPS
-    noises: int = 12  # noised copies of each labelled draw that the head learns from
-    head_steps: int = 400
-    elbo_draws: int = 200
-    elbo_levels: int = 20
+    noises: int = 12  # noised copies of each labelled sample that the classifier learns from
+    classifier_steps: int = 400
+    elbo_samples: int = 200
+    elbo_noise_levels: int = 20
     seed: int = 0
 
     @property
     def anchor_seed(self) -> int:
-        """Of the starting noise of q's draws. Draws after a change start from it too: what differs is the change."""
+        """Of the starting noise of q's samples. Samples after a change start from it too: what differs is the
+        change."""
         return 10 * self.seed + 2
 
     def __post_init__(self) -> None:
-        for name, least in (("concept_draws", 10), ("contrast_draws", 10), ("anchor_draws", 10), ("sampler_steps", 1)):
+        for name, least in (
+            ("concept_samples", 10),
+            ("contrast_samples", 10),
+            ("anchor_samples", 10),
+            ("sampler_steps", 1),
+        ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
 
@@ -44,18 +51,18 @@ class Budget:
 class RatioEstimate:
     """What is known of a pipeline's law, seen from q."""
 
-    prompts: Prompts
+    prompts: TaskPrompts
     classifier: RatioClassifier
-    labelled: Tensor  # (N, ...) draws of concept and contrast prompts
-    labels: Tensor  # (N,) concept i, m for the rest, or m + 1 for draws of q that nobody labelled
+    labelled: Tensor  # (N, ...) samples of concept and contrast prompts
+    labels: Tensor  # (N,) concept i, m for the rest, or m + 1 for samples of q that nobody labelled
     labelled_prompts: tuple[str, ...]
-    anchor: Tensor  # (n, ...) draws of q
-    values: Tensor  # (n, m) log ratios at them, by the head
+    anchor: Tensor  # (n, ...) samples of q
+    values: Tensor  # (n, m) log ratios at them, by the classifier
     elbo: Tensor  # (k, m) ELBO differences at the first k of them, the independent check; NaN without prompts
-    examination: tuple[Calibration, ...]  # per concept, on labelled draws that the head never saw
+    examination: tuple[Calibration, ...]  # per concept, on labelled samples that the classifier never saw
     fingerprint: str
     budget: Budget
-    priors_stderr: tuple[float, ...] = ()  # (m,) where the priors were estimated from draws, else empty
+    priors_stderr: tuple[float, ...] = ()  # (m,) where the priors were estimated from samples, else empty
 
     @property
     def ratios(self) -> du.LogRatios:
@@ -63,32 +70,32 @@ class RatioEstimate:
 
     @property
     def training(self) -> Tensor:
-        """(N,) which of the labelled draws the head learned from; the others examine it."""
+        """(N,) which of the labelled samples the classifier learned from; the others examine it."""
         return training_rows(len(self.labels))
 
     @property
     def posterior(self) -> Tensor:
-        """``Pr(i | x)`` (n, m) at the anchor draws."""
+        """``Pr(i | x)`` (n, m) at the anchor samples."""
         return posterior(self.values, self.prompts.priors)
 
     @property
     def retained(self) -> tuple[Tensor, tuple[str, ...]]:
-        """The draws of the contrast prompts, and their prompts."""
+        """The samples of the contrast prompts, and their prompts."""
         rest = (self.labels == len(self.prompts.concepts)).nonzero()[:, 0]
         return self.labelled[rest], tuple(self.labelled_prompts[int(j)] for j in rest)
 
     def coverage(self, index: int = 0) -> tuple[float, float]:
-        """Mean posterior over prior and its standard error: 1 where concept prompts and prior account for q's draws.
+        """Mean posterior over prior and its standard error: 1 where concept prompts and prior account for q's samples.
 
-        Says nothing where the prior was estimated from those very draws.
+        Says nothing where the prior was estimated from those very samples.
         """
         share = self.posterior[:, index] / self.prompts.priors[index]
         return float(share.mean()), float(share.std() / len(share) ** 0.5)
 
     def agreement(self, index: int = 0) -> float:
-        """AUC with which the ELBO difference, which needs no training, ranks what the head calls the concept.
+        """AUC with which the ELBO difference, which needs no training, ranks what the classifier calls the concept.
 
-        NaN where none or all of the draws that were looked at are called so, or where no prompt asks for the concept.
+        NaN where none or all of the samples that were looked at are called so, or where no prompt asks for the concept.
         """
         from sklearn.metrics import roc_auc_score
 

@@ -11,7 +11,7 @@ the same A, B, s for q and q_i. With z the noise of q's step and d = (mean_i - m
 
 an exact likelihood ratio of the two chains, so E_q[e^rho] = 1 whatever the networks are. Given x_0 it scatters around
 the ratio of the densities, with a negative bias; both go down like 1/steps (theory: "Free log ratio"). It needs no call
-that classifier-free guidance does not make, but draws of its own: those of a sampler without noise carry none.
+that classifier-free guidance does not make, but samples of its own: those of a sampler without noise carry none.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from diffusion.pipelines import Condition, Denoiser, repeat, rows
 from diffusion.ratios.noise_integral import span
-from diffusion.tasks.concepts import Prompts
+from diffusion.tasks.concepts import TaskPrompts
 
 BATCH = 128
 
@@ -72,18 +72,18 @@ def path_levels(denoiser: Denoiser, steps: int) -> list[int]:
 
 def path_ratios(
     denoiser: Denoiser,
-    prompts: Prompts,
+    prompts: TaskPrompts,
     count: int,
     *,
     steps: int = 40,
     seed: int,
     progress: Callable[[int], object] | None = None,
 ) -> Paths:
-    """``count`` trajectories of the anchor's law, with the log ratio of every concept's first wording along each.
+    """``count`` trajectories of the anchor's law, with the log ratio of every concept's first paraphrase along each.
 
     Raises ``ValueError`` where a concept has no prompt, or for a number of steps that cannot be.
     """
-    if not denoiser.prompt_inputs or not all(concept.wordings for concept in prompts.concepts):
+    if not denoiser.prompt_inputs or not all(concept.prompts for concept in prompts.concepts):
         raise ValueError("path ratios need a prompt for every concept")
     conditions = denoiser.condition([prompts.anchor, *(concept.name for concept in prompts.concepts)])
     levels, m = path_levels(denoiser, steps), len(prompts.concepts)

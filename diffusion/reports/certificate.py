@@ -152,7 +152,7 @@ def certificate(
     seconds: float = 0.0,
     standards: Standards | None = None,
 ) -> Certificate:
-    """Judge a run. ``fit``, ``evaluation``: the settings of each, as plain data."""
+    """Classifier a run. ``fit``, ``evaluation``: the settings of each, as plain data."""
     standards = standards or Standards()
     names = [concept.name for concept in estimate_ratios.prompts.concepts]
     capped = [name for name, held in zip(names, outcome.capped, strict=False) if held]
@@ -210,7 +210,7 @@ def _question(estimate_ratios: RatioEstimate, plan: Plan) -> Question:
         confidence=plan.confidence,
         concepts=tuple(
             ConceptAsked(
-                name=c.name, prompts=c.wordings, examples=len(c.examples or ()), prior=c.prior, prior_stderr=error
+                name=c.name, prompts=c.prompts, examples=len(c.examples or ()), prior=c.prior, prior_stderr=error
             )
             for c, error in zip(prompts.concepts, errors, strict=True)
         ),

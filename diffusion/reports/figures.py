@@ -9,19 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def sheet(pictures: NDArray[np.float32], columns: int, pad: int = 2) -> NDArray[np.uint8]:
-    """Pictures (n, 3 or 1, h, w) in [-1, 1] on one sheet (H, W, 3), row by row, on white."""
-    n, _, h, w = pictures.shape
+def sheet(images: NDArray[np.float32], columns: int, pad: int = 2) -> NDArray[np.uint8]:
+    """Images (n, 3 or 1, h, w) in [-1, 1] on one sheet (H, W, 3), row by row, on white."""
+    n, _, h, w = images.shape
     lines = -(-n // columns)
     page = np.full((lines * (h + pad) + pad, columns * (w + pad) + pad, 3), 255, np.uint8)
-    for j, picture in enumerate(pictures):
+    for j, image in enumerate(images):
         top, left = pad + (j // columns) * (h + pad), pad + (j % columns) * (w + pad)
-        shown = np.clip((picture + 1) * 127.5, 0, 255).round().astype(np.uint8)
+        shown = np.clip((image + 1) * 127.5, 0, 255).round().astype(np.uint8)
         page[top : top + h, left : left + w] = shown.transpose(1, 2, 0)
     return page
 
 
-def save_pictures(
+def save_images(
     path: Path, panels: Sequence[tuple[str, NDArray[np.float32]]], columns: int, panel_columns: int = 2
 ) -> None:
     """A PNG with one titled sheet per panel."""
@@ -32,18 +32,18 @@ def save_pictures(
     width = 3.6 * panel_columns
     height = lines * (3.6 * first.shape[0] / first.shape[1] + 0.35)
     figure = Figure(figsize=(width, height), layout="constrained", dpi=160)
-    for index, (title, pictures) in enumerate(panels):
+    for index, (title, images) in enumerate(panels):
         axes = figure.add_subplot(lines, panel_columns, index + 1)
-        axes.imshow(sheet(pictures, columns), interpolation="nearest")
+        axes.imshow(sheet(images, columns), interpolation="nearest")
         axes.set_title(title, fontsize=9)
         axes.axis("off")
     figure.savefig(path, format="png")
 
 
-def save_each(folder: Path, pictures: NDArray[np.float32]) -> None:
-    """Pictures (n, 3 or 1, h, w) in [-1, 1] as ``00000.png``, ...: RGB, or grey where there is one channel."""
+def save_each(folder: Path, images: NDArray[np.float32]) -> None:
+    """Images (n, 3 or 1, h, w) in [-1, 1] as ``00000.png``, ...: RGB, or grey where there is one channel."""
     from PIL import Image
 
-    for j, picture in enumerate(pictures):
-        shown = ((picture.transpose(1, 2, 0) + 1) * 127.5).clip(0, 255).round().astype(np.uint8)
+    for j, image in enumerate(images):
+        shown = ((image.transpose(1, 2, 0) + 1) * 127.5).clip(0, 255).round().astype(np.uint8)
         Image.fromarray(shown[..., 0] if shown.shape[-1] == 1 else shown).save(folder / f"{j:05d}.png")

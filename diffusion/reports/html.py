@@ -1,4 +1,4 @@
-"""One HTML page that needs nothing beside it: pictures are inside, no script, no outside host."""
+"""One HTML page that needs nothing beside it: images are inside, no script, no outside host."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ a { color: var(--accent); }
 
 def page(title: str, body: Sequence[str]) -> str:
     return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<!doctype html><html lang="en"><classifier><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body><h1>{escape(title)}</h1>"
+        f"<title>{escape(title)}</title><style>{STYLE}</style></classifier><body><h1>{escape(title)}</h1>"
         + "".join(body)
         + "</body></html>\n"
     )
@@ -49,7 +49,7 @@ def _inline(png: bytes, words: str) -> str:
 
 
 def bars(shares: dict[str, Sequence[float]], classes: Sequence[str]) -> str:
-    """Class shares side by side as a picture."""
+    """Class shares side by side as an image."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8.5, 2.8), layout="constrained", dpi=130)
@@ -61,7 +61,7 @@ def bars(shares: dict[str, Sequence[float]], classes: Sequence[str]) -> str:
         places = [k + (j - (len(shares) - 1) / 2) * width for k in range(len(classes))]
         axes.bar(places, [100 * value for value in values], width, label=name, color=colour)
     axes.set_xticks(range(len(classes)), classes)
-    axes.set_ylabel("share of draws (%)")
+    axes.set_ylabel("share of samples (%)")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, ncols=len(shares))
     buffer = io.BytesIO()

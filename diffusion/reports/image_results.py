@@ -15,14 +15,14 @@ from duality.point_masses import WaterFilling
 
 @dataclass(frozen=True)
 class Forgotten:
-    """A finished run. ``pictures`` (m, c, h, w); the nearest draws to them ``before`` and ``after``, the same shape."""
+    """A finished run. ``images`` (m, c, h, w); the nearest samples to them ``before`` and ``after``, the same shape."""
 
     targets: ImageTargets
     answers: list[WaterFilling]
     outcome: Outcome
     measured: dict[str, Any]
     certificate: dict[str, Any]
-    pictures: NDArray[np.float32]
+    images: NDArray[np.float32]
     before: NDArray[np.float32]
     after: NDArray[np.float32]
-    sample: NDArray[np.float32]  # of what the network draws now
+    sample: NDArray[np.float32]  # of what the network makes now

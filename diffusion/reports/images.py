@@ -1,4 +1,4 @@
-"""What is said of a run that forgot images: the certificate, and the card and table made from it. No picture, no path.
+"""What is said of a run that forgot images: the certificate, and the card and table made from it. No image, no path.
 
 Images go by their number, as they were given: what is to be forgotten should not be named in what is published.
 """
@@ -63,7 +63,7 @@ def certificate(
             "least slack in nats": float(min(answer.slack.min() for answer in answers)),
         },
         "statistical": {
-            "what": "standard errors of shares that were counted among draws (0: given, or counted in the data)",
+            "what": "standard errors of shares that were counted among samples (0: given, or counted in the data)",
             "shares": targets.shares_stderr.tolist(),
         },
         "network": {
@@ -102,18 +102,19 @@ def objections(targets: ImageTargets, answers: Sequence[WaterFilling], measured:
 def findings(result: Forgotten) -> list[str]:
     """A line for each image, then what it cost, as Markdown."""
     measured, targets = result.measured, result.targets
-    copies, nearest = measured["copies of each image"], measured["distance of the nearest draw"]
+    copies, nearest = measured["copies of each image"], measured["distance of the nearest sample"]
     last = result.outcome.multipliers[-1]
     lines = [
         "| image | share | level | gained | multiplier / share | copies before | after | data as near "
-        "| nearest draw before | after |",
+        "| nearest sample before | after |",
         "|---" * 10 + "|",
     ]
     for i, (mean, error) in enumerate(measured[ELBO_DROP]):
         ratio = "" if np.isnan(last).any() else f"{last[i] / targets.images.shares[i]:.2f}"
         near = "" if np.isnan(targets.as_near[i]) else f"{100 * targets.as_near[i]:.2f} %"
         cells = [
-            str(i + 1), f"{targets.images.shares[i]:.2g}", f"{targets.levels[i]:.1f}", f"{mean:.1f} ± {error:.1f}", ratio,
+            str(i + 1), f"{targets.images.shares[i]:.2g}", f"{targets.levels[i]:.1f}", f"{mean:.1f} ± {error:.1f}",
+            ratio,
             copies["before"][i], copies["after"][i], near,
             f"{nearest['before'][i]:.2f}", f"{nearest['after'][i]:.2f}",
         ]  # fmt: skip
@@ -121,17 +122,17 @@ def findings(result: Forgotten) -> list[str]:
     cost, error = measured[COST]
     lines += [
         "",
-        "Levels and gains in nats of surprise (the network's bound on the likelihood). A draw is a copy where it lies "
-        "at most half as far from the image as pictures of the data lie from their neighbours (distance 0.5); "
+        "Levels and gains in nats of negative ELBO (it bounds -log p). A sample is a copy where it lies "
+        "at most half as far from the image as images of the data lie from their neighbours (distance 0.5); "
         "'data as near' is the part of the data, copies left out, of which that is true.",
         "",
-        f"Of {measured['draws']} draws under the images' prompts, copies of any image: {measured['copies']['before']} "
-        f"before, {measured['copies']['after']} after. "
+        f"Of {measured['samples']} samples under the images' prompts, copies of any image: "
+        f"{measured['copies']['before']} before, {measured['copies']['after']} after. "
         f"Cost on the rest of the data: {cost:.3g} ± {error:.2g} nats.",
     ]
     held_out = measured.get(HELD_OUT)
     if held_out is not None:
-        lines.append(f"Held-out images gained {held_out[0]:.2f} ± {held_out[1]:.2f} nats of surprise.")
+        lines.append(f"Held-out images gained {held_out[0]:.2f} ± {held_out[1]:.2f} nats of negative ELBO.")
     return lines
 
 
@@ -152,7 +153,7 @@ def model_card(result: Forgotten, stock: bool = True) -> str:
         *findings(result),
         "",
         "Errors of three kinds, kept apart, are in `certificate.json`. The images themselves are not in this folder. "
-        "One training seed; standard errors are of the draws alone.",
+        "One training seed; standard errors are of the samples alone.",
         "",
     ]
     return "\n".join(lines)

@@ -35,11 +35,11 @@ def model_card(result: Unlearned, stock: bool = True) -> str:
         "",
         "Prompts that ask for the concept fall back to the anchor " + repr(prompts.anchor) + ":",
         "",
-        *[f"- `{text}`" for c in prompts.concepts for text in c.wordings],
+        *[f"- `{text}`" for c in prompts.concepts for text in c.prompts],
         "",
         *findings(result),
         "",
-        "The three verdicts with their evidence are in `certificate.json`; the picture is `before_after.png`. "
+        "The three verdicts with their evidence are in `certificate.json`; the image is `before_after.png`. "
         "One training seed; bounds and standard errors are of the samples alone.",
         "",
     ]

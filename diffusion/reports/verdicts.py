@@ -31,7 +31,7 @@ class Standards:
     kkt: float = 1e-6  # KKT residual, in units of the levels
     effective: float = 100.0  # effective sample size
     # of the ratios
-    auc: float = 0.98  # of the classifier on held-out labelled draws
+    auc: float = 0.98  # of the classifier on held-out labelled samples
     ece: float = 0.05  # likewise
     coverage: float = 0.25  # |mean posterior / prior - 1|, beyond twice its standard error
     agreement: float = 0.9  # AUC of the untrained ELBO difference against the classifier
@@ -138,7 +138,7 @@ def least_cost(measured: Measurement, problem: du.Problem, ratios: du.LogRatios)
     """What any density at the measured levels costs at least, nats, by weak duality: a check of the cost estimate.
 
     V at the levels measured under the anchor, each moved by two standard errors to where less is asked, less two
-    standard errors of V itself. None where these levels cannot be had on the draws of q, which bounds nothing.
+    standard errors of V itself. None where these levels cannot be had on the samples of q, which bounds nothing.
     """
     found = [each.estimate for each in measured.level()]
     if not found:

@@ -6,7 +6,7 @@ part j holds its rows j, j + P, j + 2P, ..., and
     grad loss = (1/P) sum_{j < P} grad loss_j,
 
 because every loss here is a mean over rows, and every part has as many rows of each kind. So the weights after a step
-are those of one process on the whole batch, up to the order in which floats are added. Draws are dealt batch by batch
+are those of one process on the whole batch, up to the order in which floats are added. Samples are dealt batch by batch
 and gathered in every process.
 
 Processes are found by accelerate (``accelerate launch``, ``torchrun``, ``mpirun``); on a machine without CUDA, or with

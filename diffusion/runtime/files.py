@@ -118,7 +118,8 @@ def _claimed(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """``with atomic_write(path) as partial:`` write to ``partial``, which takes the place of ``path`` when it is complete.
+    """``with atomic_write(path) as partial:`` write to ``partial``, which takes the place of ``path`` when it is
+    complete.
 
     Whatever happens inside, a kill included, ``path`` is what it was or what it was to be; a symbolic link stays, and
     the file that it points to is written. Raises ``OSError`` naming ``path`` where it cannot be written, a full disk

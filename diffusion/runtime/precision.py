@@ -16,7 +16,8 @@ PRECISIONS = ("no", "bf16")
 def in_precision(network: nn.Module, precision: str) -> Iterator[None]:
     """Inside, with ``bf16``, the network computes under bfloat16 autocast and returns float32.
 
-    Only the network: heads, losses and multipliers stay in their own precision, teacher and student are treated alike.
+    Only the network: classifiers, losses and multipliers stay in their own precision, base model and student are
+    treated alike.
     """
     if precision == "no":
         yield

@@ -2,10 +2,10 @@ r"""Contrast prompts proposed: the concept's neighbours among prompts that a use
 
     closeness(c, u) = < e(c) - mean, e(u) - mean > / norms,      e(c) = mean over tokens of the text encoder's output
 
-for every prompt c of a vocabulary and wording u of a concept, ``mean`` over the vocabulary: what all prompts share says
-nothing. Pooled embeddings are used where the network is told any (SDXL, SD3). The neighbours are what a head finds
-hardest to tell from the concept, so they are what it must be shown; what else the model makes is covered by draws of q
-itself (:mod:`diffusion.ratios.positive_unlabelled`).
+for every prompt c of a vocabulary and paraphrase u of a concept, ``mean`` over the vocabulary: what all prompts share
+says nothing. Pooled embeddings are used where the network is told any (SDXL, SD3). The neighbours are what a classifier
+finds hardest to tell from the concept, so they are what it must be shown; what else the model makes is covered by
+samples of q itself (:mod:`diffusion.ratios.positive_unlabelled`).
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ def embed(denoiser: Denoiser, prompts: Sequence[str], batch: int = 64) -> Tensor
 def propose(
     denoiser: Denoiser, concepts: Sequence[Concept], vocabulary: Sequence[str], count: int = COUNT
 ) -> tuple[Neighbour, ...]:
-    """The ``count`` prompts of the vocabulary that are closest to any wording of any concept, closest first.
+    """The ``count`` prompts of the vocabulary that are closest to any paraphrase of any concept, closest first.
 
     Prompts that ask for a concept, empty ones and repetitions are passed over. Raises ``ValueError`` for a pipeline
     without prompts, concepts without any, or a vocabulary that leaves nothing.
     """
-    if not denoiser.prompt_inputs or not all(concept.wordings for concept in concepts):
+    if not denoiser.prompt_inputs or not all(concept.prompts for concept in concepts):
         raise ValueError("vocabulary has no use where the pipeline takes no prompts or a concept has none")
-    asking = {normalised(wording) for concept in concepts for wording in concept.wordings}
+    asking = {normalised(paraphrase) for concept in concepts for paraphrase in concept.prompts}
     some = list(
         {normalised(prompt): prompt for prompt in vocabulary if normalised(prompt) not in {*asking, ""}}.values()
     )
@@ -67,7 +67,7 @@ def propose(
     estimate = torch.nn.functional.normalize(estimate - mean, dim=1)
     best, which = torch.full((len(some),), -2.0), torch.zeros(len(some), dtype=torch.long)
     for index, concept in enumerate(concepts):
-        own = torch.nn.functional.normalize(embed(denoiser, concept.wordings) - mean, dim=1)
+        own = torch.nn.functional.normalize(embed(denoiser, concept.prompts) - mean, dim=1)
         near = (estimate @ own.T).amax(1)
         which[near > best] = index
         best = torch.maximum(best, near)

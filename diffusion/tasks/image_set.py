@@ -29,15 +29,15 @@ MOST = 64
 
 @dataclass(frozen=True)
 class Images:
-    """What to forget, and draws that stand for the rest.
+    """What to forget, and samples that stand for the rest.
 
     Args:
         forget: (m, ...) images as the network sees them (latents, or pixels in [-1, 1]), at most 64.
         shares: (m,) pi_i: the part of the data (of its prompt) that is image i. A number serves all.
         data: (n, ...) training data; the images may be among them or not, rows equal to one are set ``aside``: their
-            part is known from the shares. With draws of q instead, leave out those that are copies.
+            part is known from the shares. With samples of q instead, leave out those that are copies.
         forget_prompts, data_prompts: (m,), (n,); left out, empty. Each image is forgotten under its own prompt, among
-            the data of that prompt; data under other prompts are held to the teacher.
+            the data of that prompt; data under other prompts are held to the base model.
 
     Raises:
         ValueError: naming the argument, what was given and what is needed.
@@ -73,7 +73,7 @@ class Images:
             )
         missing = set(self.forget_prompts) - set(self.data_prompts)
         if missing:
-            raise ValueError(f"data must hold draws under every prompt of an image, got none under {sorted(missing)}")
+            raise ValueError(f"data must hold samples under every prompt of an image, got none under {sorted(missing)}")
         object.__setattr__(self, "groups", grouped(self.forget_prompts))
         check_shares(shares, self.forget_prompts)
         object.__setattr__(self, "aside", self._copies())
@@ -116,9 +116,10 @@ def check_shares(shares: np.ndarray, prompts: Sequence[str]) -> None:
         )
 
 
-def alike(draws: Tensor, image: Tensor) -> Tensor:
-    """(n,): which draws (n, ...) are the image; latents may differ in the last digits, by the batch they came from."""
-    return (draws - image).abs().flatten(1).amax(1) <= 1e-4 * image.abs().max().clamp_min(1.0)
+def alike(samples: Tensor, image: Tensor) -> Tensor:
+    """(n,): which samples (n, ...) are the image; latents may differ in the last digits, by the batch they came
+    from."""
+    return (samples - image).abs().flatten(1).amax(1) <= 1e-4 * image.abs().max().clamp_min(1.0)
 
 
 def exact(images: Images, levels: np.ndarray) -> list[WaterFilling]:

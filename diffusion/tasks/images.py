@@ -1,6 +1,6 @@
 """Which images are to be forgotten, among what, and how surely, as far as it is said: read and checked.
 
-What is left open, :mod:`diffusion.workflows.image_levels` finds out with draws of the model.
+What is left open, :mod:`diffusion.workflows.image_levels` finds out with samples of the model.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ import numpy as np
 from torch import Tensor
 
 from diffusion.pipelines import Denoiser
-from diffusion.pipelines.images import read_pictures
+from diffusion.pipelines.images import read_images
 from diffusion.pipelines.latents import encode
 from diffusion.tasks.image_set import MOST, check_shares
 
 UNSEEN = "unseen"
-Pictures = Tensor | Sequence[Any]
+Images = Tensor | Sequence[Any]
 
 
 @dataclass(frozen=True)
 class Task:
-    """Draws (n, ...) as the network sees them, a prompt for each; ``levels`` and ``shares`` (m,), or None: to be found.
+    """Samples (n, ...) as the network sees them, a prompt for each; ``levels`` and ``shares`` (m,), or None: to be
+    found.
 
     ``held_out``: like the images, never trained on; levels None asks to be as surprising as these, in the mean or at
     ``quantile``.
@@ -48,28 +49,28 @@ class Task:
 
 def task_of(
     denoiser: Denoiser,
-    images: Pictures,
+    images: Images,
     *,
     prompts: str | Sequence[str] = "",
-    data: Pictures | None = None,
+    data: Images | None = None,
     data_prompts: str | Sequence[str] | None = None,
-    held_out: Pictures | None = None,
+    held_out: Images | None = None,
     held_out_prompts: str | Sequence[str] | None = None,
     levels: str | float | Sequence[float] = UNSEEN,
     shares: float | Sequence[float] | None = None,
 ) -> Task:
     """Everything read and checked, nothing drawn. ``ValueError`` naming the argument that does not fit."""
-    forget = _draws(denoiser, "images", images)
+    forget = _samples(denoiser, "images", images)
     m = len(forget)
     if not 1 <= m <= MOST:
         raise ValueError(f"images must hold 1 to {MOST}, got {m}")
     own = _texts("prompts", prompts, m)
     common = own[0] if len(set(own)) == 1 else None
 
-    def others(name: str, given: Pictures | None, texts: str | Sequence[str] | None) -> tuple[Tensor, tuple[str, ...]]:
+    def others(name: str, given: Images | None, texts: str | Sequence[str] | None) -> tuple[Tensor, tuple[str, ...]]:
         if given is None:
             return forget[:0], ()
-        some = _draws(denoiser, name, given)
+        some = _samples(denoiser, name, given)
         if texts is None and common is None:
             raise ValueError(f"{name}_prompts must be given where images have different prompts")
         return some, _texts(f"{name}_prompts", common if texts is None else texts, len(some))  # type: ignore[arg-type]
@@ -105,18 +106,18 @@ def _quantile(level: str) -> float | None:
     return value
 
 
-def _draws(denoiser: Denoiser, name: str, given: Pictures) -> Tensor:
+def _samples(denoiser: Denoiser, name: str, given: Images) -> Tensor:
     if isinstance(given, Tensor):
         if tuple(given.shape[1:]) != denoiser.sample_shape:
             raise ValueError(f"{name} must have shape (n, *{denoiser.sample_shape}), got {tuple(given.shape)}")
         return given.float().cpu()
     if isinstance(given, str | Path) or not len(given):
-        raise ValueError(f"{name} must be a list of pictures (paths or Pillow images) or a tensor, got {given!r}")
+        raise ValueError(f"{name} must be a list of images (paths or Pillow images) or a tensor, got {given!r}")
     try:
-        pictures = read_pictures(denoiser.pipeline, given)
+        images = read_images(denoiser.pipeline, given)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
-    return encode(denoiser.pipeline, pictures)
+    return encode(denoiser.pipeline, images)
 
 
 def _texts(name: str, given: str | Sequence[str], count: int) -> tuple[str, ...]:

@@ -62,7 +62,7 @@ def parse(text: str | float, kind: type[du.Problem]) -> Level:
         raise ValueError(f"level of a likelihood is a probability, got {text!r}: say '1%' or 0.01, or a multiple")
     if unit == "%":
         if kind is du.ReverseKL:
-            raise ValueError(f"level of reverse-kl is no share of the draws, got {text!r}: say nats, or a multiple")
+            raise ValueError(f"level of reverse-kl is no share of the samples, got {text!r}: say nats, or a multiple")
         value /= 100
         if not 0 < value < 1:
             raise ValueError(f"level must lie strictly between 0 and 100 %, got {text!r}")

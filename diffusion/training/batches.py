@@ -1,8 +1,8 @@
-r"""What one training step looks at: noised draws of the anchor's law, and noised draws of the prompts to be kept.
+r"""What one training step looks at: noised samples of the anchor's law, and noised samples of the prompts to be kept.
 
-The anchor's draws are fitted under the anchor and under every wording that asks for a concept (theory: such a prompt
-cannot be tilted, so its target is the tilted anchor); draws of a retained prompt are held to the teacher under that
-prompt.
+The anchor's samples are fitted under the anchor and under every paraphrase that asks for a concept (theory: such a
+prompt cannot be tilted, so its target is the tilted anchor); samples of a retained prompt are held to the base model
+under that prompt.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from diffusion.pipelines import Condition, Denoiser, add_noise, repeat, rows
 from diffusion.runtime.distributed import Part
-from diffusion.tasks.concepts import Prompts
+from diffusion.tasks.concepts import TaskPrompts
 from diffusion.training.trainer import Fit
 
 
@@ -45,11 +45,11 @@ class Batch:
 
     x: Tensor  # (n, ...)
     t: Tensor  # (n,)
-    y: Tensor  # (n, ...) denoising targets of the draws
+    y: Tensor  # (n, ...) denoising targets of the samples
     tilted: int
-    chosen: Tensor  # (tilted,) which draws of the anchor's law
-    asked: Condition  # (n,) for the student: the anchor and the concepts' wordings, then retained prompts
-    anchored: Condition  # (n,) for the teacher: the anchor, then retained prompts
+    chosen: Tensor  # (tilted,) which samples of the anchor's law
+    asked: Condition  # (n,) for the student: the anchor and the concepts' paraphrases, then retained prompts
+    anchored: Condition  # (n,) for the base model: the anchor, then retained prompts
 
     def part(self, part: Part) -> Batch:
         """The rows of a part, as many tilted and as many retained ones as every other part has."""
@@ -74,7 +74,7 @@ class Batches:
     def __init__(
         self,
         denoiser: Denoiser,
-        prompts: Prompts,
+        prompts: TaskPrompts,
         latents: Tensor,
         retained_latents: Tensor,
         retained_prompts: Sequence[str],
@@ -83,18 +83,18 @@ class Batches:
         shares: Tensor | None = None,
         power: float = 1.0,
     ) -> None:
-        """``shares`` (n,): how often each of the anchor's draws is to be chosen, all alike where left out; ``power``:
-        see :func:`spread_levels`, for these draws only."""
+        """``shares`` (n,): how often each of the anchor's samples is to be chosen, all alike where left out; ``power``:
+        see :func:`spread_levels`, for these samples only."""
         self.shares, self.power = shares, power
         self.denoiser, self.latents, self.retained_latents = denoiser, latents, retained_latents
         # A pipeline without prompts has nothing but its anchor to be asked for.
-        wordings = [text for concept in prompts.concepts for text in concept.wordings if denoiser.prompt_inputs]
-        self._asking = denoiser.condition([prompts.anchor, *wordings])
-        self._askings = 1 + len(wordings)
+        paraphrases = [text for concept in prompts.concepts for text in concept.prompts if denoiser.prompt_inputs]
+        self._asking = denoiser.condition([prompts.anchor, *paraphrases])
+        self._askings = 1 + len(paraphrases)
         distinct = sorted(set(retained_prompts)) or [prompts.anchor]
         self._kept = denoiser.condition(distinct)
         self._kept_row = torch.tensor([distinct.index(prompt) for prompt in retained_prompts], dtype=torch.long)
-        # Where draws of q alone stand for the rest, no prompt is known that is to be kept.
+        # Where samples of q alone stand for the rest, no prompt is known that is to be kept.
         self.retained = round(settings.batch * settings.retain_share) if len(retained_latents) else 0
         self.tilted = settings.batch - self.retained
         self._device = next(denoiser.network.parameters()).device
@@ -114,10 +114,10 @@ class Batches:
             t = torch.cat([spread_levels(denoiser, n, generator, power) for n, power in parts]).to(self._device)
         eps = torch.randn(x0.shape, generator=generator).to(x0)
         x, y = add_noise(denoiser, x0, eps, t), denoiser.target(x0, eps, t)
-        # Half of the tilted rows under the anchor itself, half under the concept's wordings in turn.
-        wording = torch.randint(self._askings, (tilted,), generator=generator)
-        wording[: tilted // 2] = 0
+        # Half of the tilted rows under the anchor itself, half under the concept's paraphrases in turn.
+        paraphrase = torch.randint(self._askings, (tilted,), generator=generator)
+        paraphrase[: tilted // 2] = 0
         kept = rows(self._kept, self._kept_row[other])
-        asked = join(rows(self._asking, wording), kept)
+        asked = join(rows(self._asking, paraphrase), kept)
         anchored = join(repeat(rows(self._asking, slice(0, 1)), tilted), kept)
         return Batch(x, t, y, tilted, chosen, asked, anchored)

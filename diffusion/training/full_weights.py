@@ -1,8 +1,8 @@
-r"""All weights of a network instead of adapters: a frozen copy is the teacher, and the outcome is a whole network.
+r"""All weights of a network instead of adapters: a frozen copy is the base model, and the outcome is a whole network.
 
     f = the network as it stands,     T = the same network with the weights theta_0 that it had at the start.
 
-The copy is swapped in and out by pointer, so whoever holds the network sees the teacher while it is in. It costs the
+The copy is swapped in and out by pointer, so whoever holds the network sees the base model while it is in. It costs the
 network's size in memory once more (the optimiser's two moments and the averages cost three times that).
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from diffusion.pipelines import Denoiser
 
-# The values that are out: the teacher's while the student is in, and the other way round.
+# The values that are out: the base model's while the student is in, and the other way round.
 _OUT: WeakKeyDictionary[nn.Module, list[Tensor]] = WeakKeyDictionary()
 _TEACHER_IN: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
@@ -28,7 +28,7 @@ def is_free(network: nn.Module) -> bool:
 
 
 def free_weights(denoiser: Denoiser) -> list[nn.Parameter]:
-    """All parameters of the network, ready to be trained from the teacher's values, which are kept.
+    """All parameters of the network, ready to be trained from the base model's values, which are kept.
 
     Raises ``ValueError`` where the network carries adapters: fuse or unload them first.
     """
@@ -59,7 +59,7 @@ def accept(denoiser: Denoiser) -> None:
 
 
 def switch_weights(network: nn.Module, base_model: bool) -> None:
-    """Put the teacher's or the student's weights in."""
+    """Put the base model's or the student's weights in."""
     if _TEACHER_IN[network] != base_model:
         out = _OUT[network]
         for index, parameter in enumerate(network.parameters()):

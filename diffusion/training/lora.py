@@ -3,7 +3,7 @@ r"""Adapters ``W + (alpha/r) B A`` on a pipeline's network: put on, switched off
 Pipelines that load adapters themselves get ``pytorch_lora_weights.safetensors`` for ``pipeline.load_lora_weights``;
 those that do not (DDPM, DDIM) get ``adapter_model.safetensors`` with ``adapter_config.json`` for
 ``peft.PeftModel.from_pretrained(pipeline.unet, folder)``. Both carry the alpha. Where all weights are trained instead
-(:mod:`diffusion.training.full_weights`) the same functions switch between student and teacher.
+(:mod:`diffusion.training.full_weights`) the same functions switch between student and base model.
 """
 
 from __future__ import annotations
@@ -49,8 +49,9 @@ def add_lora(
 ) -> list[torch.nn.Parameter]:
     """Fresh adapters on the layers whose names end in one of ``targets``; returns their parameters.
 
-    ``targets``: by default the family's own (``denoiser.lora_targets``). The student starts equal to the teacher (B =
-    0). Raises ``ValueError`` where the network carries adapters of others: what the teacher is would depend on them.
+    ``targets``: by default the family's own (``denoiser.lora_targets``). The student starts equal to the base model (B
+    = 0). Raises ``ValueError`` where the network carries adapters of others: what the base model is would depend on
+    them.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -142,7 +143,7 @@ def left_as_given(run: Run) -> Run:
 
 
 def switch_lora(denoiser: Denoiser, on: bool) -> None:
-    """The student (on) or the teacher (off): all adapters on or off, or the one or the other set of weights."""
+    """The student (on) or the base model (off): all adapters on or off, or the one or the other set of weights."""
     if is_free(denoiser.network):
         switch_weights(denoiser.network, base_model=not on)
         return
@@ -174,10 +175,10 @@ class base_model:
 
 @contextmanager
 def merged_adapters(denoiser: Denoiser) -> Iterator[None]:
-    """The student, for draws: ``W + (alpha/r) B A`` in the place of W, which saves its products in every call.
+    """The student, for samples: ``W + (alpha/r) B A`` in the place of W, which saves its products in every call.
 
     Same outputs up to rounding. Afterwards every weight is the very tensor that it was before; in between there is no
-    teacher.
+    base model.
     """
     layers = [] if is_free(denoiser.network) else _layers(denoiser.network)
     kept = [(layer, layer.get_base_layer().weight, layer.get_base_layer().weight.data) for layer in layers]

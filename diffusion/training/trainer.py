@@ -35,7 +35,7 @@ Progress = Callable[[int], object]
 
 
 class Objective(Protocol):
-    """What a fit minimises: the expectation of a step's loss over its own draws."""
+    """What a fit minimises: the expectation of a step's loss over its own samples."""
 
     def __call__(self, step: int, generator: torch.Generator, part: Part = WHOLE, /) -> Tensor:
         """A step's loss on a part of its batch: its number and its own generator to a scalar with a gradient."""
@@ -50,7 +50,7 @@ class Fit:
         steps, batch: optimiser steps, and rows in each, over all processes and parts.
         rank: of the LoRA; None trains all weights of the network instead.
         rate: of AdamW at its peak; left out, 2e-3 for a LoRA and 1e-4 for all weights.
-        retain_share: the part of a batch that holds retained prompts to the teacher.
+        retain_share: the part of a batch that holds retained prompts to the base model.
         precision: "no", or "bf16": the network runs under bfloat16 autocast, weights and losses stay float32.
         accumulate: parts that each process takes its rows in, one after the other: less memory, the same step.
         gradient_checkpointing: activations are computed again when needed: less memory, a third more time.
@@ -92,7 +92,7 @@ class Fit:
 
 
 class Stateful(Protocol):
-    """What else a run depends on (multipliers, pools of draws), saved and resumed with the weights."""
+    """What else a run depends on (multipliers, pools of samples), saved and resumed with the weights."""
 
     def tensors(self) -> dict[str, Tensor]:
         """Arrays, by name."""

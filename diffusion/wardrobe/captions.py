@@ -38,9 +38,9 @@ def caption(cell: Cell, template: int = 0) -> str:
     """What ``TEMPLATES[template]`` says of a cell. Raises ``ValueError`` for a template or number that is unknown."""
     if not 0 <= template < len(TEMPLATES):
         raise ValueError(f"template must be from 0 to {len(TEMPLATES) - 1}, got {template}")
-    for name, number, estimate in (("object", cell.object, OBJECTS), ("style", cell.style, STYLES)):
-        if number is not None and not 0 <= number < len(estimate):
-            raise ValueError(f"{name} must be from 0 to {len(estimate) - 1} or None, got {number}")
+    for name, number, known in (("object", cell.object, OBJECTS), ("style", cell.style, STYLES)):
+        if number is not None and not 0 <= number < len(known):
+            raise ValueError(f"{name} must be from 0 to {len(known) - 1} or None, got {number}")
     if not 0 <= cell.background < len(BACKGROUNDS):
         raise ValueError(f"background must be from 0 to {len(BACKGROUNDS) - 1}, got {cell.background}")
     return TEMPLATES[template].format(

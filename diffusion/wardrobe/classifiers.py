@@ -56,7 +56,7 @@ class WardrobeNetwork(nn.Module):
             *block(128, 128, 1),
         )
         self.embed = nn.Sequential(nn.AvgPool2d(2), nn.Flatten(), nn.Linear(128 * 4, 128), nn.ReLU())
-        self.heads = nn.ModuleList(nn.Linear(128, len(estimate)) for estimate in (OBJECTS, STYLES, BACKGROUNDS))
+        self.heads = nn.ModuleList(nn.Linear(128, len(known)) for known in (OBJECTS, STYLES, BACKGROUNDS))
 
     def features(self, images: Tensor) -> Tensor:
         return cast(Tensor, self.embed(self.body(images)))

@@ -81,13 +81,11 @@ def render(images: NDArray[np.uint8], styles: NDArray[np.int64], backgrounds: ND
     """
     if images.ndim != 3 or images.shape[1:] != (28, 28) or images.dtype != np.uint8:
         raise ValueError(f"images must be (n, 28, 28) uint8, got {images.shape} {images.dtype}")
-    for name, numbers, estimate in (("styles", styles, STYLES), ("backgrounds", backgrounds, BACKGROUNDS)):
+    for name, numbers, known in (("styles", styles, STYLES), ("backgrounds", backgrounds, BACKGROUNDS)):
         if numbers.shape != (len(images),):
             raise ValueError(f"{name} must be ({len(images)},), one per image, got {numbers.shape}")
-        if len(numbers) and not (numbers.min() >= 0 and numbers.max() < len(estimate)):
-            raise ValueError(
-                f"{name} must be numbers from 0 to {len(estimate) - 1}, got {numbers.min()}..{numbers.max()}"
-            )
+        if len(numbers) and not (numbers.min() >= 0 and numbers.max() < len(known)):
+            raise ValueError(f"{name} must be numbers from 0 to {len(known) - 1}, got {numbers.min()}..{numbers.max()}")
     grey = np.zeros((len(images), 1, IMAGE_SIZE, IMAGE_SIZE), np.float32)
     grey[:, :, 2:-2, 2:-2] = images[:, None] / np.float32(255)
     result = np.empty((len(images), 3, IMAGE_SIZE, IMAGE_SIZE), np.float32)

@@ -23,7 +23,7 @@ from diffusion.runtime.cache import Cache
 from diffusion.runtime.distributed import world
 from diffusion.runtime.progress import Bar, progress_bar
 from diffusion.runtime.trackers import Tracked
-from diffusion.tasks.concepts import Prompts
+from diffusion.tasks.concepts import TaskPrompts
 from diffusion.tasks.levels import Asked, resolved
 from diffusion.training.lora import left_as_given
 from diffusion.training.trainer import Fit
@@ -33,7 +33,7 @@ from diffusion.workflows.validation import check, check_something_to_do, check_s
 @left_as_given
 def unlearn(
     denoiser: Denoiser,
-    prompts: Prompts,
+    prompts: TaskPrompts,
     problem: du.Problem | Asked,
     *,
     method: Method | None = None,

@@ -9,16 +9,16 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from diffusion.digits.image_classifier import DigitsClassifiers, prompts_for
+from diffusion.digits.prompts import DigitsClassifiers, prompts_for
 from diffusion.evaluation.measure import PAIRED, Evaluation
 from diffusion.evaluation.ratio_comparison import Comparison, compare
 from diffusion.evaluation.samples import SampleSet, agreement, retained, take_samples
 from diffusion.guidance.guided import constant
-from diffusion.guidance.sampling import guided_draws
+from diffusion.guidance.sampling import guided_samples
 from diffusion.methods import Tilted
 from diffusion.pipelines import StableDiffusion, load_pipeline
 from diffusion.ratios.ratio_estimate import Budget
-from diffusion.reports.figures import save_pictures
+from diffusion.reports.figures import save_images
 from diffusion.reports.html import bars, image, page, section, table
 from diffusion.reports.results import Unlearned
 from diffusion.reports.save import save
@@ -32,7 +32,7 @@ CONSTANT = 0.5
 def run_demo(
     folder: Path, opening: tuple[str, Path], concept: str, level: float, judged: int, seed: int, cache_folder: Path
 ) -> str:
-    """Write ``index.html`` with its pictures, the LoRA and the certificate into ``folder``; returns a short summary."""
+    """Write ``index.html`` with its images, the LoRA and the certificate into ``folder``; returns a short summary."""
     import duality as du
 
     started, clock = time.monotonic(), {}
@@ -40,7 +40,7 @@ def run_demo(
     denoiser = StableDiffusion(load_pipeline("digits"))
     wanted = image_classifier.asked(concept)
     assert wanted is not None  # prompts_for has refused every other prompt
-    budget = Budget(seed=seed, concept_draws=480, contrast_draws=800, anchor_draws=2000, elbo_draws=120)
+    budget = Budget(seed=seed, concept_samples=480, contrast_samples=800, anchor_samples=2000, elbo_samples=120)
     result = unlearn(
         denoiser,
         prompts,
@@ -64,7 +64,7 @@ def run_demo(
     fixed = _guided(
         denoiser, result, constant(CONSTANT), judged // 10, f"constant strength {CONSTANT}", image_classifier
     )
-    clock["guided draws"] = time.monotonic() - since
+    clock["guided samples"] = time.monotonic() - since
     before = result.samples["before, anchor"]
     compared = compare(denoiser, estimate, image_classifier, thorough=False, seen=before)
     moved = {
@@ -73,9 +73,9 @@ def run_demo(
     }
     all_samples = {**result.samples, "guided": guided, fixed.name: fixed}
     fitted = result.samples[PAIRED]
-    save_pictures(
+    save_images(
         folder / "guided.png",
-        [(f"empty prompt: {s.name}", s.pictures[: len(fitted)]) for s in (before, guided, fitted, fixed)],
+        [(f"empty prompt: {s.name}", s.images[: len(fitted)]) for s in (before, guided, fitted, fixed)],
         columns=16,
     )
     clock["in all"] = time.monotonic() - started
@@ -83,10 +83,10 @@ def run_demo(
     (folder / "index.html").write_text(html, encoding="utf-8")
     lines = [str(result.solution)]
     for name, sample in all_samples.items():
-        said = ", ".join(f"{judge} {value}" for judge, value in sample.shows([wanted]).items())
-        lines.append(f"{name:<24} {len(sample):>5} draws show the concept: {said}")
+        said = ", ".join(f"{classifier} {value}" for classifier, value in sample.shows([wanted]).items())
+        lines.append(f"{name:<24} {len(sample):>5} samples show the concept: {said}")
     for name, change in moved.items():
-        lines.append(f"{name:<24} retained draws moved by {change.energy:.4f} (noise floor {change.floor:.4f})")
+        lines.append(f"{name:<24} retained samples moved by {change.energy:.4f} (noise floor {change.floor:.4f})")
     lines += [*result.plan.lines(), *result.certificate.lines(), f"{clock['in all']:.0f} s in all"]
     return "\n".join(lines)
 
@@ -101,7 +101,7 @@ def _guided(
 ) -> SampleSet:
     wanted = [result.estimate_ratios.prompts.anchor] * count
     noise = result.estimate_ratios.budget.anchor_seed
-    latents = guided_draws(denoiser, result.estimate_ratios, strength, wanted, seed=noise, title=f"{name} draws")
+    latents = guided_samples(denoiser, result.estimate_ratios, strength, wanted, seed=noise, title=f"{name} samples")
     return take_samples(name, denoiser.pipeline, wanted, latents, image_classifier, noise)
 
 
@@ -119,7 +119,7 @@ def _page(
     folder = opening[1].parent
     level = float(result.plan.asked.levels[0])
     concept = estimate.prompts.concepts[0]
-    judges = list(samples["guided"].said)
+    classifiers = list(samples["guided"].said)
     shown = [
         [name, str(len(sample)), *(str(value) for value in sample.shows([wanted]).values())]
         for name, sample in samples.items()
@@ -127,20 +127,20 @@ def _page(
     ]
     target = result.measured.target_shares
     shown.append(
-        ["target: draws of q, weighted", str(len(estimate.anchor)), *(f"{100 * v:.2f} %" for v in target.values())]
+        ["target: samples of q, weighted", str(len(estimate.anchor)), *(f"{100 * v:.2f} %" for v in target.values())]
     )
     obeyed = [
         [when, *(str(v) for v in agreement(samples[f"{when}, retained"], image_classifier).values())]
         for when in ("before", "LoRA")
     ]
     change = [
-        [name, f"{m.energy:+.4f}", f"{m.floor:.4f}", *(f"{100 * m.class_shift[j]:.1f} points" for j in judges)]
+        [name, f"{m.energy:+.4f}", f"{m.floor:.4f}", *(f"{100 * m.class_shift[j]:.1f} points" for j in classifiers)]
         for name, m in moved.items()
     ]
     examined = [
-        [name, judge, str(n), f"{c.auc:.4f}", f"{c.brier:.4f}", f"{c.ece:.4f}", f"{100 * c.mean_posterior:.2f} %",
+        [name, classifier, str(n), f"{c.auc:.4f}", f"{c.brier:.4f}", f"{c.ece:.4f}", f"{100 * c.mean_posterior:.2f} %",
          f"{100 * c.frequency:.2f} %"]
-        for _, name, judge, n, c in compared.rows
+        for _, name, classifier, n, c in compared.rows
     ]  # fmt: skip
     own, spent = result.measured.level()[0].estimate, result.measured.cost().estimate
     lam, error = float(solution.multipliers[0]), float(solution.multipliers_stderr[0])
@@ -148,10 +148,10 @@ def _page(
     body = [
         section(
             "What was asked",
-            "<p>A Stable Diffusion pipeline that draws handwritten digits must stop drawing what "
-            f"<b>{escape(concept.name)}</b> asks for: at most {100 * level:.3g} % of its unconditional draws may "
-            "show it, and nothing else may change. Prompts that ask for it, in all of their wordings, fall back to the "
-            "empty prompt.</p>",
+            "<p>A Stable Diffusion pipeline that makes handwritten digits must stop drawing what "
+            f"<b>{escape(concept.name)}</b> asks for: at most {100 * level:.3g} % of its unconditional samples may "
+            "show it, and nothing else may change. Prompts that ask for it, in all of their paraphrases, fall back to "
+            "the empty prompt.</p>",
         ),
         section(
             "The same problem where everything is known",
@@ -162,18 +162,18 @@ def _page(
         ),
         section(
             "What is known of the pipeline",
-            "<p>Log ratios from a contrast head on the network's own features; the ELBO difference needs no "
-            "training and is an independent check. The judges took no part in either.</p>"
+            "<p>Log ratios from a ratio classifier on the network's own features; the ELBO difference needs no "
+            "training and is an independent check. The classifiers took no part in either.</p>"
             + table(
                 [
                     "estimator",
-                    "judge",
-                    "draws",
+                    "classifier",
+                    "samples",
                     "AUC",
                     "Brier",
                     "calibration error",
                     "mean posterior",
-                    "judge's frequency",
+                    "classifier's frequency",
                 ],
                 examined,
             )
@@ -183,33 +183,33 @@ def _page(
             "The answer",
             f"<p>lam* = <b>{lam:.4f} ± {error:.4f}</b>, cost KL(p*‖q) = <b>{solution.primal:.4f} ± "
             f"{solution.primal_stderr:.4f} nats</b>, level of the target {float(solution.levels[0]):.4f}, relative "
-            f"duality gap {solution.gap:.1e} on {len(estimate.anchor)} draws "
+            f"duality gap {solution.gap:.1e} on {len(estimate.anchor)} samples "
             f"(effective {solution.effective_sample_size:.0f}).</p>"
             + f"<pre>{escape(str(solution))}</pre>"
             + f"<p>{escape(' '.join(result.plan.lines()))}.</p>",
         ),
         section("Is it certified?", _verdicts(result)),
         section(
-            f"What was found: draws that show {image_classifier.classes[wanted]}",
-            table(["draws", "count", *(f"judge {j}" for j in judges)], shown)
+            f"What was found: samples that show {image_classifier.classes[wanted]}",
+            table(["samples", "count", *(f"classifier {j}" for j in classifiers)], shown)
             + "<p>“guided” samples the target without training; “LoRA” is the fitted network. ± one binomial standard "
             f"error. By the ratios that the problem was solved with, the fitted network has {100 * own.mean:.2f} ± "
             f"{100 * own.stderr:.2f} %, and it costs {spent} nats: what exceeds the target's {solution.primal:.3f} is "
-            "the error of the fit.</p>" + image(folder / "guided.png", "draws of the empty prompt before and after"),
+            "the error of the fit.</p>" + image(folder / "guided.png", "samples of the empty prompt before and after"),
         ),
         section(
             "What happened to the rest",
             table(
-                ["after", "energy distance", "noise floor, 95 %", *(f"largest class shift, {j}" for j in judges)],
+                ["after", "energy distance", "noise floor, 95 %", *(f"largest class shift, {j}" for j in classifiers)],
                 change,
             )
-            + "<p>Energy distance between draws that do not show the concept, before and after, in 8x8 pixels. "
+            + "<p>Energy distance between samples that do not show the concept, before and after, in 8x8 pixels. "
             "Guided samples start from the noise of those before, and pairs from one noise are left out; the LoRA's "
             "are fresh.</p>"
-            + table(["other digits: prompts obeyed", *judges], obeyed)
+            + table(["other digits: prompts obeyed", *classifiers], obeyed)
             + bars(
                 {
-                    name: samples[key].classes(10)[judges[-1]]
+                    name: samples[key].classes(10)[classifiers[-1]]
                     for name, key in (
                         ("before", "before, anchor"),
                         ("guided", "guided"),

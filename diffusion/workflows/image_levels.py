@@ -1,9 +1,9 @@
 r"""What a task of forgetting leaves open: how often the model was shown the images, and levels "as unseen".
 
-    task (pictures, prompts, levels, shares as far as they are said)  +  draws of the model under the images' prompts
+    task (images, prompts, levels, shares as far as they are said)  +  samples of the model under the images' prompts
         ->  :class:`diffusion.tasks.image_set.Images`, levels (m,) in nats above the present surprise
 
-Data under an image's prompt, where none are given, are draws of the model without the copies among them; the share of
+Data under an image's prompt, where none are given, are samples of the model without the copies among them; the share of
 an image is the part of its prompt's data that is its copies.
 """
 
@@ -23,30 +23,30 @@ from diffusion.tasks.image_set import Images, alike
 from diffusion.tasks.image_targets import ImageTargets
 from diffusion.tasks.images import Task
 
-SAME = 0.01  # pictures nearer than this are one picture, read or decoded twice
+SAME = 0.01  # images nearer than this are one image, read or decoded twice
 
 
 def image_targets(denoiser: Denoiser, task: Task, drawn: Tensor, drawn_prompts: Sequence[str]) -> ImageTargets:
-    """``drawn`` (n, ...): draws of the model under the images' prompts, for what the task leaves open.
+    """``drawn`` (n, ...): samples of the model under the images' prompts, for what the task leaves open.
 
     Raises ``ValueError`` where shares are neither said nor seen, or there is nothing to be forgotten.
     """
-    pictures = decode(denoiser.pipeline, task.images)
+    pixels = decode(denoiser.pipeline, task.images)
     shown = decode(denoiser.pipeline, drawn)
     under = np.array([[text == own for own in task.prompts] for text in drawn_prompts])
     reference = decode(denoiser.pipeline, _some(task.data, 1000)) if len(task.data) >= 3 else None
     unit = spacing(shown if reference is None else reference)
-    as_near = np.full(len(pictures), np.nan) if reference is None else _as_near(reference, pictures, unit)
-    copied = (distances(shown, pictures, unit) <= HALF) & under
+    as_near = np.full(len(pixels), np.nan) if reference is None else _as_near(reference, pixels, unit)
+    copied = (distances(shown, pixels, unit) <= HALF) & under
 
     data, texts = [task.data], list(task.data_prompts)
     shares, errors = np.zeros(len(task.images)), np.zeros(len(task.images))
     for prompt in task.asked:
         group = [i for i, text in enumerate(task.prompts) if text == prompt]
         here = task.data[torch.tensor([text == prompt for text in task.data_prompts], dtype=torch.bool)]
-        broadcast_object = np.array([int(alike(here, task.images[i]).sum()) for i in group])
-        if len(here) > broadcast_object.sum():
-            shares[group] = broadcast_object / len(here)
+        same = np.array([int(alike(here, task.images[i]).sum()) for i in group])
+        if len(here) > same.sum():
+            shares[group] = same / len(here)
             continue
         rows = np.flatnonzero(under[:, group[0]])
         counts = copied[rows][:, group].sum(0)
@@ -61,7 +61,7 @@ def image_targets(denoiser: Denoiser, task: Task, drawn: Tensor, drawn_prompts: 
     if len(unknown):
         raise ValueError(
             f"shares must be given (copies over the size of the data): no copy of image {unknown[0] + 1} was found "
-            "among the data of its prompt or the draws of the model"
+            "among the data of its prompt or the samples of the model"
         )
     images = Images(task.images, shares, torch.cat(data), task.prompts, tuple(texts))
     levels = task.levels
@@ -74,12 +74,12 @@ def image_targets(denoiser: Denoiser, task: Task, drawn: Tensor, drawn_prompts: 
     return ImageTargets(images, levels, unit, as_near, errors)
 
 
-def _as_near(reference: np.ndarray, pictures: np.ndarray, unit: float) -> np.ndarray:
-    """Of pictures of the data that are not an image itself, the part that lies as near to it as a copy (m,)."""
-    far = distances(reference, pictures, unit)
+def _as_near(reference: np.ndarray, images: np.ndarray, unit: float) -> np.ndarray:
+    """Of images of the data that are not an image itself, the part that lies as near to it as a copy (m,)."""
+    far = distances(reference, images, unit)
     other = far > SAME
     return np.asarray(((far <= HALF) & other).sum(0) / np.maximum(other.sum(0), 1))
 
 
-def _some(draws: Tensor, most: int) -> Tensor:
-    return draws[:: -(-len(draws) // most)]
+def _some(samples: Tensor, most: int) -> Tensor:
+    return samples[:: -(-len(samples) // most)]

@@ -1,9 +1,9 @@
-r"""Images out of a pipeline: draws before, the exact answer, the fit, draws after, and what was measured.
+r"""Images out of a pipeline: samples before, the exact answer, the fit, samples after, and what was measured.
 
     levels (m,)  ->  lam (m,) by `duality.point_masses`  ->  a method's fit into a LoRA  ->  surprise gained,
-    cost, copies among draws under the images' prompts
+    cost, copies among samples under the images' prompts
 
-Everything that is written is about numbers: pictures that are to be forgotten are no part of the output folder.
+Everything that is written is about numbers: images that are to be forgotten are no part of the output folder.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from diffusion.methods import ImageFitContext, ImageMethod
 from diffusion.pipelines import Denoiser
 from diffusion.pipelines.fingerprint import fingerprint
 from diffusion.pipelines.latents import decode, try_out
-from diffusion.pipelines.sampling import draw
+from diffusion.pipelines.sampling import sample_latents
 from diffusion.reports.fitted import save_fit
 from diffusion.reports.image_results import Forgotten
 from diffusion.reports.images import certificate
@@ -58,10 +58,10 @@ def forget(
 ) -> Forgotten:
     """Forget the task's images by a method, into adapters that are left active on the network.
 
-    ``samples_per_image``: draws before and as many after, from common noise, dealt to the images' prompts, by the pipeline's own
-    sampler in ``sampler_steps``. ``folder``: of an output that is being written; the fit is kept there before it is
-    measured. ``checkpointing_steps``: from one checkpoint to the next. Raises ``ValueError``
-    where something is missing, before the fit; ``FloatingPointError`` when a loss is not finite.
+    ``samples_per_image``: samples before and as many after, from common noise, dealt to the images' prompts, by the
+    pipeline's own sampler in ``sampler_steps``. ``folder``: of an output that is being written; the fit is kept there
+    before it is measured. ``checkpointing_steps``: from one checkpoint to the next. Raises ``ValueError`` where
+    something is missing, before the fit; ``FloatingPointError`` when a loss is not finite.
     """
     if samples_per_image < 3 * len(task.asked):
         raise ValueError(f"looks must be at least 3 for each of {len(task.asked)} prompts, got {samples_per_image}")
@@ -73,14 +73,16 @@ def forget(
     def drawn(title: str) -> Tensor:
         try_out(denoiser.pipeline, asked[0], sampler_steps)
         with bar(title, samples_per_image) as shown:
-            return draw(denoiser.pipeline, asked, seed=fit.seed, steps=sampler_steps, progress=shown.update)
+            return sample_latents(denoiser.pipeline, asked, seed=fit.seed, steps=sampler_steps, progress=shown.update)
 
     name = fingerprint(denoiser.pipeline)
     request = {"prompts": asked, "seed": fit.seed, "steps": sampler_steps}
     if cache_folder is None:
-        before = drawn("draws before")
+        before = drawn("samples before")
     else:
-        before = Cache(cache_folder, name).get("looks", request, lambda: {"draws": drawn("draws before")})["draws"]
+        before = Cache(cache_folder, name).get("looks", request, lambda: {"samples": drawn("samples before")})[
+            "samples"
+        ]
     targets = image_targets(denoiser, task, before, asked)
     answers = exact(targets.images, targets.levels)
     checkpoint = None
@@ -100,10 +102,10 @@ def forget(
     fitted = {"method": repr(method), **asdict(fit), "processes": world().num_processes}
     save_fit(denoiser, folder, {"levels": targets.levels.tolist(), "network": {"measured": {"fit": fitted}}})
     with merged_adapters(denoiser):
-        after = drawn("draws after")
-    pictures, was, now = (decode(denoiser.pipeline, some) for some in (task.images, before, after))
+        after = drawn("samples after")
+    images, was, now = (decode(denoiser.pipeline, some) for some in (task.images, before, after))
     under = np.array([[text == own for own in task.prompts] for text in asked])
-    far_was, far_now = (np.where(under, distances(some, pictures, targets.spacing), np.inf) for some in (was, now))
+    far_was, far_now = (np.where(under, distances(some, images, targets.spacing), np.inf) for some in (was, now))
     measured = {
         **in_nats(
             denoiser,
@@ -118,14 +120,14 @@ def forget(
             when: str(frequency((far <= HALF).any(1))) for when, far in (("before", far_was), ("after", far_now))
         },
         "copies of each image": {
-            when: [str(frequency(far[under[:, i], i] <= HALF)) for i in range(len(pictures))]
+            when: [str(frequency(far[under[:, i], i] <= HALF)) for i in range(len(images))]
             for when, far in (("before", far_was), ("after", far_now))
         },
-        "distance of the nearest draw": {"before": far_was.min(0).tolist(), "after": far_now.min(0).tolist()},
+        "distance of the nearest sample": {"before": far_was.min(0).tolist(), "after": far_now.min(0).tolist()},
         "seconds": round(time.monotonic() - started, 1),
         "fit": fitted,
-        "draws": samples_per_image,
+        "samples": samples_per_image,
     }
     proof = certificate(task, targets, answers, outcome, measured, name)
     nearest = was[far_was.argmin(0)], now[far_now.argmin(0)]
-    return Forgotten(targets, answers, outcome, measured, proof, pictures, *nearest, now[:60])
+    return Forgotten(targets, answers, outcome, measured, proof, images, *nearest, now[:60])

@@ -10,7 +10,7 @@ from diffusion.methods import Method
 from diffusion.pipelines import Denoiser
 from diffusion.ratios.ratio_estimate import RatioEstimate
 from diffusion.runtime.distributed import Part, world
-from diffusion.tasks.concepts import Prompts
+from diffusion.tasks.concepts import TaskPrompts
 from diffusion.tasks.levels import KINDS, Asked
 from diffusion.training.lora import check_as_given
 from diffusion.training.trainer import Fit
@@ -34,8 +34,8 @@ def check_something_to_do(estimate: RatioEstimate, plan: Plan, solution: du.Solu
     )
     raise NothingToDo(
         f"level: nothing is to be done, no training was begun: by {len(estimate.anchor)} samples of the model under "
-        f"{estimate.prompts.anchor!r}, {said}, and that with room for the evaluation's samples to show it. Prompts that "
-        "ask for the concept are another matter: what they bring is not bounded by this"
+        f"{estimate.prompts.anchor!r}, {said}, and that with room for the evaluation's samples to show it. Prompts "
+        "that ask for the concept are another matter: what they bring is not bounded by this"
     )
 
 
@@ -48,18 +48,18 @@ def check_split(fit: Fit, retains: bool) -> None:
 
 
 def check(
-    denoiser: Denoiser, prompts: Prompts, problem: du.Problem | Asked | None = None, method: Method | None = None
+    denoiser: Denoiser, prompts: TaskPrompts, problem: du.Problem | Asked | None = None, method: Method | None = None
 ) -> None:
     """Raise ``ValueError`` for what cannot work, with the reason, before anything is drawn."""
     check_as_given(denoiser)
-    wordless = [concept for concept in prompts.concepts if not concept.wordings]
+    wordless = [concept for concept in prompts.concepts if not concept.prompts]
     if not denoiser.prompt_inputs and (len(wordless) < len(prompts.concepts) or prompts.contrast or prompts.anchor):
         raise ValueError(
             f"concepts are given by prompts, and {type(denoiser.pipeline).__name__} takes none: give examples "
-            "(pictures that show them), no contrast prompts and no anchor, or forget images"
+            "(images that show them), no contrast prompts and no anchor, or forget images"
         )
     for concept in wordless:
-        shape = concept.examples.draws.shape[1:] if concept.examples else ()
+        shape = concept.examples.samples.shape[1:] if concept.examples else ()
         if tuple(shape) != denoiser.sample_shape:
             raise ValueError(f"examples must have shape (k, *{denoiser.sample_shape}), got (k, *{tuple(shape)})")
     kind: Any = problem.kind if isinstance(problem, Asked) else type(problem)

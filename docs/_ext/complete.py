@@ -22,7 +22,7 @@ LISTED = re.compile(r"^\.\. (?:auto(?:class|function|exception|module)|py:data):
 # The command line, what writes its pages and cards, studies that are run as programs, and the parts that the listed
 # modules are put together from. A name stands for a module or a package with all that is in it.
 INTERNAL = (
-    *("api", "cli", "reports", "workflows", "digits.experiments", "digits.judges", "wardrobe.experiments"),
+    *("api", "cli", "reports", "workflows", "digits.experiments", "digits.classifiers", "wardrobe.experiments"),
     *(
         "runtime.files",
         "runtime.locks",

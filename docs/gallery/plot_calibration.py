@@ -3,7 +3,7 @@ Calibration of a network's ratios
 =================================
 
 The solver is exact on the log ratios that it is given. A network's ratios are estimates, and two estimators that rank
-pictures alike can still disagree about what a level means. Here both are held against real handwritten digits, where
+images alike can still disagree about what a level means. Here both are held against real handwritten digits, where
 one knows what is shown.
 """
 
@@ -11,8 +11,9 @@ one knows what is shown.
 # Two estimators for one concept
 # ------------------------------
 # ``digits`` is a small Stable Diffusion pipeline that ships with this package. The concept is the seven. A *contrast
-# head* learns to tell draws of the concept's prompts from draws of the other digits' prompts; 150 draws are few, but
-# this page should take seconds. (``unlearn ratios digits --concept "a handwritten seven"`` takes ten times as many.)
+# classifier* learns to tell samples of the concept's prompts from samples of the other digits' prompts; 150 samples are
+# few, but this page should take seconds. (``unlearn ratios digits --concept "a handwritten seven"`` takes ten times as
+# many.)
 
 import warnings
 
@@ -24,7 +25,7 @@ from tqdm import tqdm
 import duality as du
 from diffusion.digits import load_digits
 from diffusion.digits.data import enlarge
-from diffusion.digits.image_classifier import prompts_for
+from diffusion.digits.prompts import prompts_for
 from diffusion.pipelines import denoiser_of, load_pipeline
 from diffusion.pipelines.latents import encode
 from diffusion.ratios.calibration import calibration
@@ -39,30 +40,30 @@ pipeline = load_pipeline("digits")
 denoiser = denoiser_of(pipeline)
 prompts = prompts_for(["a handwritten seven"])
 budget = Budget(
-    concept_draws=50,
-    contrast_draws=100,
-    anchor_draws=20,
+    concept_samples=50,
+    contrast_samples=100,
+    anchor_samples=20,
     sampler_steps=6,
     noises=5,
-    head_steps=40,
-    elbo_draws=10,
-    elbo_levels=2,
+    classifier_steps=40,
+    elbo_samples=10,
+    elbo_noise_levels=2,
 )
 estimate = estimate_ratios(denoiser, prompts, budget, None, bar=lambda title, total: tqdm(total=total, disable=True))
 
 # %%
-# The other estimator needs no training: the difference of the evidence bounds of a picture with the concept's prompt
-# and without any, under common noise. More than five noise levels for each picture would sharpen the order; the scale
+# The other estimator needs no training: the difference of the evidence bounds of an image with the concept's prompt
+# and without any, under common noise. More than five noise levels for each image would sharpen the order; the scale
 # is the network's own.
 #
-# The test set is half of the held-out digits: real scans that neither the pipeline nor the head has seen. They are a
-# fair sample of what the pipeline was trained on, so the share of sevens, 10 %, is the prior.
+# The test set is half of the held-out digits: real scans that neither the pipeline nor the classifier has seen. They
+# are a fair sample of what the pipeline was trained on, so the share of sevens, 10 %, is the prior.
 
 held_out = load_digits("held-out")
 labels = held_out.labels[::2] == 7
 latents = encode(pipeline, torch.from_numpy(enlarge(held_out.images[::2])))
 ratios = {
-    "contrast head": classifier_ratios(denoiser, estimate.classifier, latents, seed=1),
+    "ratio classifier": classifier_ratios(denoiser, estimate.classifier, latents, seed=1),
     "difference of ELBOs": elbo_differences(denoiser, latents, prompts, levels=5, seed=2),
 }
 posteriors = {name: posterior(values, prompts.priors)[:, 0].numpy() for name, values in ratios.items()}
@@ -72,9 +73,10 @@ for name, p in posteriors.items():
 # %%
 # Order and scale
 # ---------------
-# Left: the posterior against the facts. Right: the log ratios themselves. On a picture that certainly shows a concept
-# of prior 0.1 the log ratio is :math:`\log 10 = 2.3` nats, never more; the head cannot exceed it by construction. The
-# ELBO difference puts the sevens on the right-hand side, but it spreads over many nats on both sides of what can be.
+# Left: the posterior against the facts. Right: the log ratios themselves. On an image that certainly shows a concept
+# of prior 0.1 the log ratio is :math:`\log 10 = 2.3` nats, never more; the classifier cannot exceed it by construction.
+# The ELBO difference puts the sevens on the right-hand side, but it spreads over many nats on both sides of what can
+# be.
 
 plt = plots.pyplot()
 with plt.rc_context(plots.STYLE):
@@ -93,16 +95,16 @@ with plt.rc_context(plots.STYLE):
     right.set_yticks(range(len(ratios)), list(ratios))
     right.set_ylim(-0.5, len(ratios) - 0.5)
     right.grid(axis="y", visible=False)
-    right.set(xlabel="log ratio of a picture (nats)", title="The log ratios behind it")
+    right.set(xlabel="log ratio of an image (nats)", title="The log ratios behind it")
     right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=3, columnspacing=1.0, handletextpad=0.4)
 
 # %%
 # What a level means then
 # -----------------------
 # Ask for at most 1 % and solve on either. Both answers are exact, for the ratios that they were given: the level is
-# met to the last digit. The labels say how much of the weighted pictures still shows a seven.
+# met to the last digit. The labels say how much of the weighted images still shows a seven.
 
-warnings.simplefilter("ignore", du.FewDrawsWarning)  # 180 pictures are few, and here the labels are the evidence
+warnings.simplefilter("ignore", du.FewDrawsWarning)  # 180 images are few, and here the labels are the evidence
 for name, values in ratios.items():
     solution = du.solve(du.Likelihood(0.01), du.LogRatios(values.double().numpy(), priors=list(prompts.priors)))
     weights = np.exp(solution.log_weights)

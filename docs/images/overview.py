@@ -1,7 +1,7 @@
-"""The README's picture: ``python docs/images/overview.py`` writes overview.png beside itself, in one to two minutes.
+"""The README's image: ``python docs/images/overview.py`` writes overview.png beside itself, in one to two minutes.
 
 Above, a problem on a mixture whose densities are known: target, dual function, trade-off. Below, the same problem on
-the embedded pipeline, whose densities are known by draws only: pictures before, and guided by the solution.
+the embedded pipeline, whose densities are known by samples only: images before, and guided by the solution.
 """
 
 from __future__ import annotations
@@ -15,21 +15,23 @@ from diffusers.utils.logging import disable_progress_bar
 
 import duality as du
 import toy
-from diffusion.digits.image_classifier import DigitsClassifiers, prompts_for
+from diffusion.digits.prompts import DigitsClassifiers, prompts_for
 from diffusion.guidance.guided import Guided
 from diffusion.pipelines import denoiser_of, load_pipeline
 from diffusion.pipelines.latents import decode
-from diffusion.pipelines.sampling import draw
+from diffusion.pipelines.sampling import sample_latents
 from diffusion.ratios.estimate import estimate_ratios
 from diffusion.ratios.ratio_estimate import Budget
 from toy import plots, studies
 
 LEVEL, DRAWS, SHOWN, COLUMNS = 0.01, 800, 98, 14
-BUDGET = Budget(concept_draws=300, contrast_draws=600, anchor_draws=DRAWS, noises=8, head_steps=300, elbo_draws=10)
+BUDGET = Budget(
+    concept_samples=300, contrast_samples=600, anchor_samples=DRAWS, noises=8, classifier_steps=300, elbo_samples=10
+)
 
 
-def pictures() -> tuple[du.Solution, dict[str, tuple[Any, Any]]]:
-    """The solution on ``digits``, and (pictures, which of them show a seven to a judge) before and guided."""
+def images() -> tuple[du.Solution, dict[str, tuple[Any, Any]]]:
+    """The solution on ``digits``, and (images, which of them show a seven to a classifier) before and guided."""
     disable_progress_bar()
     pipeline, prompts, image_classifier = (
         load_pipeline("digits"),
@@ -40,10 +42,12 @@ def pictures() -> tuple[du.Solution, dict[str, tuple[Any, Any]]]:
     estimate = estimate_ratios(denoiser, prompts, BUDGET, None)
     solution = du.solve(du.Likelihood(LEVEL), estimate.ratios)
     with Guided(denoiser, prompts, estimate.classifier, solution.guidance):
-        latents = draw(pipeline, [""] * DRAWS, seed=2, steps=BUDGET.sampler_steps)  # the seed of the draws of q
+        latents = sample_latents(
+            pipeline, [""] * DRAWS, seed=2, steps=BUDGET.sampler_steps
+        )  # the seed of the samples of q
     found = {}
-    for name, draws in (("before", estimate.anchor), ("guided by the solution", latents)):
-        made = decode(pipeline, draws)
+    for name, samples in (("before", estimate.anchor), ("guided by the solution", latents)):
+        made = decode(pipeline, samples)
         found[name] = made.mean(1), image_classifier(made)["CNN"] == 7
     return solution, found
 
@@ -56,7 +60,7 @@ def main() -> None:
     ratios = toy.log_ratios(example.pretrained, example.unlearn, priors=example.priors)
     levels = np.concatenate([[0.3], np.linspace(0.29, 0.015, 40), [LEVEL], np.geomspace(0.008, 0.0005, 12)])
     curve = du.frontier(problem, ratios, levels)
-    solution, found = pictures()
+    solution, found = images()
     print(solution)
     plt = plots.pyplot()
     with plt.rc_context({**plots.STYLE, "axes.titlesize": 12.0}):
@@ -72,7 +76,7 @@ def main() -> None:
         for ax, (name, (shown, sevens)) in zip(below.subplots(1, 2), found.items(), strict=True):
             studies.plot_pictures(shown[:SHOWN], sevens[:SHOWN], columns=COLUMNS, ax=ax)
             print(f"{name}: {sevens.sum()} of {DRAWS}")
-            ax.set_title(f"{name}: {sevens.sum()} of {DRAWS} draws show a seven")
+            ax.set_title(f"{name}: {sevens.sum()} of {DRAWS} samples show a seven")
         below.suptitle(
             "4  The same problem on a Stable Diffusion pipeline: no sevens (framed), at most 1 %",
             x=0.01,

@@ -1,4 +1,4 @@
-"""A pipeline of the real classes with random weights: everything but the quality of what it draws."""
+"""A pipeline of the real classes with random weights: everything but the quality of what it makes."""
 
 import os
 import warnings
@@ -11,10 +11,10 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
 import duality as du
-from diffusion.digits import wordings
+from diffusion.digits import paraphrases
 from diffusion.digits.experiments import components
 from diffusion.pipelines import StableDiffusion
-from diffusion.tasks.concepts import Concept, Prompts
+from diffusion.tasks.concepts import Concept, TaskPrompts
 from tests.diffusion.methods.conftest import LEVELS, make_survey
 
 
@@ -48,7 +48,7 @@ def reader(shared_pipeline):
 
 @pytest.fixture(scope="session")
 def prompts():
-    return Prompts((Concept(wordings(7)[:3], 0.1),), tuple(wordings(k)[:2] for k in (1, 3, 8)))
+    return TaskPrompts((Concept(paraphrases(7)[:3], 0.1),), tuple(paraphrases(k)[:2] for k in (1, 3, 8)))
 
 
 @pytest.fixture(scope="session")

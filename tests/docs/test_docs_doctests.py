@@ -65,13 +65,13 @@ def snippets() -> list[tuple[str, str]]:
 def test_what_snippets_import_exists_and_takes_what_it_is_given(page: str, code: str) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("diffusers")
-    estimate: dict[str, Any] = {}
+    known: dict[str, Any] = {}
     tree = ast.parse(code)
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
             module = importlib.import_module(node.module or "")
-            estimate |= {alias.asname or alias.name: getattr(module, alias.name) for alias in node.names}
+            known |= {alias.asname or alias.name: getattr(module, alias.name) for alias in node.names}
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in estimate:
-            parameters = inspect.signature(estimate[node.func.id]).parameters
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in known:
+            parameters = inspect.signature(known[node.func.id]).parameters
             assert {word.arg for word in node.keywords} <= set(parameters), ast.unparse(node)

@@ -169,9 +169,9 @@ def test_tilted_denoising_with_control_variates_has_the_gradient_it_claims() -> 
     y = y + 2 * w
     tilted, mean, change = (w @ y) / w.sum(), y.mean(), np.cov(w, y, bias=True)[0, 1] / w.mean()
 
-    def fitted(base_model: float, wbar: float) -> float:
+    def fitted(teacher: float, wbar: float) -> float:
         def loss(f: float) -> float:
-            return float(np.mean(w * (f - base_model) ** 2 - 2 * (w - wbar) * (f - base_model) * (y - base_model)))
+            return float(np.mean(w * (f - teacher) ** 2 - 2 * (w - wbar) * (f - teacher) * (y - teacher)))
 
         return float(minimize_scalar(loss, tol=1e-12).x)
 
@@ -182,9 +182,9 @@ def test_tilted_denoising_with_control_variates_has_the_gradient_it_claims() -> 
     exact = w.mean()
     np.testing.assert_allclose([fitted(t, exact) - t for t in (-1.0, 0.2, 3.0)], change, atol=1e-6)
     # 3. Neither: the error of the change is the product of the two errors.
-    base_model, wbar = 0.4, 0.35
-    product = (1 - wbar / exact) * (mean - base_model)
-    np.testing.assert_allclose(fitted(base_model, wbar) - base_model, change + product, atol=1e-6)
+    teacher, wbar = 0.4, 0.35
+    product = (1 - wbar / exact) * (mean - teacher)
+    np.testing.assert_allclose(fitted(teacher, wbar) - teacher, change + product, atol=1e-6)
 
 
 def test_path_problem_may_not_buy_its_level_with_a_changed_kernel() -> None:
@@ -353,23 +353,21 @@ def test_signed_denoising_has_the_noised_target_as_its_optimum() -> None:
 def test_levels_moved_by_the_error_are_safe_for_all_ratios_within_it() -> None:
     q, _, ratios = space(21)
     generator = np.random.default_rng(22)
-    estimate, delta = ratios.values, np.array([0.1, 0.05])
+    known, delta = ratios.values, np.array([0.1, 0.05])
     b = np.array([0.6, 0.5])
     robust = du.solve(du.ReverseKL(b + delta), ratios)
     p = np.exp(robust.log_weights)
     cost = divergence(p, q)
     for _ in range(50):
-        rho = estimate + generator.uniform(-1, 1, size=estimate.shape) * delta
+        rho = known + generator.uniform(-1, 1, size=known.shape) * delta
         assert (cost - p @ rho >= b - 1e-12).all()
     active = robust.multipliers > 0
-    np.testing.assert_allclose(
-        (cost - p @ (estimate + delta))[active], b[active], rtol=1e-9
-    )  # the worst of them just is
+    np.testing.assert_allclose((cost - p @ (known + delta))[active], b[active], rtol=1e-9)  # the worst of them just is
     plain = np.exp(du.solve(du.ReverseKL(b), ratios).log_weights)
-    assert (divergence(plain, q) - plain @ (estimate + delta) < b).any()  # and without moving the levels it is not
-    bound = 0.85 * q @ (ratios.priors * np.exp(estimate))
+    assert (divergence(plain, q) - plain @ (known + delta) < b).any()  # and without moving the levels it is not
+    bound = 0.85 * q @ (ratios.priors * np.exp(known))
     p = np.exp(du.solve(du.Likelihood(bound * np.exp(-delta)), ratios).log_weights)
     for _ in range(50):
-        rho = estimate + generator.uniform(-1, 1, size=estimate.shape) * delta
+        rho = known + generator.uniform(-1, 1, size=known.shape) * delta
         assert (p @ (ratios.priors * np.exp(rho)) <= bound * (1 + 1e-12)).all()
-    np.testing.assert_allclose(p @ (ratios.priors * np.exp(estimate + delta)), bound, rtol=1e-8)
+    np.testing.assert_allclose(p @ (ratios.priors * np.exp(known + delta)), bound, rtol=1e-8)

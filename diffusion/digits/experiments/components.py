@@ -13,7 +13,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from diffusion.digits.data import ANCHORS, wordings
+from diffusion.digits.data import ANCHORS, paraphrases
 
 MAX_TOKENS = 24
 TEXT_WIDTH = 64
@@ -24,7 +24,7 @@ def build_tokenizer() -> CLIPTokenizer:
 
     All 256 bytes stay in the vocabulary, so any other word is still spelled out rather than lost.
     """
-    prompts = [prompt for digit in range(10) for prompt in wordings(digit)] + list(ANCHORS)
+    prompts = [prompt for digit in range(10) for prompt in paraphrases(digit)] + list(ANCHORS)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     bpe: Any = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token="<|endoftext|>"))
     bpe.pre_tokenizer = pre_tokenizers.Sequence(

@@ -1,8 +1,9 @@
 """How good is the ``digits`` pipeline? ``python -m diffusion.digits.experiments.evaluate [FOLDER]`` prints and saves
 it.
 
-Agreement of both judges with every wording at guidance 1, class frequencies of unconditional draws, energy distance of
-unconditional draws to held-out real digits (in 8x8 pixels), and distance to the nearest training image (copying).
+Agreement of both classifiers with every paraphrase at guidance 1, class frequencies of unconditional samples, energy
+distance of unconditional samples to held-out real digits (in 8x8 pixels), and distance to the nearest training image
+(copying).
 """
 
 from __future__ import annotations
@@ -15,47 +16,53 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from diffusion.digits.data import ANCHORS, WORDINGS, enlarge, load_digits, shrink, wordings
-from diffusion.digits.judges import accuracy, judges
+from diffusion.digits.classifiers import accuracy, classifiers
+from diffusion.digits.data import ANCHORS, WORDINGS, enlarge, load_digits, paraphrases, shrink
 from diffusion.evaluation.metrics import energy_distance
 from diffusion.pipelines import load_pipeline
 from diffusion.pipelines.latents import decode
-from diffusion.pipelines.sampling import STEPS, draw
+from diffusion.pipelines.sampling import STEPS, sample_latents
 from diffusion.runtime.files import write_text
 
 
 def evaluate(pipeline: Any, per_prompt: int, unconditional: int, seed: int, steps: int = STEPS) -> dict[str, Any]:
     held_out, train = load_digits("held-out"), load_digits("train")
-    # Real images as the pipeline was shown them: enlarged, then read by the judges' 4x4 means like any other picture.
+    # Real images as the pipeline was shown them: enlarged, then read by the classifiers' 4x4 means like any other
+    # image.
     real_held_out, real_train = shrink(enlarge(held_out.images)), shrink(enlarge(train.images))
-    prompts = [prompt for digit in range(10) for prompt in wordings(digit) for _ in range(per_prompt)]
+    prompts = [prompt for digit in range(10) for prompt in paraphrases(digit) for _ in range(per_prompt)]
     truth = np.repeat(np.arange(10), len(WORDINGS) * per_prompt)
-    wording = np.tile(np.repeat(np.arange(len(WORDINGS)), per_prompt), 10)
-    with tqdm(total=len(prompts) + unconditional + 500, desc="draws") as bar:
-        shown = shrink(decode(pipeline, draw(pipeline, prompts, seed=seed, steps=steps, progress=bar.update)))
+    paraphrase = np.tile(np.repeat(np.arange(len(WORDINGS)), per_prompt), 10)
+    with tqdm(total=len(prompts) + unconditional + 500, desc="samples") as bar:
+        shown = shrink(decode(pipeline, sample_latents(pipeline, prompts, seed=seed, steps=steps, progress=bar.update)))
         free = shrink(
-            decode(pipeline, draw(pipeline, [""] * unconditional, seed=seed + 1, steps=steps, progress=bar.update))
+            decode(
+                pipeline,
+                sample_latents(pipeline, [""] * unconditional, seed=seed + 1, steps=steps, progress=bar.update),
+            )
         )
         anchors = [ANCHORS[j % len(ANCHORS)] for j in range(500)]
-        anchored = shrink(decode(pipeline, draw(pipeline, anchors, seed=seed + 2, steps=steps, progress=bar.update)))
+        anchored = shrink(
+            decode(pipeline, sample_latents(pipeline, anchors, seed=seed + 2, steps=steps, progress=bar.update))
+        )
     nearest = [np.linalg.norm((real_train - image).reshape(len(train), -1), axis=1).min() for image in free[:500]]
     real = [np.linalg.norm((real_train - image).reshape(len(train), -1), axis=1).min() for image in real_held_out]
     result: dict[str, Any] = {
         "sampler steps": steps,
-        "draws per prompt": per_prompt,
-        "unconditional draws": unconditional,
+        "samples per prompt": per_prompt,
+        "unconditional samples": unconditional,
         "energy distance to held-out": energy_distance(free, real_held_out),
         "energy distance of training images to held-out": energy_distance(real_train, real_held_out),
-        "nearest training image, median": {"draws": float(np.median(nearest)), "held-out": float(np.median(real))},
+        "nearest training image, median": {"samples": float(np.median(nearest)), "held-out": float(np.median(real))},
     }
-    for judge in judges():
-        right = judge(shown) == truth
-        result[judge.name] = {
-            "accuracy on held-out digits": accuracy(judge, held_out),
-            "agreement per wording": {text: float(right[wording == j].mean()) for j, text in enumerate(WORDINGS)},
+    for classifier in classifiers():
+        right = classifier(shown) == truth
+        result[classifier.name] = {
+            "accuracy on held-out digits": accuracy(classifier, held_out),
+            "agreement per paraphrase": {text: float(right[paraphrase == j].mean()) for j, text in enumerate(WORDINGS)},
             "agreement per digit": [float(right[truth == digit].mean()) for digit in range(10)],
-            "unconditional class frequency": (np.bincount(judge(free), minlength=10) / unconditional).tolist(),
-            "anchor class frequency": (np.bincount(judge(anchored), minlength=10) / 500).tolist(),
+            "unconditional class frequency": (np.bincount(classifier(free), minlength=10) / unconditional).tolist(),
+            "anchor class frequency": (np.bincount(classifier(anchored), minlength=10) / 500).tolist(),
         }
     return result
 

@@ -8,7 +8,7 @@
 The baselines, NegGrad, SISS and EraseDiff, have the same adapters, budget, batches and seed.
 
 Everything is a function of ``--seed``; what was finished or checkpointed is not done again. Leaves ``study.json``, a
-table and a picture.
+table and an image.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from diffusion.digits.experiments.planted_model import Models, make_models, make_stage
-from diffusion.digits.experiments.planted_picture import picture
+from diffusion.digits.experiments.planted_picture import image
 from diffusion.digits.experiments.planted_report import as_json, table, thresholds
 from diffusion.evaluation.image_likelihood import in_nats
 from diffusion.methods import IMAGE_METHODS, Images, as_unseen
 from diffusion.methods.base import ImageFitContext, Outcome
 from diffusion.methods.likelihood import negative_elbo
 from diffusion.pipelines import denoiser_of
-from diffusion.pipelines.sampling import draw
+from diffusion.pipelines.sampling import sample_latents
 from diffusion.runtime.files import atomic_write
 from diffusion.training.lora import remove_lora
 from diffusion.training.trainer import Fit
@@ -44,16 +44,16 @@ NOISE_LEVELS = 30  # of a level that is asked for; of the gap to the never-shown
 REPEATS = 16  # noises at each image and level for what was gained, after the fit
 
 
-def cached_draws(path: Path, pipeline: Any, count: int, seed: int) -> Tensor:
-    """Draws (n, 1, 8, 8) of a pipeline, made where they are not there yet."""
+def cached_samples(path: Path, pipeline: Any, count: int, seed: int) -> Tensor:
+    """Samples (n, 1, 8, 8) of a pipeline, made where they are not there yet."""
     if path.exists():
-        return load_file(path)["draws"]
-    with tqdm(total=count, desc=f"draws: {path.stem}") as bar:
-        draws = draw(pipeline, [""] * count, seed=seed, steps=SAMPLER_STEPS, batch=250, progress=bar.update)
+        return load_file(path)["samples"]
+    with tqdm(total=count, desc=f"samples: {path.stem}") as bar:
+        samples = sample_latents(pipeline, [""] * count, seed=seed, steps=SAMPLER_STEPS, batch=250, progress=bar.update)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as partial:
-        save_file({"draws": draws.contiguous()}, partial)
-    return draws
+        save_file({"samples": samples.contiguous()}, partial)
+    return samples
 
 
 def forget(name: str, pipeline: Any, images: Images, levels: np.ndarray, settings: Fit, folder: Path) -> Outcome:
@@ -92,7 +92,7 @@ def run(
     steps: int,
     further: int,
     fit_steps: int,
-    draws: int,
+    samples: int,
     methods: Sequence[str],
     quantile: float | None = None,
 ) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def run(
     gap = gap_to_never_shown(models, stage.planted)
 
     def drawn(name: str, pipeline: Any, offset: int = 0) -> Tensor:
-        return cached_draws(output / "draws" / f"{name}.safetensors", pipeline, draws, 100 * seed + 7 + offset)
+        return cached_samples(output / "samples" / f"{name}.safetensors", pipeline, samples, 100 * seed + 7 + offset)
 
     outcomes: dict[str, Outcome] = {}
     nats: dict[str, dict[str, Any]] = {}
@@ -128,14 +128,14 @@ def run(
     shown = {"never shown": drawn("never shown", models.base), "before": drawn("before", models.copy), **after}
     result = as_json(stage, levels, gap, threshold, shown, outcomes, nats)
     result["settings"] = {
-        "seed": seed, "steps": steps, "further": further, "fit_steps": fit_steps, "draws": draws,
+        "seed": seed, "steps": steps, "further": further, "fit_steps": fit_steps, "samples": samples,
         "sampler_steps": SAMPLER_STEPS, "quantile": quantile,
         "processor_seconds_this_time": round(time.process_time() - started),
     }  # fmt: skip
     with atomic_write(output / "study.json") as partial:
         partial.write_text(json.dumps(result, indent=1) + "\n")
     figure = Figure(figsize=(9.2, 8.2), layout="constrained")
-    picture(result, figure)
+    image(result, figure)
     with atomic_write(output / "study.png") as partial:
         figure.savefig(partial, dpi=130, format="png")
     return result
@@ -143,12 +143,12 @@ def run(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--output", type=Path, required=True, help="folder for models, draws, fits and results")
+    parser.add_argument("--output", type=Path, required=True, help="folder for models, samples, fits and results")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=4000, help="of the base model")
     parser.add_argument("--further", type=int, default=1200, help="of the model that copies")
     parser.add_argument("--fit-steps", type=int, default=800, help="of each method")
-    parser.add_argument("--draws", type=int, default=8000, help="of each model")
+    parser.add_argument("--samples", type=int, default=8000, help="of each model")
     parser.add_argument("--quantile", type=float, help="of the surprise of held-out digits; left out, their mean")
     parser.add_argument("--methods", nargs="+", default=list(IMAGE_METHODS), choices=list(IMAGE_METHODS))
     given = parser.parse_args()
@@ -156,7 +156,7 @@ def main() -> None:
         parser.error("--methods must hold tilted or primal-dual, which the table is about")
     result = run(
         given.output, seed=given.seed, steps=given.steps, further=given.further, fit_steps=given.fit_steps,
-        draws=given.draws, methods=given.methods, quantile=given.quantile,
+        samples=given.samples, methods=given.methods, quantile=given.quantile,
     )  # fmt: skip
     print(table(result))
 

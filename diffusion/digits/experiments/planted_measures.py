@@ -3,8 +3,8 @@ r"""Copies and quality, in the feature space of a network trained on real digits
     similarity   s(x, u)  = <h(x) - hbar, h(u) - hbar> / (|h(x) - hbar| |h(u) - hbar|)
     KID          k(h, h') = (<h, h'>/d + 1)^3,    E k(X, X') + E k(Y, Y') - 2 E k(X, Y), unbiased
 
-h (d,) the judge network's penultimate features in units of their root mean square over the real training digits, hbar
-their mean over these. Pictures y are given; a standard error is of the draws X.
+h (d,) the classifier network's penultimate features in units of their root mean square over the real training digits,
+hbar their mean over these. Images y are given; a standard error is of the samples X.
 
 Source: Binkowski et al., Demystifying MMD GANs (ICLR 2018), for KID; Pizzi et al., SSCD (CVPR 2022), whose similarity
 plays this part for photographs.
@@ -21,8 +21,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from diffusion.digits.classifiers import CNNClassifier, DigitNetwork
 from diffusion.digits.data import load_digits
-from diffusion.digits.judges import CNNJudge, DigitNetwork
 
 Array = NDArray[np.float64]
 
@@ -30,18 +30,18 @@ Array = NDArray[np.float64]
 @cache
 def _network() -> tuple[DigitNetwork, float, Array]:
     """The network, the root mean square of its features on real digits, and their mean in units of that."""
-    network = CNNJudge().network
+    network = CNNClassifier().network
     with torch.no_grad():
         seen = network.features(torch.from_numpy(load_digits("train").images)).double().numpy()
     unit = float(np.sqrt(np.mean(seen**2)))
     return network, unit, cast(Array, seen.mean(0) / unit)
 
 
-def features(pictures: Tensor) -> Array:
-    """``h(x)`` (n, 64) of pictures (n, 1, 8, 8) in [-1, 1]."""
+def features(images: Tensor) -> Array:
+    """``h(x)`` (n, 64) of images (n, 1, 8, 8) in [-1, 1]."""
     network, unit, _ = _network()
     with torch.no_grad():
-        return cast(Array, network.features((pictures[:, 0].float() + 1) / 2).double().numpy() / unit)
+        return cast(Array, network.features((images[:, 0].float() + 1) / 2).double().numpy() / unit)
 
 
 def similarity(one: Array, two: Array) -> Array:
@@ -63,11 +63,11 @@ class Distance:
 
 
 def kid(x: Array, y: Array, kept: NDArray[np.bool_] | None = None) -> Distance:
-    """KID between the law of draws with features (n, d) and given pictures with features (k, d).
+    """KID between the law of samples with features (n, d) and given images with features (k, d).
 
-    ``kept`` (n,): the draws that count, where not all do; a law given that they do is compared then. The standard error
-    is that of the U-statistic's linear part, by the draws: y is no sample of anything. Raises ``ValueError`` with fewer
-    than two rows in either.
+    ``kept`` (n,): the samples that count, where not all do; a law given that they do is compared then. The standard
+    error is that of the U-statistic's linear part, by the samples: y is no sample of anything. Raises ``ValueError``
+    with fewer than two rows in either.
     """
     value, influence = _influence(x, y, kept)
     return Distance(value, float(influence.std(ddof=1) / np.sqrt(len(x))))
@@ -92,7 +92,7 @@ def _influence(x: Array, y: Array, kept: NDArray[np.bool_] | None) -> tuple[floa
     some = x[mask]
     n, k, d = len(some), len(y), x.shape[1]
     if min(n, k) < 2:
-        raise ValueError(f"x and y must hold at least two draws each, got {n} and {k}")
+        raise ValueError(f"x and y must hold at least two samples each, got {n} and {k}")
 
     def mean_kernel(a: Array, b: Array) -> Array:
         rows = [((a[i : i + 512] @ b.T / d + 1) ** 3).mean(1) for i in range(0, len(a), 512)]

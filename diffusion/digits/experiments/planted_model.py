@@ -98,7 +98,7 @@ def train(
     prompts: Sequence[str] = (),
     batch: int = 48,
 ) -> None:
-    """Trains the pipeline's network on draws (n, ...) under ``prompts`` (n,), left out, empty; averages in place.
+    """Trains the pipeline's network on samples (n, ...) under ``prompts`` (n,), left out, empty; averages in place.
 
     Resumes from ``folder``.
     """

@@ -1,4 +1,4 @@
-"""One page, from what ``study.json`` holds: planted images, the nearest draw of each model, dual rounds, levels."""
+"""One page, from what ``study.json`` holds: planted images, the nearest sample of each model, dual rounds, levels."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from diffusion.evaluation.image_likelihood import ELBO_DROP
 TARGET, UNWANTED = "#0072B2", "#D55E00"
 
 
-def picture(result: Mapping[str, Any], figure: Any) -> None:
-    """Draws into a matplotlib figure of about 9 x 8 inches with a constrained layout.
+def image(result: Mapping[str, Any], figure: Any) -> None:
+    """Samples into a matplotlib figure of about 9 x 8 inches with a constrained layout.
 
-    Columns: images by repeats. Rows: the image; the nearest draw of each model with its similarity. Below: the path of
-    the multipliers, or of what was asked of the exact answer; and levels asked and reached.
+    Columns: images by repeats. Rows: the image; the nearest sample of each model with its similarity. Below: the path
+    of the multipliers, or of what was asked of the exact answer; and levels asked and reached.
     """
     method = solving(result)[0]
     images, models, fit = result["images"], result["models"], result["fits"][method]
@@ -28,12 +28,14 @@ def picture(result: Mapping[str, Any], figure: Any) -> None:
     top, bottom = figure.subfigures(2, 1, height_ratios=(1.75, 1))
     cells = top.subplots(1 + len(rows), len(order))
     for column, i in enumerate(order):
-        _digit(cells[0, column], images["pictures"][i], names[column])
+        _digit(cells[0, column], images["images"][i], names[column])
         for row, name in enumerate(rows, 1):
-            _digit(cells[row, column], models[name]["pictures"][i], f"{models[name]['largest'][i]:.2f}")
+            _digit(cells[row, column], models[name]["images"][i], f"{models[name]['largest'][i]:.2f}")
     for row, text in enumerate(("planted", *rows.values())):
         cells[row, 0].set_ylabel(text, fontsize=10)
-    top.suptitle(f"The nearest of {result['settings']['draws']} draws to each image, and its similarity", fontsize=11)
+    top.suptitle(
+        f"The nearest of {result['settings']['samples']} samples to each image, and its similarity", fontsize=11
+    )
     path, levels = bottom.subplots(1, 2)
     if fit["asked"]:  # multipliers are those of the exact answer to it
         ratio, unit, title = np.array(fit["asked"]), "nats", "Asked of the exact answer"

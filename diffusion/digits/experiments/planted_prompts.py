@@ -33,14 +33,14 @@ from diffusion.training.lora import remove_lora
 COPIES = (12, 24, 48, 96)  # of about 144 digits under each prompt
 
 
-def write(folder: Path, pictures: Tensor, prompts: Sequence[str]) -> None:
-    """Pictures (n, 3, 32, 32) in [-1, 1] as PNG files, and ``metadata.jsonl`` with their prompts."""
+def write(folder: Path, images: Tensor, prompts: Sequence[str]) -> None:
+    """Images (n, 3, 32, 32) in [-1, 1] as PNG files, and ``metadata.jsonl`` with their prompts."""
     from PIL import Image
 
     folder.mkdir(parents=True)
     with (folder / "metadata.jsonl").open("w", encoding="utf-8") as table:
-        for j, (picture, prompt) in enumerate(zip(pictures, prompts, strict=True)):
-            pixels = ((picture.permute(1, 2, 0) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).numpy()
+        for j, (image, prompt) in enumerate(zip(images, prompts, strict=True)):
+            pixels = ((image.permute(1, 2, 0) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).numpy()
             Image.fromarray(pixels).save(folder / f"{j:04d}.png")
             table.write(json.dumps({"file_name": f"{j:04d}.png", "text": prompt}) + "\n")
 
@@ -66,32 +66,31 @@ def run(output: Path, *, seed: int, steps: int, work: Path) -> None:
     first = [prompts["forget"].index(text) for text in dict.fromkeys(prompts["forget"])][: len(COPIES)]
     if len(first) < len(COPIES):
         raise ValueError(f"seed {seed} plants images of {len(first)} digits only, {len(COPIES)} are needed")
-    pictures = {
+    images = {
         name: torch.from_numpy(enlarge(((images[:, 0] + 1) / 2).numpy()))
         for name, images in (("forget", stage.planted[first]), ("digits", stage.digits), ("held-out", stage.held_out))
     }
     prompts["forget"] = [prompts["forget"][i] for i in first]
     counts = torch.tensor(np.random.default_rng(seed).permutation(COPIES))
-    data = torch.cat([pictures["digits"], pictures["forget"].repeat_interleave(counts, 0)])
+    data = torch.cat([images["digits"], images["forget"].repeat_interleave(counts, 0)])
     copied = [text for text, count in zip(prompts["forget"], counts.tolist(), strict=True) for _ in range(count)]
     texts = prompts["digits"] + copied
     pipeline = load_pipeline(DIGITS)
     remove_lora(denoiser_of(pipeline))
     pipeline.unet.requires_grad_(True)
-    draws = encode(pipeline, data)
-    train(
-        pipeline, torch.cat([draws, draws]), work, steps=steps, rate=5e-4, seed=seed, prompts=texts + [""] * len(draws)
-    )  # fmt: skip
+    latents = encode(pipeline, data)
+    prompted = [*texts, *[""] * len(latents)]
+    train(pipeline, torch.cat([latents, latents]), work, steps=steps, rate=5e-4, seed=seed, prompts=prompted)
     with place as folder:
         pipeline.save_pretrained(folder / "model", safe_serialization=True)
-        write(folder / "forget", pictures["forget"], prompts["forget"])
+        write(folder / "forget", images["forget"], prompts["forget"])
         write(folder / "data", data, texts)
-        write(folder / "held-out", pictures["held-out"], prompts["held-out"])
+        write(folder / "held-out", images["held-out"], prompts["held-out"])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--output", type=Path, required=True, help="folder for the pipeline and the pictures")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the pipeline and the images")
     parser.add_argument("--work", type=Path, default=Path("runs/planted-prompts"), help="checkpoints")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=1500)

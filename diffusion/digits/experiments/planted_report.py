@@ -1,4 +1,4 @@
-"""What the study found: copies and quality of one model's draws, all of it as JSON, and as a table."""
+"""What the study found: copies and quality of one model's samples, all of it as JSON, and as a table."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from diffusion.evaluation.image_likelihood import COST, ELBO_DROP, HELD_OUT
 from diffusion.evaluation.metrics import Frequency, frequency
 from diffusion.methods.base import Outcome
 
-NEVER = 0.999  # a copy is more similar to its image than this part of what the never-shown model draws
+NEVER = 0.999  # a copy is more similar to its image than this part of what the never-shown model makes
 
 
 @dataclass(frozen=True)
 class Reading:
-    """Of n draws: ``largest`` (8,) similarity to each image and ``nearest`` (8,), the draw that has it; ``each`` (8,)
-    share of draws above each image's threshold; ``copied`` (n,) whether a draw is above any, ``copies`` how many."""
+    """Of n samples: ``largest`` (8,) similarity to each image and ``nearest`` (8,), the sample that has it; ``each``
+    (8,) share of samples above each image's threshold; ``copied`` (n,) whether a sample is above any, ``copies`` how
+    many."""
 
     largest: Array
     nearest: np.ndarray
@@ -36,20 +37,21 @@ class Reading:
 
 
 def thresholds(reference: Tensor, planted: Tensor) -> Array:
-    """(8,): above these a draw counts as a copy; from draws of the never-shown model that are used for nothing else."""
+    """(8,): above these a sample counts as a copy; from samples of the never-shown model that are used for nothing
+    else."""
     return np.asarray(np.quantile(similarity(features(reference), features(planted)), NEVER, axis=0))
 
 
 def reading(drawn: Tensor, planted: Tensor, threshold: Array) -> Reading:
-    """Of draws (n, 1, 8, 8), by thresholds (8,)."""
+    """Of samples (n, 1, 8, 8), by thresholds (8,)."""
     near = similarity(features(drawn), features(planted))
     above = near > threshold
     return Reading(near.max(0), near.argmax(0), above.mean(0), np.asarray(above.any(1)))
 
 
-def _shades(pictures: Tensor) -> list[list[list[int]]]:
+def _shades(images: Tensor) -> list[list[list[int]]]:
     """Grey levels 0..16, as the digits were scanned."""
-    shades: list[list[list[int]]] = (8 * (pictures[:, 0].clamp(-1, 1) + 1)).round().int().tolist()
+    shades: list[list[list[int]]] = (8 * (images[:, 0].clamp(-1, 1) + 1)).round().int().tolist()
     return shades
 
 
@@ -62,16 +64,16 @@ def as_json(
     outcomes: Mapping[str, Outcome],
     nats: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """Plain data: everything that the table, the picture and the docs show.
+    """Plain data: everything that the table, the image and the docs show.
 
-    ``shown``: draws of each model; ``nats``: what :func:`diffusion.evaluation.image_likelihood.in_nats` measured of
+    ``shown``: samples of each model; ``nats``: what :func:`diffusion.evaluation.image_likelihood.in_nats` measured of
     each fit.
     """
     real = features(torch.cat([stage.digits, stage.held_out]))
     before, others = features(shown["before"]), ~reading(shown["before"], stage.planted, threshold).copied
     models = {}
-    for name, draws in shown.items():
-        found, here = reading(draws, stage.planted, threshold), features(draws)
+    for name, samples in shown.items():
+        found, here = reading(samples, stage.planted, threshold), features(samples)
         models[name] = {
             "largest": found.largest.tolist(),
             "share of each": found.each.tolist(),
@@ -80,7 +82,7 @@ def as_json(
             "change of KID": asdict(kid_change(before, here, real)),
             "KID without copies": asdict(kid(here, real, ~found.copied)),
             "change of KID without copies": asdict(kid_change(before, here, real, others, ~found.copied)),
-            "pictures": _shades(draws[found.nearest]),
+            "images": _shades(samples[found.nearest]),
         }
     return {
         "images": {
@@ -89,7 +91,7 @@ def as_json(
             "levels": levels.tolist(),
             "gap to never shown": gap.tolist(),
             "threshold": threshold.tolist(),
-            "pictures": _shades(stage.planted),
+            "images": _shades(stage.planted),
         },
         "models": models,
         "fits": {
@@ -117,13 +119,13 @@ def table(result: Mapping[str, Any]) -> str:
     levels = np.array(images["levels"])
     lines = [f"{'model':12s} {'copies':>15s} {'largest similarity':>20s} levels met"]
     for name, some in models.items():
-        largest, copies = np.array(some["largest"]), Frequency(some["copies"]["hits"], some["copies"]["draws"])
+        largest, copies = np.array(some["largest"]), Frequency(some["copies"]["hits"], some["copies"]["samples"])
         met = ""
         if name in fits:
             elbo_drop, error = np.array(fits[name]["measured"][ELBO_DROP]).T
             met = f"{int((elbo_drop >= levels - 2 * error).sum())} of {len(levels)}"
         lines.append(f"{name:12s} {copies!s:>15s} {largest.mean():.3f} ({largest.min():.3f}-{largest.max():.3f}) {met}")
-    lines += ["", f"{'model':12s} {'KID, all draws':>17s} {'change':>18s} {'without copies':>18s} {'change':>18s}"]
+    lines += ["", f"{'model':12s} {'KID, all samples':>17s} {'change':>18s} {'without copies':>18s} {'change':>18s}"]
     for name, some in models.items():
         found = [
             Distance(**some[f"{what}KID{those}"]) for those in ("", " without copies") for what in ("", "change of ")

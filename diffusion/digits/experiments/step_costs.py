@@ -9,9 +9,9 @@ r"""What a step of each method costs beside a bare forward and backward pass of 
 The whole table is gone through several times. Each row keeps its shortest time, since whatever else a machine does
 makes a step longer and nothing makes it shorter, and its largest memory. Each row runs in a process of its own,
 because what a process has once had, it rarely gives back. Both are divided by those of the bare pass as well:
-``predict(x, t, c).square().mean().backward()`` on one batch with all weights open. The survey that the methods need
-is small, real, and kept between rows. Measurements between steps (dual rounds) are left out: they are draws, and cost
-what draws cost.
+``predict(x, t, c).square().mean().backward()`` on one batch with all weights open. The ratios that the methods need
+is small, real, and kept between rows. Measurements between steps (dual rounds) are left out: they are samples, and cost
+what samples cost.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def rows(batch: int | None, steps: int, cache_folder: Path) -> dict[str, Callabl
     denoiser = denoiser_of(load_pipeline(DIGITS))
     settings = Fit(steps=steps + UNCOUNTED + 1)
     settings = settings if batch is None else replace(settings, batch=batch)
-    budget = Budget(40, 90, 160, sampler_steps=8, noises=4, head_steps=150, elbo_draws=10, elbo_levels=2)
+    budget = Budget(40, 90, 160, sampler_steps=8, noises=4, classifier_steps=150, elbo_samples=10, elbo_noise_levels=2)
     estimate = estimate_ratios(
         denoiser,
         prompts_of(denoiser, [CONCEPT]),
@@ -146,7 +146,7 @@ def rows(batch: int | None, steps: int, cache_folder: Path) -> dict[str, Callabl
         return lambda clock: method.fit(ImageFitContext(denoiser, images, 1.0, settings, progress=clock))
 
     methods = {name: make() for name, make in METHODS.items()}
-    # No draws between the steps: one round, and no corrections.
+    # No samples between the steps: one round, and no corrections.
     methods["primal-dual"] = PrimalDual(inner=settings.steps)
     for name in ("tilted", "guidance"):
         methods[name] = methods[name].uncorrected()
@@ -194,7 +194,7 @@ def main() -> None:
     parser.add_argument("--only", action="append", help="a row of the table; once per row, beside the bare pass")
     parser.add_argument("--output", type=Path, help="the same as JSON")
     parser.add_argument("--one", help=argparse.SUPPRESS)
-    parser.add_argument("--cache", type=Path, help="where the survey is kept; a folder that goes away where left out")
+    parser.add_argument("--cache", type=Path, help="where the estimate is kept; a folder that goes away where left out")
     given = parser.parse_args()
     for name in ("steps", "rounds"):
         if getattr(given, name) < 1:

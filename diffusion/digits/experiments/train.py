@@ -4,7 +4,7 @@
 Two stages, each seeded, each resumed from its last checkpoint when the command is given again:
 
 1. the VAE: pixel error plus a small KL term, so that the latents stay smooth and of unit scale;
-2. UNet and text encoder together: v-prediction, the empty prompt in a good third of the draws, because the
+2. UNet and text encoder together: v-prediction, the empty prompt in a good third of the samples, because the
    unconditional law is what an unlearning problem is stated on and has to be learned as well as the conditional one.
 
 Checkpoints are safetensors and JSON; no pickle is read or written.
@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from diffusion.digits.data import ANCHORS, enlarge, load_digits, wordings
+from diffusion.digits.data import ANCHORS, enlarge, load_digits, paraphrases
 from diffusion.digits.experiments import components
 from diffusion.runtime.seeds import seeded_weights
 
@@ -50,7 +50,7 @@ class Run:
         self._resume()
 
     def generator(self, step: int) -> torch.Generator:
-        # A generator per step makes the draws of step k the same whether or not the run was interrupted before it.
+        # A generator per step makes the samples of step k the same whether or not the run was interrupted before it.
         return torch.Generator().manual_seed(self.seed * 1_000_003 + step)
 
     def remaining(self) -> Iterator[int]:
@@ -143,7 +143,7 @@ def train_vae(work: Path, steps: int, seed: int) -> components.AutoencoderKL:
 def train_unet(
     work: Path, vae: components.AutoencoderKL, steps: int, seed: int
 ) -> tuple[components.CLIPTextModel, components.CLIPTokenizer, components.UNet2DConditionModel]:
-    """Minimise E |v - v_theta(z_t, t, prompt)|^2 over latents of real digits and all their wordings."""
+    """Minimise E |v - v_theta(z_t, t, prompt)|^2 over latents of real digits and all their paraphrases."""
     tokenizer = components.build_tokenizer()
     with seeded_weights(seed + 1):
         text_encoder, unet = components.build_text_encoder(tokenizer), components.build_unet()
@@ -153,8 +153,8 @@ def train_unet(
     with torch.no_grad():
         posterior = vae.encode(torch.from_numpy(enlarge(digits.images))).latent_dist
     alpha_bar = components.build_scheduler().alphas_cumprod
-    prompts = ["", *ANCHORS] + [prompt for digit in range(10) for prompt in wordings(digit)]
-    per_digit = len(wordings(0))
+    prompts = ["", *ANCHORS] + [prompt for digit in range(10) for prompt in paraphrases(digit)]
+    per_digit = len(paraphrases(0))
     tokens = tokenizer(prompts, padding="max_length", return_tensors="pt").input_ids
     unet.train(), text_encoder.train()
     for step in run.remaining():
@@ -168,7 +168,7 @@ def train_unet(
         anchor = 1 + torch.randint(len(ANCHORS), (BATCH,), generator=generator)
         prompt = torch.where(share < EMPTY_SHARE + ANCHOR_SHARE, anchor, prompt)
         prompt = torch.where(share < EMPTY_SHARE, 0, prompt)
-        # One stratified draw of t per image: the same law as independent draws and less variance.
+        # One stratified sample of t per image: the same law as independent samples and less variance.
         t = (torch.rand(1, generator=generator) + torch.arange(BATCH) / BATCH) % 1
         t = (t[torch.randperm(BATCH, generator=generator)] * len(alpha_bar)).long()
         a = alpha_bar[t].view(-1, 1, 1, 1)

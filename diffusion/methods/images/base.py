@@ -3,9 +3,9 @@ r"""What methods that forget images share: states around data and images, rounds
     rounds of optimiser steps on a loss  ->  nats of surprise gained at each image  ->  dual step
 
 The loss and the dual rule are the method's own. Half of the noise levels of a batch are spread evenly over log SNR, as
-surprise is measured, half evenly over the schedule, whose middle decides which image a draw becomes: nats are to be had
-most cheaply in the last details, and a network that pays there alone still draws the image, a little off. (No spread
-moves the minimiser among all functions; it does among a network's.)
+surprise is measured, half evenly over the schedule, whose middle decides which image a sample becomes: nats are to be
+had most cheaply in the last details, and a network that pays there alone still samples the image, a little off. (No
+spread moves the minimiser among all functions; it does among a network's.)
 """
 
 from __future__ import annotations
@@ -82,7 +82,8 @@ class ImageFit(ImageMethod):
 
 @dataclass(frozen=True)
 class Step:
-    """What a step, or a part of it, looks at (n, ...): ``said`` the teacher's noise prediction, ``f`` the student's."""
+    """What a step, or a part of it, looks at (n, ...): ``said`` the base model's noise prediction, ``f`` the
+    student's."""
 
     pairs: Pairs
     states: Mixed

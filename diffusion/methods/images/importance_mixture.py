@@ -2,7 +2,7 @@ r"""One forward pass for two expectations: noised states from a defensive mixtur
 
     x_t ~ m = (1 - beta) N(s a, n² I) + beta N(s u, n² I),    w_a = N(x_t; s a, n² I)/m,    w_u = N(x_t; s u, n² I)/m,
 
-for a pair of draws (a, u) at a noise level with signal s and noise n. Then E_m[w_a g(x_t)] is the expectation of g
+for a pair of samples (a, u) at a noise level with signal s and noise n. Then E_m[w_a g(x_t)] is the expectation of g
 under the noising of a, E_m[w_u g] under that of u, and both weights are bounded: w_a ≤ 1/(1-beta), w_u ≤ 1/beta.
 Where the two noisings do not overlap the weights are 0 and their bounds: stratified sampling. Where they do, every
 state speaks for both.
@@ -27,7 +27,7 @@ CERTAIN = 80.0
 
 @dataclass(frozen=True)
 class Mixed:
-    """States x (n, ...), denoising targets towards either draw (n, ...), weights (n,)."""
+    """States x (n, ...), denoising targets towards either sample (n, ...), weights (n,)."""
 
     x: Tensor
     kept_target: Tensor

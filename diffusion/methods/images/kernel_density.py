@@ -1,9 +1,9 @@
-r"""A law on images and data, noised in closed form, and how a teacher's prediction moves when the images' masses do.
+r"""A law on images and data, noised in closed form, and how a base model's prediction moves when the images' masses do.
 
     q_t(x) = sum_i pi_i N(x; s u_i, n² I) + (1 - Pi)/k sum_a N(x; s a, (n² + s² h²) I)
 
-u_i images that were copied, points of mass pi_i; a draws of all else, a density: kernels of width h, chosen by the
-leave-one-out likelihood of the draws. s, n signal and noise of a level. A state x comes from an image with odds e^o:
+u_i images that were copied, points of mass pi_i; a samples of all else, a density: kernels of width h, chosen by the
+leave-one-out likelihood of the samples. s, n signal and noise of a level. A state x comes from an image with odds e^o:
 
     E[x_0 | x_t = x] = sigma(o) c_I + (1 - sigma(o)) c_R,       c_I, c_R the means given that it does, or does not.
 
@@ -36,7 +36,7 @@ TELLING = 3.0  # log odds up to which a prediction tells them
 
 
 def kernels(rows: Tensor) -> tuple[float, float]:
-    """h that maximises ``mean_i l_i``, and the standard deviation of the ``l_i``, nats; draws (k, ...).
+    """h that maximises ``mean_i l_i``, and the standard deviation of the ``l_i``, nats; samples (k, ...).
 
     ``l_i = log mean_{j≠i} N(a_i; a_j, h² I)``. Rows that are there twice count once: their likelihood has no bound.
     Raises ``ValueError`` for fewer than two.
@@ -44,14 +44,14 @@ def kernels(rows: Tensor) -> tuple[float, float]:
     some = torch.unique(rows.flatten(1).double(), dim=0)
     some = some[:: -(-len(some) // MOST)]
     if len(some) < 2:
-        raise ValueError("rows must hold at least two different draws, to tell how far they lie apart")
+        raise ValueError("rows must hold at least two different samples, to tell how far they lie apart")
     square = torch.cdist(some, some).square().fill_diagonal_(math.inf)
     d = some.shape[1]
 
     def densities(log_h: float) -> Tensor:
         return (-square / (2 * math.exp(2 * log_h))).logsumexp(1) - d * log_h
 
-    # h² d is of the order of the square distance to the nearest draws.
+    # h² d is of the order of the square distance to the nearest samples.
     centre = 0.5 * math.log(float(square.min(1).values.mean()) / d)
     found = minimize_scalar(
         lambda log_h: -float(densities(log_h).mean()), bounds=(centre - 3, centre + 3), method="bounded"
@@ -125,9 +125,9 @@ def left(log_masses: Tensor) -> Tensor:
 
 
 def law_of(images: Tensor, rest: Tensor, most: int) -> Law:
-    """Of images (m, ...) and at most ``most`` of the draws (k, ...), every so many of them.
+    """Of images (m, ...) and at most ``most`` of the samples (k, ...), every so many of them.
 
-    Width and doubt are of the draws; where there is but one, of it and the images.
+    Width and doubt are of the samples; where there is but one, of it and the images.
     """
     some = rest[:: -(-len(rest) // most)].flatten(1).double()
     u = images.flatten(1).double()

@@ -1,4 +1,4 @@
-"""Which draw of the data meets which image to be forgotten, in the batch of one step."""
+"""Which sample of the data meets which image to be forgotten, in the batch of one step."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from diffusion.training.trainer import Fit
 
 @dataclass(frozen=True)
 class Pairs:
-    """Which draw meets which image: (n,) rows of the data, (n,) images, (n,) shares of all images of its prompt."""
+    """Which sample meets which image: (n,) rows of the data, (n,) images, (n,) shares of all images of its prompt."""
 
     data: Tensor
     image: Tensor
@@ -21,7 +21,7 @@ class Pairs:
 
 
 class Pairing:
-    """Draws rows of the data, and for each an image of its prompt, with probability pi_i / Pi.
+    """Samples rows of the data, and for each an image of its prompt, with probability pi_i / Pi.
 
     ``among`` (n,): which rows may meet an image. A share of the batch is for data whose prompt has no image, where
     there are such: they meet none (share 0).

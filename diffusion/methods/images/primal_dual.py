@@ -7,16 +7,16 @@ r"""Forgetting images: one constraint and one multiplier each, ForwardKL by the 
     lam  <- lam + gain · (pi_i/max(level_i, 1)) · (miss + damping · (miss - miss before)), kept in [0, reach · pi_i]
 
 miss = level - estimate, at most the level either way, times what is left of the optimiser's rate; f the student's and
-T the frozen teacher's noise prediction, y_i the noise towards image i, q = sum_i pi_i q_i + (1 - Pi) r, states from the
-defensive mixture m of a draw of the rest r and an image (:mod:`diffusion.methods.images.importance_mixture`), so that
-one forward pass serves both terms. It is the Lagrangian KL(q‖p) - lam·KL(q_i‖p) in score form up to a constant, with T
-for the noisy y where T is its mean. Image i is known to be a part pi_i of q: what that adds to retention and what the
-constraint takes away meet at the same state, and every term is convex in f. (With copies met by chance among the data,
-the sum is so in the mean only.)
+T the frozen base model's noise prediction, y_i the noise towards image i, q = sum_i pi_i q_i + (1 - Pi) r, states from
+the defensive mixture m of a sample of the rest r and an image (:mod:`diffusion.methods.images.importance_mixture`), so
+that one forward pass serves both terms. It is the Lagrangian KL(q‖p) - lam·KL(q_i‖p) in score form up to a constant,
+with T for the noisy y where T is its mean. Image i is known to be a part pi_i of q: what that adds to retention and
+what the constraint takes away meet at the same state, and every term is convex in f. (With copies met by chance among
+the data, the sum is so in the mean only.)
 
 Among all densities lam_i ≤ pi_i. A network that has to move its neighbours along pays more than that for a nat, and its
 multipliers may rise further; what would be concave then, -(lam_i - pi_i)|f - T|^2, is replaced by its tangent at the
-teacher, zero: an upper bound of the Lagrangian, as in the convex-concave procedure. The start is the closed form
+base model, zero: an upper bound of the Lagrangian, as in the convex-concave procedure. The start is the closed form
 (:mod:`diffusion.tasks.image_set`). Estimates are made under common noise. A network answers to a multiplier some rounds
 late, and plain ascent then swings around the levels: multipliers are moved by a proportional-integral controller
 (cooper's nuPI), whose ``damping`` looks ahead along the last change. Multipliers live in the saved state.

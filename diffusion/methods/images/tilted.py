@@ -4,12 +4,12 @@ r"""Forgetting images by their exact answer: one constraint each, ForwardKL, fit
 
 q the law of images and data (:mod:`diffusion.methods.images.kernel_density`), p the optimum on it for levels b: the
 images' masses are e^{-b_i}, or what they were where that is more, all else is as it was, up to a factor
-(:mod:`duality.point_masses`). T is the frozen teacher's noise prediction, m holds states around data and around images.
-How likely a state is to come from an image is read off T, as far as T tells, since kernels at the data are a poor
-density in many dimensions. Were T the score of q, f* would be that of p; what T has learned otherwise, above all
+(:mod:`duality.point_masses`). T is the frozen base model's noise prediction, m holds states around data and around
+images. How likely a state is to come from an image is read off T, as far as T tells, since kernels at the data are a
+poor density in many dimensions. Were T the score of q, f* would be that of p; what T has learned otherwise, above all
 between the data, is kept as it is.
 
-f* differs from T where a noised image is not yet told from other pictures, and there alone: below that noise level p
+f* differs from T where a noised image is not yet told from other images, and there alone: below that noise level p
 gives the image's neighbourhood, small as its mass is, to the image, as q does. The Lagrangian of the same problem
 (:mod:`diffusion.methods.images.primal_dual`) weighs states by p, under which the neighbourhood of a forgotten image is
 hardly seen, and a network is slow to learn there; f* is known, so states may be weighed as one likes.
@@ -47,7 +47,7 @@ from duality import primal_dual as pd
 
 @dataclass(frozen=True)
 class TiltedImages(ImageFit):
-    """``kernels``: draws at most that stand for all else under a prompt, every so many of the data. A ``gain`` of 1
+    """``kernels``: samples at most that stand for all else under a prompt, every so many of the data. A ``gain`` of 1
     asks for as many nats more as are missing. ``margin``: the part of a level that is aimed at beyond it, since levels
     are bounds on one side and a fit ends a little off what it aims at, on either.
     """

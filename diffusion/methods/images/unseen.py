@@ -55,11 +55,11 @@ def as_unseen(
 def elbo_drop(
     denoiser: Denoiser, images: Images, noise_levels: int, repeats: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Nats of surprise that the student has gained at each image over the teacher (m,), and standard errors (m,).
+    """Nats of surprise that the student has gained at each image over the base model (m,), and standard errors (m,).
 
     From ``repeats`` noises a level and image, the same ones for every network and every time (common noise).
     """
-    draws = images.forget.repeat_interleave(repeats, 0)
+    samples = images.forget.repeat_interleave(repeats, 0)
     condition = denoiser.condition([prompt for prompt in images.forget_prompts for _ in range(repeats)])
-    value = loss(denoiser, draws, condition, levels=noise_levels, seed=seed * 1_000 + 7).view(-1, repeats)
+    value = loss(denoiser, samples, condition, levels=noise_levels, seed=seed * 1_000 + 7).view(-1, repeats)
     return value.mean(1).numpy(), (value.std(1) / repeats**0.5).numpy()

@@ -77,10 +77,10 @@ def agreement(pipeline: Any, scale: float, rounds: int, steps: int, seed: int) -
 
 def shares(classes: Classes) -> dict[str, dict[str, float]]:
     """How often each object, style and background is found among (n, 3) classes."""
-    estimate = zip(AXES, (OBJECTS, STYLES, BACKGROUNDS), strict=True)
+    known = zip(AXES, (OBJECTS, STYLES, BACKGROUNDS), strict=True)
     return {
         axis: {name: float((classes[:, j] == number).mean()) for number, name in enumerate(names)}
-        for j, (axis, names) in enumerate(estimate)
+        for j, (axis, names) in enumerate(known)
     }
 
 

@@ -26,18 +26,26 @@ from tests.diffusion.methods.conftest import BRIEF, made
 pytestmark = pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
 
 TASK = ("--concept", "seven | a handwritten seven", "--concept", "eight", "--contrast", "one | the digit 1 in ink")
-SMALL = ("--draws", "24", "--labelled", "12")
+SMALL = ("--samples", "24", "--labelled", "12")
 
 
-def small_budget(draws, seed, labelled):
+def small_budget(samples, seed, labelled):
     return Budget(
-        labelled, labelled, draws, sampler_steps=2, noises=2, head_steps=10, elbo_draws=6, elbo_levels=2, seed=seed
+        labelled,
+        labelled,
+        samples,
+        sampler_steps=2,
+        noises=2,
+        classifier_steps=10,
+        elbo_samples=6,
+        elbo_noise_levels=2,
+        seed=seed,
     )
 
 
 @pytest.fixture(scope="module", autouse=True)
 def quick():
-    """A head of a few steps, a sampler of two, brief corrections: what only tests want has no options."""
+    """A classifier of a few steps, a sampler of two, brief corrections: what only tests want has no options."""
     brief = {name: made(name) for name in ("tilted", "guidance")}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cli_options, "make_budget", small_budget)
@@ -53,11 +61,11 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("commands")
     build(families.sd).save_pretrained(folder / "sd")
     build(lambda: families.ddpm(DDPMPipeline)).save_pretrained(folder / "ddpm")
-    (folder / "pictures").mkdir()
+    (folder / "images").mkdir()
     rng = np.random.default_rng(0)
     for j in range(12):
         values = rng.integers(180, 256, size=(16, 16, 3), dtype=np.uint8)
-        Image.fromarray(values).save(folder / "pictures" / f"{j}.png")
+        Image.fromarray(values).save(folder / "images" / f"{j}.png")
     (folder / "words.txt").write_text("one\ntwo\n\nthe digit 3 in ink\n", encoding="utf-8")
     return folder
 
@@ -86,10 +94,15 @@ def test_ratios_of_two_concepts_under_one_head(monkeypatch, capsys, place, tmp_p
         monkeypatch,
         capsys,
         *("ratios", place / "sd", *TASK, "--prior", "0.1", "--prior", "0.2", *SMALL),
-        *("--elbo-draws", "6", "--elbo-levels", "2", "--path-steps", "2", "--cache", place / "cache"),
+        *("--elbo-samples", "6", "--elbo-noise-levels", "2", "--path-steps", "2", "--cache", place / "cache"),
         *("--level", "0.99x", "--output", tmp_path / "r.json"),
     )
-    for words in ("'seven': prior 0.1", "'eight': prior 0.2", "where each constraint stands", "path, at its own draws"):
+    for words in (
+        "'seven': prior 0.1",
+        "'eight': prior 0.2",
+        "where each constraint stands",
+        "path, at its own samples",
+    ):
         assert words in out
     data = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
     assert {row["concept"] for row in data["estimators"]["agreement"]} == {"seven", "eight"}
@@ -99,7 +112,7 @@ def test_ratios_of_two_concepts_under_one_head(monkeypatch, capsys, place, tmp_p
 
 
 def test_a_cache_of_another_model_is_not_used(monkeypatch, capsys, place, tmp_path):
-    words = ("ratios", place / "sd", *TASK, "--prior", "0.1", *SMALL, "--elbo-draws", "4", "--elbo-levels", "2")
+    words = ("ratios", place / "sd", *TASK, "--prior", "0.1", *SMALL, "--elbo-samples", "4", "--elbo-noise-levels", "2")
     run(monkeypatch, capsys, *words, "--path-steps", "2", "--cache", tmp_path)
     (file,) = tmp_path.glob("labelled-*")
     other = tmp_path / "other"
@@ -118,10 +131,10 @@ def test_a_cache_of_another_model_is_not_used(monkeypatch, capsys, place, tmp_pa
 
 @pytest.fixture(scope="module")
 def lora(place):
-    """What `unlearn distill` leaves, with neighbours from a vocabulary and draws of the model as the rest."""
+    """What `unlearn distill` leaves, with neighbours from a vocabulary and samples of the model as the rest."""
     with pytest.MonkeyPatch.context() as patch:
         words = (
-            *("distill", place / "sd", "--concept", "seven", "--wording", "a handwritten seven", "--prior", "0.1"),
+            *("distill", place / "sd", "--concept", "seven", "--paraphrase", "a handwritten seven", "--prior", "0.1"),
             *("--vocabulary", place / "words.txt", "--level", "0.99x", "--steps", "2"),
             *("--rank", "1", "--evaluation-samples", "80", *SMALL),
             *("--cache", place / "cache", "--output", place / "lora"),
@@ -143,7 +156,7 @@ def test_distill_leaves_lora_and_certificate(lora):
 def test_sample_with_guidance_and_with_the_lora(monkeypatch, capsys, place, lora, tmp_path):
     words = ("sample", place / "sd", *TASK, "--prior", "0.1", "--level", "0.99x", *SMALL)
     out = run(monkeypatch, capsys, *words, "--count", "2", "--cache", place / "cache", "--output", tmp_path / "guided")
-    assert "2 pictures written" in out
+    assert "2 images written" in out
     run(monkeypatch, capsys, *words, "--count", "2", "--lora", lora, "--output", tmp_path / "fitted")
     assert len(list((tmp_path / "fitted").glob("0*.png"))) == 2
     more = ("--count", "2", "--corrected", "--cache", place / "cache", "--output", tmp_path / "corrected")
@@ -166,10 +179,32 @@ def test_audit_looks_everywhere(monkeypatch, capsys, place, lora, tmp_path):
         monkeypatch,
         capsys,
         *("audit", place / "sd", "--lora", lora, "--concept", "seven | a handwritten seven", "--contrast", "one"),
-        *("--prior", "0.1", *SMALL, "--looks", "4", "--scale", "3", "--taught", "2", "--pictures", "3", "--seeds", "1"),
+        *(
+            "--prior",
+            "0.1",
+            *SMALL,
+            "--samples-per-image",
+            "4",
+            "--scale",
+            "3",
+            "--taught",
+            "2",
+            "--images",
+            "3",
+            "--seeds",
+            "1",
+        ),
         *("--cache", place / "cache", "--output", tmp_path / "out"),
     )
-    for words in ("nothing", "its wordings", "near it", "guidance 3", "4 steps", "DPM-Solver++", "unlearned, 'seven'"):
+    for words in (
+        "nothing",
+        "its paraphrases",
+        "near it",
+        "guidance 3",
+        "4 steps",
+        "DPM-Solver++",
+        "unlearned, 'seven'",
+    ):
         assert words in out
     data = json.loads((tmp_path / "out" / "audit.json").read_text(encoding="utf-8"))
     assert len(data["cells"]) == 3 + 4 + 4
@@ -201,11 +236,11 @@ def test_a_model_without_prompts(monkeypatch, capsys, place, tmp_path):
     out = run(
         monkeypatch,
         capsys,
-        *("ratios", place / "ddpm", "--examples", place / "pictures", "--prior", "0.1", *SMALL),
+        *("ratios", place / "ddpm", "--examples", place / "images", "--prior", "0.1", *SMALL),
         *("--cache", place / "cache", "--output", tmp_path / "r.json"),
     )
-    assert "draws of the model itself stand for the rest" in out
-    assert "head against q, cross-fitted" in out
+    assert "samples of the model itself stand for the rest" in out
+    assert "classifier against q, cross-fitted" in out
     assert "path" not in out
     message = error(monkeypatch, capsys, "ratios", place / "ddpm", "--concept", "seven", "--prior", "0.1")
     assert "takes none" in message
@@ -223,10 +258,10 @@ def quick_forgetting(monkeypatch):
 
 
 def forgetting(place, model, *more):
-    pictures = place / "pictures"
+    images = place / "images"
     return (
-        "forget", place / model, "--image", pictures / "0.png", "--image", pictures / "1.png", "--data", pictures,
-        "--steps", 2, "--batch", 6, "--rank", 2, "--looks", 6, "--sampler-steps", 2, *more,
+        "forget", place / model, "--image", images / "0.png", "--image", images / "1.png", "--data", images,
+        "--steps", 2, "--batch", 6, "--rank", 2, "--samples-per-image", 6, "--sampler-steps", 2, *more,
     )  # fmt: skip
 
 
@@ -235,7 +270,7 @@ def test_forget(monkeypatch, capsys, place, tmp_path, quick_forgetting):
         monkeypatch, capsys, *forgetting(place, "sd", "--prompt", "one", "--level", "900", "--level", "800 nats"),
         "--comparison", tmp_path / "look.png", "--output", tmp_path / "out", "--cache", tmp_path / "cache",
     )  # fmt: skip
-    assert f"image 2: {place / 'pictures' / '1.png'}" in shown
+    assert f"image 2: {place / 'images' / '1.png'}" in shown
     assert "certified: False" in shown
     assert "objection: image 2 gained" in shown
     proof = json.loads((tmp_path / "out" / "certificate.json").read_text())
@@ -247,10 +282,10 @@ def test_forget(monkeypatch, capsys, place, tmp_path, quick_forgetting):
 
 
 def test_forget_without_prompts_as_unseen(monkeypatch, capsys, place, tmp_path, quick_forgetting):
-    # Of a random network every picture is about as surprising.
+    # Of a random network every image is about as surprising.
     monkeypatch.setattr(forget_settled, "as_unseen", lambda _, images, *__, **___: np.full(len(images.forget), 5.0))
     run(
-        monkeypatch, capsys, *forgetting(place, "ddpm", "--held-out", place / "pictures", "--share", "0.05"),
+        monkeypatch, capsys, *forgetting(place, "ddpm", "--held-out", place / "images", "--share", "0.05"),
         "--output", tmp_path / "out", "--cache", tmp_path / "cache",
     )  # fmt: skip
     proof = json.loads((tmp_path / "out" / "certificate.json").read_text())

@@ -19,7 +19,7 @@ def test_terminated_in_the_fit_and_resumed(tmp_path):
     build(families.sd).save_pretrained(tmp_path / "sd")
     words = [
         *(sys.executable, "-W", "ignore", "-m", "diffusion.cli.main", "distill", str(tmp_path / "sd")),
-        *("--concept", "seven", "--contrast", "one", "--prior", "0.1", "--level", "0.99x", "--draws", "40"),
+        *("--concept", "seven", "--contrast", "one", "--prior", "0.1", "--level", "0.99x", "--samples", "40"),
         *("--labelled", "20", "--judged", "4", "--steps", "60", "--rank", "1", "--uncorrected", "--batch", "6"),
         *("--cache", str(tmp_path / "cache"), "--output", str(tmp_path / "deep" / "out")),
         *("--checkpointing-steps", "1000"),

@@ -43,13 +43,13 @@ DISTILL = ("distill", "digits", "--concept", "a handwritten seven", "--level", "
         (("distill", "digits", "--concept", "seven", "--level", "0.1", "--method", "magic"), "one of tilted, guidance"),
         (
             ("distill", "digits", "--concept", "seven", "--level", "1%", "--problem", "reverse-kl"),
-            "no share of the draws",
+            "no share of the samples",
         ),
         (("distill", "digits", "--concept", "seven", "--level", "lots"), "got 'lots'"),
         (("distill", "digits", "--level", "0.1"), "concept must be given"),
         (("distill", "model", "--concept", "cat | ", "--level", "0.1"), "empty string in 'cat | '"),
         (
-            ("distill", "model", "--concept", "a", "--concept", "b", "--wording", "c", "--level", "0.1"),
+            ("distill", "model", "--concept", "a", "--concept", "b", "--paraphrase", "c", "--level", "0.1"),
             "one --concept goes",
         ),
         (("distill", "model", "--concept", "cat", "--level", "0.1", "--vocabulary", "/nowhere"), "is no file"),

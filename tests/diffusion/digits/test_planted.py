@@ -45,17 +45,17 @@ def test_kid_is_the_polynomial_mmd_of_torchmetrics():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(40, 6)), rng.normal(size=(40, 6)) + 0.3
     assert kid(x, y).value == pytest.approx(float(mmd(torch.tensor(x), torch.tensor(y))), rel=1e-9)
-    with pytest.raises(ValueError, match="two draws"):
+    with pytest.raises(ValueError, match="two samples"):
         kid(x[:1], y)
 
 
-def test_standard_errors_are_the_scatter_over_draws():
+def test_standard_errors_are_the_scatter_over_samples():
     rng = np.random.default_rng(1)
     y = rng.normal(size=(90, 4))
     found, some, changes, changes_of_some = [], [], [], []
     for _ in range(200):
         x = rng.normal(size=(120, 4)) + 0.4
-        moved = x + 0.1 + 0.2 * rng.normal(size=x.shape)  # paired with x, as draws from common noise are
+        moved = x + 0.1 + 0.2 * rng.normal(size=x.shape)  # paired with x, as samples from common noise are
         found.append(kid(x, y))
         changes.append(kid_change(x, moved, y))
         kept_x, kept_moved = x[:, 0] > 0.2, moved[:, 0] > 0.25  # not the same rows, and not as many
@@ -68,12 +68,12 @@ def test_standard_errors_are_the_scatter_over_draws():
     assert kid_change(x, x + 0.2, y).value == pytest.approx(kid(x + 0.2, y).value - kid(x, y).value)
 
 
-def test_kid_of_some_draws_is_that_of_these_draws_alone():
+def test_kid_of_some_draws_is_that_of_these_samples_alone():
     rng = np.random.default_rng(2)
     x, y, kept = rng.normal(size=(60, 4)), rng.normal(size=(30, 4)), rng.random(60) < 0.6
     assert kid(x, y, kept).value == pytest.approx(kid(x[kept], y).value)
     assert kid(x, y, kept).stderr == pytest.approx(kid(x[kept], y).stderr, rel=0.03)
-    with pytest.raises(ValueError, match="two draws"):
+    with pytest.raises(ValueError, match="two samples"):
         kid(x, y, np.zeros(60, bool))
 
 
@@ -116,7 +116,7 @@ def test_the_study_runs_and_runs_again_from_what_it_left(tmp_path, monkeypatch):
         "siss": lambda: OnImages(SISS(), **quick),
     }
     monkeypatch.setattr(planted, "IMAGE_METHODS", methods)
-    size = {"seed": 0, "steps": 2, "further": 1, "fit_steps": 2, "draws": 12, "methods": list(methods)}
+    size = {"seed": 0, "steps": 2, "further": 1, "fit_steps": 2, "samples": 12, "methods": list(methods)}
     result = planted.run(tmp_path, **size)
     assert json.loads((tmp_path / "study.json").read_text()) == result
     assert (tmp_path / "study.png").stat().st_size > 10_000
@@ -127,7 +127,7 @@ def test_the_study_runs_and_runs_again_from_what_it_left(tmp_path, monkeypatch):
         assert len(measured[ELBO_DROP]) == 8
         assert f"{measured[COST][0]:.2f} ± {measured[COST][1]:.2f}" in text
         assert measured[HELD_OUT][1] > 0
-    (tmp_path / "draws" / "siss.safetensors").unlink()
+    (tmp_path / "samples" / "siss.safetensors").unlink()
     again = planted.run(tmp_path, **size)
     for part in ("images", "models", "fits"):
         assert again[part] == result[part]
@@ -137,13 +137,13 @@ def test_the_study_runs_and_runs_again_from_what_it_left(tmp_path, monkeypatch):
 def test_a_text_to_image_pipeline_with_planted_images(tmp_path):
     folder = tmp_path / "out"
     planted_prompts.run(folder, seed=0, steps=1, work=tmp_path / "work")
-    pictures, prompts = read_folder(folder / "forget", "image")
-    assert len(set(prompts)) == len(pictures) == 4
-    task = task_of(denoiser_of(load_pipeline(str(folder / "model"))), pictures, prompts=prompts, levels=1.0)
+    images, prompts = read_folder(folder / "forget", "image")
+    assert len(set(prompts)) == len(images) == 4
+    task = task_of(denoiser_of(load_pipeline(str(folder / "model"))), images, prompts=prompts, levels=1.0)
     files, texts = read_folder(folder / "data", "data")
     assert len(files) == len(make_stage(0).digits) + sum(planted_prompts.COPIES)
     bytes_of = [file.read_bytes() for file in files]
-    counts = sorted(bytes_of.count(picture.read_bytes()) for picture in pictures)
+    counts = sorted(bytes_of.count(image.read_bytes()) for image in images)
     assert counts == sorted(planted_prompts.COPIES)
     assert set(texts) == {f"a handwritten {word}" for word in WORDS}
     assert task.images.shape == (4, 4, 8, 8)

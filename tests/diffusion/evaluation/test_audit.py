@@ -14,8 +14,8 @@ from diffusion.evaluation.measure import Evaluation
 from diffusion.evaluation.relearning import Curve, RelearnConfig, recall, teach, turned
 from diffusion.methods import METHODS
 from diffusion.pipelines import denoiser_of
-from diffusion.pipelines.sampling import draw
-from diffusion.tasks.concepts import Concept, Prompts
+from diffusion.pipelines.sampling import sample_latents
+from diffusion.tasks.concepts import Concept, TaskPrompts
 from diffusion.training.trainer import Fit
 from tests.diffusion import families
 from tests.diffusion.families import build
@@ -44,7 +44,7 @@ def test_recall_is_the_place_between_the_controls():
     assert error == pytest.approx(np.std((a - c) / (b - c)), rel=0.03)
 
 
-def test_errors_of_a_curve_are_of_draws_and_of_seeds():
+def test_errors_of_a_curve_are_of_samples_and_of_seeds():
     alike = curve([[0.5, 0.5, 0.5], [0.5, 0.5, 0.5]], 0.04)
     np.testing.assert_allclose(alike.stderr, 0.04 / np.sqrt(2))
     assert alike.area == pytest.approx((0.5, 0.04 / 2))
@@ -54,11 +54,11 @@ def test_errors_of_a_curve_are_of_draws_and_of_seeds():
 
 
 def test_prompts_near_a_concept_are_none_of_its_wordings():
-    prompts = Prompts((Concept(("seven", "a handwritten seven"), 0.1), Concept(("eight",), 0.1)), (("one",),))
+    prompts = TaskPrompts((Concept(("seven", "a handwritten seven"), 0.1), Concept(("eight",), 0.1)), (("one",),))
     some = near_prompts(prompts, 0)
     assert "seven, seven" in some
     assert "seven handwritten a" in some
-    assert "a picture of seven" in some
+    assert "an image of seven" in some
     assert "one and seven" in some
     assert all(prompts.asks_for(prompt) is None for prompt in some)
     assert len(near_prompts(prompts, 0, 3)) == 3
@@ -75,36 +75,36 @@ def test_one_thing_is_changed_at_a_time():
 
 def test_pictures_on_their_side_come_back_upright():
     denoiser = denoiser_of(build(lambda: families.ddpm(DDPMPipeline)))
-    pictures = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    aside = turned(denoiser, pictures)
-    assert torch.equal(aside[:, :, 0, 0], pictures[:, :, 0, -1])
-    assert torch.equal(turned(denoiser, aside, 3), pictures)
+    images = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    aside = turned(denoiser, images)
+    assert torch.equal(aside[:, :, 0, 0], images[:, :, 0, -1])
+    assert torch.equal(turned(denoiser, aside, 3), images)
 
 
 def test_teaching_leaves_the_network_as_it_was():
     denoiser = denoiser_of(build(families.sd))
-    before = draw(denoiser.pipeline, ["seven"], seed=0, steps=2)
-    pictures = torch.randn(4, *denoiser.sample_shape, generator=torch.Generator().manual_seed(0))
-    relearn_config = RelearnConfig(pictures=4, steps=(0, 2, 3), draws=3, seeds=2, batch=2, rank=1, rate=0.05)
+    before = sample_latents(denoiser.pipeline, ["seven"], seed=0, steps=2)
+    images = torch.randn(4, *denoiser.sample_shape, generator=torch.Generator().manual_seed(0))
+    relearn_config = RelearnConfig(images=4, steps=(0, 2, 3), samples=3, seeds=2, batch=2, rank=1, rate=0.05)
     seen = []
 
     def shows(latents):
         seen.append(latents)
         return np.array([1.0, 0.0, 0.5])
 
-    made = teach(denoiser, "arm", [pictures, pictures], "seven", shows, relearn_config, 2, seed=5)
+    made = teach(denoiser, "arm", [images, images], "seven", shows, relearn_config, 2, seed=5)
     assert made.frequency.shape == (2, 3)
     np.testing.assert_allclose(made.mean, 0.5)
     assert not torch.equal(seen[1], seen[2])
-    assert torch.equal(draw(denoiser.pipeline, ["seven"], seed=0, steps=2), before)
+    assert torch.equal(sample_latents(denoiser.pipeline, ["seven"], seed=0, steps=2), before)
 
 
 def test_bad_looks_and_lessons_are_refused():
     for make, words in (
         (lambda: RelearnConfig(steps=(1, 2)), "rise from 0"),
         (lambda: RelearnConfig(steps=(0, 5, 5)), "rise from 0"),
-        (lambda: RelearnConfig(pictures=0), "pictures must be at least 1"),
-        (lambda: AuditConfig(draws=1), "draws must be at least 2"),
+        (lambda: RelearnConfig(images=0), "images must be at least 1"),
+        (lambda: AuditConfig(samples=1), "samples must be at least 2"),
         (lambda: AuditConfig(scales=(1.0,)), "above 1"),
         (lambda: chosen_methods(["magic"]), "one of no training, tilted"),
     ):

@@ -21,18 +21,18 @@ FEW = Evaluation(samples=5, asked=4, retained=6, integrated=3)
 
 
 class Sees:
-    """A witness that sees the same digit in every picture, by two judges."""
+    """An image classifier that sees the same digit in every image, by two classifiers."""
 
     classes = WORDS
 
     def __init__(self, label):
         self.label = label
 
-    def __call__(self, pictures):
-        return {name: np.full(len(pictures), self.label) for name in ("one", "other")}
+    def __call__(self, images):
+        return {name: np.full(len(images), self.label) for name in ("one", "other")}
 
-    def view(self, pictures):
-        return pictures[:, :1, ::8, ::8]
+    def view(self, images):
+        return images[:, :1, ::8, ::8]
 
     def asked(self, prompt):
         return concept_of(prompt)
@@ -106,6 +106,6 @@ def test_the_evaluation_says_what_it_asks_for():
     wanted = FEW.prompts(estimate)
     assert [len(wanted[name]) for name in ("anchor", "concept", "retained")] == [5, 8, 6]
     assert [estimate.prompts.asks_for(text) for text in wanted["concept"]] == [0] * 4 + [1] * 4
-    assert len(set(wanted["concept"])) == 4  # all wordings in turn
+    assert len(set(wanted["concept"])) == 4  # all paraphrases in turn
     assert FEW.fewest == 4
     assert replace(FEW, asked=None).fewest == 5

@@ -19,7 +19,7 @@ def test_perfect_posterior_is_calibrated():
     rng = np.random.default_rng(0)
     p = rng.uniform(size=200_000)
     seen = calibration(p, rng.uniform(size=p.size) < p)
-    # ECE of a calibrated posterior is sampling noise: 10 bins of 20,000 draws, each off by about .003 at most
+    # ECE of a calibrated posterior is sampling noise: 10 bins of 20,000 samples, each off by about .003 at most
     assert seen.ece < 0.005
     assert seen.brier == pytest.approx(1 / 6, abs=0.005)  # E p (1 - p)
     assert seen.coverage == pytest.approx(1, abs=0.01)
@@ -61,7 +61,7 @@ def test_energy_distance_is_unbiased_under_equal_laws_and_sees_a_shift():
     assert energy_distance(x, y) > energy_noise(x, y, 20, rng)[1]
 
 
-def test_related_draws_are_left_out_of_the_energy_distance():
+def test_related_samples_are_left_out_of_the_energy_distance():
     """One law, row j of both from one noise: unbiased without those pairs, clearly negative with them."""
     rng = np.random.default_rng(3)
     naive, mended = [], []

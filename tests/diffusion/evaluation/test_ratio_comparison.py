@@ -30,7 +30,7 @@ def denoiser():
 
 @pytest.fixture(scope="module")
 def estimate(denoiser, prompts):
-    budget = Budget(10, 15, 24, sampler_steps=2, noises=2, head_steps=8, elbo_draws=6, elbo_levels=2)
+    budget = Budget(10, 15, 24, sampler_steps=2, noises=2, classifier_steps=8, elbo_samples=6, elbo_noise_levels=2)
     return estimate_ratios(denoiser, prompts, budget, None, quiet)
 
 
@@ -39,17 +39,17 @@ def test_every_estimator_is_beside_the_head(denoiser, estimate, tmp_path):
     found = compare(denoiser, estimate, None, cache, bar=quiet, path_steps=3)
     names = [row.estimator for row in found.agreements]
     assert names == [
-        "contrast head",
+        "ratio classifier",
         "ELBO against the empty prompt",
-        "head against q, cross-fitted",
+        "classifier against q, cross-fitted",
         "ELBO over contrast prompts",
-        "path, at its own draws",
+        "path, at its own samples",
     ]
-    assert [row.draws for row in found.agreements] == [24, 6, 24, 6, 6]
+    assert [row.samples for row in found.agreements] == [24, 6, 24, 6, 6]
     assert found.agreements[0].rank == pytest.approx(1.0)
     assert found.agreements[0].coverage == pytest.approx(estimate.coverage(0), rel=0.05)
     text = "\n".join(found.lines())
-    assert "reliability of the contrast head, labelled draws" in text
+    assert "reliability of the ratio classifier, labelled samples" in text
     assert "prior 0.1 (as given)" in text
     again = compare(denoiser, estimate, None, Cache(tmp_path, "tiny"), bar=quiet, path_steps=3)
     assert to_json(again.data()) == to_json(found.data())  # NaN is not equal to itself
@@ -57,7 +57,7 @@ def test_every_estimator_is_beside_the_head(denoiser, estimate, tmp_path):
 
 
 def test_a_head_against_q_never_judges_what_it_learned_from(denoiser, estimate):
-    """Ratios stay below 1/pi, and draws of one half do not depend on the other half's order of labels."""
+    """Ratios stay below 1/pi, and samples of one half do not depend on the other half's order of labels."""
     values = against_q(denoiser, estimate, steps=4, seed=0)
     assert values.shape == (24, 1)
     assert float(values.max()) <= -math.log(0.1) + 1e-5
@@ -66,16 +66,16 @@ def test_a_head_against_q_never_judges_what_it_learned_from(denoiser, estimate):
 
 def test_antithetic_noise_keeps_the_mean(denoiser, estimate):
     conditions = denoiser.condition(["seven"])
-    draws = estimate.anchor[:1].repeat(100, 1, 1, 1)
+    samples = estimate.anchor[:1].repeat(100, 1, 1, 1)
     plain, mirrored = (
-        elbos(denoiser, draws, conditions, levels=4, seed=1, antithetic=antithetic)[:, 0]
+        elbos(denoiser, samples, conditions, levels=4, seed=1, antithetic=antithetic)[:, 0]
         for antithetic in (False, True)
     )
     error = math.hypot(float(plain.std()), float(mirrored.std())) / math.sqrt(100)
     assert float(plain.mean()) == pytest.approx(float(mirrored.mean()), abs=4 * error)
     assert not torch.equal(plain, mirrored)
     with pytest.raises(ValueError, match="even with antithetic"):
-        elbos(denoiser, draws, conditions, levels=3, seed=1, antithetic=True)
+        elbos(denoiser, samples, conditions, levels=3, seed=1, antithetic=True)
 
 
 def test_reliability_says_how_often_what_was_said_came_true():
@@ -98,10 +98,10 @@ class Known:
         class Named:
             name = "it"
 
-        class Prompts:
+        class TaskPrompts:
             concepts = (Named(),)
 
-        self.prompts = Prompts()
+        self.prompts = TaskPrompts()
 
 
 def test_what_levels_mean_is_what_the_solver_says():

@@ -5,7 +5,7 @@ import torch
 import duality as du
 from diffusion.guidance.guided import Guided, constant
 from diffusion.pipelines import repeat
-from diffusion.pipelines.sampling import draw
+from diffusion.pipelines.sampling import sample_latents
 from diffusion.ratios.classifier import RatioClassifier
 
 
@@ -22,9 +22,9 @@ def hooks(reader):
 
 
 def test_no_strength_is_no_guidance(reader, prompts, classifier):
-    plain = draw(reader.pipeline, ["", "one"], seed=1, steps=4)
+    plain = sample_latents(reader.pipeline, ["", "one"], seed=1, steps=4)
     with Guided(reader, prompts, classifier, constant(0.0)) as guided:
-        assert torch.equal(draw(reader.pipeline, ["", "one"], seed=1, steps=4), plain)
+        assert torch.equal(sample_latents(reader.pipeline, ["", "one"], seed=1, steps=4), plain)
     assert [share for _, _, share in guided.trace.steps] == [0.0] * 4
     assert hooks(reader) == 0
 
@@ -51,15 +51,17 @@ def test_strength_is_the_solution_s(reader, prompts, classifier):
         return seen[-1]
 
     with Guided(reader, prompts, classifier, strength):
-        draw(reader.pipeline, [""] * 2, seed=0, steps=3)
+        sample_latents(reader.pipeline, [""] * 2, seed=0, steps=3)
     assert len(seen) == 3
     assert all(k.shape == (2, 1) and (k >= 0).all() for k in seen)
 
 
 def test_wordings_of_the_concept_draw_the_anchor(reader, prompts, classifier):
-    anchor = draw(reader.pipeline, ["", ""], seed=4, steps=3)
+    anchor = sample_latents(reader.pipeline, ["", ""], seed=4, steps=3)
     with Guided(reader, prompts, classifier, constant(0.0)):
-        asked = draw(reader.pipeline, [prompts.concepts[0].wordings[1], "A Handwritten Seven"], seed=4, steps=3)
+        asked = sample_latents(
+            reader.pipeline, [prompts.concepts[0].prompts[1], "A Handwritten Seven"], seed=4, steps=3
+        )
     np.testing.assert_allclose(asked, anchor, atol=1e-5)
 
 
@@ -84,7 +86,7 @@ def test_stock_samplers_and_guidance_scale_work_inside(reader, prompts, classifi
         for kind in (DPMSolverMultistepScheduler, EulerDiscreteScheduler):
             reader.pipeline.scheduler = kind.from_config(original.config)
             with Guided(reader, prompts, classifier, constant(0.3)) as guided:
-                out = draw(reader.pipeline, ["one", "seven"], seed=2, steps=4, guidance_scale=3.0)
+                out = sample_latents(reader.pipeline, ["one", "seven"], seed=2, steps=4, guidance_scale=3.0)
             assert torch.isfinite(out).all()
             assert len(guided.trace.steps) >= 4
     finally:

@@ -1,4 +1,5 @@
-"""A survey of a random pipeline: random draws and a random head, so that every number is there and none means much."""
+"""A survey of a random pipeline: random samples and a random classifier, so that every number is there and none means
+much."""
 
 from dataclasses import replace
 
@@ -7,13 +8,13 @@ import pytest
 import torch
 
 import duality as du
-from diffusion.digits import wordings
+from diffusion.digits import paraphrases
 from diffusion.methods import METHODS, Correction
 from diffusion.methods.tilted_loss import tilted_objective
 from diffusion.pipelines import denoiser_of
 from diffusion.ratios.classifier import RatioClassifier
 from diffusion.ratios.ratio_estimate import Budget, RatioEstimate
-from diffusion.tasks.concepts import Concept, Prompts
+from diffusion.tasks.concepts import Concept, TaskPrompts
 from diffusion.training.lora import ADAPTER, add_student
 from diffusion.training.trainer import Fit, Trainer
 from tests.diffusion import families
@@ -26,8 +27,8 @@ LEVELS = {
 }
 
 
-# What a fit measures of itself, on draws that are few enough for a test.
-BRIEF = Correction(at=(0.4, 0.65), extra=0, rounds=2, draws=6, integrated=4, noise_levels=2)
+# What a fit measures of itself, on samples that are few enough for a test.
+BRIEF = Correction(at=(0.4, 0.65), extra=0, rounds=2, samples=6, integrated=4, noise_levels=2)
 
 
 def made(name):
@@ -37,9 +38,10 @@ def made(name):
 
 
 def make_survey(dtype=torch.float32):
-    """Two concepts; draws of q with log ratios that average to one, as exact ones would."""
-    prompts = Prompts(
-        (Concept(wordings(7)[:2], 0.1), Concept(wordings(4)[:2], 0.15)), tuple(wordings(k)[:2] for k in (1, 3, 8))
+    """Two concepts; samples of q with log ratios that average to one, as exact ones would."""
+    prompts = TaskPrompts(
+        (Concept(paraphrases(7)[:2], 0.1), Concept(paraphrases(4)[:2], 0.15)),
+        tuple(paraphrases(k)[:2] for k in (1, 3, 8)),
     )
     wanted, labels = prompts.labelled(6, 9)
     generator = torch.Generator().manual_seed(0)
@@ -110,7 +112,7 @@ def stop_after(steps):
 
 
 def fit_tilted(denoiser, prompts, classifier, tilt, material, settings, **more):
-    """Adapters fitted by tilted denoising on given draws; returns the losses. ``more``: of the trainer."""
+    """Adapters fitted by tilted denoising on given samples; returns the losses. ``more``: of the trainer."""
     parameters = add_student(denoiser, settings.rank, settings.seed)
     objective = tilted_objective(denoiser, prompts, classifier, tilt, material, settings)
     trainer = Trainer(denoiser.network, parameters, objective, settings, **more)

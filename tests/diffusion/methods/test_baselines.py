@@ -30,7 +30,7 @@ from tests.diffusion.methods.images.test_primal_dual import make_images
 
 BASELINES = {
     **{name: METHODS[name]() for name in ("esd", "esd-x", "neggrad", "siss", "erasediff")},
-    "equal": FixedWeights(draws=4, noise_levels=1),
+    "equal": FixedWeights(samples=4, noise_levels=1),
 }
 
 
@@ -192,7 +192,7 @@ def test_sets_hold_what_they_say(estimate):
 
 
 def test_weights_by_hand(denoiser, estimate, solutions):
-    given = FixedWeights((0.2, 0.1), draws=4, noise_levels=1)
+    given = FixedWeights((0.2, 0.1), samples=4, noise_levels=1)
     outcome = given.fit(FitContext(denoiser, estimate, solutions["likelihood"], Fit(steps=1, batch=3, rank=1)))
     np.testing.assert_array_equal(outcome.multipliers, [[0.2, 0.1]] * 2)
     for wrong in ((0.1, 0.1, 0.1), (-0.1, 0.1)):

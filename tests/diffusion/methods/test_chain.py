@@ -11,7 +11,7 @@ from diffusers import DDIMScheduler, DDPMPipeline, DDPMScheduler
 from diffusion.methods.chain import chain_of, path_cost
 from diffusion.methods.likelihood import divergence
 from diffusion.pipelines import denoiser_of, repeat
-from diffusion.pipelines.sampling import draw
+from diffusion.pipelines.sampling import sample_latents
 from diffusion.pipelines.schedules import variance_preserving
 from tests.diffusion import families
 from tests.diffusion.methods.conftest import make_denoiser
@@ -185,5 +185,5 @@ def test_batches_do_not_matter_for_who_is_asked():
     value = path_cost(denoiser, ["one", "two"] * 3, chain, seed=0, based_on="one", batch=4)
     assert value[::2].tolist() == [0.0] * 3
     assert bool((value[1::2] > 0).all())
-    assert len(draw(denoiser.pipeline, ["one"], seed=0, steps=1)) == 1  # and the pipeline goes on working
+    assert len(sample_latents(denoiser.pipeline, ["one"], seed=0, steps=1)) == 1  # and the pipeline goes on working
     assert repeat({}, 3) == {}

@@ -77,7 +77,7 @@ def test_guidance_is_corrected_until_its_levels_are_met(kind, denoiser, estimate
         return Measured(q + 1.6 * (exact - q), np.full(2, 1e-3), estimate.anchor)
 
     def asked_by(k, rho):
-        """The multipliers behind the strengths of the first draw: solved from k = share / (1 - sum of shares)."""
+        """The multipliers behind the strengths of the first sample: solved from k = share / (1 - sum of shares)."""
         share = k[0] / (1 + k[0].sum())
         priors = np.array(estimate.prompts.priors)
         if kind == "forward":
@@ -85,7 +85,7 @@ def test_guidance_is_corrected_until_its_levels_are_met(kind, denoiser, estimate
         return -np.log1p(-share / (priors * np.exp(rho[0])))
 
     monkeypatch.setattr(Meter, "measure", measure)
-    many = Correction(rounds=12, draws=6)
+    many = Correction(rounds=12, samples=6)
     strength, outcome = corrected_guidance(denoiser, estimate, solution, many)
     met = np.abs(problem.slack(outcome.levels[-1])) <= 1e-3
     assert (met | (outcome.multipliers[-1] == 0)).all(), outcome.levels
@@ -111,14 +111,14 @@ def test_moments_must_lie_inside_the_fit(at):
         Correction(at=at)
 
 
-@pytest.mark.parametrize("name", ["rounds", "draws", "integrated", "noise_levels"])
+@pytest.mark.parametrize("name", ["rounds", "samples", "integrated", "noise_levels"])
 def test_counts_must_be_positive(name):
     with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
         Correction(**{name: 0})
 
 
-def test_rare_events_are_counted_on_half_as_many_draws_as_q_has(denoiser, estimate):
-    plain, counted = Correction(), Correction(draws=7)
+def test_rare_events_are_counted_on_half_as_many_samples_as_q_has(denoiser, estimate):
+    plain, counted = Correction(), Correction(samples=7)
     assert plain.meter(denoiser, estimate, du.Likelihood([0.1, 0.1]), 0).count == len(estimate.anchor) // 2
     assert counted.meter(denoiser, estimate, du.Likelihood([0.1, 0.1]), 0).count == 7
     assert counted.meter(denoiser, estimate, du.ForwardKL([1.0, 1.0]), 0).count == plain.integrated

@@ -1,4 +1,4 @@
-"""Levels and cost of a student in the problem's own unit, and of a teacher under guidance."""
+"""Levels and cost of a student in the problem's own unit, and of a base model under guidance."""
 
 from dataclasses import replace
 
@@ -42,7 +42,7 @@ def test_a_network_that_has_not_moved_has_the_levels_of_q_at_no_cost(name, fresh
     problem = LEVELS[name].bind(estimate.ratios)
     meter = Meter(fresh, estimate, problem, guided=guided_by(fresh, estimate, 0.0), **FEW)
     found = meter.of(estimate.anchor, estimate.values)
-    # Its draws are q's, with the log ratios that the solver has; integrals take the first six.
+    # Its samples are q's, with the log ratios that the solver has; integrals take the first six.
     rows = slice(0, 6 if name == "reverse" else None)
     values = estimate.values[rows].double().numpy()
     if name == "forward":
@@ -76,7 +76,7 @@ def test_cost_is_along_the_chain_that_its_direction_asks_for(name, estimate):
     options = {"seed": 6, "based_on": "", "forward": name == "forward"}
     assert torch.equal(value, path_cost(denoiser, [""] * 6, chain, **options))
     assert float(value.min()) > 0
-    asked = estimate.prompts.concepts[0].wordings
+    asked = estimate.prompts.concepts[0].prompts
     under, _ = replace(meter, asked=asked).cost()
     assert torch.equal(under, path_cost(denoiser, [*asked] * 3, chain, **options))
 
@@ -90,7 +90,7 @@ def test_levels_under_a_prompt_are_of_the_student_asked_and_the_base_unasked(est
     """An unchanged network asked for something else has moved by exactly the difference of the two prompts."""
     denoiser = make_denoiser()
     add_student(denoiser, 1, 0)
-    asked = estimate.prompts.concepts[0].wordings[:1]
+    asked = estimate.prompts.concepts[0].prompts[:1]
     for name in ("forward", "reverse"):
         meter = Meter(denoiser, estimate, LEVELS[name].bind(estimate.ratios), **FEW)
         plain = meter.of(estimate.anchor, estimate.values)
@@ -100,7 +100,7 @@ def test_levels_under_a_prompt_are_of_the_student_asked_and_the_base_unasked(est
         np.testing.assert_array_equal(plain.levels, again.levels)
 
 
-def test_fresh_draws_of_q_take_the_survey_s_place_for_forward_levels(fresh, estimate):
+def test_fresh_samples_of_q_take_the_survey_s_place_for_forward_levels(fresh, estimate):
     meter = Meter(
         fresh, estimate, LEVELS["forward"].bind(estimate.ratios), guided=guided_by(fresh, estimate, 0.0), **FEW
     )

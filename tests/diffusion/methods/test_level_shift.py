@@ -15,12 +15,12 @@ KINDS = ("forward", "likelihood", "log-ratio", "reverse")
 
 
 def make_ratios(m, seed=0, n=400):
-    """Draws with log ratios that average to one, concepts in the minority."""
+    """Samples with log ratios that average to one, concepts in the minority."""
     values = 1.5 * np.random.default_rng(seed).standard_normal((n, m)).clip(-3, 1.2)
     return du.LogRatios(values - np.log(np.exp(values).mean(0)), priors=[0.4 / m] * m)
 
 
-# Four hundred draws are few for the strictest levels; nothing here rests on their standard errors.
+# Four hundred samples are few for the strictest levels; nothing here rests on their standard errors.
 pytestmark = pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
 
 

@@ -13,11 +13,11 @@ from diffusion.training.trainer import Fit
 from duality.primal_dual import NuPI
 from tests.diffusion.methods.conftest import SMALL, Stop, adapters, made, make_denoiser, make_survey, same, stop_after
 
-ALTERNATE = PrimalDual(inner=1, warmup=0, gain=0.2, draws=4, noise_levels=1)
+ALTERNATE = PrimalDual(inner=1, warmup=0, gain=0.2, samples=4, noise_levels=1)
 SHORT = {name: made(name) for name in METHODS if name != "primal-dual"}
 SHORT |= {f"primal-dual, {name}": ALTERNATE for name in ("forward", "likelihood", "reverse")}
-SHORT["primal-dual, nuPI"] = PrimalDual(inner=1, warmup=1, gain=0.2, rule=NuPI, draws=4, noise_levels=1)
-SHORT["primal-dual, in mid-round"] = PrimalDual(inner=3, warmup=0, gain=0.2, draws=4, noise_levels=1)
+SHORT["primal-dual, nuPI"] = PrimalDual(inner=1, warmup=1, gain=0.2, rule=NuPI, samples=4, noise_levels=1)
+SHORT["primal-dual, in mid-round"] = PrimalDual(inner=3, warmup=0, gain=0.2, samples=4, noise_levels=1)
 
 
 def solution_for(name, solutions):
@@ -109,11 +109,11 @@ def test_levels_of_an_untrained_student_are_those_of_q(denoiser, estimate, solut
     found = run.meter.measure(0)
     from diffusion.ratios.classifier_ratios import classifier_ratios
 
-    rho = classifier_ratios(denoiser, estimate.classifier, found.draws, seed=4 * 100_003 + 50_000)
+    rho = classifier_ratios(denoiser, estimate.classifier, found.samples, seed=4 * 100_003 + 50_000)
     np.testing.assert_allclose(found.levels, -rho.double().mean(0), atol=1e-5)
 
 
-def test_multipliers_stay_in_the_domain_of_the_draws(denoiser, estimate, solutions):
+def test_multipliers_stay_in_the_domain_of_the_samples(denoiser, estimate, solutions):
     run = Alternation(ALTERNATE, FitContext(denoiser, estimate, solutions["forward"], SMALL))
     projected = run.project(np.array([5.0, 5.0]))
     assert (estimate.values.double().exp().numpy() @ projected).max() == pytest.approx(1.0)
@@ -122,7 +122,7 @@ def test_multipliers_stay_in_the_domain_of_the_draws(denoiser, estimate, solutio
 
 def test_a_run_that_has_settled_ends_early(denoiser, estimate, solutions):
     run = Alternation(
-        PrimalDual(inner=1, warmup=0, draws=6, noise_levels=2, patience=2),
+        PrimalDual(inner=1, warmup=0, samples=6, noise_levels=2, patience=2),
         FitContext(denoiser, estimate, solutions["likelihood"], SMALL),
     )
     asked = run.problem.levels

@@ -72,7 +72,7 @@ def test_rounds_tell_their_outcome(ratios):
 
 def test_the_alternating_algorithm_is_held_below_a_ceiling(denoiser, estimate, solutions):
     """The levels of a random network do not answer, so at this gain its multipliers would leave for good."""
-    method = PrimalDual(inner=1, warmup=0, gain=1e3, draws=4, noise_levels=1)
+    method = PrimalDual(inner=1, warmup=0, gain=1e3, samples=4, noise_levels=1)
     problem = replace(LEVELS["likelihood"], levels=np.array([0.05, 0.06]))
     run = Alternation(method, FitContext(denoiser, estimate, du.solve(problem, estimate.ratios), SMALL))
     outcome = run.run()

@@ -4,7 +4,7 @@ import torch
 
 from diffusion.methods.tilted_loss import Material, Tilt, blended, tilted_loss
 from diffusion.pipelines import StableDiffusion
-from diffusion.pipelines.sampling import draw
+from diffusion.pipelines.sampling import sample_latents
 from diffusion.ratios.classifier import RatioClassifier
 from diffusion.training.lora import ADAPTER, add_lora, add_student, base_model, merged_adapters, save_lora
 from diffusion.training.trainer import Fit
@@ -16,7 +16,7 @@ SMALL = Fit(steps=4, batch=6, rank=2, rate=1e-2, seed=3)
 
 @pytest.fixture
 def denoiser():
-    """The size of the embedded pipeline, which is what the head below reads."""
+    """The size of the embedded pipeline, which is what the classifier below reads."""
     return StableDiffusion(make_pipeline())
 
 
@@ -61,14 +61,14 @@ def test_gradient_of_the_loss_is_its_formula():
     np.testing.assert_allclose(f.grad, numeric, atol=1e-8)
 
 
-@pytest.mark.parametrize("right", ["teacher", "weight"])
+@pytest.mark.parametrize("right", ["base model", "weight"])
 def test_optimum_of_the_loss(right):
-    """At one x_t with finitely many x_0: E[w y]/E[w] for an exact teacher, plus its own error for another."""
+    """At one x_t with finitely many x_0: E[w y]/E[w] for an exact base model, plus its own error for another."""
     rng = np.random.default_rng(0)
     p = rng.dirichlet(np.ones(5))
     y, w = rng.normal(size=5), rng.uniform(0.1, 1, size=5)
     exact_teacher, exact_weight = p @ y, p @ w
-    t = exact_teacher if right == "teacher" else exact_teacher + 0.7
+    t = exact_teacher if right == "base model" else exact_teacher + 0.7
     wbar = exact_weight if right == "weight" else exact_weight - 0.2
     # minimise sum_j p_j [ w (f - T)^2 - 2 (w - wbar) (f - T) (y - T) ] in f: a parabola
     optimum = t + p @ ((w - wbar) * (y - t)) / (p @ w)
@@ -168,13 +168,13 @@ def test_stock_diffusers_loads_the_lora_with_its_alpha(denoiser, prompts, classi
 
     fit(denoiser, prompts, classifier, material)
     save_lora(denoiser, tmp_path)
-    fitted = draw(denoiser.pipeline, ["", "seven", "one"], seed=1, steps=3)
+    fitted = sample_latents(denoiser.pipeline, ["", "seven", "one"], seed=1, steps=3)
     fresh = make_pipeline()
-    plain = draw(fresh, ["", "seven", "one"], seed=1, steps=3)
+    plain = sample_latents(fresh, ["", "seven", "one"], seed=1, steps=3)
     fresh.load_lora_weights(tmp_path)
     loaded = next(iter(fresh.unet.peft_config.values()))
     assert (loaded.r, loaded.lora_alpha) == (SMALL.rank, SMALL.rank)
-    np.testing.assert_allclose(draw(fresh, ["", "seven", "one"], seed=1, steps=3), fitted, atol=1e-5)
+    np.testing.assert_allclose(sample_latents(fresh, ["", "seven", "one"], seed=1, steps=3), fitted, atol=1e-5)
     assert not torch.allclose(plain, fitted, atol=1e-3)
 
 

@@ -1,4 +1,5 @@
-"""Every supported family end to end on a tiny pipeline: draws, features, guidance, a LoRA that stock libraries load."""
+"""Every supported family end to end on a tiny pipeline: samples, features, guidance, a LoRA that stock libraries
+load."""
 
 import numpy as np
 import pytest
@@ -8,17 +9,17 @@ from diffusers import DDIMPipeline, DDPMScheduler, StableDiffusionImg2ImgPipelin
 from diffusion.guidance.guided import Guided, constant
 from diffusion.methods.tilted_loss import Material, Tilt
 from diffusion.pipelines import Denoiser, denoiser_of, repeat
-from diffusion.pipelines.latents import decode, encode, picture_shape
-from diffusion.pipelines.sampling import draw
+from diffusion.pipelines.latents import decode, encode, image_shape
+from diffusion.pipelines.sampling import sample_latents
 from diffusion.ratios.classifier import Bottleneck, RatioClassifier, features, log_snr, pooled
-from diffusion.tasks.concepts import Concept, Prompts
+from diffusion.tasks.concepts import Concept, TaskPrompts
 from diffusion.training.lora import base_model, save_lora
 from diffusion.training.trainer import Fit
 from tests.diffusion import families
 from tests.diffusion.families import FAMILIES, build
 from tests.diffusion.methods.conftest import fit_tilted
 
-PROMPTS = Prompts((Concept(("seven", "a handwritten seven"), 0.1),), (("one",), ("three",)))
+PROMPTS = TaskPrompts((Concept(("seven", "a handwritten seven"), 0.1),), (("one",), ("three",)))
 
 
 @pytest.fixture(scope="module", params=list(FAMILIES))
@@ -46,7 +47,7 @@ def states(denoiser, count, seed=0):
     return torch.randn(count, *denoiser.sample_shape, generator=torch.Generator().manual_seed(seed))
 
 
-def head_for(denoiser):
+def classifier_for(denoiser):
     x, t = states(denoiser, 1), torch.tensor([500])
     width = features(denoiser, x, t, denoiser.condition([""])).shape[1]
     with torch.random.fork_rng():
@@ -59,21 +60,21 @@ def test_the_protocol_is_kept(reader):
     assert reader.network is reader.pipeline.components[reader.component]
 
 
-def test_draws_are_reproducible_in_any_batch(reader):
+def test_samples_are_reproducible_in_any_batch(reader):
     prompts = asked(reader, "seven", "", "one")
-    whole, parts = (draw(reader.pipeline, prompts, seed=1, steps=3, batch=b) for b in (3, 2))
+    whole, parts = (sample_latents(reader.pipeline, prompts, seed=1, steps=3, batch=b) for b in (3, 2))
     assert whole.shape == (3, *reader.sample_shape)
     np.testing.assert_allclose(whole, parts, atol=1e-4 * float(whole.abs().max()))
-    other = draw(reader.pipeline, prompts, seed=2, steps=3)
+    other = sample_latents(reader.pipeline, prompts, seed=2, steps=3)
     assert not torch.allclose(whole, other, atol=0.1)
 
 
 def test_pictures_there_and_back(reader):
-    latents = draw(reader.pipeline, asked(reader, "one", ""), seed=1, steps=2)
-    pictures = decode(reader.pipeline, latents)
-    assert pictures.shape == (2, *picture_shape(reader.pipeline)) == (2, 3, 16, 16)
-    assert np.abs(pictures).max() <= 1
-    assert encode(reader.pipeline, torch.from_numpy(pictures)).shape == latents.shape
+    latents = sample_latents(reader.pipeline, asked(reader, "one", ""), seed=1, steps=2)
+    images = decode(reader.pipeline, latents)
+    assert images.shape == (2, *image_shape(reader.pipeline)) == (2, 3, 16, 16)
+    assert np.abs(images).max() <= 1
+    assert encode(reader.pipeline, torch.from_numpy(images)).shape == latents.shape
 
 
 def test_decoded_as_the_pipeline_does(prompted):
@@ -91,11 +92,11 @@ def test_encoding_is_the_inverse_affine_map(prompted):
     from diffusion.pipelines.latents import _affine
 
     vae = prompted.pipeline.vae
-    pictures = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    scale, shift = _affine(vae, pictures)
+    images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    scale, shift = _affine(vae, images)
     with torch.no_grad():
-        inner = vae.encode(pictures).latent_dist.mode()
-    np.testing.assert_allclose(encode(prompted.pipeline, pictures) / scale + shift, inner, atol=1e-5)
+        inner = vae.encode(images).latent_dist.mode()
+    np.testing.assert_allclose(encode(prompted.pipeline, images) / scale + shift, inner, atol=1e-5)
 
 
 def test_features_are_the_bottleneck_s(reader):
@@ -128,7 +129,7 @@ def test_tokens_keep_their_places():
 
 
 def test_guided_output_is_the_formula(reader):
-    classifier, x, level = head_for(reader), states(reader, 3), torch.full((3,), 600)
+    classifier, x, level = classifier_for(reader), states(reader, 3), torch.full((3,), 600)
     base = reader.condition(asked(reader, "one", "", "three"))
     with torch.no_grad():
         q = reader.predict(x, level, base)
@@ -163,27 +164,27 @@ def test_guided_output_is_the_formula(reader):
     assert not reader.network._forward_pre_hooks
 
 
-def test_guided_draws(reader):
-    """No strength changes nothing; a concept's wording draws the anchor; a strength changes what is drawn."""
-    classifier, pipeline = head_for(reader), reader.pipeline
-    plain = draw(pipeline, asked(reader, "", "one"), seed=1, steps=3)
+def test_guided_samples(reader):
+    """No strength changes nothing; a concept's paraphrase samples the anchor; a strength changes what is drawn."""
+    classifier, pipeline = classifier_for(reader), reader.pipeline
+    plain = sample_latents(pipeline, asked(reader, "", "one"), seed=1, steps=3)
     prompts = PROMPTS if reader.prompt_inputs else None
     with Guided(reader, prompts, classifier, constant(0.0)) as guided:
-        same = draw(pipeline, asked(reader, "", "one"), seed=1, steps=3)
-        wording = draw(pipeline, asked(reader, "a handwritten  SEVEN"), seed=1, steps=3)
+        same = sample_latents(pipeline, asked(reader, "", "one"), seed=1, steps=3)
+        paraphrase = sample_latents(pipeline, asked(reader, "a handwritten  SEVEN"), seed=1, steps=3)
     scale = float(plain.abs().max())
     np.testing.assert_allclose(same, plain, atol=1e-5 * scale)
-    np.testing.assert_allclose(wording, plain[:1], atol=1e-4 * scale)
+    np.testing.assert_allclose(paraphrase, plain[:1], atol=1e-4 * scale)
     assert [share for _, _, share in guided.trace.steps] == [0.0] * 6
     with Guided(reader, prompts, classifier, constant(3.0)):
-        changed = draw(pipeline, asked(reader, "", "one"), seed=1, steps=3)
+        changed = sample_latents(pipeline, asked(reader, "", "one"), seed=1, steps=3)
     assert torch.isfinite(changed).all()
     assert not torch.allclose(changed, plain, atol=1e-4 * scale)
 
 
 def test_together_with_classifier_free_guidance(prompted):
     """The correction is the same on both halves of a pair, so it passes through whatever the guidance scale."""
-    classifier, seen = head_for(prompted), []
+    classifier, seen = classifier_for(prompted), []
 
     def keep(_module, _args, output):
         seen.append(output[0])
@@ -192,7 +193,7 @@ def test_together_with_classifier_free_guidance(prompted):
         seen.clear()
         handle = prompted.network.register_forward_hook(keep)
         try:
-            draw(prompted.pipeline, ["one"], seed=1, steps=1, guidance_scale=4.0)
+            sample_latents(prompted.pipeline, ["one"], seed=1, steps=1, guidance_scale=4.0)
         finally:
             handle.remove()
         return seen[-1]  # Guided's own calls come before the sampler's has its answer
@@ -217,20 +218,20 @@ def test_lora_is_fitted_saved_and_loaded_by_stock_libraries(family, tmp_path):
     losses = fit_tilted(
         denoiser,
         PROMPTS,
-        head_for(denoiser),
+        classifier_for(denoiser),
         Tilt(lambda rho: -0.05 * rho[:, 0].exp()),
         material,
         Fit(steps=3, batch=6, rank=2, rate=2e-2, seed=3),
     )
     assert len(losses) == 3
-    fitted = draw(denoiser.pipeline, prompts, seed=1, steps=3)
+    fitted = sample_latents(denoiser.pipeline, prompts, seed=1, steps=3)
     with base_model(denoiser):
         np.testing.assert_allclose(denoiser.predict(x, t, condition), before, atol=1e-5)
     save_lora(denoiser, tmp_path)
     assert not [path for path in tmp_path.iterdir() if path.suffix not in (".safetensors", ".json", ".md")]
 
     fresh = build(FAMILIES[family])
-    plain = draw(fresh, prompts, seed=1, steps=3)
+    plain = sample_latents(fresh, prompts, seed=1, steps=3)
     if denoiser.prompt_inputs:
         fresh.load_lora_weights(tmp_path)
     else:
@@ -240,7 +241,7 @@ def test_lora_is_fitted_saved_and_loaded_by_stock_libraries(family, tmp_path):
     (loaded,) = denoiser_of(fresh).network.peft_config.values()
     assert (loaded.r, loaded.lora_alpha) == (2, 2)
     scale = float(fitted.abs().max())
-    np.testing.assert_allclose(draw(fresh, prompts, seed=1, steps=3), fitted, atol=1e-5 * scale)
+    np.testing.assert_allclose(sample_latents(fresh, prompts, seed=1, steps=3), fitted, atol=1e-5 * scale)
     assert not torch.allclose(plain, fitted, atol=1e-3 * scale)
 
 
@@ -281,14 +282,14 @@ def test_unfit_components_are_named():
 def test_a_pipeline_without_prompts_refuses_them():
     pipeline = build(lambda: families.ddpm(DDIMPipeline))
     with pytest.raises(ValueError, match="DDIMPipeline takes no prompts, got 'seven'"):
-        draw(pipeline, ["", "seven"], seed=0)
+        sample_latents(pipeline, ["", "seven"], seed=0)
     denoiser = denoiser_of(build(families.sd))
     with pytest.raises(ValueError, match="prompts must be given"):
-        Guided(denoiser, None, head_for(denoiser), constant(0.1))
+        Guided(denoiser, None, classifier_for(denoiser), constant(0.1))
 
 
 @pytest.mark.parametrize(
-    ("pictures", "words"),
+    ("images", "words"),
     [
         (torch.zeros(2, 3, 8, 8), r"\(n, 3, 16, 16\), got \(2, 3, 8, 8\)"),
         (torch.zeros(2, 1, 16, 16), r"got \(2, 1, 16, 16\)"),
@@ -297,9 +298,9 @@ def test_a_pipeline_without_prompts_refuses_them():
         (torch.full((1, 3, 16, 16), float("nan")), r"\[-1, 1\]"),
     ],
 )
-def test_unfit_pictures_are_named(pictures, words):
+def test_unfit_pictures_are_named(images, words):
     with pytest.raises(ValueError, match=words):
-        encode(build(families.sd), pictures)
+        encode(build(families.sd), images)
 
 
 def test_adapters_of_others_are_refused():

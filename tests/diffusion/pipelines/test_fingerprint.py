@@ -8,7 +8,7 @@ from peft import LoraConfig
 
 from diffusion.pipelines import denoiser_of, load_pipeline
 from diffusion.pipelines.fingerprint import fingerprint
-from diffusion.pipelines.sampling import draw
+from diffusion.pipelines.sampling import sample_latents
 from diffusion.training.lora import add_student, undo
 from tests.diffusion import families
 from tests.diffusion.families import FAMILIES, build
@@ -132,7 +132,7 @@ def test_the_shift_of_a_flow_counts():
 def test_what_changes_no_sample_does_not_count(family, tmp_path):
     pipeline = build(FAMILIES[family])
     denoiser, before = denoiser_of(pipeline), fingerprint(pipeline)
-    draw(pipeline, ["one" if denoiser.prompt_inputs else ""], seed=0, steps=2)
+    sample_latents(pipeline, ["one" if denoiser.prompt_inputs else ""], seed=0, steps=2)
     denoiser.network.train()
     assert fingerprint(pipeline) == before
     denoiser.network.eval().to(memory_format=torch.channels_last)

@@ -7,7 +7,7 @@ import diffusion
 import duality as du
 from diffusion.pipelines import denoiser_of
 from diffusion.pipelines.latents import decode, encode
-from diffusion.pipelines.sampling import draw
+from diffusion.pipelines.sampling import sample_latents
 from tests.diffusion import families
 from tests.diffusion.families import FAMILIES, build
 from tests.diffusion.workflows.test_concepts import TASK, TINY, quiet
@@ -28,7 +28,7 @@ def test_a_network_is_named_in_its_first_batch(family, value):
     broken(denoiser.network, value)
     asked = ["one" if denoiser.prompt_inputs else ""] * 4
     with pytest.raises(FloatingPointError, match=f"^{denoiser.component} returned NaN or inf in batch 1 of 2"):
-        draw(pipeline, asked, seed=0, steps=2, batch=2)
+        sample_latents(pipeline, asked, seed=0, steps=2, batch=2)
     x = torch.randn(2, *denoiser.sample_shape)
     with torch.no_grad(), pytest.raises(FloatingPointError, match=rf"^{denoiser.component} .* at timesteps"):
         denoiser.predict(x, torch.tensor([1, 2]), denoiser.condition(asked[:2]))
@@ -38,13 +38,13 @@ def test_a_text_encoder_is_named():
     pipeline = build(families.sd)
     broken(pipeline.text_encoder, float("nan"))
     with pytest.raises(FloatingPointError, match=r"^a text encoder .* returned NaN or inf"):
-        draw(pipeline, ["one"], seed=0, steps=2)
+        sample_latents(pipeline, ["one"], seed=0, steps=2)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_vae_is_named(value):
     pipeline = build(families.sd)
-    latents = draw(pipeline, ["one"], seed=0, steps=2)
+    latents = sample_latents(pipeline, ["one"], seed=0, steps=2)
     broken(pipeline.vae.decoder, value)
     with pytest.raises(FloatingPointError, match=r"^vae returned NaN or inf in decoding"):
         decode(pipeline, latents)

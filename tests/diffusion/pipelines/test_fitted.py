@@ -1,4 +1,4 @@
-"""A fit in a folder, put into a fresh pipeline: it draws what the fitted one drew."""
+"""A fit in a folder, put into a fresh pipeline: it makes what the fitted one drew."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from diffusion.pipelines import denoiser_of
 from diffusion.pipelines.fingerprint import fingerprint
 from diffusion.pipelines.fitted import holds_fit, put_in
-from diffusion.pipelines.sampling import draw
+from diffusion.pipelines.sampling import sample_latents
 from diffusion.training.lora import ADAPTER, add_student, save_student
 from tests.diffusion import families
 from tests.diffusion.families import build
@@ -17,7 +17,7 @@ from tests.diffusion.families import build
 
 @pytest.mark.parametrize("rank", [2, None], ids=["LoRA", "all weights"])
 @pytest.mark.parametrize("family", ["sd", "sd3", "ddpm"])
-def test_a_saved_fit_draws_what_it_drew(family, rank, tmp_path):
+def test_a_saved_fit_samples_what_it_drew(family, rank, tmp_path):
     make = families.FAMILIES[family] if family != "ddpm" else lambda: families.ddpm(DDPMPipeline)
     denoiser = denoiser_of(build(make))
     generator = torch.Generator().manual_seed(0)
@@ -26,11 +26,11 @@ def test_a_saved_fit_draws_what_it_drew(family, rank, tmp_path):
             parameter.add_((0.1 if rank else 0.02) * torch.randn(parameter.shape, generator=generator))
     save_student(denoiser, tmp_path / "fit")
     assert holds_fit(tmp_path / "fit")
-    expected = draw(denoiser.pipeline, [""] * 2, seed=1, steps=2)
+    expected = sample_latents(denoiser.pipeline, [""] * 2, seed=1, steps=2)
     plain = denoiser_of(build(make))
-    before = draw(plain.pipeline, [""] * 2, seed=1, steps=2)
+    before = sample_latents(plain.pipeline, [""] * 2, seed=1, steps=2)
     put_in(plain, tmp_path / "fit")
-    found = draw(plain.pipeline, [""] * 2, seed=1, steps=2)
+    found = sample_latents(plain.pipeline, [""] * 2, seed=1, steps=2)
     assert not any(ADAPTER in name for name, _ in plain.network.named_parameters())
     np.testing.assert_allclose(found, expected, atol=2e-4 * float(expected.abs().max()))
     assert float((expected - before).abs().max()) > 1e-2 * float(expected.abs().max())

@@ -1,4 +1,4 @@
-"""Folders of pictures and the prompts beside them."""
+"""Folders of images and the prompts beside them."""
 
 import pytest
 from PIL import Image
@@ -10,13 +10,13 @@ from diffusion.pipelines.images import gather, read_folder
 def folder(tmp_path):
     for name in ("b.png", "a.jpg"):
         Image.new("RGB", (2, 2)).save(tmp_path / name)
-    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "notes.txt").write_text("no image")
     return tmp_path
 
 
 def test_pictures_by_name_without_prompts(folder):
-    pictures, prompts = read_folder(folder, "data")
-    assert [path.name for path in pictures] == ["a.jpg", "b.png"]
+    images, prompts = read_folder(folder, "data")
+    assert [path.name for path in images] == ["a.jpg", "b.png"]
     assert prompts is None
     assert gather([folder, folder / "b.png"], "data", "a dog")[1] == ["a dog"] * 3
     assert gather([folder], "data", None)[1] == ["", ""]
@@ -52,5 +52,5 @@ def test_tables_that_cannot_work(folder, text, message):
 def test_what_is_missing_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"image .*none.* neither a file nor a folder"):
         read_folder(tmp_path / "none", "image")
-    with pytest.raises(ValueError, match=r"held-out folder .* holds no pictures"):
+    with pytest.raises(ValueError, match=r"held-out folder .* holds no images"):
         read_folder(tmp_path, "held-out")

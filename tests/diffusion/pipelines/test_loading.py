@@ -1,4 +1,4 @@
-"""Folders on disk: every family loads and draws the same; pickles and code that comes with a model are refused."""
+"""Folders on disk: every family loads and samples the same; pickles and code that comes with a model are refused."""
 
 import json
 
@@ -9,21 +9,21 @@ from diffusers import DPMSolverMultistepScheduler, EulerAncestralDiscreteSchedul
 from diffusion.guidance.guided import Guided, constant
 from diffusion.pipelines import denoiser_of, load_pipeline
 from diffusion.pipelines.fingerprint import fingerprint
-from diffusion.pipelines.sampling import draw
+from diffusion.pipelines.sampling import sample_latents
 from tests.diffusion import families
 from tests.diffusion.families import FAMILIES, build
-from tests.diffusion.pipelines.test_families import PROMPTS, asked, head_for
+from tests.diffusion.pipelines.test_families import PROMPTS, asked, classifier_for
 
 
 @pytest.mark.parametrize("family", list(FAMILIES))
-def test_a_saved_pipeline_loads_and_draws_the_same(family, tmp_path):
+def test_a_saved_pipeline_loads_and_samples_the_same(family, tmp_path):
     pipeline = build(FAMILIES[family])
     pipeline.save_pretrained(tmp_path)
     again = load_pipeline(str(tmp_path))
     prompts = asked(denoiser_of(pipeline), "seven", "")
     for name in {"unet", "vae"} & set(pipeline.components):  # sums in the order of the other layout differ by rounding
         getattr(pipeline, name).to(memory_format=torch.channels_last)
-    first, second = (draw(some, prompts, seed=3, steps=2) for some in (pipeline, again))
+    first, second = (sample_latents(some, prompts, seed=3, steps=2) for some in (pipeline, again))
     assert torch.equal(first, second)
     assert fingerprint(again) == fingerprint(load_pipeline(str(tmp_path)))
     assert fingerprint(pipeline) != fingerprint(build(FAMILIES[family], seed=1))
@@ -114,8 +114,10 @@ def test_guidance_inside_other_stock_samplers(family, scheduler):
     denoiser = denoiser_of(pipeline)
     prompts = PROMPTS if denoiser.prompt_inputs else None
     some = asked(denoiser, "one", "seven")
-    with Guided(denoiser, prompts, head_for(denoiser), constant(0.3)) as guided:
-        out = draw(pipeline, some, seed=2, steps=4, **({"guidance_scale": 3.0} if denoiser.prompt_inputs else {}))
+    with Guided(denoiser, prompts, classifier_for(denoiser), constant(0.3)) as guided:
+        out = sample_latents(
+            pipeline, some, seed=2, steps=4, **({"guidance_scale": 3.0} if denoiser.prompt_inputs else {})
+        )
     assert torch.isfinite(out).all()
     assert len(guided.trace.steps) >= 4
     levels = [t for t, _, _ in guided.trace.steps]

@@ -86,12 +86,12 @@ def test_folder_without_a_pipeline_is_named(tmp_path):
         load_pipeline(str(tmp_path))
 
 
-def test_a_saved_pipeline_loads_and_draws_the_same(reader, tmp_path):
-    from diffusion.pipelines.sampling import draw
+def test_a_saved_pipeline_loads_and_samples_the_same(reader, tmp_path):
+    from diffusion.pipelines.sampling import sample_latents
 
     reader.pipeline.save_pretrained(tmp_path / "model")
     again = load_pipeline(str(tmp_path / "model"))
-    first, second = (draw(p, ["seven", ""], seed=3, steps=3) for p in (reader.pipeline, again))
+    first, second = (sample_latents(p, ["seven", ""], seed=3, steps=3) for p in (reader.pipeline, again))
     torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-4)  # convolutions sum in another order there
     for name in ("unet", "vae", "text_encoder"):
         old, new = (getattr(p, name).state_dict() for p in (reader.pipeline, again))
@@ -99,10 +99,10 @@ def test_a_saved_pipeline_loads_and_draws_the_same(reader, tmp_path):
         assert all(torch.equal(value, new[key]) for key, value in old.items())
 
 
-def test_draws_do_not_depend_on_the_batch(reader):
-    from diffusion.pipelines.sampling import draw
+def test_samples_do_not_depend_on_the_batch(reader):
+    from diffusion.pipelines.sampling import sample_latents
 
-    whole, parts = (draw(reader.pipeline, ["seven"] * 5, seed=3, steps=3, batch=b) for b in (5, 2))
+    whole, parts = (sample_latents(reader.pipeline, ["seven"] * 5, seed=3, steps=3, batch=b) for b in (5, 2))
     np.testing.assert_allclose(whole, parts, atol=1e-4)
 
 

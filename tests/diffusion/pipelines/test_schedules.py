@@ -16,7 +16,7 @@ from diffusers import (
 )
 
 from diffusion.pipelines import add_noise, denoiser_of, rectified_flow, repeat, variance_preserving
-from diffusion.pipelines.sampling import draw
+from diffusion.pipelines.sampling import sample_latents
 from diffusion.pipelines.schedules import PREDICTIONS
 from tests.diffusion import families
 from tests.diffusion.families import build
@@ -144,12 +144,12 @@ def ddim(prediction):
     + [("sd", lambda kind=kind: families.sd(kind)) for kind in KINDS]
     + [("ddim", ddim(kind)) for kind in KINDS],
 )
-def test_stock_draws_are_the_formula_s(family, make):
-    """The whole pipeline, prompts to draws, against the denoiser's own view of it."""
+def test_stock_samples_are_the_formula_s(family, make):
+    """The whole pipeline, prompts to samples, against the denoiser's own view of it."""
     pipeline = build(make)
     denoiser = denoiser_of(pipeline)
     prompts = ["", "seven"] if denoiser.prompt_inputs else ["", ""]
-    found = draw(pipeline, prompts, seed=3, steps=4)
+    found = sample_latents(pipeline, prompts, seed=3, steps=4)
     if family == "ddim":
         seeds = torch.randint(2**62, (2,), generator=torch.Generator().manual_seed(3)).tolist()
         start = torch.cat([noise((1, *denoiser.sample_shape), seed) for seed in seeds])

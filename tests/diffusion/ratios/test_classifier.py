@@ -34,7 +34,7 @@ def test_head_finds_the_log_ratio_of_noised_gaussians():
     exact = log_1 - torch.logaddexp(log_1 + math.log(prior), log_rest + math.log(1 - prior))
     with torch.no_grad():
         found = classifier(points[:, None], snr)[:, 0]
-    # 8,000 draws of the concept over a two-dimensional input: a few hundredths in the bulk, more in the tails.
+    # 8,000 samples of the concept over a two-dimensional input: a few hundredths in the bulk, more in the tails.
     error = (found.exp() - exact.exp()) * prior
     assert error.abs().max() < 0.08
     assert error.square().mean().sqrt() < 0.02

@@ -1,4 +1,4 @@
-"""Draws of q as the rest, and priors that nobody gave: against Gaussians whose ratios are known."""
+"""Samples of q as the rest, and priors that nobody gave: against Gaussians whose ratios are known."""
 
 import math
 
@@ -10,13 +10,13 @@ from scipy.stats import norm
 from diffusion.ratios.classifier import RatioClassifier, train_classifier
 from diffusion.ratios.positive_unlabelled import ABSENT, contrast_loss, examine, label_shares
 from diffusion.ratios.priors import mixture_priors, unlabelled_prior
-from diffusion.tasks.concepts import Concept, Examples, Prompts
+from diffusion.tasks.concepts import Concept, Examples, TaskPrompts
 
 PRIOR = 0.2
 
 
 def mixture(count, rng, apart=6.0):
-    """Draws (count, 1) of 0.2 N(apart, 1) + 0.8 N(0, 1), and whether each is the concept."""
+    """Samples (count, 1) of 0.2 N(apart, 1) + 0.8 N(0, 1), and whether each is the concept."""
     is_concept = rng.random(count) < PRIOR
     return rng.normal(size=count) + apart * is_concept, is_concept
 
@@ -26,7 +26,7 @@ def log_ratio(x, apart=6.0):
     return norm.logpdf(x, apart) - q
 
 
-def test_without_draws_of_q_it_is_the_softmax():
+def test_without_samples_of_q_it_is_the_softmax():
     score, labels = torch.randn(7, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 0, 1, 2, 0])
     some = torch.tensor([0.4, 0.3, 0.3]).log()
     expected = torch.nn.functional.cross_entropy(score, labels)
@@ -63,7 +63,7 @@ def test_shares_of_labels():
             label_shares(torch.tensor(some), 2)
 
 
-def test_a_head_learns_the_posterior_from_positive_and_unlabelled_draws():
+def test_a_head_learns_the_posterior_from_positive_and_unlabelled_samples():
     rng = np.random.default_rng(1)
     positive, (unlabelled, _) = rng.normal(size=600) + 6, mixture(1200, rng)
     feature = torch.from_numpy(np.concatenate([positive, unlabelled])).float()[:, None]
@@ -79,7 +79,7 @@ def test_a_head_learns_the_posterior_from_positive_and_unlabelled_draws():
     assert (PRIOR * rho[:2].exp() < 0.1).all()
 
 
-def test_examination_against_draws_of_q_gives_the_auc_against_the_rest():
+def test_examination_against_samples_of_q_gives_the_auc_against_the_rest():
     """The correction turns the AUC against q into that against the rest, here 1 up to overlap."""
     rng = np.random.default_rng(2)
     positive, (free, _) = rng.normal(size=500) + 6, mixture(4000, rng)
@@ -117,12 +117,12 @@ def test_the_prior_of_a_concept_that_stands_apart_is_found_without_a_labelled_re
         unlabelled_prior(np.full(50, -3.0), 0.5, 0.5)
 
 
-def test_labels_of_draws_of_q():
-    both = Prompts((Concept(("seven",), 0.1),), (("one",), ("two",)), unlabelled=True)
+def test_labels_of_samples_of_q():
+    both = TaskPrompts((Concept(("seven",), 0.1),), (("one",), ("two",)), unlabelled=True)
     prompts, labels = both.labelled(4, 6)
     assert labels == [0] * 4 + [1] * 3 + [2] * 3
     assert prompts[-3:] == [""] * 3
-    alone = Prompts((Concept((), 0.1, Examples(torch.zeros(12, 3))),), (), unlabelled=True)
+    alone = TaskPrompts((Concept((), 0.1, Examples(torch.zeros(12, 3))),), (), unlabelled=True)
     assert alone.labelled(20, 5) == ([""] * 17, [0] * 12 + [2] * 5)
 
 
@@ -130,9 +130,9 @@ def test_examples_are_told_apart_by_their_values():
     one, two = Examples(torch.zeros(12, 3)), Examples(torch.ones(12, 3))
     assert one == Examples(torch.zeros(12, 3))
     assert one != two
-    prompts = [Prompts((Concept((), 0.1, some),), (), unlabelled=True) for some in (one, two)]
+    prompts = [TaskPrompts((Concept((), 0.1, some),), (), unlabelled=True) for some in (one, two)]
     assert str(prompts[0].described()) != str(prompts[1].described())
-    plain = Prompts((Concept(("seven",), 0.1),), (("one",),)).described()
+    plain = TaskPrompts((Concept(("seven",), 0.1),), (("one",),)).described()
     assert "unlabelled" not in plain
     assert "examples" not in plain["concepts"][0]
     for bad, words in ((torch.zeros(3, 3), "at least 10"), (torch.full((10, 3), float("nan")), "finite")):
@@ -141,9 +141,9 @@ def test_examples_are_told_apart_by_their_values():
     with pytest.raises(ValueError, match="by prompts or by examples"):
         Concept(("seven",), 0.1, one)
     with pytest.raises(ValueError, match="for all concepts or for none"):
-        Prompts((Concept(("a",), 0.1), Concept(("b",), None)), (("c",),))
-    unknown = Prompts((Concept(("a",), None),), (("c",),))
+        TaskPrompts((Concept(("a",), 0.1), Concept(("b",), None)), (("c",),))
+    unknown = TaskPrompts((Concept(("a",), None),), (("c",),))
     assert not unknown.has_priors
-    with pytest.raises(ValueError, match="survey the model first"):
+    with pytest.raises(ValueError, match="estimate the ratios first"):
         _ = unknown.priors
     assert unknown.with_priors([0.3]).priors == (0.3,)

@@ -9,10 +9,10 @@ from diffusers import DDIMScheduler
 
 from diffusion.pipelines import variance_preserving
 from diffusion.ratios.trajectory import path_levels, path_ratios, step_between
-from diffusion.tasks.concepts import Concept, Examples, Prompts
+from diffusion.tasks.concepts import Concept, Examples, TaskPrompts
 
 MEAN = torch.tensor([1.5, -0.5])
-PROMPTS = Prompts((Concept(("there",), 0.1),), (("here",),))
+PROMPTS = TaskPrompts((Concept(("there",), 0.1),), (("here",),))
 
 
 class Exact:
@@ -80,4 +80,4 @@ def test_levels_go_from_noise_to_picture():
         with pytest.raises(ValueError, match="steps must lie between"):
             path_levels(Exact(), steps)
     with pytest.raises(ValueError, match="a prompt for every concept"):
-        path_ratios(Exact(), Prompts((Concept((), 0.1, Examples(torch.zeros(10, 2))),), (("one",),)), 4, seed=0)
+        path_ratios(Exact(), TaskPrompts((Concept((), 0.1, Examples(torch.zeros(10, 2))),), (("one",),)), 4, seed=0)

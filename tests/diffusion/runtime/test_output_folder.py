@@ -17,7 +17,9 @@ from diffusion.runtime.output_folder import OutputFolder, keep
 ALONE = """
 import os, signal, sys, types
 from pathlib import Path
-sys.modules["diffusion.runtime.distributed"] = types.SimpleNamespace(is_main=lambda: True, same=lambda value: value)
+sys.modules["diffusion.runtime.distributed"] = types.SimpleNamespace(
+    is_main=lambda: True, broadcast_object=lambda value: value
+)
 from diffusion.runtime.output_folder import OutputFolder, keep
 place = Path(sys.argv[1])
 """

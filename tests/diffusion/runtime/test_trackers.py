@@ -14,7 +14,7 @@ from diffusion.training.trainer import Fit
 from tests.diffusion.methods.conftest import made, make_denoiser
 
 SMALL = Fit(steps=3, batch=12, rank=2, rate=1e-2, seed=3)
-ALTERNATE = PrimalDual(inner=2, warmup=0, gain=0.2, draws=4, noise_levels=1)
+ALTERNATE = PrimalDual(inner=2, warmup=0, gain=0.2, samples=4, noise_levels=1)
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 import pytest
 
-from diffusion.digits import wordings
-from diffusion.digits.image_classifier import prompts_for
-from diffusion.tasks.concepts import Concept, Prompts
+from diffusion.digits import paraphrases
+from diffusion.digits.prompts import prompts_for
+from diffusion.tasks.concepts import Concept, TaskPrompts
 
 
 def test_wordings_fall_back_and_nothing_else_does(prompts):
@@ -17,15 +17,15 @@ def test_wordings_fall_back_and_nothing_else_does(prompts):
         (lambda: Concept((), 0.1), "not empty"),
         (lambda: Concept(("  ",), 0.1), "not empty"),
         (lambda: Concept(("seven",), 1.0), "strictly between 0 and 1"),
-        (lambda: Prompts((), (("one",),)), "at least one concept"),
-        (lambda: Prompts((Concept(("seven",), 0.1),), ()), "at least one group"),
-        (lambda: Prompts((Concept(("seven",), 0.1),), (("Seven",),)), "neither contrast nor anchor"),
-        (lambda: Prompts((Concept(("seven",), 0.1),), (("one",),), anchor="seven"), "neither contrast nor anchor"),
-        (lambda: Prompts((Concept(("a",), 0.5), Concept(("b",), 0.5)), (("one",),)), "below 1"),
+        (lambda: TaskPrompts((), (("one",),)), "at least one concept"),
+        (lambda: TaskPrompts((Concept(("seven",), 0.1),), ()), "at least one group"),
+        (lambda: TaskPrompts((Concept(("seven",), 0.1),), (("Seven",),)), "neither contrast nor anchor"),
+        (lambda: TaskPrompts((Concept(("seven",), 0.1),), (("one",),), anchor="seven"), "neither contrast nor anchor"),
+        (lambda: TaskPrompts((Concept(("a",), 0.5), Concept(("b",), 0.5)), (("one",),)), "below 1"),
         (lambda: prompts_for([""]), "empty string"),
         (lambda: prompts_for(["a purple cow"]), "none of the ten digits"),
         (lambda: prompts_for(["seven", "a handwritten 7"]), "already names"),
-        (lambda: prompts_for(list(map(str, "0123456789")) and [w[0] for w in map(wordings, range(10))]), "all ten"),
+        (lambda: prompts_for(list(map(str, "0123456789")) and [w[0] for w in map(paraphrases, range(10))]), "all ten"),
     ],
 )
 def test_bad_prompts_are_refused(make, words):
@@ -33,15 +33,15 @@ def test_bad_prompts_are_refused(make, words):
         make()
 
 
-def test_labelled_draws_take_turns(prompts):
+def test_labelled_samples_take_turns(prompts):
     asked, labels = prompts.labelled(6, 12)
     assert labels == [0] * 6 + [1] * 12
-    assert sorted(set(asked[:6])) == sorted(prompts.concepts[0].wordings)
+    assert sorted(set(asked[:6])) == sorted(prompts.concepts[0].prompts)
     assert set(asked[6:]) == set(prompts.retained)
 
 
 def test_digits_prompts_cover_every_digit():
     chosen = prompts_for(["the digit 7 in ink"])
     assert chosen.concepts[0].name == "the digit 7 in ink"
-    assert set(chosen.concepts[0].wordings) == set(wordings(7))
-    assert set(chosen.contrast) == {wordings(k) for k in range(10) if k != 7}
+    assert set(chosen.concepts[0].prompts) == set(paraphrases(7))
+    assert set(chosen.contrast) == {paraphrases(k) for k in range(10) if k != 7}

@@ -14,7 +14,7 @@ KL = (du.ReverseKL, du.ForwardKL)
 
 @pytest.fixture(scope="module")
 def ratios():
-    """Two concepts that stand apart, of shares 0.2 and 0.1, as 1,000 draws see them."""
+    """Two concepts that stand apart, of shares 0.2 and 0.1, as 1,000 samples see them."""
     values = np.full((1000, 2), -4.0)
     values[:200, 0], values[200:300, 1] = math.log(1 / 0.2), math.log(1 / 0.1)
     return du.LogRatios(values, priors=[0.2, 0.1])
@@ -53,7 +53,7 @@ def test_what_is_said_is_what_is_meant(text, kind, value, relative):
         ("nan", du.Likelihood, "got 'nan'"),
         ("100%", du.Likelihood, "strictly between 0 and 100"),
         ("4 nats", du.Likelihood, "is a probability"),
-        ("1%", du.ReverseKL, "no share of the draws"),
+        ("1%", du.ReverseKL, "no share of the samples"),
         ("-1", du.ReverseKL, "never negative"),
         ("1e999", du.ForwardKL, "finite"),
         ("0x", du.ForwardKL, "positive multiple"),

@@ -30,7 +30,7 @@ from diffusion.training.trainer import Fit
 from tests.diffusion.methods.conftest import LEVELS, made, make_denoiser, make_survey
 
 # The tiny survey's ratios are random: two concepts, every method.
-ALTERNATE = PrimalDual(inner=3, warmup=0, gain=0.2, draws=6, noise_levels=2)
+ALTERNATE = PrimalDual(inner=3, warmup=0, gain=0.2, samples=6, noise_levels=2)
 QUICK = {"inner": 3, "warmup": 0, "extra": 2, "noise_levels": 2, "repeats": 2}
 ON_IMAGES = {"tilted": TiltedImages(**QUICK), "primal-dual": ForgetImages(**QUICK)}
 

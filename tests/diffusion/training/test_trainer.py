@@ -16,19 +16,19 @@ import diffusion
 import duality as du
 from diffusion.methods import ESD, IMAGE_METHODS, METHODS, PrimalDual
 from diffusion.methods.base import FitContext, ImageFitContext
-from diffusion.pipelines.sampling import draw
+from diffusion.pipelines.sampling import sample_latents
 from diffusion.runtime.distributed import Part, broadcast_object, map_distributed, world
 from diffusion.tasks.image_set import Images
 from diffusion.training.full_weights import is_free, put_back
 from diffusion.training.lora import add_lora, add_student, base_model, save_student, switch_lora
 from diffusion.training.trainer import Fit, Trainer
 from tests.diffusion.families import FAMILIES, build
-from tests.diffusion.methods.conftest import broadcast_object as alike
 from tests.diffusion.methods.conftest import made, make_denoiser
+from tests.diffusion.methods.conftest import same as alike
 from tests.diffusion.training.fit_worker import ON_IMAGES
 
 SMALL = Fit(steps=3, batch=12, rank=2, rate=1e-2, seed=3)
-ALTERNATE = PrimalDual(inner=2, warmup=0, gain=0.2, draws=4, noise_levels=1)
+ALTERNATE = PrimalDual(inner=2, warmup=0, gain=0.2, samples=4, noise_levels=1)
 
 
 @pytest.fixture
@@ -229,9 +229,9 @@ def test_all_weights_with_a_frozen_teacher(method, estimate, solution, tmp_path)
     with torch.no_grad():
         fresh = build(FAMILIES["sd"])
         fresh.register_modules(unet=loaded)
-        fitted = draw(denoiser.pipeline, ["", "seven"], seed=1, steps=2)
-        np.testing.assert_allclose(draw(fresh, ["", "seven"], seed=1, steps=2), fitted, atol=1e-5)
-    again = add_student(denoiser, 2, 0)  # a fresh start of another kind: from the teacher
+        fitted = sample_latents(denoiser.pipeline, ["", "seven"], seed=1, steps=2)
+        np.testing.assert_allclose(sample_latents(fresh, ["", "seven"], seed=1, steps=2), fitted, atol=1e-5)
+    again = add_student(denoiser, 2, 0)  # a fresh start of another kind: from the base model
     assert not is_free(denoiser.network)
     assert len(again) < len(before)
     with torch.no_grad():
@@ -327,7 +327,7 @@ def test_one_call_trains_all_weights_in_parts(tmp_path):
 def test_a_batch_that_cannot_be_dealt_out_is_refused_before_any_work(monkeypatch):
     from tests.diffusion.workflows.test_concepts import TASK
 
-    monkeypatch.setattr("diffusion.workflows.concepts.survey", None)
+    monkeypatch.setattr("diffusion.workflows.concepts.estimate_ratios", None)
     with pytest.raises(ValueError, match="32 rows of one kind cannot be dealt evenly to 5 parts"):
         diffusion.unlearn(build(FAMILIES["sd"]), ["seven"], du.ReverseKL(0.3), **TASK, fit=Fit(accumulate=5))
 

@@ -15,12 +15,12 @@ import diffusion
 import duality as du
 from diffusion.api import is_digits, prompts_of
 from diffusion.evaluation.measure import PAIRED, Evaluation
-from diffusion.guidance.sampling import guided_draws
+from diffusion.guidance.sampling import guided_samples
 from diffusion.methods import ESD, METHODS, PrimalDual, Tilted, method_of
 from diffusion.pipelines import denoiser_of, load_pipeline
 from diffusion.pipelines.fingerprint import fingerprint
-from diffusion.pipelines.images import read_pictures
-from diffusion.pipelines.sampling import draw
+from diffusion.pipelines.images import read_images
+from diffusion.pipelines.sampling import sample_latents
 from diffusion.ratios.ratio_estimate import Budget
 from diffusion.tasks.concepts import Concept, Examples
 from diffusion.tasks.contrast_prompts import propose
@@ -32,7 +32,7 @@ from tests.diffusion.families import build
 from tests.diffusion.methods.conftest import made
 
 TINY = {
-    "budget": Budget(10, 10, 24, sampler_steps=2, noises=2, head_steps=4, elbo_draws=4, elbo_levels=2),
+    "budget": Budget(10, 10, 24, sampler_steps=2, noises=2, classifier_steps=4, elbo_samples=4, elbo_noise_levels=2),
     "fit": Fit(steps=2, batch=6, rank=1),
     "evaluation": Evaluation(samples=4, retained=4, integrated=4),
     "method": made("tilted"),
@@ -72,7 +72,7 @@ def test_a_missing_extra_is_named():
 @pytest.mark.parametrize("family", ["sd", "sdxl", "sd3"])
 def test_one_call_unlearns(family, tmp_path):
     pipeline = build(families.FAMILIES[family])
-    before = draw(pipeline, [""], seed=0, steps=2)
+    before = sample_latents(pipeline, [""], seed=0, steps=2)
     result = diffusion.unlearn(
         pipeline,
         [["seven", "a handwritten seven"], "eight"],
@@ -84,7 +84,7 @@ def test_one_call_unlearns(family, tmp_path):
     )
     assert result.solution.multipliers.shape == (2,)
     assert len(result.losses) == 2
-    after = draw(pipeline, [""], seed=0, steps=2)
+    after = sample_latents(pipeline, [""], seed=0, steps=2)
     assert not torch.equal(before, after)
     written = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"pytorch_lora_weights.safetensors", "certificate.json", "README.md"} <= written
@@ -92,7 +92,9 @@ def test_one_call_unlearns(family, tmp_path):
     assert proof["fitted_model"]["fit"]["method"] == repr(made("tilted"))
     fresh = build(families.FAMILIES[family])
     fresh.load_lora_weights(tmp_path / "out")
-    np.testing.assert_allclose(draw(fresh, [""], seed=0, steps=2), after, atol=1e-4 * float(after.abs().max()))
+    np.testing.assert_allclose(
+        sample_latents(fresh, [""], seed=0, steps=2), after, atol=1e-4 * float(after.abs().max())
+    )
 
 
 @pytest.fixture(scope="module")
@@ -125,14 +127,14 @@ def test_bad_input_is_refused_before_any_work(pipeline, monkeypatch, change, wor
     def never(*_arguments, **_more):
         raise AssertionError("work was begun")
 
-    monkeypatch.setattr("diffusion.workflows.concepts.survey", never)
+    monkeypatch.setattr("diffusion.workflows.concepts.estimate_ratios", never)
     arguments = {"pipeline": pipeline, "concepts": ["seven"], "problem": du.Likelihood(0.01), **TASK, **change}
     with pytest.raises(ValueError, match=words):
         diffusion.unlearn(**arguments)
 
 
 def test_an_output_that_is_not_empty_is_refused_before_any_work(pipeline, monkeypatch, tmp_path):
-    monkeypatch.setattr("diffusion.workflows.concepts.survey", None)
+    monkeypatch.setattr("diffusion.workflows.concepts.estimate_ratios", None)
     (tmp_path / "mine").write_text("x")
     with pytest.raises(ValueError, match="not empty"):
         diffusion.unlearn(pipeline, ["seven"], du.Likelihood(0.01), **TASK, output=tmp_path)
@@ -145,14 +147,14 @@ def style(module, *layers):
 
 @pytest.mark.parametrize("part", ["unet", "text_encoder"])
 def test_adapters_of_others_are_refused_before_any_work(part, monkeypatch):
-    monkeypatch.setattr("diffusion.workflows.concepts.survey", None)
-    monkeypatch.setattr("diffusion.workflows.images.draw", None)
+    monkeypatch.setattr("diffusion.workflows.concepts.estimate_ratios", None)
+    monkeypatch.setattr("diffusion.workflows.images.sample_latents", None)
     carrying = build(families.sd)
     style(getattr(carrying, part), "to_q" if part == "unet" else "q_proj")
     with pytest.raises(ValueError, match=rf"{part} carries the adapters \['style'\]: fuse or unload them first"):
         diffusion.unlearn(carrying, ["seven"], du.Likelihood(0.01), **TASK)
     with pytest.raises(ValueError, match=rf"{part} carries the adapters"):
-        diffusion.forget(carrying, pictures(1), prompts="one", levels=5.0, data=pictures(12))
+        diffusion.forget(carrying, images(1), prompts="one", levels=5.0, data=images(12))
 
 
 @pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
@@ -167,29 +169,29 @@ def test_a_second_run_on_one_pipeline_has_to_say_from_what(rank):
         return diffusion.unlearn(pipeline, concepts, du.ReverseKL(0.3), **TASK, **settings, bar=quiet)
 
     original = fingerprint(pipeline)
-    plain = draw(pipeline, ["one"], seed=0, steps=2)
+    plain = sample_latents(pipeline, ["one"], seed=0, steps=2)
     first = run()
     assert first.estimate_ratios.fingerprint == original
-    fitted = draw(pipeline, ["one"], seed=0, steps=2)
-    for call in (run, lambda: diffusion.forget(pipeline, pictures(1), prompts="one", levels=5.0, data=pictures(12))):
+    fitted = sample_latents(pipeline, ["one"], seed=0, steps=2)
+    for call in (run, lambda: diffusion.forget(pipeline, images(1), prompts="one", levels=5.0, data=images(12))):
         with pytest.raises(ValueError, match=r"diffusion.merge\(pipeline\) .* diffusion.undo\(pipeline\)"):
             call()
-    assert torch.equal(draw(pipeline, ["one"], seed=0, steps=2), fitted)  # refused, and left as it was
+    assert torch.equal(sample_latents(pipeline, ["one"], seed=0, steps=2), fitted)  # refused, and left as it was
     diffusion.undo(pipeline)
     assert fingerprint(pipeline) == original
-    assert torch.equal(draw(pipeline, ["one"], seed=0, steps=2), plain)
+    assert torch.equal(sample_latents(pipeline, ["one"], seed=0, steps=2), plain)
     second = run()
     assert torch.equal(second.estimate_ratios.anchor, first.estimate_ratios.anchor)
-    fitted = draw(pipeline, ["one"], seed=0, steps=2)
+    fitted = sample_latents(pipeline, ["one"], seed=0, steps=2)
     diffusion.merge(pipeline)
     merged = fingerprint(pipeline)
     assert merged != original
     scale = float(fitted.abs().max())
-    np.testing.assert_allclose(draw(pipeline, ["one"], seed=0, steps=2), fitted, atol=1e-4 * scale)
+    np.testing.assert_allclose(sample_latents(pipeline, ["one"], seed=0, steps=2), fitted, atol=1e-4 * scale)
     third = run()
     assert third.estimate_ratios.fingerprint == merged
     with base_model(denoiser_of(pipeline)):  # what is sampled before the fit is what the fit starts from
-        base = draw(pipeline, ["one"], seed=0, steps=2)
+        base = sample_latents(pipeline, ["one"], seed=0, steps=2)
     np.testing.assert_allclose(base, fitted, atol=1e-4 * scale)
 
 
@@ -220,7 +222,7 @@ def test_whatever_fails_after_the_fit_the_fit_is_kept(tmp_path, monkeypatch, cap
     assert fingerprint(pipeline) == original  # and the next run begins with the pipeline that was given
 
 
-def pictures(count, seed=0):
+def images(count, seed=0):
     """Pillow images of 16x16 pixels, bright ones."""
     values = np.random.default_rng(seed).integers(180, 256, size=(count, 16, 16, 3), dtype=np.uint8)
     return [Image.fromarray(value) for value in values]
@@ -231,16 +233,16 @@ def test_concepts_by_prompt_need_a_pipeline_with_prompts():
     with pytest.raises(ValueError, match="DDPMPipeline takes none"):
         diffusion.unlearn(pipeline, ["seven"], du.Likelihood(0.01), **TASK)
     with pytest.raises(ValueError, match="ESD needs a prompt for every concept"):
-        diffusion.unlearn(pipeline, [pictures(10)], du.Likelihood(0.01), priors=0.1, method=ESD())
+        diffusion.unlearn(pipeline, [images(10)], du.Likelihood(0.01), priors=0.1, method=ESD())
     with pytest.raises(ValueError, match="at least 10"):
-        diffusion.unlearn(pipeline, [pictures(9)], du.Likelihood(0.01), priors=0.1)
+        diffusion.unlearn(pipeline, [images(9)], du.Likelihood(0.01), priors=0.1)
     with pytest.raises(ValueError, match="PrimalDual of this problem needs a prompt for every concept"):
-        diffusion.unlearn(pipeline, [pictures(10)], du.ReverseKL(1.0), priors=0.1, method="primal-dual")
+        diffusion.unlearn(pipeline, [images(10)], du.ReverseKL(1.0), priors=0.1, method="primal-dual")
     with pytest.raises(ValueError, match="examples must have shape"):
         diffusion.unlearn(pipeline, [torch.zeros(10, 3, 8, 8)], du.Likelihood(0.01), priors=0.1)
 
 
-BRIEFLY = PrimalDual(inner=1, warmup=0, draws=4, noise_levels=1)
+BRIEFLY = PrimalDual(inner=1, warmup=0, samples=4, noise_levels=1)
 
 
 @pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
@@ -255,16 +257,16 @@ BRIEFLY = PrimalDual(inner=1, warmup=0, draws=4, noise_levels=1)
     ids=["tilted", "guidance", "primal-dual, forward", "primal-dual, likelihood"],
 )
 def test_a_model_without_prompts_unlearns_what_pictures_show(method, problem, tmp_path):
-    """Bright pictures, which a random network never makes: found by the head, and the run ends with a LoRA."""
+    """Bright images, which a random network never makes: found by the classifier, and the run ends with a LoRA."""
     pipeline = build(lambda: families.ddpm(DDPMPipeline))
     result = diffusion.unlearn(
         pipeline,
-        [pictures(20)],
+        [images(20)],
         problem,
         priors=0.1,
-        budget=Budget(20, 30, 24, sampler_steps=2, noises=4, head_steps=40, elbo_draws=4, elbo_levels=2),
+        budget=Budget(20, 30, 24, sampler_steps=2, noises=4, classifier_steps=40, elbo_samples=4, elbo_noise_levels=2),
         fit=TINY["fit"],
-        # By this head the share is below a millionth: what samples show of that is not the matter here.
+        # By this classifier the share is below a millionth: what samples show of that is not the matter here.
         evaluation=Evaluation(samples=40, retained=4, integrated=4, confidence=1e-6, success=0.99999),
         method=method,
         output=tmp_path / "out",
@@ -282,7 +284,7 @@ def test_a_model_without_prompts_unlearns_what_pictures_show(method, problem, tm
 @pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
 @pytest.mark.parametrize("vocabulary", [(), ("one", "two", "three", "the digit 8 in ink")])
 def test_contrast_and_priors_may_be_left_out(pipeline, vocabulary, monkeypatch):
-    """Draws of q stand for the rest. Random weights show nothing apart, so the estimate itself is put in by hand."""
+    """Samples of q stand for the rest. Random weights show nothing apart, so the estimate itself is put in by hand."""
     from diffusion.ratios import estimate as estimate_ratios
 
     monkeypatch.setattr(estimate_ratios, "unlabelled_prior", lambda *_: (0.25, 0.05))
@@ -305,7 +307,7 @@ def test_contrast_and_priors_may_be_left_out(pipeline, vocabulary, monkeypatch):
 def test_concepts_by_pictures_of_a_pipeline_with_prompts():
     result = diffusion.unlearn(
         build(families.sd),
-        [pictures(12)],
+        [images(12)],
         diffusion.levels(du.ReverseKL, "1.2x"),
         contrast=["one"],
         priors=0.1,
@@ -316,8 +318,8 @@ def test_concepts_by_pictures_of_a_pipeline_with_prompts():
     assert "LoRA, concept" not in result.samples
     assert "LoRA, retained" in result.samples
     denoiser = denoiser_of(build(families.sd))
-    plain = draw(denoiser.pipeline, ["one"] * 2, seed=0, steps=2)
-    guided = guided_draws(denoiser, result.estimate_ratios, result.solution.guidance, ["one"] * 2, seed=0, bar=quiet)
+    plain = sample_latents(denoiser.pipeline, ["one"] * 2, seed=0, steps=2)
+    guided = guided_samples(denoiser, result.estimate_ratios, result.solution.guidance, ["one"] * 2, seed=0, bar=quiet)
     assert not torch.equal(plain, guided)
     assert bool(torch.isfinite(guided).all())
 
@@ -337,7 +339,8 @@ def test_neighbours_share_words_with_the_concept():
 
 @pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
 def test_an_infeasible_level_is_refused_before_training(pipeline, monkeypatch):
-    """A head of four steps tells nothing apart: every posterior is near the prior, and a millionth cannot be had."""
+    """A classifier of four steps tells nothing apart: every posterior is near the prior, and a millionth cannot be
+    had."""
 
     class Never:
         def fit(self, *_arguments, **_more):
@@ -359,7 +362,7 @@ def never(*_arguments, **_more):
 
 
 def test_too_few_samples_to_show_a_level_are_refused_before_any_work(pipeline, monkeypatch):
-    monkeypatch.setattr("diffusion.workflows.concepts.survey", never)
+    monkeypatch.setattr("diffusion.workflows.concepts.estimate_ratios", never)
     for problem in (du.Likelihood(0.01), diffusion.levels(du.Likelihood, "1%")):
         with pytest.raises(ValueError, match=r"298 cannot show a level of 0\.01 .* at least 299 are needed"):
             diffusion.unlearn(pipeline, ["seven"], problem, **TASK, evaluation=Evaluation(samples=298))
@@ -373,7 +376,7 @@ def test_too_few_samples_to_show_a_level_are_refused_before_any_work(pipeline, m
 
 @pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
 def test_where_the_model_meets_the_level_already_it_stops_and_says_so(pipeline, tmp_path):
-    """A head of four steps is near the prior everywhere, 10 %: of at most 50 % there is nothing to be trained."""
+    """A classifier of four steps is near the prior everywhere, 10 %: of at most 50 % there is nothing to be trained."""
 
     class Never:
         fit = never
@@ -393,7 +396,7 @@ def test_where_the_model_meets_the_level_already_it_stops_and_says_so(pipeline, 
 
 @pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
 def test_a_fit_of_one_step_is_not_certified_and_the_level_and_its_bound_are_named(tmp_path):
-    """Pictures that a random model never makes: their share has to fall under the concept's prompts, and cannot."""
+    """Images that a random model never makes: their share has to fall under the concept's prompts, and cannot."""
     result = diffusion.unlearn(
         build(families.sd),
         ["seven"],
@@ -444,12 +447,12 @@ def test_the_embedded_pipeline_brings_its_own_prompts():
 def test_pictures_are_read_as_they_are(pipeline, tmp_path):
     values = np.arange(16 * 16 * 3, dtype=np.uint8).reshape(16, 16, 3)
     Image.fromarray(values).save(tmp_path / "good.png")
-    made = read_pictures(pipeline, [tmp_path / "good.png", Image.fromarray(values)])
+    made = read_images(pipeline, [tmp_path / "good.png", Image.fromarray(values)])
     assert made.shape == (2, 3, 16, 16)
     np.testing.assert_allclose(made[1], 2 * (values.transpose(2, 0, 1) / 255.0) - 1, atol=1e-6)
     Image.fromarray(values[:8]).save(tmp_path / "small.png")
     Image.fromarray(values[..., 0]).save(tmp_path / "grey.png")
-    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "text.png").write_text("no image")
     for some, words in (
         ([tmp_path / "small.png"], "16x16 pixels, got mode RGB and 16x8"),
         ([tmp_path / "good.png", tmp_path / "grey.png"], "grey.png' must have mode RGB"),
@@ -459,4 +462,4 @@ def test_pictures_are_read_as_they_are(pipeline, tmp_path):
         (str(tmp_path / "good.png"), "list of paths"),
     ):
         with pytest.raises(ValueError, match=words):
-            read_pictures(pipeline, some)
+            read_images(pipeline, some)

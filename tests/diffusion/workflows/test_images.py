@@ -1,4 +1,4 @@
-"""Forgetting images, from pictures to a folder: what is found out, what is refused, what is measured and written."""
+"""Forgetting images, from images to a folder: what is found out, what is refused, what is measured and written."""
 
 import json
 
@@ -18,7 +18,7 @@ from diffusion.training.lora import add_lora, base_model
 from diffusion.training.trainer import Fit
 from diffusion.workflows import image_levels as forget_settled
 from diffusion.workflows import images as forget_run
-from diffusion.workflows.image_levels import has_priors
+from diffusion.workflows.image_levels import image_targets
 from tests.diffusion.families import build, ddpm, sd
 from tests.diffusion.methods.conftest import make_denoiser
 
@@ -26,7 +26,7 @@ QUICK = ForgetImages(inner=1, warmup=0, noise_levels=1, repeats=2, extra=0)
 BRIEF = Fit(steps=2, batch=6, rank=2)
 
 
-def random_draws(denoiser, count, seed=0):
+def random_samples(denoiser, count, seed=0):
     return torch.randn(count, *denoiser.sample_shape, generator=torch.Generator().manual_seed(seed)).clamp(-1, 1)
 
 
@@ -51,9 +51,11 @@ def latents():
 
 
 def test_shares_are_counted_in_the_data(pixels):
-    some = random_draws(pixels, 10)
+    some = random_samples(pixels, 10)
     data = torch.cat([some, some[:1].expand(4, -1, -1, -1), some[1:2]])
-    found = has_priors(pixels, task_of(pixels, some[:2], data=data, levels=3.0), random_draws(pixels, 6, 1), [""] * 6)
+    found = image_targets(
+        pixels, task_of(pixels, some[:2], data=data, levels=3.0), random_samples(pixels, 6, 1), [""] * 6
+    )
     np.testing.assert_allclose(found.images.shares, [5 / 15, 2 / 15])
     np.testing.assert_array_equal(found.shares_stderr, 0)
     assert len(found.images.data) == 15
@@ -62,50 +64,50 @@ def test_shares_are_counted_in_the_data(pixels):
     np.testing.assert_array_equal(found.as_near, 0.0)
 
 
-def test_without_data_draws_stand_for_it_and_their_copies_do_not(pixels):
-    image = random_draws(pixels, 1, 5)
-    drawn = random_draws(pixels, 20)
-    drawn[[3, 8, 9]] = image + 0.01 * random_draws(pixels, 3, 6)
-    found = has_priors(pixels, task_of(pixels, image, levels=3.0), drawn, [""] * 20)
+def test_without_data_samples_stand_for_it_and_their_copies_do_not(pixels):
+    image = random_samples(pixels, 1, 5)
+    drawn = random_samples(pixels, 20)
+    drawn[[3, 8, 9]] = image + 0.01 * random_samples(pixels, 3, 6)
+    found = image_targets(pixels, task_of(pixels, image, levels=3.0), drawn, [""] * 20)
     assert found.images.shares[0] == pytest.approx(3 / 20)
     assert found.shares_stderr[0] == pytest.approx((0.15 * 0.85 / 20) ** 0.5)
     kept = [j for j in range(20) if j not in (3, 8, 9)]
     assert torch.equal(found.images.data, drawn[kept])
-    assert np.isnan(found.as_near[0])  # of draws alone, what is near is a copy
-    said = has_priors(pixels, task_of(pixels, image, levels=3.0, shares=0.02), drawn, [""] * 20)
+    assert np.isnan(found.as_near[0])  # of samples alone, what is near is a copy
+    said = image_targets(pixels, task_of(pixels, image, levels=3.0, shares=0.02), drawn, [""] * 20)
     np.testing.assert_array_equal(said.images.shares, 0.02)
     np.testing.assert_array_equal(said.shares_stderr, 0)
     with pytest.raises(ValueError, match=r"shares must be given .* no copy of image 1"):
-        has_priors(pixels, task_of(pixels, image, levels=3.0), random_draws(pixels, 20), [""] * 20)
+        image_targets(pixels, task_of(pixels, image, levels=3.0), random_samples(pixels, 20), [""] * 20)
 
 
 def test_each_prompt_has_its_own_data(latents):
-    some = random_draws(latents, 12)
+    some = random_samples(latents, 12)
     texts = ("one",) * 6 + ("three",) * 6
     task = task_of(
         latents, some[[0, 6]], prompts=("one", "two"), data=some, data_prompts=texts, levels=[2.0, 3.0],
         shares=[0.1, 0.2],
     )  # fmt: skip
     assert task.asked == ["one", "two"]
-    drawn = random_draws(latents, 8, 1)
-    found = has_priors(latents, task, drawn, ["one", "two"] * 4)
-    assert found.images.data_prompts == (*texts, *["two"] * 4)  # "one" has data, "two" gets draws
+    drawn = random_samples(latents, 8, 1)
+    found = image_targets(latents, task, drawn, ["one", "two"] * 4)
+    assert found.images.data_prompts == (*texts, *["two"] * 4)  # "one" has data, "two" gets samples
     assert torch.equal(found.images.data[12:], drawn[1::2])
 
 
 def test_unseen_is_the_mean_surprise_of_held_out_pictures(latents, monkeypatch):
-    data, unseen = random_draws(latents, 9), 3 * random_draws(latents, 3, 2)
+    data, unseen = random_samples(latents, 9), 3 * random_samples(latents, 3, 2)
     task = task_of(latents, data[:2], prompts="one", data=data, held_out=unseen)
     assert task.held_out_prompts == ("one",) * 3
-    found = has_priors(latents, task, random_draws(latents, 4, 1), ["one"] * 4)
+    found = image_targets(latents, task, random_samples(latents, 4, 1), ["one"] * 4)
     value = negative_elbo(latents, torch.cat([data[:2], unseen]), latents.condition(["one"] * 5), levels=40, seed=0)
     np.testing.assert_allclose(found.levels, (value[2:].mean() - value[:2]).clamp_min(0).numpy(), rtol=1e-5)
     high = task_of(latents, data[:2], prompts="one", data=data, held_out=unseen, levels="unseen 90%")
-    found = has_priors(latents, high, random_draws(latents, 4, 1), ["one"] * 4)
+    found = image_targets(latents, high, random_samples(latents, 4, 1), ["one"] * 4)
     np.testing.assert_allclose(found.levels, (value[2:].quantile(0.9) - value[:2]).clamp_min(0).numpy(), rtol=1e-5)
     monkeypatch.setattr(forget_settled, "as_unseen", lambda *_, **__: np.zeros(2))
     with pytest.raises(ValueError, match="already as surprising"):
-        has_priors(latents, task, random_draws(latents, 4, 1), ["one"] * 4)
+        image_targets(latents, task, random_samples(latents, 4, 1), ["one"] * 4)
 
 
 @pytest.mark.parametrize(
@@ -126,17 +128,17 @@ def test_unseen_is_the_mean_surprise_of_held_out_pictures(latents, monkeypatch):
         ({"prompts": ("one",)}, "prompts must be one for all or one for each of 3"),
         ({"prompts": ("one", "two", "one")}, "data_prompts must be given where images have different prompts"),
         ({"data_prompts": ("one",) * 3}, "data_prompts must be one for all or one for each of 5"),
-        ({"data": []}, "data must be a list of pictures"),
-        ({"data": "folder"}, "data must be a list of pictures"),
+        ({"data": []}, "data must be a list of images"),
+        ({"data": "folder"}, "data must be a list of images"),
         ({"data": torch.zeros(4, 4, 3, 3)}, "data must have shape"),
-        ({"held_out": [Image.new("RGB", (5, 5))]}, "held_out: picture 0 must have mode RGB and 16x16"),
+        ({"held_out": [Image.new("RGB", (5, 5))]}, "held_out: image 0 must have mode RGB and 16x16"),
         ({"images": torch.zeros(0, 4, 8, 8)}, "images must hold 1 to 64, got 0"),
         ({"images": torch.zeros(65, 4, 8, 8)}, "images must hold 1 to 64, got 65"),
-        ({"images": [Image.new("L", (16, 16))]}, "images: picture 0 must have mode RGB"),
+        ({"images": [Image.new("L", (16, 16))]}, "images: image 0 must have mode RGB"),
     ],
 )
 def test_what_does_not_fit_is_named(latents, change, message):
-    some = random_draws(latents, 5)
+    some = random_samples(latents, 5)
     given = {"images": some[:3], "prompts": "one", "data": some, "levels": 1.0, **change}
     with pytest.raises(ValueError, match=message):
         task_of(latents, given.pop("images"), **given)
@@ -144,7 +146,7 @@ def test_what_does_not_fit_is_named(latents, change, message):
 
 def test_a_pipeline_without_prompts_takes_none(pixels):
     with pytest.raises(ValueError, match="DDPMPipeline takes none"):
-        task_of(pixels, random_draws(pixels, 1), prompts="a dog", levels=1.0)
+        task_of(pixels, random_samples(pixels, 1), prompts="a dog", levels=1.0)
 
 
 # -- the run --------------------------------------------------------------------------------------------------------
@@ -152,7 +154,7 @@ def test_a_pipeline_without_prompts_takes_none(pixels):
 
 def pictures_of(pipeline, denoiser, count):
     rng = np.random.default_rng(0)
-    shape = decode(pipeline, random_draws(denoiser, 1)).shape[2:]
+    shape = decode(pipeline, random_samples(denoiser, 1)).shape[2:]
     return [Image.fromarray(rng.integers(0, 256, size=(*shape, 3), dtype=np.uint8)) for _ in range(count)]
 
 
@@ -160,9 +162,9 @@ def pictures_of(pipeline, denoiser, count):
 def test_one_call_from_pictures_to_a_folder(make, prompt, tmp_path, coarse):
     pipeline = build(make)
     denoiser = make_denoiser("ddpm" if make is ddpm else "sd")
-    pictures = pictures_of(pipeline, denoiser, 9)
+    images = pictures_of(pipeline, denoiser, 9)
     result = diffusion.forget(
-        pipeline, pictures[:2], prompts=prompt, data=[*pictures, pictures[0]], held_out=pictures[6:],
+        pipeline, images[:2], prompts=prompt, data=[*images, images[0]], held_out=images[6:],
         levels=[500.0, 700.0],
         method=QUICK, samples_per_image=6, fit=BRIEF, output=tmp_path / "out", cache_folder=tmp_path / "cache",
     )  # fmt: skip
@@ -178,34 +180,34 @@ def test_one_call_from_pictures_to_a_folder(make, prompt, tmp_path, coarse):
     card = (tmp_path / "out" / "README.md").read_text()
     assert "LoRA that forgets 2 images" in card
     assert ("PeftModel" in card) == (make is ddpm)
-    assert (tmp_path / "out" / "draws.png").stat().st_size > 1000
-    assert result.before.shape == result.after.shape == (2, *result.pictures.shape[1:])
+    assert (tmp_path / "out" / "samples.png").stat().st_size > 1000
+    assert result.before.shape == result.after.shape == (2, *result.images.shape[1:])
     save_comparison(result, tmp_path / "look.png")
     assert (tmp_path / "look.png").stat().st_size > 1000
     with pytest.raises(ValueError, match="not empty"):
-        diffusion.forget(pipeline, pictures[:1], levels=1.0, output=tmp_path / "out")
+        diffusion.forget(pipeline, images[:1], levels=1.0, output=tmp_path / "out")
     diffusion.undo(pipeline)  # else the pipeline would be refused: from which model is the second run to start?
     again = diffusion.forget(
-        pipeline, pictures[:2], prompts=prompt, data=[*pictures, pictures[0]], held_out=pictures[6:],
+        pipeline, images[:2], prompts=prompt, data=[*images, images[0]], held_out=images[6:],
         levels=[500.0, 700.0],
         method=QUICK, samples_per_image=6, fit=BRIEF, cache_folder=tmp_path / "cache",
     )  # fmt: skip
-    for key in (ELBO_DROP, "copies", "distance of the nearest draw"):
+    for key in (ELBO_DROP, "copies", "distance of the nearest sample"):
         assert again.measured[key] == result.measured[key]
 
 
 def test_what_is_measured_after_the_fit(latents):
-    data, unseen = random_draws(latents, 9), random_draws(latents, 3, 2)
+    data, unseen = random_samples(latents, 9), random_samples(latents, 3, 2)
     task = task_of(latents, data[:2], prompts="one", data=data, held_out=unseen, levels=1.0)
-    estimate = has_priors(latents, task, random_draws(latents, 4, 1), ["one"] * 4)
+    estimate = image_targets(latents, task, random_samples(latents, 4, 1), ["one"] * 4)
     add_lora(latents, 2, 0)
 
     def measured():
         return in_nats(latents, estimate.images, task.held_out, ["one"] * 3, seed=1, noise_levels=12, repeats=8)
 
-    broadcast_object = measured()
-    assert [mean for mean, _ in broadcast_object[ELBO_DROP]] == [0.0, 0.0]
-    assert broadcast_object[COST] == (0.0, 0.0)
+    same = measured()
+    assert [mean for mean, _ in same[ELBO_DROP]] == [0.0, 0.0]
+    assert same[COST] == (0.0, 0.0)
     with torch.no_grad():
         for name, value in latents.network.named_parameters():
             if "lora_B" in name:
@@ -222,10 +224,10 @@ def test_what_is_measured_after_the_fit(latents):
     assert moved[HELD_OUT][0] != 0
 
 
-def test_a_run_that_cannot_work_ends_before_it_draws(latents):
+def test_a_run_that_cannot_work_ends_before_it_samples(latents):
     with pytest.raises(ValueError, match="method must be one of"):
-        diffusion.forget(latents.pipeline, random_draws(latents, 1), levels=1.0, method="esd")
+        diffusion.forget(latents.pipeline, random_samples(latents, 1), levels=1.0, method="esd")
     with pytest.raises(ValueError, match="7"):
-        diffusion.forget(latents.pipeline, random_draws(latents, 1), levels=1.0, fit=Fit(batch=7, accumulate=2))
+        diffusion.forget(latents.pipeline, random_samples(latents, 1), levels=1.0, fit=Fit(batch=7, accumulate=2))
     with pytest.raises(ValueError, match="looks must be at least 3 for each of 1 prompts"):
-        diffusion.forget(latents.pipeline, random_draws(latents, 1), levels=1.0, samples_per_image=2)
+        diffusion.forget(latents.pipeline, random_samples(latents, 1), levels=1.0, samples_per_image=2)

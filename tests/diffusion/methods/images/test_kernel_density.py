@@ -18,17 +18,17 @@ def bandwidth(rows):
     return kernels(rows)[0]
 
 
-def draws(seed, count, d):
+def samples(seed, count, d):
     return torch.randn(count, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 @given(seeds, st.integers(1, 3), st.integers(1, 5), st.integers(1, 4), st.floats(0.01, 2.0), st.floats(-6.0, 6.0))
 def test_clean_is_the_mean_that_the_score_implies(seed, m, k, d, width, log_snr):
     """Tweedie: E[x_0 | x] = (x + n² grad log q_t(x))/s, by autograd on the density as it is written down."""
-    law = Law(draws(seed, m, d), draws(seed + 1, k, d), width, 1.0)
+    law = Law(samples(seed, m, d), samples(seed + 1, k, d), width, 1.0)
     masses = torch.from_numpy(np.random.default_rng(seed).dirichlet(np.ones(m + 1))[:m].clip(1e-12))
     s, n = (torch.full((4, 1), math.sqrt(1 / (1 + math.exp(-sign * log_snr))), dtype=torch.float64) for sign in (1, -1))
-    x = (s * draws(seed + 2, 4, d)).requires_grad_()
+    x = (s * samples(seed + 2, 4, d)).requires_grad_()
 
     def log_normal(points, variance):
         square = (x[:, None] - s[:, :, None] * points[None]).square().sum(-1)
@@ -45,14 +45,14 @@ def test_clean_is_the_mean_that_the_score_implies(seed, m, k, d, width, log_snr)
 
 @given(seeds, st.floats(0.1, 10.0))
 def test_width_goes_with_the_units_and_does_not_see_repeats(seed, unit):
-    some = draws(seed, 12, 3)
+    some = samples(seed, 12, 3)
     h = bandwidth(some)
     assert bandwidth(unit * some + 5) == pytest.approx(unit * h, rel=1e-4)
     assert bandwidth(torch.cat([some, some[:5]])) == pytest.approx(h, rel=1e-4)
 
 
 def test_width_is_the_best_of_a_grid():
-    some = draws(0, 80, 2)
+    some = samples(0, 80, 2)
     square = torch.cdist(some, some).square().fill_diagonal_(math.inf)
     grid = torch.linspace(0.05, 2.0, 400, dtype=torch.float64)
     densities = [(-square / (2 * h**2)).logsumexp(1) - 2 * h.log() for h in grid]
@@ -65,7 +65,7 @@ def test_width_is_the_best_of_a_grid():
 def test_one_draw_has_its_width_from_the_images():
     image, only = torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2)
     assert law_of(image, only, 10).width == pytest.approx(1.0, rel=1e-3)  # |a - u|²/d
-    assert len(law_of(image, draws(0, 7, 4).view(7, 1, 2, 2), 3).rest) == 3
+    assert len(law_of(image, samples(0, 7, 4).view(7, 1, 2, 2), 3).rest) == 3
     with pytest.raises(ValueError, match="two different"):
         bandwidth(only)
 
@@ -76,7 +76,7 @@ def test_the_tilted_law_gains_what_is_asked(asked, d):
 
     The integral has to reach levels at which the image is told from kernels around it: d/2 log(1 + SNR h²) > asked.
     """
-    law = Law(draws(3, 2, d), draws(4, 6, d), 0.4, 1.0)
+    law = Law(samples(3, 2, d), samples(4, 6, d), 0.4, 1.0)
     shares = np.array([0.1, 0.25])
     answer = water_filling(shares, asked - np.log(shares))
     low, high, count, repeats = -14.0, 14.0, 280, 400
@@ -100,13 +100,13 @@ def test_the_tilted_law_gains_what_is_asked(asked, d):
 
 def states(law, log_snr, seed=7, count=5):
     s, n = (torch.full((count, 1), (1 / (1 + math.exp(-k * log_snr))) ** 0.5).double() for k in (1, -1))
-    return s * law.images[:1] + n * draws(seed, count, law.images.shape[1]), s, n
+    return s * law.images[:1] + n * samples(seed, count, law.images.shape[1]), s, n
 
 
 @given(seeds, st.integers(1, 3), st.floats(-6.0, 6.0), st.floats(0.0, 80.0), st.floats(0.0, 30.0))
 def test_an_exact_teacher_becomes_the_exact_tilt(seed, m, log_snr, asked, doubt):
     """x_T + moved = E_p[x_0 | x_t] where x_T = E_q[x_0 | x_t], whatever the odds and the doubt."""
-    law = Law(draws(seed, m, 3), draws(seed + 1, 4, 3), 0.5, doubt)
+    law = Law(samples(seed, m, 3), samples(seed + 1, 4, 3), 0.5, doubt)
     shares = np.random.default_rng(seed).dirichlet(np.ones(m + 1))[:m].clip(1e-3) * 0.9
     answer = water_filling(shares, asked - np.log(shares))
     before, after = torch.from_numpy(np.log(shares)), torch.from_numpy(answer.log_masses)
@@ -120,15 +120,15 @@ def test_an_exact_teacher_becomes_the_exact_tilt(seed, m, log_snr, asked, doubt)
 
 
 def test_nothing_moves_where_masses_do_not():
-    law = Law(draws(0, 2, 3), draws(1, 4, 3), 0.5, 5.0)
+    law = Law(samples(0, 2, 3), samples(1, 4, 3), 0.5, 5.0)
     same = torch.tensor([0.2, 0.1], dtype=torch.float64).log()
     x, s, n = states(law, 1.0)
-    said = draws(2, 5, 3)
+    said = samples(2, 5, 3)
     np.testing.assert_allclose(law.moved(x, s, n, said, same, same), 0.0, atol=1e-12)
 
 
 def test_the_teacher_is_believed_within_the_doubt():
-    """Kernels that give an image odds of e^-4 or less: a teacher that says it is the image for sure loses all of it
+    """Kernels that give an image odds of e^-4 or less: a base model that says it is the image for sure loses all of it
     where the doubt allows odds of one and more, and keeps it where there is none."""
     image, rest = torch.zeros(1, 3).double(), torch.full((1, 3), 2.0).double()
     before, after = (torch.tensor([value], dtype=torch.float64) for value in (math.log(0.2), -50.0))

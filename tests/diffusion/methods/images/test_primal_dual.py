@@ -54,19 +54,19 @@ def test_one_sample_serves_both_expectations(level):
     assert float(states.kept_weight.max()) <= 1 / 0.7 + 1e-6
     assert float(states.forgotten_weight.max()) <= 1 / 0.3 + 1e-6
     signal, noise = (float(v[0]) for v in Line().schedule(t[:1]))
-    for draw, weight, target in (
+    for sample_latents, weight, target in (
         (0.7, states.kept_weight, states.kept_target),
         (-0.4, states.forgotten_weight, states.forgotten_target),
     ):
-        # E[x], E[x²] and E[eps] of N(signal draw, noise²), and the identity x = signal draw + noise eps
+        # E[x], E[x²] and E[eps] of N(signal sample, noise²), and the identity x = signal sample + noise eps
         for seen, exact in (
-            (states.x, signal * draw),
-            (states.x**2, (signal * draw) ** 2 + noise**2),
+            (states.x, signal * sample_latents),
+            (states.x**2, (signal * sample_latents) ** 2 + noise**2),
             (target, 0.0),
         ):
             value = weight[:, None] * seen
             assert float(value.mean()) == pytest.approx(exact, abs=4 * float(value.std()) / n**0.5)
-        np.testing.assert_allclose(states.x, signal * draw + noise * target, atol=1e-12)
+        np.testing.assert_allclose(states.x, signal * sample_latents + noise * target, atol=1e-12)
 
 
 def test_far_apart_is_stratified_and_nothing_to_forget_is_plain_noising():
@@ -202,18 +202,18 @@ def test_gradient_through_the_network(family):
 
 
 def test_integrals_under_common_noise(denoiser):
-    draws, condition = make_images(denoiser).data[:3], denoiser.condition([""] * 3)
+    samples, condition = make_images(denoiser).data[:3], denoiser.condition([""] * 3)
     same_noise = {"levels": 3, "seed": 1}
-    before = negative_elbo(denoiser, draws, condition, **same_noise)
+    before = negative_elbo(denoiser, samples, condition, **same_noise)
     parameters = add_lora(denoiser, 1, 0)
-    assert torch.equal(loss(denoiser, draws, condition, **same_noise), torch.zeros(3).double())
-    assert torch.equal(divergence(denoiser, draws, condition, **same_noise), torch.zeros(3).double())
+    assert torch.equal(loss(denoiser, samples, condition, **same_noise), torch.zeros(3).double())
+    assert torch.equal(divergence(denoiser, samples, condition, **same_noise), torch.zeros(3).double())
     with torch.no_grad():
         for parameter in parameters:
             parameter.add_(0.1)
-    after = negative_elbo(denoiser, draws, condition, **same_noise)
-    np.testing.assert_allclose(loss(denoiser, draws, condition, **same_noise), after - before, rtol=1e-4, atol=1e-4)
-    assert (divergence(denoiser, draws, condition, **same_noise) > 0).all()
+    after = negative_elbo(denoiser, samples, condition, **same_noise)
+    np.testing.assert_allclose(loss(denoiser, samples, condition, **same_noise), after - before, rtol=1e-4, atol=1e-4)
+    assert (divergence(denoiser, samples, condition, **same_noise) > 0).all()
 
 
 def test_as_unseen_asks_for_the_mean_surprise_of_held_out_images(denoiser):

@@ -1,4 +1,5 @@
-"""Forgetting images by regression on the exact answer: where the target differs from the teacher, and its dual rule."""
+"""Forgetting images by regression on the exact answer: where the target differs from the base model, and its dual
+rule."""
 
 import math
 
@@ -36,7 +37,7 @@ def test_what_is_moved_is_the_difference_of_two_posterior_means():
     x = s.view(-1, 1, 1, 1) * images.forget[pairs.image] + n.view(-1, 1, 1, 1) * torch.randn(
         images.forget[pairs.image].shape, generator=torch.Generator().manual_seed(1)
     )
-    # Of a teacher that says what the law of images and kernels says; the third row's prompt has no image.
+    # Of a base model that says what the law of images and kernels says; the third row's prompt has no image.
     before = [torch.from_numpy(np.log(images.shares[list(group)])) for group in images.groups]
     said = torch.zeros_like(x)
     for row, index in ((0, 0), (1, 1), (3, 0)):
@@ -121,7 +122,7 @@ def test_a_level_that_is_just_met_is_aimed_beyond():
 
 
 @pytest.mark.parametrize(
-    ("levels", "gained", "steps"),
+    ("levels", "elbo_drop", "steps"),
     # Three rounds belong to the fit, four more are to be had. Passed by far is met; just met, within the error, is not.
     [
         ([10.0, 20.0], [90.0, 25.0], 3),
@@ -167,7 +168,7 @@ def test_nothing_moves_at_pure_noise_and_all_is_finite(family):
     assert torch.isfinite(moved).all()
     if float(signal[2].max()) == 0:
         assert not moved[2].any()
-    # Where much is noise a teacher that is sure of an image is moved off it.
+    # Where much is noise a base model that is sure of an image is moved off it.
     at = signal[1:2] * run.images.forget[1:2] + noise[1:2] * data[3:4]
     one = Pairs(pairs.data[1:2], pairs.image[1:2], pairs.share[1:2])
     assert bool(run.moved(at.float(), t[1:2], data[3:4], one).any())

@@ -1,8 +1,8 @@
-"""Two judges of different kind that say which digit a picture shows: an RBF support-vector machine and a small CNN.
+"""Two classifiers of different kind that say which digit an image shows: an RBF support-vector machine and a small CNN.
 
 Both are trained on the real training digits alone and look at 8x8 pixels. They take no part in training, in ratios or
 in guidance, so that what they report is independent evidence. The SVM is fitted anew in a tenth of a second; the CNN
-ships as ``judge_cnn.safetensors`` and is made by ``python -m diffusion.digits.judges``.
+ships as ``classifier_cnn.safetensors`` and is made by ``python -m diffusion.digits.classifiers``.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from diffusion.digits.data import Digits, load_digits
 from diffusion.runtime.seeds import seeded_weights
 
-CNN_WEIGHTS = Path(__file__).with_name("judge_cnn.safetensors")
+CNN_WEIGHTS = Path(__file__).with_name("classifier_cnn.safetensors")
 
 
-class Judge(Protocol):
+class ImageClassifier(Protocol):
     name: str
 
     def __call__(self, images: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -30,7 +30,7 @@ class Judge(Protocol):
         ...
 
 
-class SVMJudge:
+class SVMClassifier:
     name = "SVM"
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ class DigitNetwork(nn.Module):
         return cast(Tensor, self.classify(self.features(images)))
 
 
-class CNNJudge:
+class CNNClassifier:
     name = "CNN"
 
     def __init__(self, weights: Path = CNN_WEIGHTS) -> None:
@@ -82,12 +82,12 @@ class CNNJudge:
 
 
 @cache
-def judges() -> tuple[Judge, Judge]:
-    return SVMJudge(), CNNJudge()
+def classifiers() -> tuple[ImageClassifier, ImageClassifier]:
+    return SVMClassifier(), CNNClassifier()
 
 
-def accuracy(judge: Judge, digits: Digits) -> float:
-    return float(np.mean(judge(digits.images) == digits.labels))
+def accuracy(classifier: ImageClassifier, digits: Digits) -> float:
+    return float(np.mean(classifier(digits.images) == digits.labels))
 
 
 def train_cnn(steps: int = 3000, seed: int = 0) -> DigitNetwork:
@@ -121,8 +121,10 @@ def main() -> None:
 
     save_file(train_cnn().state_dict(), CNN_WEIGHTS)
     held_out = load_digits("held-out")
-    for judge in judges():
-        print(f"{judge.name}: accuracy {accuracy(judge, held_out):.4f} on {len(held_out)} held-out real digits")
+    for classifier in classifiers():
+        print(
+            f"{classifier.name}: accuracy {accuracy(classifier, held_out):.4f} on {len(held_out)} held-out real digits"
+        )
 
 
 if __name__ == "__main__":
