@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -210,12 +210,6 @@ def make_tracked(track: list[str] | None, folder: Path, method: str, fit: Fit) -
     from diffusion.runtime.trackers import Tracked
 
     return Tracked(track, folder, {"method": method, **asdict(fit)}) if track else None
-
-
-def say_verdict(certificate: Mapping[str, Any]) -> None:
-    typer.echo(f"certified: {certificate['certified']}")
-    for objection in certificate["objections"]:
-        typer.echo(f"  objection: {objection}")
 
 
 def open_model(model: str) -> Any:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -17,6 +18,7 @@ import duality as du
 from diffusion.evaluation.measured import Measurement
 from diffusion.evaluation.planning import Plan
 from diffusion.ratios.ratio_estimate import RatioEstimate
+from diffusion.runtime.documents import Document, Plain
 
 UNMEASURED = "the run ended before the fitted network was measured"
 
@@ -39,6 +41,46 @@ class Standards:
     cost_ratio: float = 3.0  # cost of the fitted network over the target's
     retained: float = 0.05  # what all retained prompts together may lose of the share that obeyed, at most
     retained_each: float = 0.2  # likewise each by itself: fewer samples, wider bounds
+    # of images that are to be forgotten
+    share: float = 0.5  # of a share that was counted among samples, its standard error may be this part
+
+    def data(self) -> dict[str, float]:
+        return asdict(self)
+
+
+class Verdict(Plain):
+    """No reason is no objection."""
+
+    passed: bool
+    reasons: tuple[str, ...]
+
+
+class CertificateBase(Document, ABC):
+    """Three verdicts; ``certified`` is all of them, at ``confidence``."""
+
+    certified: bool
+
+    @property
+    @abstractmethod
+    def confidence(self) -> float: ...
+
+    @property
+    @abstractmethod
+    def verdicts(self) -> Mapping[str, Verdict]:
+        """By name, in the order in which they build on each other."""
+
+    @property
+    def objections(self) -> list[str]:
+        """The reasons of all three verdicts."""
+        return [f"{name}: {reason}" for name, verdict in self.verdicts.items() for reason in verdict.reasons]
+
+    def lines(self) -> list[str]:
+        """The verdicts, for people."""
+        out = [f"certified: {self.certified} (at {100 * self.confidence:g} % confidence)"]
+        for name, verdict in self.verdicts.items():
+            out.append(f"  {name}: {'passed' if verdict.passed else 'not passed'}")
+            out += [f"    {reason}" for reason in verdict.reasons]
+        return out
 
 
 def of_solution(solution: du.Solution, standards: Standards) -> list[str]:

@@ -272,10 +272,10 @@ def test_forget(monkeypatch, capsys, place, tmp_path, quick_forgetting):
     )  # fmt: skip
     assert f"image 2: {place / 'images' / '1.png'}" in shown
     assert "certified: False" in shown
-    assert "objection: image 2 gained" in shown
+    assert "level not shown: image 2 gained" in shown
     proof = json.loads((tmp_path / "out" / "certificate.json").read_text())
-    assert proof["asked"]["levels, nats above the present surprise"] == [900.0, 800.0]
-    assert proof["asked"]["shares"] == [1 / 12, 1 / 12]
+    assert proof["question"]["levels"] == [900.0, 800.0]
+    assert [share["mean"] for share in proof["shares"]["shares"]] == [1 / 12, 1 / 12]
     assert (tmp_path / "out" / "pytorch_lora_weights.safetensors").exists()
     assert (tmp_path / "look.png").exists()
     assert "0.png" not in (tmp_path / "out" / "README.md").read_text()  # what is to be forgotten is not named
@@ -289,8 +289,8 @@ def test_forget_without_prompts_as_unseen(monkeypatch, capsys, place, tmp_path, 
         "--output", tmp_path / "out", "--cache", tmp_path / "cache",
     )  # fmt: skip
     proof = json.loads((tmp_path / "out" / "certificate.json").read_text())
-    assert proof["asked"]["as surprising as held-out images"] is True
-    assert proof["asked"]["shares"] == [0.05, 0.05]
+    assert proof["question"]["levels_from"] == "held_out_mean"
+    assert [share["mean"] for share in proof["shares"]["shares"]] == [0.05, 0.05]
 
 
 @pytest.mark.parametrize(
