@@ -11,12 +11,14 @@ import argparse
 from pathlib import Path
 
 from diffusion.digits.planted_study import PlantedStudy
+from diffusion.evaluation.audit_table import AuditReport
+from diffusion.evaluation.benchmark_table import MethodRun, Table
 from diffusion.reports.certificate import Certificate
 from diffusion.reports.image_certificate import ImageCertificate
 from diffusion.runtime.documents import Document, json_schema
 from diffusion.runtime.files import check_folder, write_text
 
-DOCUMENTS: tuple[type[Document], ...] = (Certificate, ImageCertificate, PlantedStudy)
+DOCUMENTS: tuple[type[Document], ...] = (Certificate, ImageCertificate, AuditReport, MethodRun, Table, PlantedStudy)
 
 
 def schemas() -> dict[str, str]:

@@ -16,6 +16,8 @@ from diffusion import methods
 from diffusion.cli import main as cli
 from diffusion.cli import options as cli_options
 from diffusion.evaluation import benchmark as bench
+from diffusion.evaluation.audit_table import AuditReport
+from diffusion.evaluation.benchmark_table import MethodRun, Table
 from diffusion.ratios.ratio_estimate import Budget
 from diffusion.workflows import image_levels as forget_settled
 from diffusion.workflows import images as forget_run
@@ -206,9 +208,11 @@ def test_audit_looks_everywhere(monkeypatch, capsys, place, lora, tmp_path):
         "unlearned, 'seven'",
     ):
         assert words in out
-    data = json.loads((tmp_path / "out" / "audit.json").read_text(encoding="utf-8"))
-    assert len(data["cells"]) == 3 + 4 + 4
-    assert [arm["steps"] for arm in data["taught again"]["seven"]["arms"]] == [[0, 1, 2]] * 3
+    report = AuditReport.model_validate_json((tmp_path / "out" / "audit.json").read_text(encoding="utf-8"))
+    assert len(report.cells) == 3 + 4 + 4
+    assert [cell.guidance_scale for cell in report.cells if cell.setting == "guidance 3"] == [3.0, 3.0]
+    (taught,) = report.relearned
+    assert (taught.concept, [arm.steps for arm in taught.arms]) == ("seven", [(0, 1, 2)] * 3)
     assert "recall" in (tmp_path / "out" / "audit.txt").read_text(encoding="utf-8")
 
 
@@ -220,11 +224,11 @@ def test_bench_goes_on_where_it_stopped(monkeypatch, capsys, place, tmp_path):
     )
     run(monkeypatch, capsys, *words)
     kept = (tmp_path / "out" / "tilted-0.json").read_text(encoding="utf-8")
-    table = json.loads((tmp_path / "out" / "bench.json").read_text(encoding="utf-8"))["rows"]
-    assert set(table) == {"no training", "tilted"}
-    rounds = json.loads(kept)["dual rounds"]
-    assert len(rounds["levels"]) == len(rounds["multipliers"]) - 1 == 2  # one moment of a fit of two steps, and its end
-    assert "cost" in table["tilted"]
+    table = Table.model_validate_json((tmp_path / "out" / "bench.json").read_text(encoding="utf-8"))
+    assert [row.method for row in table.rows] == ["no training", "tilted"]
+    fit = MethodRun.model_validate_json(kept)
+    assert len(fit.levels) == len(fit.multipliers) - 1 == 2  # one moment of a fit of two steps, and its end
+    assert table.rows[1].of("cost").n == 1
     out = run(monkeypatch, capsys, *words, "--method", "neggrad")
     assert (tmp_path / "out" / "tilted-0.json").read_text(encoding="utf-8") == kept
     assert "neggrad" in out
