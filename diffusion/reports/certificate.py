@@ -17,10 +17,10 @@ from diffusion.evaluation.measured import Measurement
 from diffusion.evaluation.planning import Plan
 from diffusion.methods import Outcome
 from diffusion.ratios.ratio_estimate import RatioEstimate
+from diffusion.reports.standards import Standards
 from diffusion.reports.verdicts import UNMEASURED as UNMEASURED
 from diffusion.reports.verdicts import (
     CertificateBase,
-    Standards,
     Verdict,
     least_cost,
     of_fitted_model,

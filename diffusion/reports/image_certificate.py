@@ -15,7 +15,8 @@ from diffusion.evaluation.bounds import Bound, Estimate, Plain, bound_of, meets
 from diffusion.evaluation.image_likelihood import ImageMeasurement
 from diffusion.methods import Outcome
 from diffusion.reports.certificate import versions
-from diffusion.reports.verdicts import UNMEASURED, CertificateBase, Standards, Verdict
+from diffusion.reports.standards import Standards
+from diffusion.reports.verdicts import UNMEASURED, CertificateBase, Verdict
 from diffusion.tasks.image_targets import ImageTargets
 from diffusion.tasks.images import Task
 from duality.point_masses import WaterFilling

@@ -11,14 +11,27 @@ import argparse
 from pathlib import Path
 
 from diffusion.digits.planted_study import PlantedStudy
+from diffusion.digits.quality import DigitsQuality
 from diffusion.evaluation.audit_table import AuditReport
 from diffusion.evaluation.benchmark_table import MethodRun, Table
 from diffusion.reports.certificate import Certificate
 from diffusion.reports.image_certificate import ImageCertificate
+from diffusion.reports.ratios import RatiosReport
 from diffusion.runtime.documents import Document, json_schema
 from diffusion.runtime.files import check_folder, write_text
+from diffusion.wardrobe.quality import WardrobeQuality
 
-DOCUMENTS: tuple[type[Document], ...] = (Certificate, ImageCertificate, AuditReport, MethodRun, Table, PlantedStudy)
+DOCUMENTS: tuple[type[Document], ...] = (
+    Certificate,
+    ImageCertificate,
+    RatiosReport,
+    AuditReport,
+    MethodRun,
+    Table,
+    PlantedStudy,
+    DigitsQuality,
+    WardrobeQuality,
+)
 
 
 def schemas() -> dict[str, str]:

@@ -19,6 +19,7 @@ from diffusion.evaluation import benchmark as bench
 from diffusion.evaluation.audit_table import AuditReport
 from diffusion.evaluation.benchmark_table import MethodRun, Table
 from diffusion.ratios.ratio_estimate import Budget
+from diffusion.reports.ratios import RatiosReport
 from diffusion.workflows import image_levels as forget_settled
 from diffusion.workflows import images as forget_run
 from tests.diffusion import families
@@ -106,11 +107,13 @@ def test_ratios_of_two_concepts_under_one_head(monkeypatch, capsys, place, tmp_p
         "path, at its own samples",
     ):
         assert words in out
-    data = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
-    assert {row["concept"] for row in data["estimators"]["agreement"]} == {"seven", "eight"}
-    asked = [row for row in data["levels"]["rows"] if row["problem"] == "likelihood"][-1]
-    now = [each["now"] for each in data["levels"]["ranges"] if each["problem"] == "likelihood"]
-    np.testing.assert_allclose(asked["levels"], 0.99 * np.array(now))
+    report = RatiosReport.model_validate_json((tmp_path / "r.json").read_text(encoding="utf-8"))
+    assert {row.concept for row in report.estimators.agreement} == {"seven", "eight"}
+    asked = report.levels.rows[report.levels.asked]
+    now = [each.now.mean for each in report.levels.ranges if each.problem == "likelihood"]
+    np.testing.assert_allclose(asked.levels, 0.99 * np.array(now))
+    assert out.splitlines()[-len(report.checks) :] == [str(check) for check in report.checks]
+    assert "WARN    classifier, held-out samples told apart of 'seven': AUC" in out  # random weights know nothing
 
 
 def test_a_cache_of_another_model_is_not_used(monkeypatch, capsys, place, tmp_path):

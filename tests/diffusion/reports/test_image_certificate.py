@@ -11,7 +11,8 @@ from diffusion.evaluation.bounds import Estimate
 from diffusion.evaluation.image_likelihood import ImageMeasurement, copies
 from diffusion.methods import Outcome
 from diffusion.reports.image_certificate import ImageCertificate, certificate, of_solution
-from diffusion.reports.verdicts import UNMEASURED, Standards
+from diffusion.reports.standards import Standards
+from diffusion.reports.verdicts import UNMEASURED
 from diffusion.tasks.image_set import Images, exact
 from diffusion.tasks.image_targets import ImageTargets
 

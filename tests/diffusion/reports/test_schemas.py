@@ -8,8 +8,10 @@ from typing import ClassVar, Literal
 import pytest
 
 from diffusion.digits.planted_study import PlantedStudy
+from diffusion.digits.quality import DigitsQuality
 from diffusion.reports.schemas import DOCUMENTS, main, schemas
 from diffusion.runtime.documents import Document, json_schema
+from diffusion.wardrobe.quality import WardrobeQuality
 
 ROOT = Path(__file__).parents[3]
 PUBLISHED = ROOT / "docs" / "reference" / "schemas"
@@ -58,9 +60,21 @@ def test_numbers_that_json_has_none_for_are_in_the_schema():
     assert Numbers.model_validate_json(text).to_json() == text
 
 
-def test_what_is_in_the_docs_validates():
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("docs/images/planted.json", PlantedStudy),
+        ("diffusion/digits/quality.json", DigitsQuality),
+        ("diffusion/wardrobe/quality.json", WardrobeQuality),
+    ],
+)
+def test_files_of_the_project_are_what_their_models_write(path, kind):
+    text = (ROOT / path).read_text(encoding="utf-8")
+    assert kind.model_validate_json(text, strict=True).to_json() == text
+
+
+def test_a_file_that_is_not_quite_one_is_refused():
     text = (ROOT / "docs" / "images" / "planted.json").read_text(encoding="utf-8")
-    assert PlantedStudy.model_validate_json(text, strict=True).to_json() == text
     data = json.loads(text)
     for spoiled in (data | {"more": 1}, data | {"schema_version": 2}, {k: v for k, v in data.items() if k != "fits"}):
         with pytest.raises(ValueError, match="validation error"):
