@@ -57,7 +57,7 @@ class ImageTask(Settings):
 
     @field_serializer("prompts", "data_prompts", "held_out_prompts")
     def _withheld_prompts(self, value: Any) -> str | None:
-        return value if value is None or not any(value) else WITHHELD
+        return None if value is None else WITHHELD if any(value) else ""
 
 
 def levels_of(given: Any) -> Any:
