@@ -135,6 +135,7 @@ class Search:
                 self._try(max(game.least, self.low) + 0.5 * room)
                 if self.high <= self.low + room:
                     return True
+        stalled = 0
         for _ in range(ROUNDS):
             before = self.high - self.low
             tilt = self._try(self.low + min(0.5 * self.close, before / 2))
@@ -149,6 +150,10 @@ class Search:
                 break
             if self.high - self.low > 0.5 * before:
                 self._try((self.low + self.high) / 2 if np.isfinite(self.high) else self.low + 1.0 + abs(self.low))
+            # Two rounds that halve nothing: what is left between the bounds is rounding.
+            stalled = stalled + 1 if self.high - self.low > 0.75 * before else 0
+            if stalled == 2:
+                break
         return not self._agree()
 
     def _agree(self) -> bool:

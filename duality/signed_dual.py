@@ -84,8 +84,9 @@ class SignedDual(MixtureDual):
             deviation = self._relative[part] / u[part, None] - means[self._labels[part]]
             curvature += deviation.T @ (deviation * mass[part, None])
         gradient = self._shrink * misses
+        faint = self._faint(float(u.min()), mass.size)
         noise = rounding(value, terms, mass.size)
-        return Evaluation(value, gradient, curvature, misses, float((self._base + x) @ gradient), noise)
+        return Evaluation(value, gradient, curvature, misses, float((self._base + x) @ gradient), noise, faint)
 
     def log_masses(self, x: np.ndarray) -> np.ndarray:
         _, log_u, z = self._state(x)
