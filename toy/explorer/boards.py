@@ -118,8 +118,14 @@ class Stage:
         parts, seen = [], []
         for board in self.boards:
             parts.append(thinned(board.all_ratios, chosen(board)))
-            seen.append(np.minimum(board.priors * np.exp(parts[-1].values), 1.0))
+            seen.append(posteriors(board.priors, parts[-1].values))
         return joined(parts, np.full(len(parts), 1 / len(parts)), np.concatenate(seen))
+
+
+def posteriors(priors: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """priors_i e^{rho_i}, (m,) and (n, m) -> (n, m), at most 1 also where a prior is next to nothing."""
+    with np.errstate(divide="ignore"):  # a prior of exactly zero is allowed: its posterior is zero
+        return np.asarray(np.exp(np.minimum(values + np.log(priors), 0.0)))
 
 
 def board(places: Scene, size: int, reach: float, covered: tuple[GaussianMixture, ...] = ()) -> Board:

@@ -13,8 +13,9 @@ from scipy.optimize import least_squares
 
 import duality as du
 from toy.explorer.boards import Board
-from toy.explorer.compute import View, solved
+from toy.explorer.compute import solved
 from toy.explorer.state import EntryError
+from toy.explorer.views import View
 from toy.mixtures import Array
 from toy.solving import ToySolution, TruncationError, check_truncation
 

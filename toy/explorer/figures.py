@@ -18,13 +18,13 @@ from bokeh.models import (
 from bokeh.models.annotations import BoxAnnotation, Span
 from bokeh.plotting import figure
 
-from toy.explorer.compute import View
 from toy.explorer.curves import slope
 from toy.explorer.export import arrow_lengths
 from toy.explorer.levels import SUBSCRIPTS
 from toy.explorer.noise import EVERY, LATTICE
 from toy.explorer.shapes import Window, contour_lines, ellipse, handles, shade
 from toy.explorer.state import MOST_CONCEPTS, Mode
+from toy.explorer.views import View
 from toy.mixtures import Array
 from toy.plots import INK, TARGET, UNWANTED, solid_and_dashed
 

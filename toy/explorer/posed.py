@@ -37,6 +37,11 @@ def check_levels(state: State, levels: tuple[float, ...]) -> None:
                 f"level {i + 1}",
                 f"level {i + 1}: a Kullback-Leibler divergence is never negative; ask for 0 nats or more",
             )
+        if level > 1 and state.key == "LU posterior":
+            raise EntryError(
+                f"level {i + 1}",
+                f"level {i + 1}: a mean posterior lies between 0 and 1, given {level:g}; ask for 1 or less",
+            )
         if level <= 0 and state.key in ("LU posterior", "LU density"):
             what = "a mean posterior lies between 0 and 1" if state.kind == "posterior" else "a density is above 0"
             raise EntryError(
@@ -51,6 +56,9 @@ def problem_of(state: State, stage: Stage, levels: tuple[float, ...]) -> du.Prob
     Raises ``EntryError`` at the level, the mode or the concept that makes no sense.
     """
     check_levels(state, levels)
+    for k, shares in zip(state.keeping, np.transpose([board.scene.shares for board in stage.boards]), strict=True):
+        if not shares.any():
+            raise EntryError(f"mode {k + 1}", f"mode {k + 1}: q has none of it, so there is nothing to keep")
     values = np.array(levels)
     if state.problem == "RU":
         first: du.Problem = du.ReverseKL(values)
