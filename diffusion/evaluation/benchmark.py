@@ -19,7 +19,7 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ import numpy as np
 from torch import Tensor
 
 import duality as du
-from diffusion.evaluation.measure import Evaluation
+from diffusion.evaluation.measure import wanted_prompts
 from diffusion.evaluation.samples import ImageClassifier, agreement, mean_posterior, retained, take_samples
 from diffusion.guidance.guided import Guided, Strength
 from diffusion.guidance.sampling import guided_samples
@@ -39,8 +39,8 @@ from diffusion.ratios.classifier_ratios import classifier_ratios, posterior
 from diffusion.ratios.ratio_estimate import RatioEstimate
 from diffusion.runtime.files import atomic_write, to_json
 from diffusion.runtime.progress import Bar, progress_bar
+from diffusion.tasks.config import EvaluationConfig, FitConfig
 from diffusion.training.lora import base_model, merged_adapters, remove_lora
-from diffusion.training.trainer import Fit
 
 GUIDED = "no training"  # the solution's guidance in the sampler, its multipliers corrected on measured levels
 Value = tuple[float, float]  # mean, standard error
@@ -52,8 +52,8 @@ class Bench:
 
     methods: tuple[str, ...]
     seeds: tuple[int, ...]
-    fit: Fit
-    evaluation: Evaluation
+    fit: FitConfig
+    evaluation: EvaluationConfig
 
 
 @dataclass(frozen=True)
@@ -109,10 +109,10 @@ def run_bench(
     task = {
         "model": estimate.fingerprint,
         "prompts": estimate.prompts.described(),
-        "budget": asdict(estimate.budget),
+        "budget": estimate.budget.plain(),
         "problem": json.loads(solution.to_json())["problem"],
-        "fit": asdict(replace(plan.fit, seed=0)),
-        "evaluation": asdict(plan.evaluation),
+        "fit": plan.fit.but(seed=0).plain(),
+        "evaluation": plan.evaluation.plain(),
     }
     digest = hashlib.sha256(json.dumps(task, sort_keys=True, default=str).encode()).hexdigest()[:12]
     runs: dict[str, list[dict[str, Any]]] = {}
@@ -132,8 +132,8 @@ def run_bench(
         "problem": type(problem).__name__,
         "levels": solution.problem.levels.tolist(),
         "predicted cost": solution.primal,
-        "rank": plan.fit.rank,
-        "steps": plan.fit.steps,
+        "rank": plan.fit.adapter_rank,
+        "steps": plan.fit.max_train_steps,
         "seeds": list(plan.seeds),
         "samples": plan.evaluation.samples,
         "showing it in the target": (np.exp(solution.log_weights) @ estimate.posterior.numpy()).tolist(),
@@ -164,9 +164,9 @@ def _one(
     else:
         method: Method = METHODS[name]()
         try:
-            with bar(f"{name}, seed {seed}", plan.fit.steps) as shown:
+            with bar(f"{name}, seed {seed}", plan.fit.max_train_steps) as shown:
                 outcome = method.fit(
-                    FitContext(denoiser, estimate, solution, replace(plan.fit, seed=seed), progress=shown.update)
+                    FitContext(denoiser, estimate, solution, plan.fit.but(seed=seed), progress=shown.update)
                 )
         except FloatingPointError as error:
             remove_lora(denoiser)
@@ -179,9 +179,11 @@ def _one(
         if name == GUIDED:
             return guided_samples(denoiser, estimate, strength, some, seed=at, bar=bar)
         with bar("samples after the fit", len(some)) as shown, merged_adapters(denoiser):
-            return sample_latents(pipeline, some, seed=at, steps=estimate.budget.sampler_steps, progress=shown.update)
+            return sample_latents(
+                pipeline, some, seed=at, steps=estimate.sampling.num_inference_steps, progress=shown.update
+            )
 
-    wanted = evaluation.prompts(estimate)
+    wanted = wanted_prompts(evaluation, estimate)
     latents = {what: made(some, k) for k, (what, some) in enumerate(wanted.items())}
     values: dict[str, Value] = {}
     guided = Guided(denoiser, prompts, estimate.classifier, strength) if name == GUIDED else None
@@ -218,7 +220,7 @@ def _by_classifiers(
     image_classifier: ImageClassifier,
     latents: dict[str, Tensor],
     asked: dict[str, list[str]],
-    evaluation: Evaluation,
+    evaluation: EvaluationConfig,
 ) -> dict[str, Value]:
     """What classifiers say: how often the concepts are there, and what became of everything else."""
     pipeline = denoiser.pipeline

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from diffusion.methods import Outcome
     from diffusion.reports.image_results import Forgotten
     from diffusion.tasks.image_targets import ImageTargets
-    from diffusion.tasks.images import Task
+    from diffusion.tasks.images import ImageTensors
 
 Z = 1.645  # of a one-sided bound at 95 %: gains are means of integrals over noise, which have no bound of their own
 
 
 def certificate(
-    task: Task,
+    task: ImageTensors,
     targets: ImageTargets,
     answers: Sequence[WaterFilling],
     outcome: Outcome,
@@ -139,7 +139,7 @@ def findings(result: Forgotten) -> list[str]:
 def model_card(result: Forgotten, stock: bool = True) -> str:
     """README.md of the output folder; ``stock``: whether the pipeline's class loads LoRAs itself."""
     proof = result.certificate
-    full_weights = result.measured["fit"]["rank"] is None
+    full_weights = result.measured["fit"]["full_weights"]
     count = len(result.targets.levels)
     verdict = "Certified." if proof["certified"] else "**Not certified**: " + "; ".join(proof["objections"]) + "."
     lines = [

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def model_card(result: Unlearned, stock: bool = True) -> str:
     """README.md of the output folder; ``stock``: whether the pipeline's class loads LoRAs itself."""
-    proof, solution, prompts = result.certificate, result.solution, result.estimate_ratios.prompts
+    proof, solution, prompts = result.certificate, result.solution, result.estimate.prompts
     concept = ", ".join(repr(c.name) for c in prompts.concepts)
     full_weights = result.full_weights
     title = (
@@ -130,7 +130,7 @@ def findings(result: Unlearned) -> list[str]:
         ]
     lines += ["", "## How often the concept is seen", "", "| samples | number | by | share |", "|---" * 4 + "|"]
     for share in measured.shares:
-        which = f", {share.concept!r}" if share.concept and len(result.estimate_ratios.prompts.concepts) > 1 else ""
+        which = f", {share.concept!r}" if share.concept and len(result.estimate.prompts.concepts) > 1 else ""
         name = _shown(share.sample, full_weights) + which
         lines.append(f"| {name} | {share.estimate.n} | {share.by} | {_percent(share.estimate)} |")
     return lines

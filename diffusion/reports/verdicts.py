@@ -62,13 +62,13 @@ def of_solution(solution: du.Solution, standards: Standards) -> list[str]:
     return found
 
 
-def of_ratios(estimate_ratios: RatioEstimate, standards: Standards) -> list[str]:
+def of_ratios(estimate: RatioEstimate, standards: Standards) -> list[str]:
     """Why the log ratios cannot be relied on."""
     found = []
-    if len(estimate_ratios.examination) < len(estimate_ratios.prompts.concepts):
+    if len(estimate.examination) < len(estimate.prompts.concepts):
         found.append("the classifier was not examined on held-out samples")
-    for index, seen in enumerate(estimate_ratios.examination):
-        name = estimate_ratios.prompts.concepts[index].name
+    for index, seen in enumerate(estimate.examination):
+        name = estimate.prompts.concepts[index].name
         if not seen.auc >= standards.auc:
             found.append(
                 f"{name!r}: the classifier tells held-out samples apart with AUC {seen.auc:.3f}, below {standards.auc}"
@@ -78,13 +78,13 @@ def of_ratios(estimate_ratios: RatioEstimate, standards: Standards) -> list[str]
                 f"{name!r}: the classifier's calibration error on held-out samples is {seen.ece:.3f}, over "
                 f"{standards.ece}"
             )
-        ratio, error = estimate_ratios.coverage(index)
+        ratio, error = estimate.coverage(index)
         if not abs(ratio - 1) <= standards.coverage + 2 * error:
             found.append(
                 f"{name!r}: the mean posterior on samples of q is {ratio:.2f} ± {error:.2f} times the prior: the "
                 "concept's and contrast prompts do not cover what the model makes, or the prior is off"
             )
-        agrees = estimate_ratios.agreement(index)
+        agrees = estimate.agreement(index)
         if agrees < standards.agreement:  # NaN where it cannot be asked: no prompt, or nothing called the concept
             found.append(f"{name!r}: the ELBO difference agrees with the classifier with AUC {agrees:.3f} only")
     return found
