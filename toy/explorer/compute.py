@@ -11,7 +11,7 @@ from threadpoolctl import ThreadpoolController
 
 import duality as du
 from toy.dual import domain_end
-from toy.explorer.boards import Board, Stage, board, posteriors
+from toy.explorer.boards import Stage, board, posteriors
 from toy.explorer.curves import dual_curve, frontier_curve
 from toy.explorer.levels import suggested
 from toy.explorer.posed import check_concepts, joint, parts_of, problem_of, under
@@ -152,7 +152,7 @@ class Engine:
         return self._stages[key]
 
 
-def solved(problem: du.Problem, stage: Stage | Board) -> du.Solution:
+def solved(problem: du.Problem, stage: Stage) -> du.Solution:
     """The solution on a grid; where that is large, from the multipliers that a quarter of its nodes gives."""
     start = None
     if stage.ratios.n > _LARGE:

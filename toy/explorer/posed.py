@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 import duality as du
+from toy import prompts
 from toy.explorer.boards import Stage
 from toy.explorer.scenes import Scene
 from toy.explorer.state import EntryError, State
@@ -100,9 +101,7 @@ def under(solution: du.Solution, stage: Stage, prompt: int) -> du.Solution:
     """The solution as one of the law under one prompt: its masses there, and a problem that reads log ratios alone."""
     if stage.plain:
         return solution
-    board, groups = stage.boards[prompt], stage.ratios.groups
-    assert groups is not None
-    masses = np.asarray(solution.log_weights)[groups == prompt] + np.log(len(stage.boards))
+    board = stage.boards[prompt]
     priors, begin, parts = np.clip(board.priors, 1e-12, 1 - 1e-12), 0, []
     for part in parts_of(solution.problem):
         own = priors[begin : begin + part.levels.size]
@@ -113,6 +112,7 @@ def under(solution: du.Solution, stage: Stage, prompt: int) -> du.Solution:
             part = du.Keep(part.levels, kind="posterior", priors=own)
         parts.append(part)
     alone = parts[0] if len(parts) == 1 else du.Joint(parts)
+    masses = prompts.under(solution.log_weights, stage.ratios, prompt)
     return replace(solution, problem=alone.bind(board.all_ratios), log_weights=masses)
 
 
