@@ -29,14 +29,14 @@ did not run while the page was built.
 # repeats do: they are the shares, less what no double can tell. What moves from round to round is how many nats are
 # asked of the exact answer, so that the network, which follows it with some error, gains what was wanted.
 
-import json
 from pathlib import Path
 
 from diffusion.digits.experiments.planted_picture import image
 from diffusion.digits.experiments.planted_report import table
+from diffusion.digits.planted_study import PlantedStudy
 from toy import plots
 
-result = json.loads(Path("../images/planted.json").read_text())
+result = PlantedStudy.model_validate_json(Path("../images/planted.json").read_text(encoding="utf-8"))
 print(table(result))
 
 # %%
