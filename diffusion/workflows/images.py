@@ -111,7 +111,10 @@ def forget(
         denoiser, targets.images, task.held_out, task.held_out_prompts, seed=fit.seed + 1, noise_levels=NOISE_LEVELS,
         repeats=REPEATS,
     )  # fmt: skip
-    measured = ImageMeasurement(**dict(nats), samples=samples_per_image, copies=of_any, copies_of_each=of_each)
+    measured = ImageMeasurement(
+        **dict(nats), samples=samples_per_image, num_inference_steps=sampler_steps, copies=of_any,
+        copies_of_each=of_each,
+    )  # fmt: skip
     seconds = time.monotonic() - started
     proof = certificate(task, targets, answers, outcome, measured, fit=fitted, fingerprint=name, seconds=seconds)
     far_was, far_now = (np.where(under, far, np.inf) for far in (far_was, far_now))

@@ -27,6 +27,7 @@ def measured(drops, after=FAR):
         elbo_drop=tuple(Estimate(mean=mean, stderr=error, n=8) for mean, error in drops),
         cost=Estimate(mean=1.0, stderr=0.1, n=20),
         samples=50,
+        num_inference_steps=25,
         copies=of_any,
         copies_of_each=of_each,
     )
