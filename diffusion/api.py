@@ -1,89 +1,119 @@
-"""Behind :func:`diffusion.unlearn`: from what a caller says to prompts, a denoiser, a method, and a run."""
+"""Behind :func:`diffusion.unlearn` and :func:`diffusion.forget`: from a task and a configuration to a run, saved."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import Tensor
 
-import duality as du
 from diffusion.digits import PIPELINE_FOLDER
 from diffusion.digits.prompts import prompts_for
-from diffusion.evaluation.measure import Evaluation
 from diffusion.evaluation.samples import ImageClassifier
-from diffusion.methods import Method, method_of
+from diffusion.methods import ImageMethod, Method, configured, configured_for_images, image_method_of, method_of
 from diffusion.pipelines import DIGITS, Denoiser, denoiser_of, load_pipeline
-from diffusion.pipelines.images import read_images
+from diffusion.pipelines.images import read_folder, read_images
 from diffusion.pipelines.latents import encode
-from diffusion.ratios.ratio_estimate import Budget
+from diffusion.reports.image_results import Forgotten
+from diffusion.reports.job import write_job
 from diffusion.reports.results import Unlearned
 from diffusion.reports.save import save
+from diffusion.reports.save_images import save as save_forgotten
 from diffusion.runtime.distributed import is_main
 from diffusion.runtime.output_folder import OutputFolder
 from diffusion.runtime.progress import Bar, progress_bar
-from diffusion.runtime.trackers import Tracked
-from diffusion.tasks.concepts import Concept, Examples, TaskPrompts
+from diffusion.tasks.concepts import ConceptLaw, Examples, TaskPrompts
+from diffusion.tasks.config import Config
 from diffusion.tasks.contrast_prompts import propose
-from diffusion.tasks.levels import Asked
-from diffusion.training.trainer import Fit
+from diffusion.tasks.image_task import ImageTask
+from diffusion.tasks.images import read_task
+from diffusion.tasks.task import Concept, ConceptTask
 from diffusion.workflows.concepts import unlearn as run
+from diffusion.workflows.images import forget as run_on_images
 from diffusion.workflows.validation import check
 
-Paraphrases = str | Sequence[str]
-Kind = TypeVar("Kind")
+Task = TypeVar("Task", ConceptTask, ImageTask)
 
 
 def unlearn(
     pipeline: Any,
-    concepts: Sequence[Any],
-    problem: du.Problem | Asked,
+    task: ConceptTask,
+    config: Config,
     *,
-    contrast: Sequence[Paraphrases],
-    vocabulary: Sequence[str],
-    priors: float | Sequence[float] | None,
-    anchor: str,
-    method: str | Method,
     output: Path | str | None,
     overwrite: bool,
-    budget: Budget | None,
-    fit: Fit | None,
-    evaluation: Evaluation | None,
+    method: Method | None,
     image_classifier: ImageClassifier | None,
-    cache_folder: Path | str | None,
     bar: Bar | None,
-    tracked: Tracked | None,
-    checkpointing_steps: int,
 ) -> Unlearned:
     """See :func:`diffusion.unlearn`, which has the defaults."""
-    chosen = method_of(method)
-    if isinstance(pipeline, str):
-        pipeline = load_pipeline(pipeline)
-    denoiser = denoiser_of(pipeline)
-    prompts = prompts_of(denoiser, concepts, contrast, priors, anchor, vocabulary)
-    check(denoiser, prompts, problem, chosen)
-    place = OutputFolder(Path(output), overwrite) if output is not None else nullcontext(None)
-    with place as folder:
+    chosen = configured(config.fit) if method is None else method_of(method)
+    denoiser = open_denoiser(pipeline)
+    prompts = prompts_of(denoiser, task)
+    check(denoiser, prompts, task.asked, chosen)
+    with output_of(output, overwrite) as folder:
         result = run(
             denoiser,
             prompts,
-            problem,
+            task.asked,
+            config,
             method=chosen,
-            budget=budget,
-            fit=fit,
-            evaluation=evaluation,
             image_classifier=image_classifier,
-            cache_folder=Path(cache_folder) if cache_folder is not None else None,
             bar=bar or progress_bar,
-            tracked=tracked,
             folder=folder,
-            checkpointing_steps=checkpointing_steps,
         )
         if folder is not None and is_main():
             save(result, denoiser, folder)
+            write_job(folder, named(task, pipeline), config)
     return result
+
+
+def forget(
+    pipeline: Any,
+    task: ImageTask,
+    config: Config,
+    *,
+    output: Path | str | None,
+    overwrite: bool,
+    method: ImageMethod | None,
+    bar: Bar | None,
+) -> Forgotten:
+    """See :func:`diffusion.forget`, which has the defaults."""
+    chosen = configured_for_images(config.fit) if method is None else image_method_of(method)
+    denoiser = open_denoiser(pipeline)
+    read = read_task(denoiser, task)
+    with output_of(output, overwrite) as folder:
+        result = run_on_images(denoiser, read, config, method=chosen, bar=bar or progress_bar, folder=folder)
+        if folder is not None and is_main():
+            save_forgotten(result, denoiser, folder)
+            write_job(folder, named(task, pipeline), config)
+    return result
+
+
+@contextmanager
+def output_of(output: Path | str | None, overwrite: bool) -> Iterator[Path | None]:
+    """The folder that results are written into; None where nothing is to be written."""
+    if output is None:
+        yield None
+        return
+    with OutputFolder(Path(output), overwrite) as folder:
+        yield folder
+
+
+def open_denoiser(pipeline: Any) -> Denoiser:
+    """The network of a pipeline, of a folder or hub name that holds one, or of ``digits``."""
+    return denoiser_of(load_pipeline(pipeline) if isinstance(pipeline, str) else pipeline)
+
+
+def named(task: Task, pipeline: Any) -> Task:
+    """The task with the name of its model, as far as one is known."""
+    if task.model is not None:
+        return task
+    name = pipeline if isinstance(pipeline, str) else getattr(pipeline, "name_or_path", None)
+    name = DIGITS if name == str(PIPELINE_FOLDER) else name
+    return task.but(model=str(name)) if name else task
 
 
 def is_digits(pipeline: Any) -> bool:
@@ -91,59 +121,36 @@ def is_digits(pipeline: Any) -> bool:
     return getattr(pipeline, "name_or_path", None) in (DIGITS, str(PIPELINE_FOLDER))
 
 
-def prompts_of(
-    denoiser: Denoiser,
-    concepts: Sequence[Any],
-    contrast: Sequence[Paraphrases] = (),
-    priors: float | Sequence[float] | None = None,
-    anchor: str = "",
-    vocabulary: Sequence[str] = (),
-) -> TaskPrompts:
-    """What a task is about, from what a caller says; see :func:`diffusion.unlearn`.
+def prompts_of(denoiser: Denoiser, task: ConceptTask) -> TaskPrompts:
+    """What a task is about, for one model.
 
-    For ``digits``, whose other digits are the contrast, nothing but concepts need be said. Elsewhere, where contrast
+    For ``digits``, whose other digits are the contrast, nothing but concepts need be said. Elsewhere, where retained
     prompts are left out, the concepts' neighbours in the vocabulary and samples of q stand for the rest; without a
-    vocabulary, samples of q alone. Raises ``ValueError`` where something is missing, or a number of priors does not
-    fit.
+    vocabulary, samples of q alone. Raises ``ValueError`` where something is missing or does not fit.
     """
-    for name, some in (("concepts", concepts), ("contrast", contrast), ("vocabulary", vocabulary)):
-        if isinstance(some, str):
-            raise ValueError(f"{name} must be a list of prompts, got the string {some!r}")
-    shares: list[float | None] = [None] * len(concepts)
-    if priors is not None:
-        shares = [priors] * len(concepts) if isinstance(priors, int | float) else list(priors)
-    if len(shares) != len(concepts):
-        raise ValueError(f"priors must be one for all or one for each of {len(concepts)} concepts, got {len(shares)}")
-    plain = not contrast and not vocabulary and all(isinstance(concept, str) for concept in concepts)
+    plain = not task.retained_prompts and not task.words and all(concept.prompts for concept in task.concepts)
     if is_digits(denoiser.pipeline) and plain:
-        digits, given = prompts_for(list(concepts), anchor), [share for share in shares if share is not None]
-        return digits.with_priors(given) if given else digits
-    made = tuple(
-        concept_of(denoiser.pipeline, concept, None if share is None else float(share))
-        for concept, share in zip(concepts, shares, strict=True)
-    )
-    if contrast:
-        return TaskPrompts(made, tuple(_paraphrases(group) for group in contrast), anchor)
-    near = propose(denoiser, made, vocabulary) if made and vocabulary else ()
-    return TaskPrompts(made, tuple((neighbour.prompt,) for neighbour in near), anchor, unlabelled=True)
+        digits = prompts_for([concept.prompts[0] for concept in task.concepts], task.anchor)
+        priors = [concept.prior for concept in task.concepts if concept.prior is not None]
+        return digits.with_priors(priors) if priors else digits
+    made = tuple(law_of(denoiser.pipeline, concept) for concept in task.concepts)
+    if task.retained_prompts:
+        return TaskPrompts(made, task.retained_prompts, task.anchor)
+    near = propose(denoiser, made, task.words) if task.words else ()
+    return TaskPrompts(made, tuple((neighbour.prompt,) for neighbour in near), task.anchor, unlabelled=True)
 
 
-def concept_of(pipeline: Any, given: Any, prior: float | None) -> Concept:
-    """A concept from a prompt, several paraphrases, a tensor of samples (k, ...), or images (paths or Pillow images).
+def law_of(pipeline: Any, concept: Concept) -> ConceptLaw:
+    """A concept's law, from its prompts, a tensor of samples (k, ...), or images (a folder, paths, Pillow images).
 
-    Raises ``ValueError`` for images that the pipeline could not have drawn, or fewer than ten of them.
+    Raises ``ValueError`` for images that the pipeline could not have made, or fewer than ten of them.
     """
-    if isinstance(given, Concept):
-        return given
-    if isinstance(given, Examples):
-        return Concept((), prior, given)
+    given = concept.images
+    if given is None:
+        return ConceptLaw(concept.prompts, concept.prior)
     if isinstance(given, Tensor):
-        return Concept((), prior, Examples(given))
-    some = _paraphrases(given)
-    if some and not any(isinstance(each, str) for each in some):
-        return Concept((), prior, Examples(encode(pipeline, read_images(pipeline, some))))
-    return Concept(some, prior)
-
-
-def _paraphrases(some: Any) -> tuple[Any, ...]:
-    return (some,) if isinstance(some, str) else tuple(some)
+        given = Examples(given)
+    elif not isinstance(given, Examples):
+        some = read_folder(Path(given), "images")[0] if isinstance(given, str | Path) else given
+        given = Examples(encode(pipeline, read_images(pipeline, some)))
+    return ConceptLaw((), concept.prior, given)

@@ -19,9 +19,11 @@ from duality.likelihood import Likelihood
 from duality.masses import MassWarning
 from duality.problems import Problem
 from duality.ratios import LogRatios
+from duality.renyi import Renyi
 from duality.reverse_kl import ReverseKL
 from duality.solution import FewDrawsWarning, InfeasibleError, SmallGroupsWarning, Solution, Status
 from duality.solve import DualPoint, dual_function, solve
+from duality.tail import TailLikelihood
 
 if TYPE_CHECKING:
     from duality.checks import reference as reference
@@ -37,10 +39,12 @@ __all__ = [
     "LogRatios",
     "MassWarning",
     "Problem",
+    "Renyi",
     "ReverseKL",
     "SmallGroupsWarning",
     "Solution",
     "Status",
+    "TailLikelihood",
     "atoms",
     "confidence",
     "dual_function",

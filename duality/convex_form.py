@@ -38,7 +38,7 @@ WIDER = (1e-11, 1e-10, 1e-9)
 def shown(table: np.ndarray, sharing: np.ndarray, log_q: np.ndarray, log_p: np.ndarray) -> float:
     """max(KL(p‖q), E_p[v_i] for s_i = 1) for v = T - beta: a cost at which the levels can be had.
 
-    inf where an expectation with s_i = 0 is missed by more than rounding.
+    inf where an expectation with s_i = 0 is missed by more than rounding, or one with s_i = -1 at that cost.
     """
     p = np.exp(log_p)
     held = p > 0
@@ -46,25 +46,33 @@ def shown(table: np.ndarray, sharing: np.ndarray, log_q: np.ndarray, log_p: np.n
     fixed = sharing == 0
     if (reached[fixed] > MET * np.abs(table[:, fixed]).max(axis=0)).any():
         return float("inf")
-    return max(float(p[held] @ (log_p[held] - log_q[held])), float(reached[~fixed].max()))
+    cost = max(float(p[held] @ (log_p[held] - log_q[held])), float(reached[sharing > 0].max()))
+    kept = sharing < 0
+    return float("inf") if (reached[kept] + cost > MET * (1.0 + cost)).any() else cost
 
 
 def solve_by_cost(
-    ratios: LogRatios, table: np.ndarray, limits: np.ndarray, sharing: np.ndarray, found: Climb
+    ratios: LogRatios,
+    table: np.ndarray,
+    limits: np.ndarray,
+    sharing: np.ndarray,
+    found: Climb,
+    kind: type[Search] | None = None,
 ) -> Answer:
-    """The answer to `ReverseKL`, alone or among bounded expectations, that the climb `found` has not settled.
+    """The answer to `ReverseKL`, alone or among other constraints, that the climb `found` has not settled.
 
     Args:
         ratios: the nodes.
         table: T `(n, m)`: rho_i where s_i = 1.
         limits: beta `(m,)`: -b_i where s_i = 1.
-        sharing: s `(m,)`, 1 for KL(p‖q_i) ≥ b_i and 0 for E_p[T_i] ≤ beta_i.
+        sharing: s `(m,)`, 1 for KL(p‖q_i) ≥ b_i, 0 for E_p[T_i] ≤ beta_i, -1 for KL(p‖q_k) ≤ c (`MixedSearch`).
         found: where the climb of the dual function ended.
+        kind: the search, where it is not this module's.
     """
     kept = ratios.partition.order
     values, log_q = table[kept], ratios.log_weights[kept]
     used = np.isfinite(values).all(axis=0)  # the others hold for q itself, and for densities next to any p
-    search = _Search(values[:, used], log_q, limits[used], sharing[used], ratios.partition)
+    search = (kind or Search)(values[:, used], log_q, limits[used], sharing[used], ratios.partition)
     search.raise_low(found.dual.to_natural(found.x)[used], found.at.value)
     limit = search.run()
     multipliers, natural = np.zeros(used.size), np.zeros(used.size)
@@ -86,7 +94,7 @@ def solve_by_cost(
     )
 
 
-class _Search:
+class Search:
     """Bounds low ≤ V ≤ high that close in on each other, with the multipliers and the density that prove them."""
 
     def __init__(
@@ -125,6 +133,7 @@ class _Search:
                 self._try(max(game.least, self.low) + 0.5 * room)
                 if self.high <= self.low + room:
                     return True
+        stalled = 0
         for _ in range(ROUNDS):
             before = self.high - self.low
             tilt = self._try(self.low + min(0.5 * self.close, before / 2))
@@ -139,6 +148,10 @@ class _Search:
                 break
             if self.high - self.low > 0.5 * before:
                 self._try((self.low + self.high) / 2 if np.isfinite(self.high) else self.low + 1.0 + abs(self.low))
+            # Two rounds that halve nothing: what is left between the bounds is rounding.
+            stalled = stalled + 1 if self.high - self.low > 0.75 * before else 0
+            if stalled == 2:
+                break
         return not self._agree()
 
     def _agree(self) -> bool:

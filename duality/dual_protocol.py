@@ -21,6 +21,7 @@ class Evaluation:
         misses: `(m,)`, by how much the tilt misses each level, in the level's unit; positive where it is not met.
         excess: lam·misses, by which the value exceeds the cost of the tilt.
         noise: how far rounding may have moved the value, nats; see `rounding`.
+        faint: how far it may have moved the gradient, where directions without curvature are to be expected; else 0.
     """
 
     value: float
@@ -29,6 +30,7 @@ class Evaluation:
     misses: np.ndarray
     excess: float
     noise: float
+    faint: float = 0.0
 
 
 def rounding(value: float, terms: float, n: int) -> float:

@@ -94,11 +94,13 @@ def settle(ratios: LogRatios, levels: np.ndarray, dual: MixtureDual, units: np.n
     attained = not (dual.misses_of(log_p - dual.log_q) > NEAR * units).any()
     fresh = climb(dual, inside.y * (1.0 - 64 * dual.touch), units, patience=POLISH if attained else Patience(steps=0))
     polished = replace(read_climb(fresh), iterations=read.iterations + inside.steps + fresh.iterations)
+    if fresh.stationary(units) and fresh.at.value >= read.value - found.at.noise - fresh.at.noise:
+        return polished  # where many multipliers are optimal, the flattest point, not the one rounded up most
     best = max((read, polished), key=lambda one: one.value)
-    if fresh.stationary(units) or value < best.value - 10 * MU * (1.0 + dual.m) * (1.0 + abs(value)):
+    if fresh.stationary(units):
         return best
     lam = y * dual.shrink if value >= best.value else best.multipliers
-    return Answer(
+    answer = Answer(
         multipliers=lam,
         value=max(value, best.value),
         natural=lam,
@@ -108,6 +110,10 @@ def settle(ratios: LogRatios, levels: np.ndarray, dual: MixtureDual, units: np.n
         iterations=polished.iterations,
         limit=True,
     )
+    if value >= best.value - 10 * MU * (1.0 + dual.m) * (1.0 + abs(value)):
+        return answer
+    # Many multipliers may prove nearly the same, and say nothing of which density is the better: what it proves does.
+    return min((best, answer), key=lambda one: beyond(ratios, levels, one.log_weights).bound)
 
 
 def _proved(proved: Beyond, read: Answer, units: np.ndarray) -> bool:

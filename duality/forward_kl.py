@@ -20,7 +20,8 @@ from duality.dual_protocol import Dual
 from duality.faces import beyond, settle
 from duality.families import Mixtures
 from duality.newton import Climb, Patience
-from duality.problems import Problem, Shown, check_nonnegative, odds
+from duality.problem_checks import check_nonnegative, odds
+from duality.problems import Problem, Shown
 from duality.ratios import LogRatios
 from duality.signed_dual import SignedDual
 from duality.signed_faces import beyond_signed, leave_false_faces
@@ -45,7 +46,7 @@ class ForwardKL(Problem):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_nonnegative(self)
+        check_nonnegative(self.levels)
 
     def bind(self, ratios: LogRatios) -> Self:
         held = np.isfinite(ratios.log_weights)[:, None]

@@ -68,16 +68,23 @@ def _start(dual: Dual, last: Solution, before: Solution | None) -> np.ndarray:
 
     Towards a face of the domain steps get shorter as the room does: levels run off as its logarithm.
     """
-    start = dual.from_natural(last.natural)
+    start = dual.from_natural(_natural(last))
     if before is None:
         return start
-    past = dual.from_natural(before.natural)
+    past = dual.from_natural(_natural(before))
     rows, limits = dual.rows()
     room, had = float((limits - rows @ start).min()), float((limits - rows @ past).min())
     ahead = np.maximum(start + min(1.0, room / max(had, 1e-300)) * (start - past), dual.lower)
     if not inside(dual, ahead):
         return start
     return ahead if dual.evaluate(ahead).value > dual.evaluate(start).value else start
+
+
+def _natural(solution: Solution) -> np.ndarray:
+    """Natural parameters to start from; from the multipliers, where those of the target are not known."""
+    if np.isfinite(solution.natural).all():
+        return solution.natural
+    return np.asarray(solution.problem.natural(solution.multipliers))
 
 
 def fixed_weights(problem: Problem, ratios: LogRatios, multipliers: Sequence[Any]) -> list[tuple[float, np.ndarray]]:

@@ -78,6 +78,43 @@ def minimise(table: np.ndarray, direction: np.ndarray, limits: np.ndarray, parti
     return best
 
 
+def least_at_any_cost(table: np.ndarray, direction: np.ndarray, sharing: np.ndarray, partition: Partition) -> float:
+    """min{t : E_p[v_i] ≤ d_i t + s_i C for some C and p with the shares}, which is max{sum_c P(c) min_c y·v}.
+
+    Over y ≥ 0 with d·y = 1 and s·y = 0. By column generation as in `minimise`; -inf where it has no solution.
+
+    Args:
+        table: v `(k, m)` on the nodes of the partition.
+        direction: d `(m,)`, ≥ 0.
+        sharing: s `(m,)`.
+        partition: the nodes' groups and shares.
+    """
+    labels = np.repeat(np.arange(partition.count), partition.sizes)
+    working, best = _first(table, partition), -np.inf
+    for _ in range(ROUNDS):
+        k = working.size
+        program = tightest(
+            c=np.append(np.zeros(k), [1.0, 0.0]),
+            A_ub=hstack([csr_array(table[working].T), csr_array(-np.stack([direction, sharing], axis=1))]).tocsr(),
+            b_ub=np.zeros(direction.size),
+            A_eq=csr_array((np.ones(k), (labels[working], np.arange(k))), shape=(partition.count, k + 2)),
+            b_eq=partition.shares,
+            bounds=[(0, None)] * k + [(None, None)] * 2,
+        )
+        if program is None:
+            return -np.inf
+        prices = np.maximum(-np.asarray(program.ineqlin.marginals), 0.0)
+        across = table @ prices
+        best = max(best, float(partition.shares @ np.minimum.reduceat(across, partition.starts)))
+        held = np.full(partition.count, np.inf)
+        np.minimum.at(held, labels[working], across[working])
+        entering = np.setdiff1d(_entering(across, held, partition), working)
+        if entering.size == 0:
+            break
+        working = np.append(working, entering)
+    return best
+
+
 def _first(scaled: np.ndarray, partition: Partition) -> np.ndarray:
     """For each constraint the nodes that are least in it, one of each group, and a thin sample of all."""
     chosen = [partition.modes(-column) for column in scaled.T]

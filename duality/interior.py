@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.linalg import qr, solve_triangular
@@ -10,7 +10,13 @@ from scipy.linalg import qr, solve_triangular
 STEPS = 150
 MU = 1e-13  # the complementarity to end at: m + 1 times this is left of the value, and what is solved stays well posed
 SHARE = 1e-3  # prices of nodes of next to no mass are set as if their mass were this part of the mean
-TO_BOUNDARY = 0.995
+#: How much of the way to the boundary a step may go, and by what factor it must leave mu at least: at first boldly.
+#: Where all of q is to be forgotten every u falls to zero with mu, at ratios that are to be found: bold steps then put
+#: u where its logarithm says nothing of its old value, and the path is lost. Careful ones keep to it.
+BOLD = (0.995, 0.0)
+CAREFUL = (0.7, 0.2)
+ON_PATH = 1e-9  # a residual from which bold steps count as having arrived
+LOST = 1e3  # times the least mu so far: the path is lost
 HEAVY = 1e4  # times the median bend, from where rows are factored one by one
 MOST_HEAVY = 2000
 
@@ -37,12 +43,24 @@ class Interior:
 
 
 def maximise_inside(q: np.ndarray, rows: np.ndarray, gain: np.ndarray) -> Interior:
+    """`follow`, and once more with care where bold steps have lost the path."""
+    bold = follow(q, rows, gain, *BOLD)
+    if bold.residual <= ON_PATH:
+        return bold
+    careful = follow(q, rows, gain, *CAREFUL)
+    better = min((careful, bold), key=lambda one: one.residual)
+    return replace(better, steps=bold.steps + careful.steps)
+
+
+def follow(q: np.ndarray, rows: np.ndarray, gain: np.ndarray, reach: float, least: float) -> Interior:
     """max gain·y - sum_j q_j u_j log(u_j/Z) over y ≥ 0, u = 1 - rows·y ≥ 0, Z = sum_j q_j u_j.
 
     Args:
         q: `(n,)` masses, their sum one.
         rows: `(n, m)` in [0, 1].
         gain: `(m,)`.
+        reach: how much of the way to the boundary a step may go.
+        least: by what factor a step must leave mu at least.
 
     Primal-dual path following with Mehrotra's predictor and corrector (Nocedal and Wright 2006, §14.2): with prices
     w_j d_j on u_j ≥ 0 (w_j = q_j, but for the least masses) and z_i on y_i ≥ 0,
@@ -59,12 +77,15 @@ def maximise_inside(q: np.ndarray, rows: np.ndarray, gain: np.ndarray) -> Interi
     d, z = 0.1 / u, 0.1 / y
     total = q @ rows
     best = Interior(y, u, w * d, z, np.inf, 0)
-    stale = 0
+    stale, lowest = 0, np.inf
     for step in range(STEPS):
         mass = float(q @ u)
         mu = (float(w @ (u * d)) + float(y @ z)) / (float(w.sum()) + m)
         stationary = gain + rows.T @ (q * (np.log(u) - np.log(mass)) - w * d) + z
         residual = float(np.abs(stationary).max())
+        lowest = min(lowest, mu)
+        if mu > LOST * lowest:
+            break
         if mu <= 2 * MU:
             stale = 0 if residual < 0.5 * best.residual else stale + 1
             if residual < best.residual:
@@ -79,12 +100,12 @@ def maximise_inside(q: np.ndarray, rows: np.ndarray, gain: np.ndarray) -> Interi
             dy = curvature.solve(stationary - rows.T @ (w * rest_d) + rest_z)
             du = -(rows @ dy)
             dd, dz = rest_d - d * du / u, rest_z - z * dy / y
-            t = min(_room(u, du), _room(y, dy), _room(d, dd), _room(z, dz))
+            t = min(1.0 / reach, _room(u, du), _room(y, dy), _room(d, dd), _room(z, dz))
             if not corrected:
                 ahead = float(w @ ((u + t * du) * (d + t * dd))) + float((y + t * dy) @ (z + t * dz))
-                aim = max(mu * min((ahead / ((float(w.sum()) + m) * mu)) ** 3, 1.0), MU)
+                aim = max(mu * min(max((ahead / ((float(w.sum()) + m) * mu)) ** 3, least), 1.0), MU)
                 second_u, second_y = du * dd, dy * dz
-        t *= TO_BOUNDARY
+        t *= reach
         y, u, d, z = y + t * dy, u + t * du, d + t * dd, z + t * dz
         if not np.isfinite(y).all():
             break
@@ -127,6 +148,7 @@ class _Curvature:
 
 
 def _room(x: np.ndarray, dx: np.ndarray) -> float:
-    """The largest t ≤ 1 / TO_BOUNDARY for which x + t dx ≥ 0."""
+    """The largest t for which x + t dx ≥ 0."""
     falling = dx < 0
-    return min(1.0 / TO_BOUNDARY, float((x[falling] / -dx[falling]).min(initial=np.inf)))
+    with np.errstate(over="ignore"):
+        return float((x[falling] / -dx[falling]).min(initial=np.inf))

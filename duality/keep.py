@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from array_api_compat import array_namespace
@@ -13,19 +13,16 @@ from duality.dual_functions import MixtureDual
 from duality.dual_protocol import Dual
 from duality.families import Mixtures, Statistics
 from duality.family_dual import FamilyDual
-from duality.feasibility import conflicting, least_each, least_levels
+from duality.feasibility import least_each
 from duality.forward_kl import ForwardKL
 from duality.likelihood import Likelihood
 from duality.likelihoods import KINDS
+from duality.problem_checks import checked_error
 from duality.problems import Problem
 from duality.ratios import LogRatios
+from duality.relaxation import conflict_of, least_levels_of
 from duality.reverse_kl import ReverseKL
 from duality.signed_dual import SignedDual
-
-try:
-    from typing import Self
-except ImportError:  # Python 3.10
-    from typing import Self
 
 DIVERGENCES = ("reverse-kl", "forward-kl")
 
@@ -76,6 +73,19 @@ class Keep(Problem):
     @property
     def source(self) -> str:
         return str(self.of.source)
+
+    def robust(self, error: Any) -> Self:
+        given = checked_error(error, self.levels)
+        if self.kind == "forward-kl":
+            return super().robust(error)
+        if self.kind == "reverse-kl":
+            if (self.levels < given).any():
+                raise ValueError(
+                    f"error: {error} given, but no divergence is known to be at most {self.levels.min():.6g} nats where"
+                    " log ratios are off by more than that"
+                )
+            return replace(self, levels=self.levels - given)
+        return replace(self, levels=self.of.rule.moved(self.levels, -given))
 
     def bind(self, ratios: LogRatios) -> Self:
         inner = self.of.bind(ratios)
@@ -162,16 +172,14 @@ class Keep(Problem):
         return bool((statistics.limits <= least_each(statistics.table, ratios.partition)).any())
 
     def least_levels(self, ratios: LogRatios) -> np.ndarray:
-        statistics = self.statistics(ratios)
-        if statistics is None or statistics.sharing.any():
-            return super().least_levels(ratios)
-        return -least_levels(statistics.table, ratios.log_weights, statistics.limits, ratios.partition)
+        return least_levels_of(self, ratios, self._mixed)
 
     def conflict(self, ratios: LogRatios) -> np.ndarray | None:
-        statistics = self.statistics(ratios)
-        if statistics is None or statistics.sharing.any():
-            return None
-        return conflicting(statistics.table, ratios.log_weights, statistics.limits, ratios.partition)
+        return conflict_of(self, ratios, self._mixed)
+
+    @property
+    def _mixed(self) -> np.ndarray:
+        return np.full(self.levels.size, self.kind == "forward-kl")
 
 
 def signed_tilt(values: Array, natural: Array, signs: np.ndarray) -> Array:

@@ -22,7 +22,8 @@ from duality.families import Statistics
 from duality.family_dual import FamilyDual
 from duality.feasibility import conflicting, least_each, least_levels
 from duality.likelihoods import KINDS, Kind
-from duality.problems import Problem, odds
+from duality.problem_checks import checked_error, odds, refuse_weighed
+from duality.problems import Problem
 from duality.ratios import EPS, LogRatios, check_priors
 
 
@@ -64,6 +65,8 @@ class Likelihood(Problem):
 
     def bind(self, ratios: LogRatios) -> Self:
         self.rule.check(ratios)
+        if self.kind == "log-ratio":
+            refuse_weighed(ratios, "Likelihood(kind='log-ratio')")
         bound = super().bind(ratios)
         if not self.rule.needs_priors:
             return bound
@@ -86,6 +89,13 @@ class Likelihood(Problem):
 
     def inputs(self, ratios: LogRatios) -> np.ndarray:
         return self.rule.inputs(ratios)
+
+    def robust(self, error: Any) -> Self:
+        return replace(self, levels=self.rule.moved(self.levels, checked_error(error, self.levels)))
+
+    def slopes(self, values: Array) -> Array:
+        """The derivatives of the likelihoods by what `log_weight` reads, `(..., m)` -> `(..., m)`."""
+        return self.rule.slope(values, self._prior(values))
 
     def units(self, ratios: LogRatios) -> np.ndarray:
         """min(size of the level, max(|E_q[l] - b|, standard deviation of l under q), b - min l), `(m,)`.

@@ -39,6 +39,14 @@ class Kind(ABC):
         """log E_q[w | x_t] to leading order: w itself with the noised ratio in place of the ratio, `(...)`."""
         return -pick(array_namespace(values), natural, self.likelihood(values, priors))
 
+    def slope(self, values: Array, priors: Array) -> Array:
+        """d l_i / d input_i, `(..., m)`; where l_i is an exponential it is l_i itself."""
+        return self.likelihood(values, priors)
+
+    def moved(self, levels: np.ndarray, error: np.ndarray) -> np.ndarray:
+        """Upper levels that are safe for inputs off by `error` (lower ones, with its negative); exponentials' own."""
+        return levels * np.exp(-error)
+
     @abstractmethod
     def strengths(self, values: Array, natural: Array, priors: Array) -> Array:
         """-d noised_tilt / d rho_i, `(..., m)`."""
@@ -52,6 +60,12 @@ class LogRatioKind(Kind):
 
     def likelihood(self, values: Array, priors: Array) -> Array:
         return values
+
+    def moved(self, levels: np.ndarray, error: np.ndarray) -> np.ndarray:
+        return levels - error
+
+    def slope(self, values: Array, priors: Array) -> Array:
+        return array_namespace(values).ones_like(values)
 
     def strengths(self, values: Array, natural: Array, priors: Array) -> Array:
         return array_namespace(values).zeros_like(values) + natural
@@ -158,6 +172,12 @@ class DetectorKind(Kind):
 
     def likelihood(self, values: Array, priors: Array) -> Array:
         return values
+
+    def moved(self, levels: np.ndarray, error: np.ndarray) -> np.ndarray:
+        return levels - error
+
+    def slope(self, values: Array, priors: Array) -> Array:
+        return array_namespace(values).ones_like(values)
 
     def noised_tilt(self, values: Array, natural: Array, priors: Array) -> Array:
         xp = array_namespace(values)

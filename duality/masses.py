@@ -17,6 +17,10 @@ the largest r that was drawn, which raises it by UNSEEN/n · max r. Only what th
 mass below one only where the equivalent of `ENOUGH` = 100 draws carries it, (sum r)²/sum r²: sample means of heavy
 tails nearly always fall short (tests/duality/test_masses.py tries many laws). A ratio larger than any that was drawn,
 on a set that no draw has hit, cannot be told from a wrong factor: the mass then says how much of q_i the draws show.
+
+**Groups.** q_{i,c} has mass one under every prompt, and every group is looked at like this, by itself: factors that
+make up for each other between groups are wrong in each. Where constraints weigh groups by shares a_i(c) of their own,
+its mass is a_i(c)/P(c). Among C groups the deviations and UNSEEN are what leaves C looks together the chances of one.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
+from scipy.special import ndtr, ndtri
 
 from duality._arrays import stack_level
 from duality.ratios import EPS, LogRatios
@@ -41,15 +46,25 @@ class MassWarning(UserWarning):
         masses: E_q[e^{rho_i}] `(m,)`.
         errors: their standard errors `(m,)`; 0 on quadrature.
         wrong: `(m,)`, the constraints that are meant.
+        by_group: E_{q_c}[e^{rho_i}] `(C, m)`, relative to the shares of the constraint's own where it has such.
+        wrong_groups: `(C, m)`, which of these are meant.
     """
 
     def __init__(self, ratios: LogRatios, errors: np.ndarray, wrong: np.ndarray) -> None:
-        self.masses, self.errors, self.wrong = ratios.masses, errors, wrong
+        self.masses, self.errors = ratios.masses, standard_errors(ratios)
+        self.wrong, self.wrong_groups = wrong.any(axis=0), wrong
+        self.by_group = np.exp(_log_masses(ratios))
         said = []
-        for i in np.flatnonzero(wrong):
-            error = f" ± {errors[i]:.2g}" if ratios.is_draws else ""
-            said.append(f"{self.masses[i]:.7g}{error} for constraint {i}")
-        above = bool((ratios.log_masses[wrong] > 0).any())
+        for i in np.flatnonzero(self.wrong):
+            with np.errstate(divide="ignore"):  # none of q_i in a group: the farthest off there is
+                c = int(np.where(wrong[:, i], np.abs(np.log(self.by_group[:, i])), -1.0).argmax())
+            error = f" ± {errors[c, i]:.2g}" if ratios.is_draws else ""
+            where = ""
+            if ratios.grouped:
+                others = int(wrong[:, i].sum()) - 1
+                where = f" in group {c}" + (f" and {others} more" if others else "")
+            said.append(f"{self.by_group[c, i]:.7g}{error} for constraint {i}{where}")
+        above = bool((self.by_group[wrong] > 1).any())
         why = (
             "no law has such ratios"
             if above
@@ -70,22 +85,62 @@ def standard_errors(ratios: LogRatios) -> np.ndarray:
         return np.asarray(np.exp(ratios.values - top).std(axis=0) * np.exp(top) / np.sqrt(ratios.n))
 
 
-def lawless(ratios: LogRatios, below: bool = True) -> np.ndarray:
-    """Which of the m masses are above 1, or with `below` not 1, by the rule of this module, `(m,)`."""
+def _group_errors(ratios: LogRatios) -> np.ndarray:
+    """Standard errors `(C, m)` of the masses of the groups: s/sqrt(n_c) for draws, 0 for quadrature."""
+    partition = ratios.partition
+    if not ratios.is_draws:
+        return np.zeros((partition.count, ratios.m))
+    values = ratios.values[partition.order] - partition.spread(_log_shares(ratios))
+    top = np.maximum.reduceat(values, partition.starts, axis=0)
+    top = np.where(np.isfinite(top), top, 0.0)
+    sizes = partition.sizes[:, None]
     with np.errstate(over="ignore", under="ignore"):
-        masses = ratios.masses
+        relative = np.exp(values - partition.spread(top))
+        means = partition.total(relative) / sizes
+        squares = partition.total((relative - partition.spread(means)) ** 2) / sizes
+        return np.asarray(np.sqrt(squares / sizes) * np.exp(top))
+
+
+def _log_shares(ratios: LogRatios) -> np.ndarray:
+    """log a_i(c)/P(c) `(C, m)`, the masses that ratios are to have; 0 where constraints have no shares of their own."""
+    if ratios.constraint_shares is None or ratios.group_weights is None:
+        return np.zeros((ratios.partition.count, ratios.m))
+    held = ratios.constraint_shares > 0
+    logs = np.log(np.where(held, ratios.constraint_shares, 1.0)) - np.log(ratios.group_weights)[:, None]
+    return np.where(held, logs, 0.0)
+
+
+def _log_masses(ratios: LogRatios) -> np.ndarray:
+    """log masses of the groups `(C, m)` relative to what they are to be; 0 where a constraint has no share in one."""
+    if ratios.constraint_shares is None:
+        return ratios.group_log_masses
+    return np.where(ratios.constraint_shares > 0, ratios.group_log_masses - _log_shares(ratios), 0.0)
+
+
+def lawless(ratios: LogRatios, below: bool = True) -> np.ndarray:
+    """Which masses are above 1, or with `below` not 1, by the rule of this module, `(C, m)`; C = 1 without groups."""
+    partition, count = ratios.partition, ratios.partition.count
+    with np.errstate(over="ignore", under="ignore"):
+        log_masses = _log_masses(ratios)
+        masses = np.exp(log_masses)
+        values = ratios.values[partition.order] - partition.spread(_log_shares(ratios))
+        top = np.maximum.reduceat(values, partition.starts, axis=0)
+        top = np.where(np.isfinite(top), top, 0.0)
         if ratios.is_draws:
-            allowed = DEVIATIONS * standard_errors(ratios)
-            lower = UNSEEN / ratios.n * masses
-            upper = UNSEEN / ratios.n * np.exp(ratios.values.max(axis=0))
-            relative = np.exp(ratios.values - ratios.values.max(axis=0))
-            enough = relative.sum(axis=0) ** 2 >= ENOUGH * (relative**2).sum(axis=0)
-            return np.asarray((masses - 1 > allowed + lower) | (below & enough & (1 - masses > allowed + upper)))
-        share = np.exp(ratios.values + ratios.log_weights[:, None] - ratios.log_masses)
+            deviations, unseen = -float(ndtri(ndtr(-DEVIATIONS) / count)), UNSEEN + float(np.log(count))
+            allowed = deviations * _group_errors(ratios)
+            part = unseen / partition.sizes[:, None]
+            relative = np.exp(values - partition.spread(top))
+            sums, squares = partition.total(relative), partition.total(relative**2)
+            enough = sums**2 >= ENOUGH * squares
+            high = masses - 1 > allowed + part * masses
+            return np.asarray(high | (below & enough & (1 - masses > allowed + part * np.exp(top))))
+        log_q = ratios.log_weights[partition.order, None] - partition.spread(np.log(partition.shares))[:, None]
+        share = np.exp(values + log_q - partition.spread(np.where(np.isfinite(log_masses), log_masses, 0.0)))
         held = share > 0
-        logs = np.abs(np.where(held, ratios.values, 0.0)), np.abs(np.where(held, ratios.log_weights[:, None], 0.0))
-        stated, stored = ((share * each).sum(axis=0) for each in logs)
-        rounding = 8 * (ratios.precision * (1 + stated) + EPS * (ratios.n + stored))
+        logs = np.abs(np.where(held, values, 0.0)), np.abs(np.where(held, log_q, 0.0))
+        stated, stored = (partition.total(share * each) for each in logs)
+        rounding = 8 * (ratios.precision * (1 + stated) + EPS * (partition.sizes[:, None] + stored))
         off = masses - 1
         return np.asarray(np.where(below, np.abs(off), off) > TOLERANCE + rounding)
 
@@ -94,4 +149,4 @@ def check_masses(ratios: LogRatios, below: bool = True) -> None:
     """MassWarning where `lawless` says that some constraint's ratios belong to no law."""
     wrong = lawless(ratios, below)
     if wrong.any():
-        warnings.warn(MassWarning(ratios, standard_errors(ratios), wrong), stacklevel=stack_level())
+        warnings.warn(MassWarning(ratios, _group_errors(ratios), wrong), stacklevel=stack_level())

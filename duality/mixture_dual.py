@@ -134,7 +134,8 @@ class MixtureDual:
         if not falling.any():
             return 1.0
         u = (self._slack[self._heavy] - self._heavy_relative @ x)[falling]
-        return min(1.0, max(0.9 * float((u / fall[falling]).min()), 1e-3))
+        with np.errstate(over="ignore"):  # what hardly falls has room without end
+            return min(1.0, max(0.9 * float((u / fall[falling]).min()), 1e-3))
 
     def price(self, x: np.ndarray) -> np.ndarray:
         return 1.0 / self._shrink
@@ -176,8 +177,16 @@ class MixtureDual:
             deviation = self._relative[part] / u[part, None] - mean
             curvature += deviation.T @ (deviation * mass[part, None])
         gradient = self._shrink * misses
+        faint = self._faint(float(u.min()), mass.size)
         noise = rounding(value, terms, mass.size)
-        return Evaluation(value, gradient, curvature, misses, float((self._base + x) @ gradient), noise)
+        return Evaluation(value, gradient, curvature, misses, float((self._base + x) @ gradient), noise, faint)
+
+    def _faint(self, least: float, n: int) -> float:
+        """By how much rounding may move an entry of the gradient, where u is at least `least`."""
+        # log u is off by eps (|log u| + 1/u) unless the base keeps its digits; where it is not, this is generous.
+        off = EPS * (4.0 - np.log(least) + 1.0 / least)
+        sums = EPS * (16.0 + 4.0 * np.sqrt(n)) * (np.abs(self._levels) + self._self_terms)
+        return float((self._shrink * (sums + off * (1.0 + np.abs(self._total)))).max())
 
     def hessian(self, x: np.ndarray) -> np.ndarray:
         return -self.evaluate(x).curvature / np.outer(self._shrink, self._shrink)

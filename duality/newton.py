@@ -102,7 +102,7 @@ def maximise(
     rows, limits = dual.rows()
     lower = dual.lower
     x, at = start, dual.evaluate(start)
-    best_residual, stale = np.inf, 0
+    best_residual, stale, still = np.inf, 0, 0
     top, flattest = -np.inf, np.inf
     best = (x, at, np.zeros(dual.m))
     iteration = pressing = 0
@@ -128,11 +128,13 @@ def maximise(
         best_residual = min(best_residual, residual)
         # The highest point is the answer. Only among points whose values rounding cannot tell apart, the flattest is.
         blur = at.noise + best[1].noise
+        still = 0 if stale == 0 or at.value > top + 4 * blur else still + 1
         if at.value > top + blur or (at.value >= top - blur and residual < flattest):
             flattest, best = residual, (x, at, pressure)
         top = max(top, at.value)
-        # A residual that no longer falls is rounding if it is small, and if it is not, thirty steps are a fair trial.
-        if residual <= target or (stale >= 3 and best_residual < 1e-7) or stale >= 30:
+        # A residual that no longer falls, while the value no longer rises, is rounding if it is small, and if it is
+        # not, thirty steps are a fair trial.
+        if residual <= target or (still >= 3 and best_residual < 1e-7) or stale >= 30:
             break
         known = limits.size
         if step is None:
@@ -161,7 +163,8 @@ def _model_step(
     """The maximiser of the quadratic model on the set, with the multipliers of the rows and the cuts that it needed."""
     lower = dual.lower
     for _ in range(30):
-        step, multipliers = newton_step(at.curvature, at.gradient, x - lower, rows, limits - rows @ lower)
+        room = limits - rows @ lower
+        step, multipliers = newton_step(at.curvature, at.gradient, x - lower, rows, room, at.noise, at.faint)
         cut = dual.cut(x + step)
         if cut is None:
             break
@@ -215,6 +218,11 @@ def _search(
             # Halve twice, then fall faster: an overlong step is overlong by orders of magnitude.
             t *= 0.5 if trial < 2 else 0.1
             continue
+        if best is not None and slope <= at.noise:
+            # Values and slopes along the step no longer say how far to go: a longer one has to flatten all of g.
+            moving = step != 0
+            if np.abs(there.gradient - push)[moving].max() > np.abs(best[1].gradient - push)[moving].max():
+                break
         best = (point, there)
         if t < 1.0 or reached <= 0.3 * slope:
             break
@@ -234,12 +242,9 @@ def _along(lower: np.ndarray, x: np.ndarray, step: np.ndarray, t: float) -> np.n
 
 def _room(above: np.ndarray, step: np.ndarray, rows: np.ndarray, room: np.ndarray) -> float:
     """The largest t for which x + t·step keeps its bounds and the known rows; cuts not yet known show as value -inf."""
-    longest = np.inf
-    falling = step < 0
-    if falling.any():
-        longest = float((above[falling] / -step[falling]).min())
-    speed = rows @ step
+    falling, speed = step < 0, rows @ step
     rising = speed > 0
-    if rising.any():
-        longest = min(longest, float((room[rising] / speed[rising]).min()))
-    return max(longest, 1.0)
+    with np.errstate(over="ignore"):  # what moves by next to nothing has room without end
+        to_bounds = (above[falling] / -step[falling]).min(initial=np.inf)
+        to_rows = (room[rising] / speed[rising]).min(initial=np.inf)
+    return max(float(min(to_bounds, to_rows)), 1.0)

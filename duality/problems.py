@@ -216,6 +216,26 @@ class Problem(ABC):
         """The array `(n, m)` that `log_weight` reads: log ratios, unless a kind says otherwise."""
         return ratios.values
 
+    def robust(self, error: Any) -> Self:
+        """The same problem at levels which, met with these ratios, are met with all whose error is at most this.
+
+        KL(p‖q_i) ≥ b_i + error_i; E_p[l_i] ≤ e^{-error_i} b_i where l_i is an exponential of the log ratio, and
+        ≤ b_i - error_i where it is the log ratio or a detector; likewise for what is kept. Nothing milder is safe.
+
+        Args:
+            error: sup |rho_i - the true log ratio|, nats (of detectors: in their unit), a number or `(m,)`, ≥ 0.
+
+        Raises:
+            ValueError: for an error that is negative, or of another shape than the levels; for a kind of problem of
+                which no such levels are known; for levels that no error of that size leaves.
+
+        Source: docs/theory, "robust to estimated ratios".
+        """
+        raise ValueError(
+            f"error: {type(self).__name__} has no levels that are safe for all ratios within it: KL(q_i‖p) is a mean"
+            " over q_i itself, which the ratios define, and how it moves with them depends on p"
+        )
+
     def bind(self, ratios: LogRatios) -> Self:
         """The same problem with one level for each constraint of these ratios.
 
@@ -241,11 +261,11 @@ class Problem(ABC):
         return ratios.columns(self.source)
 
     def statistics(self, ratios: LogRatios) -> Statistics | None:
-        """The constraints as E_p[T_i] - s_i KL(p‖q) ≤ beta_i, where the objective is KL(p‖q); else None."""
+        """The constraints as E_p[T_i] - s_i KL(p‖q) ≤ beta_i, where they are of that kind; else None."""
         return None
 
     def mixtures(self, ratios: LogRatios) -> Mixtures | None:
-        """The constraints as s_i KL(q_i‖p) ≥ s_i b_i, where the objective is KL(q‖p); else None."""
+        """The constraints as s_i KL(q_i‖p) ≥ s_i b_i, where they are of that kind; else None."""
         return None
 
     def units(self, ratios: LogRatios) -> np.ndarray:
@@ -270,17 +290,3 @@ class Problem(ABC):
         if not self.domain(given):
             raise ValueError(f"multipliers: {given} lie outside the dual domain of {type(self).__name__}")
         return multipliers if hasattr(multipliers, "detach") else given
-
-
-def odds(ratios: LogRatios, log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """p/q at draws `(n,)`, of mean one, and its logarithm."""
-    tilt = log_weights - ratios.log_weights
-    return np.exp(tilt), tilt
-
-
-def check_nonnegative(problem: Problem) -> None:
-    if (problem.levels < 0).any():
-        raise ValueError(
-            f"levels: {problem.levels.min()} given, but a Kullback-Leibler divergence is never negative;"
-            " levels of at least 0 nats are needed"
-        )

@@ -7,10 +7,17 @@ import numpy as np
 # The curvature is rounded to a relative eps; a ridge of this size on its unit diagonal decides among the directions
 # in which it is singular (duplicated constraints) and is invisible in all others.
 RIDGE = 1e-15
+SINGULAR = 1e-13  # of the unit diagonal: what is left of the curvature here is rounding, for m up to 32 and more
 
 
 def newton_step(
-    curvature: np.ndarray, gradient: np.ndarray, x: np.ndarray, rows: np.ndarray, limits: np.ndarray
+    curvature: np.ndarray,
+    gradient: np.ndarray,
+    x: np.ndarray,
+    rows: np.ndarray,
+    limits: np.ndarray,
+    noise: float = 0.0,
+    faint: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """argmax_d gradient·d - d·curvature·d/2 subject to x + d ≥ 0 and rows·(x + d) ≤ limits.
 
@@ -20,6 +27,9 @@ def newton_step(
         x: `(m,)`, feasible.
         rows: `(k, m)`, nonnegative.
         limits: `(k,)`.
+        noise: how far rounding moves the value.
+        faint: how far it moves the gradient. Where the curvature is singular, and neither slope nor gain in such a
+            direction is more than rounding, the step does not go there: its length would be rounding over nothing.
 
     Returns:
         The step d `(m,)`, feasible, and the multipliers `(k,)` of the rows.
@@ -38,6 +48,11 @@ def newton_step(
     matrix = curvature / size / size[:, None]
     matrix.flat[:: m + 1] = 1.0 + RIDGE
     slope = gradient / size
+    if faint > 0:
+        roots, vectors = np.linalg.eigh(matrix)
+        pull, least = np.abs(slope @ vectors), faint * (1.0 / size) @ np.abs(vectors)
+        idle = (roots < SINGULAR) & (pull <= least) & (pull**2 <= 2 * noise * np.maximum(roots, RIDGE))
+        matrix += vectors[:, idle] @ vectors[:, idle].T
     start = x * size
 
     free = (x > 0) | (gradient > 0)
@@ -113,7 +128,8 @@ def _active_set(
             direction = np.zeros_like(direction)  # rounding: this face has no more to gain
             blocking[:] = False
         room = np.maximum(offsets - normals @ y, 0.0)
-        times = np.where(blocking, room / np.where(blocking, speed, 1.0), np.inf)
+        with np.errstate(over="ignore"):  # what hardly moves has room without end
+            times = np.where(blocking, room / np.where(blocking, speed, 1.0), np.inf)
         first = int(np.argmin(times))
         y = y + min(1.0, times[first]) * direction
         y[[i for i in active if i < m]] = 0.0

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from duality._arrays import frozen, logsumexp, precision, to_numpy, vector
+from duality._arrays import frozen, logsumexp, precision, vector
 from duality.groups import Partition, check_groups
-
-EPS = float(np.finfo(np.float64).eps)
+from duality.ratio_changes import changed, weighed
+from duality.ratio_tables import EPS as EPS
+from duality.ratio_tables import finite_table, normalised_weights, ratio_table
 
 
 class LogRatios:
@@ -55,6 +56,7 @@ class LogRatios:
     group_weights: np.ndarray | None
     groups_sampled: bool  # whether the groups are a sample of groups, and not all that there are
     detectors: np.ndarray | None
+    constraint_shares: np.ndarray | None  # a (C, m), where constraints weigh groups by shares of their own
 
     def __init__(
         self,
@@ -74,7 +76,7 @@ class LogRatios:
                 raise ValueError("values: neither log ratios nor detectors are given")
             values = np.empty((len(detectors), 0))
         else:
-            values = _table("values", values)
+            values = ratio_table("values", values)
         n, m = values.shape
         if detectors is not None and len(detectors) != n:
             raise ValueError(f"detectors: {len(detectors)} points given, but values has {n}")
@@ -83,7 +85,7 @@ class LogRatios:
         if log_weights is None:
             weights = np.full(n, -np.log(n))
         else:  # with group_weights only ratios within a group count
-            weights = _normalised(log_weights, n, exact=group_weights is None)
+            weights = normalised_weights(log_weights, n, exact=group_weights is None)
         sampled = groups is not None and group_weights is None
         if groups is not None:
             groups, group_weights, weights = check_groups(groups, group_weights, weights)
@@ -94,7 +96,7 @@ class LogRatios:
                 " of its q_i is to be seen where q is; leave its column out, or bring points of q that show it"
             )
         if log_densities is not None:
-            log_densities = _table("log_densities", log_densities)
+            log_densities = ratio_table("log_densities", log_densities)
             if log_densities.shape != (n, m):
                 raise ValueError(
                     f"log_densities: shape {log_densities.shape} given, but values has shape {(n, m)}; both are (n, m)"
@@ -112,6 +114,7 @@ class LogRatios:
             ("group_weights", group_weights),
             ("groups_sampled", sampled),
             ("detectors", None if detectors is None else frozen(detectors)),
+            ("constraint_shares", None),
         ):
             object.__setattr__(self, name, value)
 
@@ -138,7 +141,7 @@ class LogRatios:
         """The same points with some columns of "values" (and of what belongs to them), or of "detectors", alone."""
         view = object.__new__(LogRatios)
         view.__dict__.update(self.__dict__)
-        for cached in ("log_masses", "masses", "spreads"):
+        for cached in ("log_masses", "masses", "spreads", "group_log_masses"):
             view.__dict__.pop(cached, None)
         own: dict[str, np.ndarray | None] = {"detectors": None}
         if source == "detectors":
@@ -147,6 +150,8 @@ class LogRatios:
             own["detectors"] = np.asfortranarray(self.detectors[:, chosen])
         else:
             own["values"] = np.asfortranarray(self.values[:, chosen])
+            if self.constraint_shares is not None:
+                own["constraint_shares"] = self.constraint_shares[:, chosen]
             own["log_densities"] = None if self.log_densities is None else self.log_densities[:, chosen]
             own["priors"] = None if self.priors is None else self.priors[chosen]
         view.__dict__.update({name: None if value is None else frozen(value) for name, value in own.items()})
@@ -187,25 +192,40 @@ class LogRatios:
         with np.errstate(over="ignore"):
             return np.asarray(np.exp(self.log_masses))
 
-    def normalise(self) -> LogRatios:
-        """The same with rho_i - log E_q[e^{rho_i}] in the place of rho_i, and so for log q_i: ratios of mass one.
+    @cached_property
+    def group_log_masses(self) -> np.ndarray:
+        """log E_{q_c}[e^{rho_i}] in each group `(C, m)`, -inf where q_i vanishes in it; all is one group by default."""
+        partition = self.partition
+        terms = self.values[partition.order] + self.log_weights[partition.order, None]
+        top = np.maximum.reduceat(terms, partition.starts, axis=0)
+        held = np.where(top > -np.inf, top, 0.0)
+        with np.errstate(divide="ignore", under="ignore"):
+            sums = np.log(partition.total(np.exp(terms - partition.spread(held))))
+        return np.asarray(sums + held - np.log(partition.shares)[:, None])
 
-        For ratios that are known up to a factor, or that a network gets right but for one. A mass that is missing
-        because part of q_i lies beyond the points is not brought back by this: q_i is then restricted to the points.
+    def normalise(self) -> LogRatios:
+        """The same with rho_i - log E_{q_c}[e^{rho_i}] in the place of rho_i, group by group, and so for log q_i.
+
+        For ratios that are known up to a factor (one for each prompt), or that a network gets right but for one. A mass
+        that is missing because part of q_i lies beyond the points is not brought back by this: q_i is then restricted
+        to the points. Where q_i vanishes in a group nothing is changed.
         """
-        values = self.values - self.log_masses
-        densities = None if self.log_densities is None else self.log_densities - self.log_masses
-        again = LogRatios(
-            values,
-            None if self.is_draws else self.log_weights,
-            densities,
-            self.priors,
-            self.groups,
-            None if self.groups_sampled else self.group_weights,
-            self.detectors,
-        )
-        object.__setattr__(again, "precision", self.precision)
-        return again
+        return changed(self, -np.where(np.isfinite(self.group_log_masses), self.group_log_masses, 0.0))
+
+    def weighed(self, shares: Any) -> LogRatios:
+        """For constraints that weigh groups by shares a_i(c) of their own: rho_i + log(a_i(c)/P(c)).
+
+        `Likelihood` of posteriors then bounds sum_c a_i(c) E_{p_c}[Pr(i|x)], and `ForwardKL` asks for
+        sum_c a_i(c) KL(q_{i,c}‖p_c) ≥ b_i - KL(a_i‖P). `ReverseKL` refuses: its tilt would not be one for all groups.
+        Detectors are whatever they are: multiply them by a(c)/P(c) yourself.
+
+        Args:
+            shares: a `(C,)` for all constraints or `(C, m)`, ≥ 0, adding up to one over the groups.
+
+        Raises:
+            ValueError: without groups, for shares that are none, or where ratios are weighed already.
+        """
+        return weighed(self, shares)
 
     @cached_property
     def spreads(self) -> np.ndarray:
@@ -237,56 +257,3 @@ def check_priors(priors: Any, m: int | None = None) -> np.ndarray:
             raise ValueError(f"priors: {checked.size} given for {m} constraints; give one, or one for each")
         checked = frozen(np.repeat(checked, m))
     return checked
-
-
-def _table(name: str, values: Any) -> np.ndarray:
-    """A float64 array (n, m) without NaN and +inf."""
-    table = to_numpy(name, values)
-    if table.ndim == 1:
-        table = table[:, None]
-    if table.ndim != 2:
-        raise ValueError(f"{name}: shape (n, m) = points by constraints is needed, got shape {table.shape}")
-    if table.size == 0:
-        raise ValueError(f"{name}: empty, shape {table.shape}; at least one point and one constraint are needed")
-    if not (table < np.inf).all():  # one pass catches both NaN and +inf
-        j, i = (int(k) for k in np.argwhere(~(table < np.inf))[0])
-        raise ValueError(
-            f"{name}: {table[j, i]} at point {j}, constraint {i}; finite numbers or -inf are needed"
-            " (+inf would mean that q_i lives where q does not)"
-        )
-    # Column by column in memory: sums, maxima and products over the points are several times as fast.
-    return np.asfortranarray(table)
-
-
-def finite_table(name: str, values: Any) -> np.ndarray:
-    """A float64 array (n, k) of finite numbers, column by column in memory; `(n,)` is read as `(n, 1)`."""
-    table = _table(name, values)
-    if not np.isfinite(table).all():
-        j, i = (int(k) for k in np.argwhere(~np.isfinite(table))[0])
-        raise ValueError(f"{name}: {table[j, i]} at point {j}, column {i}; finite numbers are needed")
-    return table
-
-
-def _normalised(log_weights: Any, n: int, exact: bool = True) -> np.ndarray:
-    weights = to_numpy("log_weights", log_weights)
-    if weights.shape != (n,):
-        raise ValueError(f"log_weights: shape {weights.shape} given, but there are {n} points; (n,) is needed")
-    if not (weights < np.inf).all():
-        j = int(np.argmin(weights < np.inf))
-        raise ValueError(f"log_weights: {weights[j]} at point {j}; finite numbers or -inf are needed")
-    top = float(weights.max())
-    if top == -np.inf:
-        raise ValueError("log_weights: all are -inf, so q has no mass; at least one finite weight is needed")
-    total = top + float(np.log(np.exp(weights - top).sum()))
-    # A sum of n doubles is off by at most n eps (Higham 2002, §4.2), and a stored log weight l makes its weight off by
-    # a relative eps |l|. Weights that were normalised in double precision therefore stay within eps (n + |l|) of
-    # one, |l| averaged under the weights themselves and so at most log n + |top|. What was subtracted to normalise them
-    # had its own rounding, for densities within the range of a double at most 745 nats of it; the factor 8 is slack
-    # for a normalisation that was done in several steps.
-    tolerance = 8 * EPS * (n + np.log(n) + abs(top) + 745)
-    if exact and abs(total) > tolerance:
-        raise ValueError(
-            f"log_weights: they sum to exp({total:.6g}), not to one (tolerance {tolerance:.1e});"
-            " subtract scipy.special.logsumexp(log_weights)"
-        )
-    return weights - total

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from dataclasses import replace
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from array_api_compat import array_namespace
@@ -21,7 +22,8 @@ from duality.dual_protocol import Dual
 from duality.families import Statistics
 from duality.family_dual import FamilyDual
 from duality.newton import MET, SURE, Climb, Patience
-from duality.problems import Problem, Shown, check_nonnegative, odds
+from duality.problem_checks import check_nonnegative, checked_error, odds, refuse_weighed
+from duality.problems import Problem, Shown
 from duality.ratios import LogRatios
 
 
@@ -49,7 +51,11 @@ class ReverseKL(Problem):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_nonnegative(self)
+        check_nonnegative(self.levels)
+
+    def bind(self, ratios: LogRatios) -> Self:
+        refuse_weighed(ratios, "ReverseKL")
+        return super().bind(ratios)
 
     def natural(self, multipliers: Array) -> Array:
         xp, multipliers = namespace(multipliers)
@@ -107,6 +113,9 @@ class ReverseKL(Problem):
 
     def statistics(self, ratios: LogRatios) -> Statistics:
         return Statistics(ratios.values, -self.levels, np.ones(self.levels.size))
+
+    def robust(self, error: Any) -> Self:
+        return replace(self, levels=self.levels + checked_error(error, self.levels))
 
     def answer(self, ratios: LogRatios, dual: Dual, found: Climb, tolerance: float) -> Answer:
         if found.stationary(self.units(ratios), tolerance):

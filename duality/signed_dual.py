@@ -84,8 +84,9 @@ class SignedDual(MixtureDual):
             deviation = self._relative[part] / u[part, None] - means[self._labels[part]]
             curvature += deviation.T @ (deviation * mass[part, None])
         gradient = self._shrink * misses
+        faint = self._faint(float(u.min()), mass.size)
         noise = rounding(value, terms, mass.size)
-        return Evaluation(value, gradient, curvature, misses, float((self._base + x) @ gradient), noise)
+        return Evaluation(value, gradient, curvature, misses, float((self._base + x) @ gradient), noise, faint)
 
     def log_masses(self, x: np.ndarray) -> np.ndarray:
         _, log_u, z = self._state(x)
@@ -99,7 +100,7 @@ class SignedDual(MixtureDual):
         weights = self._q / groups.spread(groups.shares)
         pull = pull - groups.spread(groups.total(weights * pull))
         conditions = conditions - groups.spread(groups.total(weights[:, None] * conditions))
-        return n * self._q * pull, n * self._q[:, None] * conditions * self._shrink
+        return n * self._q * pull, n * self._q[:, None] * conditions / self.price(x)
 
     def group_influence(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """By groups `(C,)` and `(C, m)`, where these are a sample: their parts of g and of the conditions, centred."""
@@ -107,7 +108,7 @@ class SignedDual(MixtureDual):
         shares = self._groups.shares
         size = shares.size * shares
         pull = size * (value - shares @ value)
-        return pull, size[:, None] * (conditions - shares @ conditions) * self._shrink
+        return pull, size[:, None] * (conditions - shares @ conditions) / self.price(x)
 
     def _terms(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Of each node `(k,)`, `(k, m)` the derivative of g and of the conditions; of each group their values."""

@@ -24,10 +24,10 @@ class InfeasibleError(ValueError):
     """No density on these nodes meets the levels asked for.
 
     Attributes:
-        least: `(m,)` levels that can just be had. With b the levels asked for and e_i = E_q[l_i] those of q,
-            least = b + s (e - b)_+ for the smallest s in [0, 1] at which some density has E_p[l_i] ≤ least_i for all
-            i at once: the same fraction of the way from what was asked to what q has, for every constraint. For one
-            constraint that is the smallest likelihood on the nodes. NaN for a kind of problem that does not say.
+        least: `(m,)` levels that can just be had. With b the levels asked for and e those of q, least = b + s (e - b),
+            where q misses, for the smallest s in [0, 1] at which some density meets all of them at once: the same
+            fraction of the way from what was asked to what q has, for every constraint. For one `Likelihood` that is
+            the smallest likelihood on the nodes. NaN for a kind of problem that does not say.
         conflict: `(k,)` positions of the constraints that cannot be had together: none of them is to blame alone, and
             the others are not. None where a kind of problem does not say.
     """
@@ -93,8 +93,9 @@ class Solution:
     Attributes:
         problem: the problem solved, with one level for each constraint and the priors that were used.
         multipliers: lam* `(m,)`, ≥ 0. dV/db_i = lam_i (ReverseKL, ForwardKL), -lam_i (Likelihood).
-        natural: `(m,)` natural parameters of the target: a for ReverseKL, otherwise lam. Where ReverseKL's lam add up
-            to 1 the target is the limit of log-ratio likelihood targets at falling cost, and these are theirs.
+        natural: `(m,)` natural parameters of the target: a for ReverseKL, otherwise lam (NaN for expectations beside
+            ForwardKL in several groups, see `Joint`). Where ReverseKL's lam add up to 1 the target is the limit of
+            log-ratio likelihood targets at falling cost, and these are theirs.
         primal: cost of the target in nats, computed from the target alone.
         dual: value of the dual function at lam*, nats: by weak duality no density that meets the levels costs less.
         bound: the least cost that the target proves possible, nats: its own where it meets the levels, otherwise that

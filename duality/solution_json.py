@@ -14,10 +14,12 @@ from duality.joint import Joint
 from duality.keep import Keep
 from duality.likelihood import Likelihood
 from duality.problems import Problem
+from duality.renyi import Renyi
 from duality.reverse_kl import ReverseKL
 from duality.solution import Solution, Status
+from duality.tail import TailLikelihood
 
-BUILT_IN: tuple[type[Problem], ...] = (ReverseKL, ForwardKL, Likelihood, Keep, Joint)
+BUILT_IN: tuple[type[Problem], ...] = (ReverseKL, ForwardKL, Likelihood, Keep, Joint, Renyi, TailLikelihood)
 WRITTEN = {"inf": float("inf"), "-inf": float("-inf"), "nan": float("nan")}
 
 

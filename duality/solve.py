@@ -33,7 +33,8 @@ def solve(problem: Problem, ratios: LogRatios, start: Any = None) -> Solution:
 
     Raises:
         ValueError: where problem and ratios do not fit together.
-        InfeasibleError: where no density meets the levels (Likelihood only); `.least` says what can be had.
+        InfeasibleError: where no density meets the levels (never so for ReverseKL or ForwardKL alone); `.least` says
+            what can be had, `.conflict` which constraints cannot be had together.
 
     Warns:
         FewDrawsWarning: where the answer rests on few draws.

@@ -9,6 +9,7 @@ from toy.guidance import guidance_errors, guidance_table, guided_score
 from toy.mixtures import GaussianMixture, log_ratio, moments
 from toy.noised import NoisedMixture, SignedMixture, TiltedLaw, noised_target, score_of_target
 from toy.paths import ReverseKernel, sample_paths
+from toy.prompts import PromptedMixture, PromptedSolution, solve_prompted
 from toy.quadrature import Nodes, component_nodes, draws, grid
 from toy.samplers import free_log_ratios, sample_ddim, sample_ddpm, sample_ode
 from toy.schedules import SCHEDULES, Schedule
@@ -31,6 +32,8 @@ __all__ = [
     "GaussianMixture",
     "Nodes",
     "NoisedMixture",
+    "PromptedMixture",
+    "PromptedSolution",
     "ResolutionError",
     "ReverseKernel",
     "Schedule",
@@ -62,4 +65,5 @@ __all__ = [
     "sample_paths",
     "score_of_target",
     "solve",
+    "solve_prompted",
 ]

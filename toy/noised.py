@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 
 import duality as du
 from toy.mixtures import Array, GaussianMixture, as_mixtures, check_alpha_bar
+from toy.scores import score_of_target
 from toy.solving import ToySolution
 
 _EPS = float(np.finfo(np.float64).eps)
@@ -239,26 +240,6 @@ def noised_target(toy: ToySolution) -> NoisedLaw:
     if isinstance(solution.problem, du.ForwardKL):
         return SignedMixture(toy.pretrained, toy.unlearn, solution.multipliers)
     return TiltedLaw(toy)
-
-
-def score_of_target(toy: ToySolution, x: ArrayLike) -> Array:
-    """grad log p*(x) = score_q + sum_i k_i (score_q - score_i), k_i = -d log w/d rho_i, (..., d) -> (..., d).
-
-    For the density likelihood l_i = q_i(x), which is no function of the ratio: score_q - sum_i lam_i q_i score_i.
-    """
-    problem, lam = toy.solution.problem, np.asarray(toy.solution.multipliers)
-    base = toy.pretrained.score(x)
-    scores = np.stack([part.score(x) for part in toy.unlearn], axis=-2)
-    if isinstance(problem, du.Likelihood) and problem.kind == "density":
-        densities = np.exp(np.stack([part.log_prob(x) for part in toy.unlearn], axis=-1))
-        return base - np.einsum("...m,...md->...d", lam * densities, scores)
-    rho = toy.log_ratio(x)
-    if isinstance(problem, du.Likelihood) and problem.kind == "posterior":
-        # At the data the derivative of exp(-lam l) is lam l; Solution.guidance is the closure for noised states.
-        strengths = lam * np.asarray(problem.likelihoods(rho))
-    else:
-        strengths = np.asarray(toy.solution.guidance(rho))
-    return base + np.einsum("...m,...md->...d", strengths, base[..., None, :] - scores)
 
 
 def _kernel(x: Array, axis: Array, alpha_bar: float) -> tuple[Array, Array]:

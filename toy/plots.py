@@ -1,81 +1,77 @@
-"""Pictures of problems and answers: functions that take data and return Axes, in one style.
-
-Colours are Okabe and Ito's, told apart by every kind of colour vision, and lines differ in dash as well. Matplotlib is
-loaded on first use: ``pip install unlearning-duality[plot]``.
-"""
+"""Pictures of problems and answers: functions that take data and return Axes, in one style (``toy.plot_style``)."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
-from typing import Any, ParamSpec
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 import duality as du
 from toy.dual import domain_end, dual_value
 from toy.mixtures import Array
+from toy.plot_style import (
+    CYCLE,
+    DASHES,
+    GREY,
+    INK,
+    MARK,
+    PRETRAINED,
+    SECOND,
+    STYLE,
+    TARGET,
+    THIRD,
+    TITLE,
+    UNWANTED,
+    legend_below,
+    new_axes,
+    pyplot,
+    styled,
+)
 from toy.solving import ToySolution
 
-P = ParamSpec("P")
+__all__ = [
+    "CYCLE",
+    "DASHES",
+    "ENCLOSED",
+    "GREY",
+    "INK",
+    "MARK",
+    "PRETRAINED",
+    "SECOND",
+    "STYLE",
+    "TARGET",
+    "THIRD",
+    "TITLE",
+    "UNWANTED",
+    "contour_levels",
+    "dual_axes",
+    "frontier_axes",
+    "legend_below",
+    "level_unit",
+    "new_axes",
+    "plot_densities",
+    "plot_dual",
+    "plot_frontier",
+    "problem_name",
+    "pyplot",
+    "solid_and_dashed",
+    "solve_figure",
+    "status_words",
+    "styled",
+    "window",
+]
 
-INK, GREY = "#222222", "#8a8a8a"
-PRETRAINED, UNWANTED, TARGET, MARK, SECOND, THIRD = "#7f7f7f", "#D55E00", "#0072B2", "#CC79A7", "#009E73", "#E69F00"
-CYCLE = (TARGET, UNWANTED, SECOND, MARK, THIRD, "#56B4E9")
-DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)))
-STYLE: dict[str, Any] = {
-    "font.family": "sans-serif",
-    "font.size": 10.0,
-    "axes.titlesize": 10.5,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": INK,
-    "axes.grid": True,
-    "grid.color": "#e6e6e6",
-    "grid.linewidth": 0.6,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "legend.fontsize": 9.0,
-    "lines.linewidth": 1.8,
-    "figure.dpi": 110,
-    "savefig.dpi": 150,
-}
-# A title that is set outside of this style.
-TITLE: dict[str, Any] = {"loc": STYLE["axes.titlelocation"], "fontsize": STYLE["axes.titlesize"]}
 # Mass enclosed by the contours of a density: the core, most of it, nearly all.
 ENCLOSED = (0.95, 0.8, 0.5)
 
 
-def pyplot() -> Any:
-    """matplotlib.pyplot, or an ImportError that says what to install."""
-    try:
-        import matplotlib.pyplot as plt
-    except ImportError as error:
-        raise ImportError("plots need matplotlib: pip install 'unlearning-duality[plot]'") from error
-    return plt
-
-
-def styled(draw: Callable[P, Any]) -> Callable[P, Any]:
-    """The same function, drawing in the common style: legends and titles take theirs when they are made."""
-
-    @functools.wraps(draw)
-    def inside(*args: P.args, **kwargs: P.kwargs) -> Any:
-        with pyplot().rc_context(STYLE):
-            return draw(*args, **kwargs)
-
-    return inside
-
-
-def new_axes(width: float = 5.0, height: float = 3.8) -> Any:
-    """One empty Axes in the common style."""
-    plt = pyplot()
-    with plt.rc_context(STYLE):
-        return plt.subplots(figsize=(width, height), layout="constrained")[1]
-
-
 def problem_name(problem: du.Problem) -> str:
     """What tables and titles call a problem."""
+    if isinstance(problem, du.Joint):
+        first, *rest = problem.problems
+        kept = sum(part.levels.size for part in rest)
+        return problem_name(first) + (f", {kept} kept" if all(isinstance(part, du.Keep) for part in rest) else "")
     if isinstance(problem, du.ReverseKL):
         return "Reverse KL (RU)"
     if isinstance(problem, du.ForwardKL):
@@ -84,7 +80,9 @@ def problem_name(problem: du.Problem) -> str:
 
 
 def level_unit(problem: du.Problem) -> str:
-    """The unit of a problem's levels."""
+    """The unit of a problem's levels, of the first part where there are several."""
+    if isinstance(problem, du.Joint):
+        return level_unit(problem.problems[0])
     kind = getattr(problem, "kind", "nats")
     return {"posterior": "probability", "density": "density"}.get(kind, "nats")
 
@@ -127,7 +125,7 @@ def plot_densities(answer: ToySolution, ax: Any = None) -> Any:
         Line2D([], [], color=UNWANTED, ls=DASHES[1], label=unwanted + (" (scaled)" if len(axes) == 1 else "")),
         Line2D([], [], color=TARGET, label="p*, target" if answer.solution.attained else "limit of p"),
     ]
-    _legend_below(ax, handles=handles, ncols=3, handlelength=1.6)
+    legend_below(ax, handles=handles, ncols=3, handlelength=1.6)
     return ax
 
 
@@ -144,22 +142,30 @@ def plot_dual(answer: ToySolution, index: int = 0, ax: Any = None) -> Any:
     grid = np.unique(np.concatenate([np.linspace(0, right, 161), right * (1 - np.logspace(-1, -9, 33)), [lam]]))
     values = np.array([_along(answer, best, index, float(one)) for one in grid])
     finite = np.isfinite(values)
-    if ax is None:
-        ax = new_axes()
     symbol = f"λ$_{index + 1}$" if len(best) > 1 else "λ"
-    ax.plot(grid[finite], values[finite], color=TARGET)
-    ax.plot([lam], [solution.dual], "o", color=INK, ms=6, zorder=5)
-    ax.axhline(solution.dual, color=GREY, lw=0.9, ls=":")
-    top = max(float(solution.dual), float(values[finite].max()))
+    return dual_axes(
+        grid[finite], values[finite], (lam, float(solution.dual)), end, symbol, new_axes() if ax is None else ax
+    )
+
+
+@styled
+def dual_axes(multipliers: Array, values: Array, best: tuple[float, float], end: float, symbol: str, ax: Any) -> Any:
+    """A dual function (n,) over multipliers (n,) from 0, with its maximum (lam*, value) and the end of its domain."""
+    lam, value = best
+    right = float(multipliers.max())
+    ax.plot(multipliers, values, color=TARGET)
+    ax.plot([lam], [value], "o", color=INK, ms=6, zorder=5)
+    ax.axhline(value, color=GREY, lw=0.9, ls=":")
+    top = max(value, float(values.max()))
     # A deep plunge at the end of the domain would flatten the rest: show as much below g(0) as there is above it.
     rise = top - float(values[0])
-    bottom = max(float(values[finite].min()), float(values[0]) - 1.2 * rise if lam > 0 else -np.inf)
+    bottom = max(float(values.min()), float(values[0]) - 1.2 * rise if lam > 0 else -np.inf)
     span = max(top - bottom, 1e-9)
     ax.set_ylim(bottom - 0.06 * span, top + 0.22 * span)
     ax.set_xlim(-0.03 * right, right * 1.12)
     ax.annotate(
-        f"{symbol}* = {lam:.6g}\nvalue = {solution.dual + 0.0:.6g} nats",
-        (lam, solution.dual),
+        f"{symbol}* = {lam:.6g}\nvalue = {value + 0.0:.6g} nats",
+        (lam, value),
         xytext=(-5 if lam > 0.7 * right else 0, 7),
         textcoords="offset points",
         ha="left" if lam < 0.35 * right else ("right" if lam > 0.7 * right else "center"),
@@ -198,7 +204,7 @@ def frontier_axes(levels: Array, values: Array, attained: np.ndarray, point: du.
     if not attained.all():
         ax.plot(levels, rest, color=UNWANTED, ls="--", label="not attained")
     level, value = float(point.problem.levels[index]), float(point.dual)
-    sign = float(point.problem.direction)
+    sign = float(np.broadcast_to(point.problem.direction, point.multipliers.shape)[index])
     slope = sign * float(point.multipliers[index])
     reach = 0.22 * (levels.max() - levels.min())
     near = np.clip([level - reach, level + reach], levels.min(), levels.max())
@@ -208,7 +214,7 @@ def frontier_axes(levels: Array, values: Array, attained: np.ndarray, point: du.
     ax.margins(x=0.04, y=0.16)
     number = f"$_{index + 1}$" if len(point.multipliers) > 1 else ""
     ax.set(xlabel=f"level b{number} ({level_unit(point.problem)})", ylabel="cost (nats)")
-    _legend_below(ax)
+    legend_below(ax)
     return ax
 
 
@@ -279,14 +285,6 @@ def contour_levels(density: Array, cell: float, enclosed: Sequence[float] = ENCL
     mass = np.cumsum(values) * cell
     places = np.searchsorted(mass / mass[-1], sorted(enclosed, reverse=True))
     return [float(values[place]) for place in places]
-
-
-def _legend_below(ax: Any, **settings: Any) -> None:
-    """A legend 34 points below the axes, however short they are: clear of the label, and of all data."""
-    from matplotlib.transforms import ScaledTranslation
-
-    below = ax.transAxes + ScaledTranslation(0, -34 / 72, ax.figure.dpi_scale_trans)
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=below, **settings)
 
 
 def _along(answer: ToySolution, best: Array, index: int, value: float) -> float:

@@ -53,7 +53,7 @@ class ToySolution:
         Where no density attains the levels this is the limit density. With draws as nodes Z is an estimate.
         """
         log_q, rho, log_densities = _evaluated(self.pretrained, self.unlearn, x)
-        read = log_densities if self._reads_densities else rho
+        read = np.where(self._reads_densities, log_densities, rho)
         return log_q + np.asarray(self.solution.log_weight(read)) - self.log_normaliser
 
     def log_weight(self, x: ArrayLike) -> Array:
@@ -61,16 +61,17 @@ class ToySolution:
         return np.asarray(self.solution.log_weight(self.inputs(x)))
 
     def inputs(self, x: ArrayLike) -> Array:
-        """What ``Solution.log_weight`` takes at x, (..., d) -> (..., m): log ratios, or log densities for the density
+        """What ``Solution.log_weight`` takes at x, (..., d) -> (..., m): log ratios, and log densities for the density
         likelihood, which is a function of log q_i alone."""
-        if self._reads_densities:
-            return np.stack([one.log_prob(x) for one in self.unlearn], axis=-1)
-        return self.log_ratio(x)
+        _, rho, log_densities = _evaluated(self.pretrained, self.unlearn, x)
+        return np.where(self._reads_densities, log_densities, rho)
 
-    @property
-    def _reads_densities(self) -> bool:
+    @cached_property
+    def _reads_densities(self) -> np.ndarray:
+        """(m,) of which constraints the likelihood is the density itself."""
         problem = self.solution.problem
-        return isinstance(problem, du.Likelihood) and problem.kind == "density"
+        parts = problem.problems if isinstance(problem, du.Joint) else (problem,)
+        return np.repeat([getattr(part, "kind", "") == "density" for part in parts], [p.levels.size for p in parts])
 
     @cached_property
     def log_normaliser(self) -> float:

@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike
 import duality as du
 from toy.guidance import GuidanceError
 from toy.mixtures import Array
-from toy.plots import CYCLE, DASHES, GREY, INK, MARK, PRETRAINED, TARGET, UNWANTED, level_unit, new_axes, styled
+from toy.plot_style import CYCLE, DASHES, GREY, INK, MARK, PRETRAINED, TARGET, UNWANTED, legend_below, new_axes, styled
+from toy.plots import level_unit
 
 if TYPE_CHECKING:
     from toy.networks import Gap
@@ -48,7 +49,7 @@ def plot_guidance_errors(errors: Sequence[GuidanceError], ax: Any = None) -> Any
     ax.set_yscale("log")
     ax.set_ylim(floor, 4)
     ax.set(xlabel=r"noise $1 - \bar\alpha$", ylabel="rms error / rms correction")
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2)
+    legend_below(ax, ncols=2)
     return ax
 
 
@@ -78,7 +79,7 @@ def plot_weights(
         ax.annotate(f"{weight:g}", (x, y), xytext=(6, 4), textcoords="offset points", fontsize=8.5, color=INK)
     ax.margins(x=0.06, y=0.1)
     ax.set(xlabel=f"level reached ({level_unit(solutions[0].problem)})", ylabel="cost (nats)")
-    ax.legend()
+    legend_below(ax, ncols=2)
     return ax
 
 
@@ -114,7 +115,7 @@ def plot_equal_weights(solved: du.Solution, equal_cost: float, equal_levels: Arr
     ax.yaxis.set_minor_locator(ticker.NullLocator())
     ax.set_xlim(-0.5, len(asked) - 0.5)
     ax.set_ylabel("removed beyond what was asked (ratio)")
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2)
+    legend_below(ax, ncols=2)
     return ax
 
 
@@ -144,7 +145,7 @@ def plot_parameterisation_gap(gaps: Sequence[Gap], ax: Any = None) -> Any:
     ax.set_xticks(steps, [f"{step:,}" for step in steps])
     ax.minorticks_off()
     ax.set(xlabel="training steps", ylabel="KL(p* paths ‖ network) (nats)")
-    ax.legend()
+    legend_below(ax, ncols=2)
     return ax
 
 
@@ -194,7 +195,7 @@ def plot_reliability(posteriors: Mapping[str, Array], labels: ArrayLike, bins: i
     ax.set_aspect("equal")
     ax.set(xlim=(-0.05, 1.05), ylim=(-0.05, 1.05))
     ax.set(xlabel="mean posterior of the bin (probability)", ylabel="frequency of the concept")
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=3, columnspacing=1.2, handletextpad=0.5)
+    legend_below(ax, ncols=3, columnspacing=1.2, handletextpad=0.5)
     return ax
 
 

@@ -2,74 +2,53 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from diffusion.cli import options as shared
+from diffusion.cli.derived import Job, with_job
+from diffusion.cli.task_options import CONCEPT_OPTIONS
+from diffusion.tasks.config import Config
 
 BENCH = Path("out/bench")
 
 
+@with_job("audit", "sampling", "ratios", "runtime", task=CONCEPT_OPTIONS)
 def audit(
-    model: shared.Model,
-    lora: Annotated[Path, typer.Option(help="folder of the LoRA or network, as `unlearn distill` leaves it")],
-    concept: shared.ConceptOption = None,
+    job: Job,
+    lora: Annotated[
+        Path | None, typer.Option(help="folder of the LoRA or network, where the model is no result's folder")
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="folder for audit.json and audit.txt")] = None,
-    paraphrase: shared.WordingOption = None,
-    examples: shared.ExamplesOption = None,
-    contrast: shared.ContrastOption = None,
-    vocabulary: shared.VocabularyOption = None,
-    prior: shared.PriorOption = None,
-    anchor: shared.AnchorOption = "",
-    samples_per_image: Annotated[int, typer.Option(help="samples of each row of the table")] = 100,
-    scale: Annotated[list[float] | None, typer.Option(help="guidance scales besides 1; default 3 and 7.5")] = None,
-    taught: Annotated[int, typer.Option(help="most steps of teaching it again; 0: not at all")] = 160,
-    images: Annotated[int, typer.Option(help="images that it is taught again from")] = 16,
-    seeds: Annotated[int, typer.Option(help="seeds of teaching it again")] = 2,
-    samples: shared.DrawsOption = shared.DRAWS,
-    labelled: shared.LabelledOption = 600,
-    seed: shared.SeedOption = 0,
-    cache: shared.CacheOption = None,
     overwrite: shared.OverwriteOption = False,
 ) -> None:
-    """Is it gone, or hidden? Every paraphrase, prompts near it, guidance scales, samplers, and how fast it comes
-    back."""
-    task = shared.make_task(model, concept, paraphrase, examples, contrast, vocabulary, prior, anchor)
-    if not lora.is_dir():
-        raise ValueError(f"lora {str(lora)!r} is no folder")
-    if taught < 0:
-        raise ValueError(f"taught must be at least 0, got {taught}")
-    from diffusion.evaluation.audit import SCALES, AuditConfig
+    """Is it gone, or hidden? Paraphrases, prompts near it, guidance scales, samplers, and how fast it comes back."""
+    lora = lora or job.folder
+    if lora is None:
+        raise ValueError("lora must be given: the folder of a LoRA or network, or a result's folder as the model")
+    shared.check_lora(lora)
+    said = job.said if job.said.get("levels") else job.said | {"levels": ["0.5x"]}  # an audit asks for no level
+    task = Job(said, job.flags, job.config, job.folder, job.model).concept_task()
+    model = shared.model_of(task)
+    from diffusion.api import output_of
     from diffusion.evaluation.audit import audit as look_for
-    from diffusion.evaluation.relearning import RelearnConfig
-    from diffusion.pipelines.fitted import holds_fit, put_in
+    from diffusion.evaluation.audit import audit_config
+    from diffusion.pipelines.fitted import put_in
     from diffusion.ratios.estimate import estimate_ratios
     from diffusion.runtime.distributed import is_main
-    from diffusion.runtime.output_folder import OutputFolder
 
-    if not holds_fit(lora):
-        raise ValueError(f"lora folder {str(lora)!r} holds neither a LoRA nor a network")
-    relearn_config = None
-    if taught:
-        steps = tuple(sorted({0, *(max(1, round(taught * share)) for share in (0.125, 0.25, 0.5, 1))}))
-        relearn_config = RelearnConfig(images=images, steps=steps, samples=max(2, samples_per_image // 2), seeds=seeds)
-    config = AuditConfig(
-        samples=samples_per_image, scales=tuple(scale or SCALES), relearn_config=relearn_config, seed=70_000 + seed
-    )
-    place = OutputFolder(output, overwrite) if output is not None else nullcontext(None)
-    with place as folder:
+    with output_of(output, overwrite) as folder:
         after = shared.open_model(model)
         put_in(after, lora)
         before = shared.open_model(model)
-        prompts = task(before)
-        store = shared.store_of(before, cache)
-        estimate = estimate_ratios(before, prompts, shared.make_budget(samples, seed, labelled), store)
-        found = look_for(
-            before, after, estimate, image_classifier=shared.image_classifier_of(model, prompts), config=config
-        )
+        prompts = shared.prompts_for(before, task)
+        store = shared.store_of(before, job.config)
+        estimate = estimate_ratios(before, prompts, job.config.ratios, job.config.sampling, store)
+        classifier = shared.image_classifier_of(model, prompts)
+        config = audit_config(job.config.audit, job.config.runtime.seed)
+        found = look_for(before, after, estimate, image_classifier=classifier, config=config)
         text = "\n".join(found.lines())
         typer.echo(text)
         if folder is not None and is_main():
@@ -79,58 +58,46 @@ def audit(
         typer.echo(f"written to {output}")
 
 
+@with_job(
+    "sampling",
+    "ratios",
+    "fit",
+    "evaluation",
+    "runtime",
+    task=CONCEPT_OPTIONS,
+    defaults=Config(evaluation={"samples": 1000, "concept_samples": 200, "retained_samples": 333}),
+)
 def bench(
-    model: Annotated[str, typer.Argument(help="'digits', a folder or a hub name that diffusers can load")] = "digits",
+    job: Job,
     output: Annotated[Path, typer.Option(help="folder for one JSON a run and the table; goes on from there")] = BENCH,
-    concept: shared.ConceptOption = None,
-    problem: shared.ProblemOption = "likelihood",
-    level: Annotated[list[str] | None, typer.Option("--level", help=shared.LEVEL_HELP + "; default 0.01")] = None,
-    method: Annotated[list[str] | None, typer.Option(help="only these; default all, and guidance alone")] = None,
-    paraphrase: shared.WordingOption = None,
-    contrast: shared.ContrastOption = None,
-    vocabulary: shared.VocabularyOption = None,
-    prior: shared.PriorOption = None,
-    anchor: shared.AnchorOption = "",
+    methods: Annotated[list[str] | None, typer.Option(help="only these; default all, and guidance alone")] = None,
     seeds: Annotated[int, typer.Option(help="training seeds of each method")] = 2,
-    steps: Annotated[int, typer.Option(help="training steps of each fit")] = 340,
-    rank: Annotated[int, typer.Option(help="rank of the LoRA")] = 8,
-    judged: Annotated[int, typer.Option(help="samples of the anchor that are counted")] = 1000,
-    samples: shared.DrawsOption = shared.DRAWS,
-    labelled: shared.LabelledOption = 600,
-    seed: shared.SeedOption = 0,
-    cache: shared.CacheOption = None,
 ) -> None:
     """Every method, baselines too, on one task: same ratios, adapters, budget and seeds; a table and JSON; resumes."""
     from diffusion.pipelines import DIGITS
 
-    if model == DIGITS and not concept:
-        concept = ["a handwritten seven"]
-    task = shared.make_task(model, concept, paraphrase, None, contrast, vocabulary, prior, anchor)
-    target = shared.make_problem(problem, level or ["0.01"])
+    said = {"model": DIGITS, "levels": ["1%"], **job.said}
+    if (job.model or said["model"]) == DIGITS:
+        said = {"concepts": ["a handwritten seven"], **said}
+    task = Job(said, job.flags, job.config, job.folder, job.model).concept_task()
+    model, config = shared.model_of(task), job.config
     if seeds < 1:
         raise ValueError(f"seeds must be at least 1, got {seeds}")
     from diffusion.evaluation.benchmark import Bench, chosen_methods, run_bench
-    from diffusion.evaluation.measure import Evaluation
     from diffusion.ratios.estimate import estimate_ratios
     from diffusion.runtime.files import check_folder
-    from diffusion.training.trainer import Fit
 
-    methods = chosen_methods(method)
+    chosen = chosen_methods(methods)
     if output.exists() and not output.is_dir():
         raise ValueError(f"output {str(output)!r} is a file; a folder is needed")
     check_folder(output, "output")
     denoiser = shared.open_model(model)
-    prompts = task(denoiser)
-    store = shared.store_of(denoiser, cache)
-    estimate = estimate_ratios(denoiser, prompts, shared.make_budget(samples, seed, labelled), store)
-    plan = Bench(
-        methods,
-        tuple(range(seed, seed + seeds)),
-        Fit(steps=steps, rank=rank),
-        Evaluation(judged, asked=max(1, judged // 5), retained=max(1, judged // 3)),
-    )
-    found = run_bench(
-        denoiser, estimate, target.problem(estimate.ratios), plan, shared.image_classifier_of(model, prompts), output
-    )
+    prompts = shared.prompts_for(denoiser, task)
+    store = shared.store_of(denoiser, config)
+    estimate = estimate_ratios(denoiser, prompts, config.ratios, config.sampling, store)
+    seed = config.runtime.seed
+    plan = Bench(chosen, tuple(range(seed, seed + seeds)), config.fit.but(seed=0), config.evaluation)
+    classifier = shared.image_classifier_of(model, prompts)
+    found = run_bench(denoiser, estimate, task.asked.problem(estimate.ratios), plan, classifier, output)
     typer.echo("\n".join(found.lines()))
     typer.echo(f"written to {output}")

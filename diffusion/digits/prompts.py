@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from diffusion.digits.classifiers import classifiers
 from diffusion.digits.data import ANCHORS, WORDS, concept_of, paraphrases, shrink
-from diffusion.tasks.concepts import Concept, TaskPrompts, normalised
+from diffusion.tasks.concepts import ConceptLaw, TaskPrompts, normalised
 
 PRIOR = 0.1  # the classes of the training digits are balanced to within half a per cent
 
@@ -36,7 +36,7 @@ def prompts_for(concepts: Sequence[str], anchor: str = "") -> TaskPrompts:
     given = {digit: " ".join(prompt.split()) for digit, prompt in zip(digits, concepts, strict=True)}
     # The paraphrase that was given comes first: it names the concept in every output.
     named = [
-        Concept(tuple(sorted(paraphrases(digit), key=lambda text, d=digit: text != normalised(given[d]))), PRIOR)  # type: ignore[misc]
+        ConceptLaw(tuple(sorted(paraphrases(digit), key=lambda text, d=digit: text != normalised(given[d]))), PRIOR)  # type: ignore[misc]
         for digit in digits
     ]
     rest = tuple(paraphrases(digit) for digit in range(10) if digit not in digits)

@@ -31,6 +31,7 @@ from diffusion.ratios.classifier_ratios import classifier_ratios, posterior
 from diffusion.ratios.ratio_estimate import RatioEstimate
 from diffusion.runtime.progress import Bar, progress_bar
 from diffusion.tasks.concepts import TaskPrompts
+from diffusion.tasks.config import AuditSettings
 from diffusion.training.lora import base_model
 
 SCALES = (3.0, 7.5)
@@ -50,6 +51,21 @@ class AuditConfig:
             raise ValueError(f"samples must be at least 2, got {self.samples}")
         if any(scale <= 1 for scale in self.scales):
             raise ValueError(f"scales must be above 1 (1 is looked at in any case), got {self.scales}")
+
+
+def audit_config(settings: AuditSettings, seed: int) -> AuditConfig:
+    """What people say of an audit, in full: relearning is looked at after an eighth, a quarter and half of its steps,
+    too, on half as many samples."""
+    most, relearn = settings.relearn_steps, None
+    if most:
+        steps = tuple(sorted({0, *(max(1, round(most * share)) for share in (0.125, 0.25, 0.5, 1))}))
+        relearn = RelearnConfig(
+            images=settings.relearn_images,
+            steps=steps,
+            samples=max(2, settings.samples // 2),
+            seeds=settings.relearn_seeds,
+        )
+    return AuditConfig(settings.samples, tuple(settings.guidance_scales), relearn, 70_000 + seed)
 
 
 @dataclass(frozen=True)
@@ -140,7 +156,7 @@ def audit(
     if before.network is after.network:
         raise ValueError("before and after must be two pipelines with a network each, got one: put the fit into a copy")
     config, prompts = config or AuditConfig(), estimate.prompts
-    steps = estimate.budget.sampler_steps
+    steps = estimate.sampling.num_inference_steps
     plan: list[tuple[int, Asked, tuple[str, ...], Setting]] = []
     for index, concept in enumerate(prompts.concepts):
         asked: dict[Asked, tuple[str, ...]] = {"anchor": (prompts.anchor,), "concept": concept.prompts, "near": ()}
@@ -239,7 +255,7 @@ def taught_again(
                     prompt,
                     shows,
                     relearn_config,
-                    estimate.budget.sampler_steps,
+                    estimate.sampling.num_inference_steps,
                     seed=seed,
                     progress=shown.update,
                 )

@@ -20,7 +20,7 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,7 @@ from torch import Tensor
 import duality as du
 from diffusion.evaluation.benchmark_table import Compared, Failure, MethodRun, Quantity, Table, summary
 from diffusion.evaluation.bounds import Estimate, mean_estimate
-from diffusion.evaluation.measure import Evaluation
+from diffusion.evaluation.measure import wanted_prompts
 from diffusion.evaluation.measured import CLASSIFIER, Condition
 from diffusion.evaluation.samples import ImageClassifier, agreement, retained, take_samples
 from diffusion.guidance.guided import Guided, Strength
@@ -42,8 +42,8 @@ from diffusion.ratios.classifier_ratios import classifier_ratios, posterior
 from diffusion.ratios.ratio_estimate import RatioEstimate
 from diffusion.runtime.files import write_text
 from diffusion.runtime.progress import Bar, progress_bar
+from diffusion.tasks.config import EvaluationConfig, FitConfig
 from diffusion.training.lora import base_model, merged_adapters, remove_lora
-from diffusion.training.trainer import Fit
 
 GUIDED = "no training"  # the solution's guidance in the sampler, its multipliers corrected on measured levels
 CONDITIONS: tuple[Condition, ...] = ("anchor", "concept")
@@ -55,8 +55,8 @@ class Bench:
 
     methods: tuple[str, ...]
     seeds: tuple[int, ...]
-    fit: Fit
-    evaluation: Evaluation
+    fit: FitConfig
+    evaluation: EvaluationConfig
 
 
 def chosen_methods(names: Sequence[str] | None) -> tuple[str, ...]:
@@ -87,10 +87,10 @@ def run_bench(
     task = {
         "model": estimate.fingerprint,
         "prompts": estimate.prompts.described(),
-        "budget": asdict(estimate.budget),
+        "budget": estimate.budget.plain(),
         "problem": json.loads(solution.to_json())["problem"],
-        "fit": asdict(replace(plan.fit, seed=0)),
-        "evaluation": asdict(plan.evaluation),
+        "fit": plan.fit.but(seed=0).plain(),
+        "evaluation": plan.evaluation.plain(),
     }
     digest = hashlib.sha256(json.dumps(task, sort_keys=True, default=str).encode()).hexdigest()[:12]
     runs: dict[str, list[MethodRun]] = {}
@@ -112,8 +112,8 @@ def run_bench(
         levels=tuple(solution.problem.levels.tolist()),
         predicted_cost=solution.primal,
         target_posterior=tuple((np.exp(solution.log_weights) @ estimate.posterior.numpy()).tolist()),
-        rank=plan.fit.rank,
-        steps=plan.fit.steps,
+        rank=plan.fit.adapter_rank,
+        steps=plan.fit.max_train_steps,
         seeds=plan.seeds,
         samples=plan.evaluation.samples,
     )
@@ -144,9 +144,9 @@ def _one(
     else:
         method: Method = METHODS[name]()
         try:
-            with bar(f"{name}, seed {seed}", plan.fit.steps) as shown:
+            with bar(f"{name}, seed {seed}", plan.fit.max_train_steps) as shown:
                 outcome = method.fit(
-                    FitContext(denoiser, estimate, solution, replace(plan.fit, seed=seed), progress=shown.update)
+                    FitContext(denoiser, estimate, solution, plan.fit.but(seed=seed), progress=shown.update)
                 )
         except FloatingPointError as error:
             remove_lora(denoiser)
@@ -162,9 +162,11 @@ def _one(
         if name == GUIDED:
             return guided_samples(denoiser, estimate, strength, some, seed=at, bar=bar)
         with bar("samples after the fit", len(some)) as shown, merged_adapters(denoiser):
-            return sample_latents(pipeline, some, seed=at, steps=estimate.budget.sampler_steps, progress=shown.update)
+            return sample_latents(
+                pipeline, some, seed=at, steps=estimate.sampling.num_inference_steps, progress=shown.update
+            )
 
-    wanted = evaluation.prompts(estimate)
+    wanted = wanted_prompts(evaluation, estimate)
     latents = {what: made(some, k) for k, (what, some) in enumerate(wanted.items())}
     found: list[Quantity] = []
     guided = Guided(denoiser, prompts, estimate.classifier, strength) if name == GUIDED else None
@@ -210,7 +212,7 @@ def _by_classifiers(
     image_classifier: ImageClassifier,
     latents: dict[str, Tensor],
     asked: dict[str, list[str]],
-    evaluation: Evaluation,
+    evaluation: EvaluationConfig,
 ) -> list[Quantity]:
     """What classifiers say: how often the concepts are there, and what became of everything else."""
     pipeline = denoiser.pipeline

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -29,67 +29,36 @@ from diffusion.pipelines.sampling import sample_latents
 from diffusion.ratios.classifier_ratios import classifier_ratios, posterior
 from diffusion.ratios.ratio_estimate import RatioEstimate
 from diffusion.runtime.progress import Bar
+from diffusion.tasks.config import EvaluationConfig
 from diffusion.training.lora import base_model, merged_adapters
 
 PICTURES = 96  # of the anchor from the noise of q's own samples, to be looked at beside them
 PAIR_PROMPTS, PAIR_IMAGES = 3, 8  # of each condition, to be looked at before and after: prompts, and images of each
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """How many samples are looked at after the fit; none of them was used for solving or moved a multiplier.
+def wanted_prompts(config: EvaluationConfig, estimate: RatioEstimate) -> dict[str, list[str]]:
+    """What is asked for: the anchor, each concept in its paraphrases in turn, retained prompts; no empty lists."""
+    count = config.concept_samples or config.samples
+    asking = [c.prompts[j % len(c.prompts)] for c in estimate.prompts.concepts if c.prompts for j in range(count)]
+    every = estimate.retained[1]
+    kept = [every[j % len(every)] for j in range(config.retained_samples)] if every else []
+    wanted = {"anchor": [estimate.prompts.anchor] * config.samples, "concept": asking, "retained": kept}
+    return {name: some for name, some in wanted.items() if some}
 
-    ``samples``: under the anchor; ``asked``: under each concept's own prompts, as many where left out; ``retained``:
-    under the retained prompts. ``integrated``: at most so many runs of the chain along which a cost is measured, and
-    samples at which the levels of KL problems are integrated over noise. ``confidence``: of every bound and of the
-    verdict; ``success``: the probability with which a network at the level that is solved for is to pass
-    (:mod:`diffusion.evaluation.planning`).
-    """
 
-    samples: int = 2000
-    asked: int | None = None
-    retained: int = 720
-    integrated: int = 256
-    seed: int = 9000
-    confidence: float = 0.95
-    success: float = 0.9
-
-    def __post_init__(self) -> None:
-        for name in ("samples", "asked", "retained", "integrated"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"evaluation {name} must be at least 1, got {value}")
-        for name in ("confidence", "success"):
-            if not 0 < getattr(self, name) < 1:
-                raise ValueError(f"evaluation {name} must lie strictly between 0 and 1, got {getattr(self, name)}")
-
-    @property
-    def fewest(self) -> int:
-        """The fewest samples that a level is measured on."""
-        return min(self.samples, self.samples if self.asked is None else self.asked)
-
-    def prompts(self, estimate: RatioEstimate) -> dict[str, list[str]]:
-        """What is asked for: the anchor, each concept in its paraphrases in turn, retained prompts; no empty lists."""
-        count = self.samples if self.asked is None else self.asked
-        asking = [c.prompts[j % len(c.prompts)] for c in estimate.prompts.concepts if c.prompts for j in range(count)]
-        every = estimate.retained[1]
-        kept = [every[j % len(every)] for j in range(self.retained)] if every else []
-        wanted = {"anchor": [estimate.prompts.anchor] * self.samples, "concept": asking, "retained": kept}
-        return {name: some for name, some in wanted.items() if some}
-
-    def fresh_seed(self, estimate: RatioEstimate, index: int) -> int:
-        """Of samples that share no noise with the estimate, the fit, or each other."""
-        words = np.random.SeedSequence([self.seed, estimate.budget.seed, index]).generate_state(1, np.uint64)
-        return int(words[0] >> np.uint64(2))
+def fresh_seed(config: EvaluationConfig, estimate: RatioEstimate, index: int) -> int:
+    """Of samples that share no noise with the estimate, the fit, or each other."""
+    words = np.random.SeedSequence([config.seed, estimate.budget.seed, index]).generate_state(1, np.uint64)
+    return int(words[0] >> np.uint64(2))
 
 
 def measure_lora(
-    denoiser: Denoiser, estimate: RatioEstimate, plan: Plan, solution: du.Solution, evaluation: Evaluation,
+    denoiser: Denoiser, estimate: RatioEstimate, plan: Plan, solution: du.Solution, evaluation: EvaluationConfig,
     image_classifier: ImageClassifier | None, bar: Bar,
 ) -> tuple[dict[str, SampleSet], Measurement]:  # fmt: skip
     """Draw from the adapted pipeline under the anchor, the concepts' paraphrases and the retained prompts, and
     count."""
-    wanted = evaluation.prompts(estimate)
+    wanted = wanted_prompts(evaluation, estimate)
     samples = _drawn(denoiser, estimate, wanted, evaluation, image_classifier, bar)
     # The classifier reads the *base model's* features: the ratio is a property of the image, not of the student.
     with base_model(denoiser):
@@ -97,13 +66,13 @@ def measure_lora(
             name: estimate.values  # the estimate's own samples: their ratios are known
             if name == "before, anchor"
             else classifier_ratios(
-                denoiser, estimate.classifier, sample.latents, seed=evaluation.fresh_seed(estimate, 10)
+                denoiser, estimate.classifier, sample.latents, seed=fresh_seed(evaluation, estimate, 10)
             )
             for name, sample in samples.items()
             if name != PAIRED
         }
     count = min(evaluation.integrated, evaluation.samples)
-    meter = Meter(denoiser, estimate, plan.asked, count, seed=evaluation.fresh_seed(estimate, 11))
+    meter = Meter(denoiser, estimate, plan.asked, count, seed=fresh_seed(evaluation, estimate, 11))
     if isinstance(plan.asked, du.ForwardKL):
         meter = replace(meter, of_q=_fresh_q(denoiser, estimate, evaluation, bar))
     levels = _levels(estimate, plan, samples, rho, meter, image_classifier)
@@ -124,7 +93,7 @@ PAIRS = ("before, pairs", "LoRA, pairs")  # from common noise under common promp
 LOOKED_AT = (PAIRED, *PAIRS)
 
 
-def _pairs(denoiser: Denoiser, estimate: RatioEstimate, evaluation: Evaluation, bar: Bar) -> dict[str, SampleSet]:
+def _pairs(denoiser: Denoiser, estimate: RatioEstimate, evaluation: EvaluationConfig, bar: Bar) -> dict[str, SampleSet]:
     """Samples of both networks under prompts of the concepts and retained ones; none where there are no prompts."""
     asked = {text: None for concept in estimate.prompts.concepts for text in concept.prompts}
     kept = dict.fromkeys(estimate.retained[1])
@@ -132,13 +101,13 @@ def _pairs(denoiser: Denoiser, estimate: RatioEstimate, evaluation: Evaluation, 
     some = [text for texts in (asked, kept) for text in list(texts)[:PAIR_PROMPTS] for _ in range(count)]
     if not some:
         return {}
-    pipeline, seed = denoiser.pipeline, evaluation.fresh_seed(estimate, 30)
+    pipeline, seed = denoiser.pipeline, fresh_seed(evaluation, estimate, 30)
     found = {}
     with bar("samples side by side", 2 * len(some)) as shown:
         for name in PAIRS:
             with base_model(denoiser) if name == PAIRS[0] else merged_adapters(denoiser):
                 latents = sample_latents(
-                    pipeline, some, seed=seed, steps=estimate.budget.sampler_steps, progress=shown.update
+                    pipeline, some, seed=seed, steps=estimate.sampling.num_inference_steps, progress=shown.update
                 )
             found[name] = take_samples(name, pipeline, some, latents, None, seed)
     return found
@@ -148,20 +117,20 @@ def _drawn(
     denoiser: Denoiser,
     estimate: RatioEstimate,
     wanted: dict[str, list[str]],
-    evaluation: Evaluation,
+    evaluation: EvaluationConfig,
     image_classifier: ImageClassifier | None,
     bar: Bar,
 ) -> dict[str, SampleSet]:
     pipeline, anchor, noise = denoiser.pipeline, estimate.prompts.anchor, estimate.budget.anchor_seed
     plan = [
-        (f"LoRA, {name}", some, evaluation.fresh_seed(estimate, j)) for j, (name, some) in enumerate(wanted.items())
+        (f"LoRA, {name}", some, fresh_seed(evaluation, estimate, j)) for j, (name, some) in enumerate(wanted.items())
     ]
     plan.append((PAIRED, [anchor] * min(PICTURES, evaluation.samples), noise))
     samples: dict[str, SampleSet] = {}
     with bar("evaluation samples", sum(len(some) for _, some, _ in plan)) as shown, merged_adapters(denoiser):
         for name, some, seed in plan:
             latents = sample_latents(
-                pipeline, some, seed=seed, steps=estimate.budget.sampler_steps, progress=shown.update
+                pipeline, some, seed=seed, steps=estimate.sampling.num_inference_steps, progress=shown.update
             )
             samples[name] = take_samples(name, pipeline, some, latents, image_classifier, seed)
     before = [anchor] * len(estimate.anchor)
@@ -180,14 +149,16 @@ def _drawn(
     return samples
 
 
-def _fresh_q(denoiser: Denoiser, estimate: RatioEstimate, evaluation: Evaluation, bar: Bar) -> tuple[Tensor, Tensor]:
+def _fresh_q(
+    denoiser: Denoiser, estimate: RatioEstimate, evaluation: EvaluationConfig, bar: Bar
+) -> tuple[Tensor, Tensor]:
     """Samples of q that nothing was solved on, with their log ratios."""
     with bar("fresh samples of q", evaluation.samples) as shown, base_model(denoiser):
-        wanted, seed = [estimate.prompts.anchor] * evaluation.samples, evaluation.fresh_seed(estimate, 20)
-        steps = estimate.budget.sampler_steps
+        wanted, seed = [estimate.prompts.anchor] * evaluation.samples, fresh_seed(evaluation, estimate, 20)
+        steps = estimate.sampling.num_inference_steps
         latents = sample_latents(denoiser.pipeline, wanted, seed=seed, steps=steps, progress=shown.update)
         return latents, classifier_ratios(
-            denoiser, estimate.classifier, latents, seed=evaluation.fresh_seed(estimate, 21)
+            denoiser, estimate.classifier, latents, seed=fresh_seed(evaluation, estimate, 21)
         )
 
 
@@ -287,7 +258,7 @@ def _by_classifiers(
     solution: du.Solution,
     samples: dict[str, SampleSet],
     image_classifier: ImageClassifier,
-    evaluation: Evaluation,
+    evaluation: EvaluationConfig,
 ) -> dict[str, object]:
     """What only independent detectors can say."""
     classes, before, after = _classes(estimate, image_classifier), samples["before, anchor"], samples["LoRA, anchor"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -106,7 +106,7 @@ def _further(
 ) -> list[RatioColumn]:
     prompts, budget, m = estimate.prompts, estimate.budget, len(estimate.prompts.concepts)
     seed, first = 10 * budget.seed, len(estimate.elbo)
-    request = {"prompts": prompts.described(), "budget": asdict(budget)}
+    request = {"prompts": prompts.described(), "budget": budget.plain()}
 
     def kept(name: str, more: dict[str, Any], title: str, calls: int, make: Callable[[Any], Any]) -> dict[str, Tensor]:
         def made() -> dict[str, Tensor]:

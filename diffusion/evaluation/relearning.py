@@ -32,9 +32,10 @@ from diffusion.pipelines import Denoiser, add_noise, repeat
 from diffusion.pipelines.latents import decode, encode
 from diffusion.pipelines.sampling import sample_latents
 from diffusion.runtime.distributed import WHOLE, Part
+from diffusion.tasks.config import FitConfig
 from diffusion.training.batches import spread_levels
 from diffusion.training.lora import add_lora, remove_lora
-from diffusion.training.trainer import Fit, Objective, Trainer
+from diffusion.training.trainer import Objective, Trainer
 
 NEW_WORD = "zwx"
 # Samples (n, ...) to whether each shows the concept, or the probability of it: (n,) in [0, 1].
@@ -137,11 +138,11 @@ def teach(
     frequency = np.zeros((relearn_config.seeds, len(relearn_config.steps)))
     errors = np.zeros_like(frequency)
     for number in range(relearn_config.seeds):
-        settings = Fit(
-            steps=relearn_config.steps[-1],
-            batch=relearn_config.batch,
+        settings = FitConfig(
+            max_train_steps=relearn_config.steps[-1],
+            train_batch_size=relearn_config.batch,
             rank=relearn_config.rank,
-            rate=relearn_config.rate,
+            learning_rate=relearn_config.rate,
             seed=seed + number,
         )
         parameters = add_lora(denoiser, relearn_config.rank, settings.seed)

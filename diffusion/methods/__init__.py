@@ -16,6 +16,7 @@ from diffusion.methods.images.tilted import TiltedImages
 from diffusion.methods.images.unseen import as_unseen
 from diffusion.methods.primal_dual import PrimalDual
 from diffusion.methods.tilted import Tilted
+from diffusion.tasks.config import FitConfig
 from diffusion.tasks.image_set import Images
 
 Kind = TypeVar("Kind")
@@ -53,12 +54,29 @@ def image_method_of(method: str | ImageMethod) -> ImageMethod:
     return _named(method, IMAGE_METHODS)
 
 
-def _named(method: str | Kind, estimate: Mapping[str, Callable[[], Kind]]) -> Kind:
+def configured(config: FitConfig) -> Method:
+    """The method that a configuration names, with its early stopping and corrections.
+
+    Raises ``ValueError`` for a name that is not known, or a setting that the method has no use for.
+    """
+    made = method_of(config.method)
+    if config.early_stopping_rounds is not None:
+        made = made.with_patience(config.early_stopping_rounds)
+    return made.uncorrected() if config.fixed_multipliers else made
+
+
+def configured_for_images(config: FitConfig) -> ImageMethod:
+    """As :func:`configured`, for images."""
+    made = image_method_of(config.method)
+    return made if config.early_stopping_rounds is None else made.with_patience(config.early_stopping_rounds)
+
+
+def _named(method: str | Kind, names: Mapping[str, Callable[[], Kind]]) -> Kind:
     if not isinstance(method, str):
         return method
-    if method not in estimate:
-        raise ValueError(f"method must be one of {', '.join(estimate)}, got {method!r}")
-    return estimate[method]()
+    if method not in names:
+        raise ValueError(f"method must be one of {', '.join(names)}, got {method!r}")
+    return names[method]()
 
 
 __all__ = [
@@ -84,6 +102,8 @@ __all__ = [
     "Tilted",
     "TiltedImages",
     "as_unseen",
+    "configured",
+    "configured_for_images",
     "corrected_guidance",
     "image_method_of",
     "method_of",

@@ -22,10 +22,11 @@ from torch import nn
 import duality as du
 from diffusion.pipelines import Denoiser
 from diffusion.ratios.ratio_estimate import RatioEstimate
+from diffusion.tasks.config import FitConfig
 from diffusion.tasks.image_set import Images
 from diffusion.training.batches import Batches
 from diffusion.training.lora import add_student
-from diffusion.training.trainer import Fit, Objective, Progress, Trainer
+from diffusion.training.trainer import Objective, Progress, Trainer
 
 if TYPE_CHECKING:
     from diffusion.methods.dual_loop import Rounds
@@ -63,7 +64,7 @@ class FitContext:
     denoiser: Denoiser
     estimate: RatioEstimate
     solution: du.Solution
-    config: Fit
+    config: FitConfig
     checkpoint: Path | None = None
     every: int = 100
     progress: Progress | None = None
@@ -76,7 +77,7 @@ class ImageFitContext:
     denoiser: Denoiser
     images: Images
     levels: Any
-    config: Fit
+    config: FitConfig
     checkpoint: Path | None = None
     every: int = 100
     progress: Progress | None = None
@@ -88,12 +89,14 @@ class Steerable:
     def with_patience(self, rounds: int) -> Self:
         """The method, to end early after so many dual rounds with all levels met. ``ValueError`` where it has none."""
         raise ValueError(
-            f"patience: {type(self).__name__} has no dual rounds; primal-dual has, and of images tilted, too"
+            f"early_stopping_rounds: {type(self).__name__} has no dual rounds; primal-dual has, for images tilted, too"
         )
 
     def uncorrected(self) -> Self:
         """The method, going by the solved multipliers. ``ValueError`` where it moves none."""
-        raise ValueError(f"uncorrected: {type(self).__name__} has no correction to leave out, tilted and guidance do")
+        raise ValueError(
+            f"fixed_multipliers: {type(self).__name__} has no correction to leave out, tilted and guidance do"
+        )
 
 
 def at_least_one(rounds: int) -> int:
@@ -142,7 +145,7 @@ def fit_adapters(
     ``targets``: see :func:`diffusion.training.lora.add_student`. ``rounds``: what happens between steps, and is kept.
     """
     config = context.config
-    parameters = add_student(context.denoiser, config.rank, config.seed, targets)
+    parameters = add_student(context.denoiser, config.adapter_rank, config.seed, targets)
     trainer = trainer_of(context, parameters, objective(parameters), rounds)
     if rounds is None:
         trainer.run()

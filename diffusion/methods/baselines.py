@@ -32,14 +32,17 @@ from diffusion.methods.images.importance_mixture import Mixed, mixed
 from diffusion.methods.images.unseen import elbo_drop
 from diffusion.pipelines import Denoiser
 from diffusion.runtime.distributed import WHOLE, Part
+from diffusion.tasks.config import FitConfig
 from diffusion.training.batches import spread_levels
-from diffusion.training.trainer import Fit, Objective
+from diffusion.training.trainer import Objective
 
 
 class Rule(Protocol):
     """A loss on a forget and a retain set."""
 
-    def objective(self, denoiser: Denoiser, sets: Sets, settings: Fit, parameters: Sequence[nn.Parameter]) -> Objective:
+    def objective(
+        self, denoiser: Denoiser, sets: Sets, settings: FitConfig, parameters: Sequence[nn.Parameter]
+    ) -> Objective:
         """The loss of one step on the adapters ``parameters``, which must be on the network."""
 
 
@@ -53,7 +56,9 @@ class NegGrad:
 
     beta: float = 0.95
 
-    def objective(self, denoiser: Denoiser, sets: Sets, settings: Fit, parameters: Sequence[nn.Parameter]) -> Objective:
+    def objective(
+        self, denoiser: Denoiser, sets: Sets, settings: FitConfig, parameters: Sequence[nn.Parameter]
+    ) -> Objective:
         batches = SetBatches(denoiser, sets, settings)
 
         def objective(_step: int, generator: torch.Generator, part: Part = WHOLE) -> Tensor:
@@ -78,12 +83,14 @@ class SISS:
     superfactor: float = 0.0
     mixture: float = 0.5
 
-    def objective(self, denoiser: Denoiser, sets: Sets, settings: Fit, parameters: Sequence[nn.Parameter]) -> Objective:
+    def objective(
+        self, denoiser: Denoiser, sets: Sets, settings: FitConfig, parameters: Sequence[nn.Parameter]
+    ) -> Objective:
         batches = SetBatches(denoiser, sets, settings)
 
         def objective(_step: int, generator: torch.Generator, part: Part = WHOLE) -> Tensor:
-            kept, forgotten = sets.pairs(settings.batch, generator)
-            t = spread_levels(denoiser, settings.batch, generator).to(batches.device)
+            kept, forgotten = sets.pairs(settings.train_batch_size, generator)
+            t = spread_levels(denoiser, settings.train_batch_size, generator).to(batches.device)
             a, u = sets.retain[kept].to(batches.device), sets.forget[forgotten].to(batches.device)
             states = mixed(denoiser, a, u, t, torch.full((len(a),), self.mixture).to(a), generator)
             mine, states = part.rows(len(t)), states.part(part)
@@ -99,7 +106,9 @@ class EraseDiff:
 
     eta: float = 0.1
 
-    def objective(self, denoiser: Denoiser, sets: Sets, settings: Fit, parameters: Sequence[nn.Parameter]) -> Objective:
+    def objective(
+        self, denoiser: Denoiser, sets: Sets, settings: FitConfig, parameters: Sequence[nn.Parameter]
+    ) -> Objective:
         batches = SetBatches(denoiser, sets, settings)
 
         def objective(_step: int, generator: torch.Generator, part: Part = WHOLE) -> Tensor:

@@ -76,7 +76,7 @@ class Correction:
             found = meter.measure(round_)
             return found.levels, found.errors
 
-        steps = settings.steps
+        steps = settings.max_train_steps
         ends = sorted({*(max(1, round(share * steps)) for share in self.at), steps})
         further = [steps + max(1, steps // 8) * (k + 1) for k in range(self.extra)]
         start, rule = np.array(solution.multipliers), Asking(problem, estimate.ratios)

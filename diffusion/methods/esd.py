@@ -24,9 +24,10 @@ from diffusion.methods.base import FitContext, Method, Outcome, fit_adapters
 from diffusion.pipelines import Denoiser, add_noise, repeat, rows
 from diffusion.ratios.ratio_estimate import RatioEstimate
 from diffusion.runtime.distributed import WHOLE, Part
+from diffusion.tasks.config import FitConfig
 from diffusion.training.batches import spread_levels
 from diffusion.training.lora import base_model
-from diffusion.training.trainer import Fit, Objective
+from diffusion.training.trainer import Objective
 
 CROSS_ATTENTION = ("attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0")
 
@@ -41,7 +42,7 @@ class ESD(Method):
     def needs_prompts(self, kind: type[du.Problem]) -> bool:
         return True
 
-    def objective(self, denoiser: Denoiser, estimate: RatioEstimate, settings: Fit) -> Objective:
+    def objective(self, denoiser: Denoiser, estimate: RatioEstimate, settings: FitConfig) -> Objective:
         """The loss of one step; the adapters must be on the network."""
         asks = (estimate.labels < len(estimate.prompts.concepts)).nonzero()[:, 0]
         samples, names = estimate.labelled[asks], [estimate.labelled_prompts[int(j)] for j in asks]
@@ -51,7 +52,7 @@ class ESD(Method):
         device = next(denoiser.network.parameters()).device
 
         def objective(_step: int, generator: torch.Generator, part: Part = WHOLE) -> Tensor:
-            chosen = torch.randint(len(samples), (settings.batch,), generator=generator)
+            chosen = torch.randint(len(samples), (settings.train_batch_size,), generator=generator)
             x0 = samples[chosen].to(device)
             t = spread_levels(denoiser, len(x0), generator).to(device)
             x = add_noise(denoiser, x0, torch.randn(x0.shape, generator=generator).to(x0), t)

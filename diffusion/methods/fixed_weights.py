@@ -50,7 +50,7 @@ class FixedWeights(Method):
         if given.shape not in ((), (m,)) or not solution.problem.domain(np.broadcast_to(given, (m,))):
             raise ValueError(f"weights: {self.weights} given; one for all or for each of {m}, in the dual domain")
         once = PrimalDual(
-            inner=context.config.steps,
+            inner=context.config.max_train_steps,
             rule=lambda _gain: FixedUpdate(),
             samples=self.samples,
             noise_levels=self.noise_levels,

@@ -12,9 +12,9 @@ from diffusion.methods.images.pairing import Pairing
 from diffusion.pipelines import Condition, Denoiser, add_noise, rows
 from diffusion.ratios.ratio_estimate import RatioEstimate
 from diffusion.runtime.distributed import Part
+from diffusion.tasks.config import FitConfig
 from diffusion.tasks.image_set import Images
 from diffusion.training.batches import spread_levels
-from diffusion.training.trainer import Fit
 
 # A number of pairs and a generator to rows of the retain set and rows of the forget set, alike in prompt.
 Pairs = Callable[[int, torch.Generator], tuple[Tensor, Tensor]]
@@ -68,7 +68,7 @@ class Sets:
         any_row = torch.ones(len(images.data), dtype=torch.bool)
 
         def pairs(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-            chosen = Pairing(images, any_row, Fit(batch=count, retain_share=0.0))(generator)
+            chosen = Pairing(images, any_row, FitConfig(train_batch_size=count, retain_share=0.0))(generator)
             return chosen.data, chosen.image
 
         share = float(images.shares.sum()) / len(images.groups)
@@ -93,9 +93,9 @@ class Noised:
 class SetBatches:
     """Noised halves of a batch, one of each set."""
 
-    def __init__(self, denoiser: Denoiser, sets: Sets, settings: Fit) -> None:
+    def __init__(self, denoiser: Denoiser, sets: Sets, settings: FitConfig) -> None:
         self.denoiser, self.sets = denoiser, sets
-        self.count = max(1, settings.batch // 2)
+        self.count = max(1, settings.train_batch_size // 2)
         self.device = next(denoiser.network.parameters()).device
         distinct = sorted({*sets.forget_prompts, *sets.retain_prompts})
         self._conditions = denoiser.condition(distinct)

@@ -96,11 +96,11 @@ class Alternation:
         start = self.project(np.array(solution.multipliers if start is None else start))
         scale = newton_scale(self.problem, estimate.ratios, start)
         rule = Scaled(method.rule(method.gain), scale, method.warmup)
-        ends = ends_of(method.inner, settings.steps)
+        ends = ends_of(method.inner, settings.max_train_steps)
         stop = Stopping(patience=method.patience)
         self.rounds = Rounds(self.problem, rule, start, self.project, self.measure, ends, stop)
         self.rounds.ceiling = self.ceiling
-        parameters = add_student(denoiser, settings.rank, settings.seed)
+        parameters = add_student(denoiser, settings.adapter_rank, settings.seed)
         # A concept that no prompt asks for has no prediction of its own to be guided away from.
         named = denoiser.prompt_inputs and all(concept.prompts for concept in estimate.prompts.concepts)
         if not named and self.lagrangian.on_student:

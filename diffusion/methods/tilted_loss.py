@@ -35,9 +35,10 @@ from diffusion.pipelines import Denoiser, rows
 from diffusion.ratios.classifier import Bottleneck, RatioClassifier, log_snr, pooled
 from diffusion.runtime.distributed import WHOLE, Part
 from diffusion.tasks.concepts import TaskPrompts
+from diffusion.tasks.config import FitConfig
 from diffusion.training.batches import Batches, with_kept
 from diffusion.training.lora import base_model
-from diffusion.training.trainer import Fit, Objective
+from diffusion.training.trainer import Objective
 
 LogWeight = Callable[[Tensor], Tensor]
 
@@ -85,7 +86,12 @@ class Tilt:
 
 
 def tilted_objective(
-    denoiser: Denoiser, prompts: TaskPrompts, classifier: RatioClassifier, tilt: Tilt, material: Material, settings: Fit
+    denoiser: Denoiser,
+    prompts: TaskPrompts,
+    classifier: RatioClassifier,
+    tilt: Tilt,
+    material: Material,
+    settings: FitConfig,
 ) -> Objective:
     """The loss of one step of tilted denoising; the adapters must be on the network."""
     # Importance sampling: w - wbar is large where w is unusual (the concept's samples), so those are looked at as often

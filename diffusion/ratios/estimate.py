@@ -25,36 +25,44 @@ from diffusion.ratios.classifier_ratios import classifier_ratios
 from diffusion.ratios.elbo import elbo_differences
 from diffusion.ratios.positive_unlabelled import examine as examine_unlabelled
 from diffusion.ratios.priors import mixture_priors, unlabelled_prior
-from diffusion.ratios.ratio_estimate import Budget, RatioEstimate, training_rows
+from diffusion.ratios.ratio_estimate import RatioEstimate, training_rows
 from diffusion.runtime.cache import Cache
 from diffusion.runtime.progress import Bar, progress_bar
 from diffusion.tasks.concepts import TaskPrompts
+from diffusion.tasks.config import RatiosConfig, Sampling
 
 
 def estimate_ratios(
-    denoiser: Denoiser, prompts: TaskPrompts, budget: Budget, cache: Cache | None, bar: Bar = progress_bar
+    denoiser: Denoiser,
+    prompts: TaskPrompts,
+    budget: RatiosConfig,
+    sampling: Sampling,
+    cache: Cache | None,
+    bar: Bar = progress_bar,
 ) -> RatioEstimate:
-    """Draw, train the classifier, examine it, estimate. Every stage is kept in ``cache`` and taken from there next
-    time."""
+    """Sample, train the classifier, examine it, estimate. Every stage is kept in ``cache`` and taken from there the
+    next time."""
     store = cache or _NoCache()
-    asked = {"prompts": prompts.described(), "steps": budget.sampler_steps, "seed": budget.seed}
+    asked = {"prompts": prompts.described(), "steps": sampling.num_inference_steps, "seed": budget.seed}
     pipeline, m = denoiser.pipeline, len(prompts.concepts)
-    wanted, label_list = prompts.labelled(budget.concept_samples, budget.contrast_samples)
+    wanted, label_list = prompts.labelled(budget.concept_samples, budget.retained_samples)
     labels = torch.tensor(label_list)
     given = [concept.examples for concept in prompts.concepts]
     drawn = torch.tensor([label >= m or given[label] is None for label in label_list])
 
     def sampled(title: str, some: list[str], seed: int) -> Callable[[], dict[str, Tensor]]:
         def make() -> dict[str, Tensor]:
-            try_out(pipeline, some[0] if some else "", budget.sampler_steps)
+            try_out(pipeline, some[0] if some else "", sampling.num_inference_steps)
             with bar(title, len(some)) as shown:
-                latents = sample_latents(pipeline, some, seed=seed, steps=budget.sampler_steps, progress=shown.update)
+                latents = sample_latents(
+                    pipeline, some, seed=seed, steps=sampling.num_inference_steps, progress=shown.update
+                )
             return {"latents": latents}
 
         return make
 
     seed = 10 * budget.seed
-    counts = {"concept": budget.concept_samples, "contrast": budget.contrast_samples}
+    counts = {"concept": budget.concept_samples, "contrast": budget.retained_samples}
     asking = [prompt for prompt, is_drawn in zip(wanted, drawn.tolist(), strict=True) if is_drawn]
     made = store.get("labelled", asked | counts, sampled("samples of known prompts", asking, seed + 1))["latents"]
     labelled = made.new_empty(len(labels), *made.shape[1:])
@@ -62,7 +70,7 @@ def estimate_ratios(
     for index, examples in enumerate(given):
         if examples is not None:
             labelled[labels == index] = examples.samples[: int((labels == index).sum())]
-    some = [prompts.anchor] * budget.anchor_samples
+    some = [prompts.anchor] * budget.num_samples
     anchor = store.get("anchor", asked | {"n": len(some)}, sampled("samples of q", some, budget.anchor_seed))["latents"]
 
     training = training_rows(len(labels))
@@ -70,7 +78,7 @@ def estimate_ratios(
     def make_classifier() -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(seed + 3)
         latents, label = labelled[training], labels[training]
-        n, k = len(latents), budget.noises
+        n, k = len(latents), budget.noisings
         # Levels are stratified per sample and denser at low noise, where the solver reads the ratio.
         share = (torch.arange(k)[None] + torch.rand(n, k, generator=generator)) / k
         t = (share**1.5 * (denoiser.levels - 1)).long().flatten()
@@ -105,7 +113,7 @@ def estimate_ratios(
         return state | {"priors": torch.from_numpy(priors), "priors_stderr": torch.from_numpy(errors)}
 
     classifier_request = (
-        asked | counts | {"noises": budget.noises, "head_steps": budget.classifier_steps, "dropped": DROPPED}
+        asked | counts | {"noises": budget.noisings, "head_steps": budget.classifier_steps, "dropped": DROPPED}
     )
     if not prompts.has_priors:
         classifier_request |= {"n": len(anchor)}
@@ -157,6 +165,7 @@ def estimate_ratios(
         examination,
         cache.model if cache else fingerprint(pipeline),
         budget,
+        sampling,
         priors_stderr,
     )
 

@@ -1,5 +1,4 @@
-"""What is known of a pipeline's law before anything is changed: the budget it was found with, samples, ratios,
-classifier."""
+"""What is known of a pipeline's law before anything is changed: samples, ratios, classifier, and how they were made."""
 
 from __future__ import annotations
 
@@ -9,42 +8,11 @@ import torch
 from torch import Tensor
 
 import duality as du
-from diffusion.pipelines.sampling import STEPS
 from diffusion.ratios.calibration import Calibration
 from diffusion.ratios.classifier import RatioClassifier
 from diffusion.ratios.classifier_ratios import posterior
 from diffusion.tasks.concepts import TaskPrompts
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How much an estimate may cost. One unit is one network call on one sample."""
-
-    concept_samples: int = 600
-    contrast_samples: int = 1000
-    anchor_samples: int = 2000
-    sampler_steps: int = STEPS
-    noises: int = 12  # noised copies of each labelled sample that the classifier learns from
-    classifier_steps: int = 400
-    elbo_samples: int = 200
-    elbo_noise_levels: int = 20
-    seed: int = 0
-
-    @property
-    def anchor_seed(self) -> int:
-        """Of the starting noise of q's samples. Samples after a change start from it too: what differs is the
-        change."""
-        return 10 * self.seed + 2
-
-    def __post_init__(self) -> None:
-        for name, least in (
-            ("concept_samples", 10),
-            ("contrast_samples", 10),
-            ("anchor_samples", 10),
-            ("sampler_steps", 1),
-        ):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+from diffusion.tasks.config import RatiosConfig, Sampling
 
 
 @dataclass(frozen=True)
@@ -61,7 +29,8 @@ class RatioEstimate:
     elbo: Tensor  # (k, m) ELBO differences at the first k of them, the independent check; NaN without prompts
     examination: tuple[Calibration, ...]  # per concept, on labelled samples that the classifier never saw
     fingerprint: str
-    budget: Budget
+    budget: RatiosConfig
+    sampling: Sampling
     priors_stderr: tuple[float, ...] = ()  # (m,) where the priors were estimated from samples, else empty
 
     @property

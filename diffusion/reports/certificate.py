@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, ClassVar, Literal
 
@@ -132,7 +131,7 @@ class Certificate(CertificateBase):
 
 
 def certificate(
-    estimate_ratios: RatioEstimate,
+    estimate: RatioEstimate,
     plan: Plan,
     solution: du.Solution,
     measured: Measurement,
@@ -144,20 +143,20 @@ def certificate(
 ) -> Certificate:
     """Judge a run. ``fit``, ``evaluation``: the settings of each, as plain data."""
     standards = standards or Standards()
-    names = [concept.name for concept in estimate_ratios.prompts.concepts]
+    names = [concept.name for concept in estimate.prompts.concepts]
     capped = [name for name, held in zip(names, outcome.capped, strict=False) if held]
-    least = least_cost(measured, plan.asked, estimate_ratios.ratios)
+    least = least_cost(measured, plan.asked, estimate.ratios)
     reasons = (
         of_solution(solution, standards),
-        of_ratios(estimate_ratios, standards),
+        of_ratios(estimate, standards),
         of_fitted_model(measured, plan, solution, least, capped, standards),
     )
     ratio = measured.cost().estimate.mean / solution.primal if measured.costs and solution.primal > 0 else None
     return Certificate(
         certified=not any(reasons),
-        question=_question(estimate_ratios, plan),
-        solution=_solved(solution, reasons[0], len(estimate_ratios.anchor)),
-        ratios=RatiosVerdict(passed=not reasons[1], reasons=tuple(reasons[1]), concepts=_examined(estimate_ratios)),
+        question=_question(estimate, plan),
+        solution=_solved(solution, reasons[0], len(estimate.anchor)),
+        ratios=RatiosVerdict(passed=not reasons[1], reasons=tuple(reasons[1]), concepts=_examined(estimate)),
         fitted_model=FittedModelVerdict(
             passed=not reasons[2],
             reasons=tuple(reasons[2]),
@@ -170,8 +169,8 @@ def certificate(
             fit=fit,
         ),
         provenance=Provenance(
-            model_fingerprint=estimate_ratios.fingerprint,
-            budget=asdict(estimate_ratios.budget),
+            model_fingerprint=estimate.fingerprint,
+            budget=estimate.budget.plain(),
             evaluation=evaluation,
             standards=standards.data(),
             versions=versions(),
@@ -181,15 +180,15 @@ def certificate(
 
 
 def so_far(
-    estimate_ratios: RatioEstimate, plan: Plan, solution: du.Solution, outcome: Outcome, fit: dict[str, Any]
+    estimate: RatioEstimate, plan: Plan, solution: du.Solution, outcome: Outcome, fit: dict[str, Any]
 ) -> Certificate:
     """The certificate of a network that is fitted and not measured yet, which certifies nothing."""
-    return certificate(estimate_ratios, plan, solution, Measurement(levels=(), costs=()), outcome, fit, {})
+    return certificate(estimate, plan, solution, Measurement(levels=(), costs=()), outcome, fit, {})
 
 
-def _question(estimate_ratios: RatioEstimate, plan: Plan) -> Question:
-    prompts = estimate_ratios.prompts
-    errors = estimate_ratios.priors_stderr or (None,) * len(prompts.concepts)
+def _question(estimate: RatioEstimate, plan: Plan) -> Question:
+    prompts = estimate.prompts
+    errors = estimate.priors_stderr or (None,) * len(prompts.concepts)
     return Question(
         problem=type(plan.asked).__name__,
         kind=getattr(plan.asked, "kind", None),
@@ -228,20 +227,18 @@ def _solved(solution: du.Solution, reasons: list[str], samples: int) -> Solution
     )
 
 
-def _examined(estimate_ratios: RatioEstimate) -> tuple[ConceptRatios, ...]:
+def _examined(estimate: RatioEstimate) -> tuple[ConceptRatios, ...]:
     found = []
-    for i, (concept, seen) in enumerate(
-        zip(estimate_ratios.prompts.concepts, estimate_ratios.examination, strict=False)
-    ):
-        ratio, error = estimate_ratios.coverage(i)
-        agrees = estimate_ratios.agreement(i)
+    for i, (concept, seen) in enumerate(zip(estimate.prompts.concepts, estimate.examination, strict=False)):
+        ratio, error = estimate.coverage(i)
+        agrees = estimate.agreement(i)
         found.append(
             ConceptRatios(
                 name=concept.name,
                 auc=seen.auc,
                 ece=seen.ece,
                 brier=seen.brier,
-                mean_posterior_over_prior=Estimate(mean=ratio, stderr=error, n=len(estimate_ratios.anchor)),
+                mean_posterior_over_prior=Estimate(mean=ratio, stderr=error, n=len(estimate.anchor)),
                 elbo_agreement_auc=None if math.isnan(agrees) else agrees,
             )
         )

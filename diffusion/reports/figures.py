@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +70,7 @@ def save_pairs(path: Path, pairs: Sequence[Pairs], panel_columns: int = 2) -> No
     for index, (each, strip) in enumerate(zip(pairs, strips, strict=True)):
         axes = figure.add_subplot(lines, panel_columns, index + 1)
         axes.imshow(strip, interpolation="nearest")
-        axes.set_title(each.title, fontsize=8, wrap=True, parse_math=False)
+        axes.set_title(textwrap.fill(each.title, 60), fontsize=8, parse_math=False)
         axes.set(xticks=[])
         axes.set_yticks([0.25 * strip.shape[0], 0.75 * strip.shape[0]], ["before", "after"], fontsize=7)
         axes.tick_params(length=0)

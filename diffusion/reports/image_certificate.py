@@ -18,7 +18,7 @@ from diffusion.reports.certificate import versions
 from diffusion.reports.standards import Standards
 from diffusion.reports.verdicts import UNMEASURED, CertificateBase, Verdict
 from diffusion.tasks.image_targets import ImageTargets
-from diffusion.tasks.images import Task
+from diffusion.tasks.images import ImageTensors
 from duality.point_masses import WaterFilling
 
 CONFIDENCE = 0.95
@@ -131,7 +131,7 @@ class ImageCertificate(CertificateBase):
 
 
 def certificate(
-    task: Task,
+    task: ImageTensors,
     targets: ImageTargets,
     answers: Sequence[WaterFilling],
     outcome: Outcome,
@@ -213,7 +213,7 @@ def _worst(answers: Sequence[WaterFilling]) -> tuple[float, float]:
     return float(np.max(gaps)), float(np.min(slacks))
 
 
-def _source(task: Task) -> Literal["given", "held_out_mean", "held_out_quantile"]:
+def _source(task: ImageTensors) -> Literal["given", "held_out_mean", "held_out_quantile"]:
     if task.levels is not None:
         return "given"
     return "held_out_mean" if task.quantile is None else "held_out_quantile"

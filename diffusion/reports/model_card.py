@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def model_card(result: Unlearned, base: BaseModel) -> str:
     """README.md of the output folder."""
-    proof, solution, prompts = result.certificate, result.solution, result.estimate_ratios.prompts
+    proof, solution, prompts = result.certificate, result.solution, result.estimate.prompts
     concept = ", ".join(repr(c.name) for c in prompts.concepts)
     full_weights = result.full_weights
     title = (
@@ -34,7 +34,7 @@ def model_card(result: Unlearned, base: BaseModel) -> str:
         "",
         *verdicts(result),
         "",
-        *loading(base, full_weights, asked, result.estimate_ratios.budget.sampler_steps),
+        *loading(base, full_weights, asked, result.estimate.sampling.num_inference_steps),
         "",
         "Prompts that ask for the concept fall back to the anchor " + repr(prompts.anchor) + ":",
         "",
@@ -134,7 +134,7 @@ def findings(result: Unlearned) -> list[str]:
         ]
     lines += ["", "## How often the concept is seen", "", "| samples | number | by | share |", "|---" * 4 + "|"]
     for share in measured.shares:
-        which = f", {share.concept!r}" if share.concept and len(result.estimate_ratios.prompts.concepts) > 1 else ""
+        which = f", {share.concept!r}" if share.concept and len(result.estimate.prompts.concepts) > 1 else ""
         name = _shown(share.sample, full_weights) + which
         lines.append(f"| {_cell(name)} | {share.estimate.n} | {share.by} | {_percent(share.estimate)} |")
     return lines

@@ -17,7 +17,7 @@ from diffusion.reports.certificate import Certificate
 class Unlearned:
     """A finished run: what was known, what was aimed at, the solution, what was measured, and the certificate."""
 
-    estimate_ratios: RatioEstimate
+    estimate: RatioEstimate
     plan: Plan
     solution: du.Solution
     samples: dict[str, SampleSet]
@@ -32,4 +32,4 @@ class Unlearned:
     @property
     def full_weights(self) -> bool:
         """Whether all weights were trained, not a LoRA."""
-        return self.certificate.fitted_model.fit["rank"] is None
+        return self.certificate.fitted_model.fit["full_weights"]

@@ -81,9 +81,9 @@ def of_solution(solution: du.Solution, standards: Standards) -> list[str]:
     return found
 
 
-def of_ratios(estimate_ratios: RatioEstimate, standards: Standards) -> list[str]:
+def of_ratios(estimate: RatioEstimate, standards: Standards) -> list[str]:
     """Why the log ratios cannot be relied on."""
-    return [check.objection for check in checks_of_ratios(estimate_ratios, standards) if check.verdict == "WARN"]
+    return [check.objection for check in checks_of_ratios(estimate, standards) if check.verdict == "WARN"]
 
 
 def of_fitted_model(

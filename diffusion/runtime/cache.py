@@ -20,10 +20,10 @@ Tensors = dict[str, Tensor]
 
 def default_folder() -> Path:
     """``$UNLEARNING_DUALITY_CACHE``, or ``unlearning-duality`` in the user's cache folder."""
+    from platformdirs import user_cache_path
+
     chosen = os.environ.get("UNLEARNING_DUALITY_CACHE")
-    if chosen:
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unlearning-duality"
+    return Path(chosen) if chosen else user_cache_path("unlearning-duality", appauthor=False)
 
 
 class Cache:

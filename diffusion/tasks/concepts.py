@@ -54,7 +54,7 @@ class Examples:
 
 
 @dataclass(frozen=True)
-class Concept:
+class ConceptLaw:
     """One thing to unlearn: every paraphrase that asks for it, and its share ``prior`` of what the model makes unasked.
 
     ``examples`` show it where no paraphrase asks for it (then ``paraphrases`` is empty). ``prior`` None: to be
@@ -88,7 +88,7 @@ class TaskPrompts:
     rest as well, or alone, without anybody saying what they show.
     """
 
-    concepts: tuple[Concept, ...]
+    concepts: tuple[ConceptLaw, ...]
     contrast: tuple[tuple[str, ...], ...]
     anchor: str = ""
     unlabelled: bool = False
@@ -154,7 +154,7 @@ class TaskPrompts:
     def retained(self) -> tuple[str, ...]:
         return tuple(prompt for group in self.contrast for prompt in group)
 
-    def labelled(self, concept_samples: int, contrast_samples: int) -> tuple[list[str], list[int]]:
+    def labelled(self, concept_samples: int, retained_samples: int) -> tuple[list[str], list[int]]:
         """Prompts for the samples that a classifier learns from, and their labels: concept i, m for the rest, m + 1 for
         q.
 
@@ -169,8 +169,8 @@ class TaskPrompts:
             asking = concept.prompts or (self.anchor,)
             prompts += [asking[j % len(asking)] for j in range(count)]
             labels += [index] * count
-        unlabelled = (contrast_samples // 2 if self.contrast else contrast_samples) if self.unlabelled else 0
-        for j in range(contrast_samples - unlabelled):
+        unlabelled = (retained_samples // 2 if self.contrast else retained_samples) if self.unlabelled else 0
+        for j in range(retained_samples - unlabelled):
             group = self.contrast[j % len(self.contrast)]
             prompts.append(group[(j // len(self.contrast)) % len(group)])
             labels.append(len(self.concepts))

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from diffusion.pipelines import Denoiser
-from diffusion.tasks.concepts import Concept, normalised
+from diffusion.tasks.concepts import ConceptLaw, normalised
 
 COUNT = 8
 POOLED = ("text_embeds", "pooled_projections")
@@ -47,7 +47,7 @@ def embed(denoiser: Denoiser, prompts: Sequence[str], batch: int = 64) -> Tensor
 
 
 def propose(
-    denoiser: Denoiser, concepts: Sequence[Concept], vocabulary: Sequence[str], count: int = COUNT
+    denoiser: Denoiser, concepts: Sequence[ConceptLaw], vocabulary: Sequence[str], count: int = COUNT
 ) -> tuple[Neighbour, ...]:
     """The ``count`` prompts of the vocabulary that are closest to any paraphrase of any concept, closest first.
 

@@ -17,13 +17,13 @@ from diffusion.pipelines import Denoiser
 from diffusion.pipelines.images import read_images
 from diffusion.pipelines.latents import encode
 from diffusion.tasks.image_set import MOST, check_shares
+from diffusion.tasks.image_task import UNSEEN, ImageTask
 
-UNSEEN = "unseen"
 Images = Tensor | Sequence[Any]
 
 
 @dataclass(frozen=True)
-class Task:
+class ImageTensors:
     """Samples (n, ...) as the network sees them, a prompt for each; ``levels`` and ``shares`` (m,), or None: to be
     found.
 
@@ -47,24 +47,13 @@ class Task:
         return list(dict.fromkeys(self.prompts))
 
 
-def task_of(
-    denoiser: Denoiser,
-    images: Images,
-    *,
-    prompts: str | Sequence[str] = "",
-    data: Images | None = None,
-    data_prompts: str | Sequence[str] | None = None,
-    held_out: Images | None = None,
-    held_out_prompts: str | Sequence[str] | None = None,
-    levels: str | float | Sequence[float] = UNSEEN,
-    shares: float | Sequence[float] | None = None,
-) -> Task:
-    """Everything read and checked, nothing drawn. ``ValueError`` naming the argument that does not fit."""
-    forget = _samples(denoiser, "images", images)
+def read_task(denoiser: Denoiser, task: ImageTask) -> ImageTensors:
+    """Everything read and checked, nothing sampled. ``ValueError`` naming the field that does not fit."""
+    forget = _samples(denoiser, "images", task.images)
     m = len(forget)
     if not 1 <= m <= MOST:
         raise ValueError(f"images must hold 1 to {MOST}, got {m}")
-    own = _texts("prompts", prompts, m)
+    own = _texts("prompts", task.prompts, m)
     common = own[0] if len(set(own)) == 1 else None
 
     def others(name: str, given: Images | None, texts: str | Sequence[str] | None) -> tuple[Tensor, tuple[str, ...]]:
@@ -75,23 +64,25 @@ def task_of(
             raise ValueError(f"{name}_prompts must be given where images have different prompts")
         return some, _texts(f"{name}_prompts", common if texts is None else texts, len(some))  # type: ignore[arg-type]
 
-    rest, rest_prompts = others("data", data, data_prompts)
-    unseen, unseen_prompts = others("held_out", held_out, held_out_prompts)
+    rest, rest_prompts = others("data", task.data, task.data_prompts)
+    unseen, unseen_prompts = others("held_out", task.held_out, task.held_out_prompts)
     if not denoiser.prompt_inputs and any((*own, *rest_prompts, *unseen_prompts)):
         raise ValueError(f"prompts: {type(denoiser.pipeline).__name__} takes none, so none can be given")
     wanted = quantile = None
-    if isinstance(levels, str):
-        quantile = _quantile(levels)
+    if isinstance(task.levels, str):
+        quantile = _quantile(task.levels)
         if not len(unseen):
             raise ValueError(f"levels {UNSEEN!r} needs held_out: images of the same kind that were never trained on")
     else:
-        wanted = _numbers("levels", levels, m)
+        wanted = _numbers("levels", task.levels, m)
         if not (np.isfinite(wanted) & (wanted > 0)).all():
-            raise ValueError(f"levels must be positive (nats above the present surprise), got {wanted.tolist()}")
-    part = None if shares is None else _numbers("shares", shares, m)
+            raise ValueError(
+                f"levels must be positive (nats of negative ELBO above the present), got {wanted.tolist()}"
+            )
+    part = None if task.shares is None else _numbers("shares", task.shares, m)
     if part is not None:
         check_shares(part, own)
-    return Task(forget, own, rest, rest_prompts, unseen, unseen_prompts, wanted, quantile, part)
+    return ImageTensors(forget, own, rest, rest_prompts, unseen, unseen_prompts, wanted, quantile, part)
 
 
 def _quantile(level: str) -> float | None:

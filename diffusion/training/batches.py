@@ -16,7 +16,7 @@ from torch import Tensor
 from diffusion.pipelines import Condition, Denoiser, add_noise, repeat, rows
 from diffusion.runtime.distributed import Part
 from diffusion.tasks.concepts import TaskPrompts
-from diffusion.training.trainer import Fit
+from diffusion.tasks.config import FitConfig
 
 
 def join(one: Condition, two: Condition) -> Condition:
@@ -78,7 +78,7 @@ class Batches:
         latents: Tensor,
         retained_latents: Tensor,
         retained_prompts: Sequence[str],
-        settings: Fit,
+        settings: FitConfig,
         *,
         shares: Tensor | None = None,
         power: float = 1.0,
@@ -95,8 +95,8 @@ class Batches:
         self._kept = denoiser.condition(distinct)
         self._kept_row = torch.tensor([distinct.index(prompt) for prompt in retained_prompts], dtype=torch.long)
         # Where samples of q alone stand for the rest, no prompt is known that is to be kept.
-        self.retained = round(settings.batch * settings.retain_share) if len(retained_latents) else 0
-        self.tilted = settings.batch - self.retained
+        self.retained = round(settings.train_batch_size * settings.retain_share) if len(retained_latents) else 0
+        self.tilted = settings.train_batch_size - self.retained
         self._device = next(denoiser.network.parameters()).device
 
     def __call__(self, generator: torch.Generator) -> Batch:

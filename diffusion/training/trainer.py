@@ -11,10 +11,8 @@ several parts by each (:mod:`diffusion.runtime.distributed`); the weights are th
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,12 +22,10 @@ from torch import Tensor, nn
 from diffusion.runtime.distributed import WHOLE, Part, average, broadcast, broadcast_object, is_main, world
 from diffusion.runtime.files import clear_partials, say
 from diffusion.runtime.interrupts import Deferred, terminable
-from diffusion.runtime.precision import PRECISIONS, checkpointed, in_precision
+from diffusion.runtime.precision import checkpointed, in_precision
 from diffusion.runtime.trackers import log
+from diffusion.tasks.config import FitConfig
 from diffusion.training.checkpoints import load_checkpoint, save_checkpoint
-
-# Share of the peak rate for steps beyond the settings' number, which correct what the fit has missed.
-AFTER = 0.1
 
 Progress = Callable[[int], object]
 
@@ -40,55 +36,6 @@ class Objective(Protocol):
     def __call__(self, step: int, generator: torch.Generator, part: Part = WHOLE, /) -> Tensor:
         """A step's loss on a part of its batch: its number and its own generator to a scalar with a gradient."""
         ...
-
-
-@dataclass(frozen=True)
-class Fit:
-    """How a student is fitted.
-
-    Args:
-        steps, batch: optimiser steps, and rows in each, over all processes and parts.
-        rank: of the LoRA; None trains all weights of the network instead.
-        rate: of AdamW at its peak; left out, 2e-3 for a LoRA and 1e-4 for all weights.
-        retain_share: the part of a batch that holds retained prompts to the base model.
-        precision: "no", or "bf16": the network runs under bfloat16 autocast, weights and losses stay float32.
-        accumulate: parts that each process takes its rows in, one after the other: less memory, the same step.
-        gradient_checkpointing: activations are computed again when needed: less memory, a third more time.
-
-    Raises ``ValueError`` naming the argument that does not fit.
-    """
-
-    steps: int = 340
-    batch: int = 48
-    rank: int | None = 8
-    rate: float | None = None
-    retain_share: float = 1 / 3
-    seed: int = 0
-    precision: str = "no"
-    accumulate: int = 1
-    gradient_checkpointing: bool = False
-
-    def __post_init__(self) -> None:
-        if self.rate is None:
-            object.__setattr__(self, "rate", 1e-4 if self.rank is None else 2e-3)
-        for name in ("steps", "batch", "rank", "accumulate"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        if not self.peak_rate > 0:
-            raise ValueError(f"rate must be positive, got {self.rate}")
-        if not 0 <= self.retain_share < 1:
-            raise ValueError(f"retain_share must lie in [0, 1), got {self.retain_share}")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
-
-    @property
-    def peak_rate(self) -> float:
-        return float(self.rate or 0.0)
-
-    def decayed(self, step: int) -> float:
-        """The part of the peak rate that is left at a step: a half cosine to zero, and ``AFTER`` beyond the last."""
-        return 0.5 * (1 + math.cos(math.pi * step / self.steps)) if step < self.steps else AFTER
 
 
 class Stateful(Protocol):
@@ -120,7 +67,7 @@ class Trainer:
         network: nn.Module,
         parameters: Sequence[nn.Parameter],
         objective: Objective,
-        settings: Fit,
+        settings: FitConfig,
         *,
         checkpoint: Path | None = None,
         every: int = 100,
@@ -149,7 +96,7 @@ class Trainer:
 
     def run(self, until: int | None = None) -> None:
         """Optimiser steps until ``until`` are done in all (left out: the settings' number)."""
-        settings, last = self.settings, self.settings.steps if until is None else until
+        settings, last = self.settings, self.settings.max_train_steps if until is None else until
         self.network.train()
         stop = False
         try:
@@ -193,16 +140,19 @@ class Trainer:
         settings, state = self.settings, world()
         self.optimizer.zero_grad()
         total, notes = 0.0, dict[str, float]()
-        for j in range(settings.accumulate):
-            part = Part(state.process_index * settings.accumulate + j, state.num_processes * settings.accumulate)
+        for j in range(settings.gradient_accumulation_steps):
+            part = Part(
+                state.process_index * settings.gradient_accumulation_steps + j,
+                state.num_processes * settings.gradient_accumulation_steps,
+            )
             generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
-            with in_precision(self.network, settings.precision):
-                loss = self.objective(step, generator, part) / settings.accumulate
+            with in_precision(self.network, settings.mixed_precision):
+                loss = self.objective(step, generator, part) / settings.gradient_accumulation_steps
             if bool(torch.isfinite(loss)):  # else the other processes have to hear of it first
                 loss.backward()
             total += float(loss.detach())
             for name, value in part.notes.items():
-                notes[name] = notes.get(name, 0.0) + value / settings.accumulate
+                notes[name] = notes.get(name, 0.0) + value / settings.gradient_accumulation_steps
         scalars = torch.tensor([total, float(asked.signal is not None), *notes.values()], dtype=torch.float64)
         average([scalars])
         if not bool(torch.isfinite(scalars[0])):

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from contextlib import nullcontext
-from dataclasses import asdict
 from pathlib import Path
 
 import duality as du
-from diffusion.evaluation.measure import Evaluation, measure_lora
+from diffusion.evaluation.measure import measure_lora
 from diffusion.evaluation.planning import check_samples, plan_for
 from diffusion.evaluation.samples import ImageClassifier
-from diffusion.methods import METHODS, FitContext, Method
+from diffusion.methods import FitContext, Method, configured
 from diffusion.pipelines import Denoiser
 from diffusion.pipelines.fingerprint import fingerprint
 from diffusion.ratios.estimate import estimate_ratios
-from diffusion.ratios.ratio_estimate import Budget
 from diffusion.reports.certificate import certificate, so_far
 from diffusion.reports.fitted import save_fit
 from diffusion.reports.results import Unlearned
@@ -24,9 +23,9 @@ from diffusion.runtime.distributed import world
 from diffusion.runtime.progress import Bar, progress_bar
 from diffusion.runtime.trackers import Tracked
 from diffusion.tasks.concepts import TaskPrompts
+from diffusion.tasks.config import Config
 from diffusion.tasks.levels import Asked, resolved
 from diffusion.training.lora import left_as_given
-from diffusion.training.trainer import Fit
 from diffusion.workflows.validation import check, check_something_to_do, check_split
 
 
@@ -35,52 +34,48 @@ def unlearn(
     denoiser: Denoiser,
     prompts: TaskPrompts,
     problem: du.Problem | Asked,
+    config: Config,
     *,
     method: Method | None = None,
-    budget: Budget | None = None,
-    fit: Fit | None = None,
-    evaluation: Evaluation | None = None,
     image_classifier: ImageClassifier | None = None,
-    cache_folder: Path | None = None,
     bar: Bar = progress_bar,
-    tracked: Tracked | None = None,
     folder: Path | None = None,
-    checkpointing_steps: int = 100,
 ) -> Unlearned:
     """Solve ``problem`` on the pipeline's log ratios and fit its target into a LoRA, left active on the pipeline.
 
-    ``method``: tilted denoising unless another is given (:mod:`diffusion.methods`); its multipliers are corrected on
-    levels that are measured during the fit. ``tracked``: who hears of the fit. ``folder``: of an output that is being
-    written; the fit is kept there before it is measured. ``checkpointing_steps``: from one checkpoint to the next.
+    ``method``: left out, the one that ``config.fit`` names; its multipliers are corrected on levels that are measured
+    during the fit. ``folder``: of an output that is being written; the fit is kept there before it is measured.
 
     Raises ``ValueError`` before any work where problem, prompts and pipeline do not fit together or the evaluation's
     samples cannot show the level, :class:`diffusion.workflows.validation.NothingToDo` before any training where the
     model meets every level already, ``du.InfeasibleError`` where a level cannot be had, ``FloatingPointError`` when a
-    loss is not finite. With ``cache_folder`` every stage is kept, and an interrupted run goes on where it stopped.
+    loss is not finite. With ``config.runtime.cache_folder`` every stage is kept, and an interrupted run goes on where
+    it stopped.
     """
-    method = method or METHODS["tilted"]()
+    method = method or configured(config.fit)
     check(denoiser, prompts, problem, method)
-    budget, fit, evaluation = budget or Budget(), fit or Fit(), evaluation or Evaluation()
+    fit, evaluation, runtime = config.fit, config.evaluation, config.runtime
     check_split(fit, bool(prompts.contrast))
     check_samples(problem, evaluation.fewest, evaluation.confidence)
+    tracked = tracked_by(config)
     started = time.monotonic()
+    cache_folder = runtime.cache_folder
     cache = Cache(cache_folder, fingerprint(denoiser.pipeline)) if cache_folder else None
-    estimate = estimate_ratios(denoiser, prompts, budget, cache, bar)
+    estimate = estimate_ratios(denoiser, prompts, config.ratios, config.sampling, cache, bar)
     asked = resolved(problem, estimate.ratios)
-    plan = plan_for(asked, estimate.ratios, evaluation.fewest, evaluation.confidence, evaluation.success)
+    plan = plan_for(asked, estimate.ratios, evaluation.fewest, evaluation.confidence, evaluation.power)
     solution = du.solve(plan.solved, estimate.ratios)
     check_something_to_do(estimate, plan, solution)
     checkpoint = None
     if cache_folder is not None:
-        import hashlib
-
-        request = f"{estimate.fingerprint}{prompts}{budget}{fit}{method}{solution.to_json()}"
-        checkpoint = cache_folder / f"fit-{hashlib.sha256(request.encode()).hexdigest()[:12]}.safetensors"
-    title = "fit of the LoRA" if fit.rank is not None else "fit of all weights"
-    with bar(title, fit.steps) as shown, tracked or nullcontext():
-        context = FitContext(denoiser, estimate, solution, fit, checkpoint, checkpointing_steps, shown.update)
+        request = f"{estimate.fingerprint}{prompts}{config.ratios!r}{config.sampling!r}{fit!r}{method}"
+        digest = hashlib.sha256((request + solution.to_json()).encode()).hexdigest()[:12]
+        checkpoint = cache_folder / f"fit-{digest}.safetensors"
+    title = "fit of all weights" if fit.full_weights else "fit of the LoRA"
+    with bar(title, fit.max_train_steps) as shown, tracked:
+        context = FitContext(denoiser, estimate, solution, fit, checkpoint, runtime.checkpointing_steps, shown.update)
         outcome = method.fit(context)
-    trained = {"method": repr(method), **asdict(fit), "processes": world().num_processes}
+    trained = fitted_data(config, method)
     save_fit(denoiser, folder, so_far(estimate, plan, solution, outcome, trained))
     samples, measured = measure_lora(denoiser, estimate, plan, solution, evaluation, image_classifier, bar)
     proof = certificate(
@@ -90,7 +85,18 @@ def unlearn(
         measured,
         outcome,
         fit=trained,
-        evaluation=asdict(evaluation),
+        evaluation=evaluation.plain(),
         seconds=time.monotonic() - started,
     )
     return Unlearned(estimate, plan, solution, samples, measured, proof, outcome)
+
+
+def fitted_data(config: Config, method: object) -> dict[str, object]:
+    """How a network was fitted, as plain data."""
+    return {**config.fit.plain(), "method": repr(method), "processes": world().num_processes}
+
+
+def tracked_by(config: Config) -> Tracked | nullcontext[None]:
+    """Who hears of the fit; nobody where no tracker is named."""
+    runtime = config.runtime
+    return Tracked(runtime.report_to, runtime.logging_dir, config.fit.plain()) if runtime.report_to else nullcontext()

@@ -10,56 +10,55 @@ from pathlib import Path
 from typing import Any
 
 from diffusion.digits.prompts import DigitsClassifiers, prompts_for
-from diffusion.evaluation.measure import PAIRED, Evaluation
+from diffusion.evaluation.measure import PAIRED
 from diffusion.evaluation.ratio_comparison import compare
 from diffusion.evaluation.ratio_table import Comparison
 from diffusion.evaluation.samples import SampleSet, agreement, retained, take_samples
 from diffusion.guidance.guided import constant
 from diffusion.guidance.sampling import guided_samples
-from diffusion.methods import Tilted
-from diffusion.pipelines import StableDiffusion, load_pipeline
-from diffusion.ratios.ratio_estimate import Budget
+from diffusion.pipelines import DIGITS, StableDiffusion, load_pipeline
 from diffusion.reports.figures import save_images
 from diffusion.reports.html import bars, image, page, section, table
+from diffusion.reports.job import write_job
 from diffusion.reports.results import Unlearned
 from diffusion.reports.save import save
-from diffusion.training.trainer import Fit
+from diffusion.tasks.config import Config, EvaluationConfig, FitConfig, RatiosConfig, RuntimeConfig
+from diffusion.tasks.task import ConceptTask
 from diffusion.workflows.concepts import unlearn
 
 # ESD's rule for comparison: a constant strength, the least of these two halves that removes as much as the guided law.
 CONSTANT = 0.5
 
 
-def run_demo(
-    folder: Path, opening: tuple[str, Path], concept: str, level: float, judged: int, seed: int, cache_folder: Path
-) -> str:
+def demo_config(samples: int, seed: int, cache_folder: Path | None) -> Config:
+    """What the demo does differently from the defaults, so that it ends within minutes on two cores."""
+    return Config(
+        ratios=RatiosConfig(seed=seed, concept_samples=480, retained_samples=800, elbo_samples=120),
+        # Levels are measured once, after the fit.
+        fit=FitConfig(max_train_steps=180, fixed_multipliers=True, seed=seed),
+        evaluation=EvaluationConfig(samples=samples, retained_samples=400, integrated=128),
+        runtime=RuntimeConfig(seed=seed, cache_folder=cache_folder),
+    )
+
+
+def run_demo(folder: Path, opening: tuple[str, Path], task: ConceptTask, config: Config) -> str:
     """Write ``index.html`` with its images, the LoRA and the certificate into ``folder``; returns a short summary."""
-    import duality as du
 
     started, clock = time.monotonic(), {}
+    judged, seed = config.evaluation.samples, config.runtime.seed
+    concept = task.concepts[0].prompts[0]
     image_classifier, prompts = DigitsClassifiers(), prompts_for([concept])
-    denoiser = StableDiffusion(load_pipeline("digits"))
+    denoiser = StableDiffusion(load_pipeline(DIGITS))
     wanted = image_classifier.asked(concept)
     assert wanted is not None  # prompts_for has refused every other prompt
-    budget = Budget(seed=seed, concept_samples=480, contrast_samples=800, anchor_samples=2000, elbo_samples=120)
-    result = unlearn(
-        denoiser,
-        prompts,
-        du.Likelihood(level),
-        budget=budget,
-        method=Tilted(correction=None),  # levels are measured once, after the fit: minutes count here
-        fit=Fit(steps=180, seed=seed),
-        evaluation=Evaluation(samples=judged, retained=400, integrated=128),
-        image_classifier=image_classifier,
-        cache_folder=cache_folder,
-        folder=folder,
-    )
-    clock["ratios, solution, LoRA, judging"] = time.monotonic() - started
+    result = unlearn(denoiser, prompts, task.asked, config, image_classifier=image_classifier, folder=folder)
+    clock["ratios, solution, LoRA, evaluation"] = time.monotonic() - started
     save(result, denoiser, folder)
+    write_job(folder, task, config)
 
     network: Any = denoiser.network
     network.disable_adapters()
-    estimate = result.estimate_ratios
+    estimate = result.estimate
     since = time.monotonic()
     guided = _guided(denoiser, result, result.solution.guidance, judged // 2, "guided", image_classifier)
     fixed = _guided(
@@ -100,9 +99,9 @@ def _guided(
     name: str,
     image_classifier: DigitsClassifiers,
 ) -> SampleSet:
-    wanted = [result.estimate_ratios.prompts.anchor] * count
-    noise = result.estimate_ratios.budget.anchor_seed
-    latents = guided_samples(denoiser, result.estimate_ratios, strength, wanted, seed=noise, title=f"{name} samples")
+    wanted = [result.estimate.prompts.anchor] * count
+    noise = result.estimate.budget.anchor_seed
+    latents = guided_samples(denoiser, result.estimate, strength, wanted, seed=noise, title=f"{name} samples")
     return take_samples(name, denoiser.pipeline, wanted, latents, image_classifier, noise)
 
 
@@ -116,7 +115,7 @@ def _page(
     image_classifier: DigitsClassifiers,
     clock: dict[str, float],
 ) -> str:
-    solution, estimate = result.solution, result.estimate_ratios
+    solution, estimate = result.solution, result.estimate
     folder = opening[1].parent
     level = float(result.plan.asked.levels[0])
     concept = estimate.prompts.concepts[0]

@@ -21,12 +21,12 @@ from diffusion.pipelines import Denoiser
 from diffusion.pipelines.latents import decode
 from diffusion.tasks.image_set import Images, alike
 from diffusion.tasks.image_targets import ImageTargets
-from diffusion.tasks.images import Task
+from diffusion.tasks.images import ImageTensors
 
 SAME = 0.01  # images nearer than this are one image, read or decoded twice
 
 
-def image_targets(denoiser: Denoiser, task: Task, drawn: Tensor, drawn_prompts: Sequence[str]) -> ImageTargets:
+def image_targets(denoiser: Denoiser, task: ImageTensors, drawn: Tensor, drawn_prompts: Sequence[str]) -> ImageTargets:
     """``drawn`` (n, ...): samples of the model under the images' prompts, for what the task leaves open.
 
     Raises ``ValueError`` where shares are neither said nor seen, or there is nothing to be forgotten.

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-from contextlib import nullcontext
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +17,7 @@ from torch import Tensor
 
 from diffusion.evaluation.image_likelihood import ImageMeasurement, copies, in_nats
 from diffusion.evaluation.near_duplicates import distances
-from diffusion.methods import ImageFitContext, ImageMethod
+from diffusion.methods import ImageFitContext, ImageMethod, configured_for_images
 from diffusion.pipelines import Denoiser
 from diffusion.pipelines.fingerprint import fingerprint
 from diffusion.pipelines.latents import decode, try_out
@@ -30,11 +28,11 @@ from diffusion.reports.image_results import Forgotten
 from diffusion.runtime.cache import Cache
 from diffusion.runtime.distributed import Part, world
 from diffusion.runtime.progress import Bar, progress_bar
-from diffusion.runtime.trackers import Tracked
+from diffusion.tasks.config import Config
 from diffusion.tasks.image_set import exact
-from diffusion.tasks.images import Task
+from diffusion.tasks.images import ImageTensors
 from diffusion.training.lora import check_as_given, left_as_given, merged_adapters
-from diffusion.training.trainer import Fit
+from diffusion.workflows.concepts import fitted_data, tracked_by
 from diffusion.workflows.image_levels import image_targets
 
 NOISE_LEVELS, REPEATS = 40, 8  # of what is measured after the fit
@@ -43,39 +41,39 @@ NOISE_LEVELS, REPEATS = 40, 8  # of what is measured after the fit
 @left_as_given
 def forget(
     denoiser: Denoiser,
-    task: Task,
-    method: ImageMethod,
+    task: ImageTensors,
+    config: Config,
     *,
-    fit: Fit,
-    samples_per_image: int = 1000,
-    sampler_steps: int = 25,
-    cache_folder: Path | None = None,
+    method: ImageMethod | None = None,
     bar: Bar = progress_bar,
-    tracked: Tracked | None = None,
     folder: Path | None = None,
-    checkpointing_steps: int = 100,
 ) -> Forgotten:
     """Forget the task's images by a method, into adapters that are left active on the network.
 
-    ``samples_per_image``: samples before and as many after, from common noise, dealt to the images' prompts, by the
-    pipeline's own sampler in ``sampler_steps``. ``folder``: of an output that is being written; the fit is kept there
-    before it is measured. ``checkpointing_steps``: from one checkpoint to the next. Raises ``ValueError`` where
-    something is missing, before the fit; ``FloatingPointError`` when a loss is not finite.
+    ``config.evaluation.samples``: samples before and as many after, from common noise, dealt to the images' prompts,
+    by the pipeline's own sampler in ``config.sampling.num_inference_steps``. ``method``: left out, the one that
+    ``config.fit`` names. ``folder``: of an output that is being written; the fit is kept there before it is measured.
+    Raises ``ValueError`` where something is missing, before the fit; ``FloatingPointError`` when a loss is not finite.
     """
-    if samples_per_image < 3 * len(task.asked):
-        raise ValueError(f"looks must be at least 3 for each of {len(task.asked)} prompts, got {samples_per_image}")
-    Part(0, world().num_processes * fit.accumulate).rows(fit.batch)  # refuses a batch that cannot be dealt evenly
+    method = method or configured_for_images(config.fit)
+    fit, count, steps = config.fit, config.evaluation.samples, config.sampling.num_inference_steps
+    cache_folder = config.runtime.cache_folder
+    if count < 3 * len(task.asked):
+        raise ValueError(f"evaluation samples must be at least 3 for each of {len(task.asked)} prompts, got {count}")
+    # Refuses a batch that cannot be dealt evenly.
+    Part(0, world().num_processes * fit.gradient_accumulation_steps).rows(fit.train_batch_size)
+    tracked = tracked_by(config)
     check_as_given(denoiser)
     started = time.monotonic()
-    asked = [task.asked[j % len(task.asked)] for j in range(samples_per_image)]
+    asked = [task.asked[j % len(task.asked)] for j in range(count)]
 
     def drawn(title: str) -> Tensor:
-        try_out(denoiser.pipeline, asked[0], sampler_steps)
-        with bar(title, samples_per_image) as shown:
-            return sample_latents(denoiser.pipeline, asked, seed=fit.seed, steps=sampler_steps, progress=shown.update)
+        try_out(denoiser.pipeline, asked[0], steps)
+        with bar(title, count) as shown:
+            return sample_latents(denoiser.pipeline, asked, seed=fit.seed, steps=steps, progress=shown.update)
 
     name = fingerprint(denoiser.pipeline)
-    request = {"prompts": asked, "seed": fit.seed, "steps": sampler_steps}
+    request = {"prompts": asked, "seed": fit.seed, "steps": steps}
     if cache_folder is None:
         before = drawn("samples before")
     else:
@@ -86,19 +84,25 @@ def forget(
     answers = exact(targets.images, targets.levels)
     checkpoint = None
     if cache_folder is not None:
-        key = hashlib.sha256(f"{name}{method}{fit}{targets.levels.tolist()}{targets.images.shares.tolist()}".encode())
+        key = hashlib.sha256(f"{name}{method}{fit!r}{targets.levels.tolist()}{targets.images.shares.tolist()}".encode())
         for some in (targets.images.forget, targets.images.data):
             key.update(some.numpy().tobytes())
         key.update(repr((targets.images.forget_prompts, targets.images.data_prompts)).encode())
         checkpoint = cache_folder / f"forget-{key.hexdigest()[:12]}.safetensors"
-    title = "fit of the LoRA" if fit.rank is not None else "fit of all weights"
-    with bar(title, fit.steps) as shown, tracked or nullcontext():
+    title = "fit of all weights" if fit.full_weights else "fit of the LoRA"
+    with bar(title, fit.max_train_steps) as shown, tracked:
         outcome = method.fit(
             ImageFitContext(
-                denoiser, targets.images, targets.levels, fit, checkpoint, checkpointing_steps, shown.update
+                denoiser,
+                targets.images,
+                targets.levels,
+                fit,
+                checkpoint,
+                config.runtime.checkpointing_steps,
+                shown.update,
             )
         )
-    fitted = {"method": repr(method), **asdict(fit), "processes": world().num_processes}
+    fitted = fitted_data(config, method)
     so_far = certificate(task, targets, answers, outcome, None, fit=fitted, fingerprint=name)
     save_fit(denoiser, folder, so_far)
     with merged_adapters(denoiser):
@@ -112,7 +116,7 @@ def forget(
         repeats=REPEATS,
     )  # fmt: skip
     measured = ImageMeasurement(
-        **dict(nats), samples=samples_per_image, num_inference_steps=sampler_steps, copies=of_any,
+        **dict(nats), samples=count, num_inference_steps=config.sampling.num_inference_steps, copies=of_any,
         copies_of_each=of_each,
     )  # fmt: skip
     seconds = time.monotonic() - started

@@ -11,9 +11,9 @@ from diffusion.pipelines import Denoiser
 from diffusion.ratios.ratio_estimate import RatioEstimate
 from diffusion.runtime.distributed import Part, world
 from diffusion.tasks.concepts import TaskPrompts
+from diffusion.tasks.config import FitConfig
 from diffusion.tasks.levels import KINDS, Asked
 from diffusion.training.lora import check_as_given
-from diffusion.training.trainer import Fit
 
 
 class NothingToDo(ValueError):
@@ -39,11 +39,11 @@ def check_something_to_do(estimate: RatioEstimate, plan: Plan, solution: du.Solu
     )
 
 
-def check_split(fit: Fit, retains: bool) -> None:
+def check_split(fit: FitConfig, retains: bool) -> None:
     """Raise ``ValueError`` where a step's rows cannot be dealt evenly to all processes and parts."""
-    parts = Part(0, world().num_processes * fit.accumulate)
-    kept = round(fit.batch * fit.retain_share) if retains else 0
-    for count in (fit.batch - kept, kept):
+    parts = Part(0, world().num_processes * fit.gradient_accumulation_steps)
+    kept = round(fit.train_batch_size * fit.retain_share) if retains else 0
+    for count in (fit.train_batch_size - kept, kept):
         parts.rows(count)
 
 

@@ -42,7 +42,7 @@ with plt.rc_context(plots.STYLE):
         closed = levels[gap < 1e-9].max()
         print(f"parts {parts}: gap zero up to {closed:.3f} nats, then up to {np.where(feasible, gap, 0).max():.3f}")
     axes[0].set_ylabel("cost (nats)")
-    axes[0].legend(loc="upper left")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
 
 # %%
 # What splitting does

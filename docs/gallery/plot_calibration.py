@@ -32,24 +32,26 @@ from diffusion.ratios.calibration import calibration
 from diffusion.ratios.classifier_ratios import classifier_ratios, posterior
 from diffusion.ratios.elbo import elbo_differences
 from diffusion.ratios.estimate import estimate_ratios
-from diffusion.ratios.ratio_estimate import Budget
+from diffusion.tasks.config import RatiosConfig, Sampling
 from toy import plots, studies
 
 disable_progress_bar()
 pipeline = load_pipeline("digits")
 denoiser = denoiser_of(pipeline)
 prompts = prompts_for(["a handwritten seven"])
-budget = Budget(
+budget = RatiosConfig(
     concept_samples=50,
-    contrast_samples=100,
-    anchor_samples=20,
-    sampler_steps=6,
-    noises=5,
+    retained_samples=100,
+    num_samples=20,
+    noisings=5,
     classifier_steps=40,
     elbo_samples=10,
     elbo_noise_levels=2,
 )
-estimate = estimate_ratios(denoiser, prompts, budget, None, bar=lambda title, total: tqdm(total=total, disable=True))
+sampling = Sampling(num_inference_steps=6)
+estimate = estimate_ratios(
+    denoiser, prompts, budget, sampling, None, bar=lambda title, total: tqdm(total=total, disable=True)
+)
 
 # %%
 # The other estimator needs no training: the difference of the evidence bounds of an image with the concept's prompt

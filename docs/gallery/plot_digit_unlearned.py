@@ -26,24 +26,26 @@ from diffusion.pipelines import denoiser_of, load_pipeline
 from diffusion.pipelines.latents import decode
 from diffusion.pipelines.sampling import sample_latents
 from diffusion.ratios.estimate import estimate_ratios
-from diffusion.ratios.ratio_estimate import Budget
+from diffusion.tasks.config import RatiosConfig, Sampling
 from toy import plots, studies
 
 disable_progress_bar()
 pipeline = load_pipeline("digits")
 denoiser = denoiser_of(pipeline)
 prompts = prompts_for(["a handwritten seven"])
-budget = Budget(
+budget = RatiosConfig(
     concept_samples=50,
-    contrast_samples=100,
-    anchor_samples=120,
-    sampler_steps=6,
-    noises=5,
+    retained_samples=100,
+    num_samples=120,
+    noisings=5,
     classifier_steps=40,
     elbo_samples=10,
     elbo_noise_levels=2,
 )
-estimate = estimate_ratios(denoiser, prompts, budget, None, bar=lambda title, total: tqdm(total=total, disable=True))
+sampling = Sampling(num_inference_steps=6)
+estimate = estimate_ratios(
+    denoiser, prompts, budget, sampling, None, bar=lambda title, total: tqdm(total=total, disable=True)
+)
 print(f"classifier on held-out samples of known prompts: {estimate.examination[0]}")
 
 # %%
@@ -67,7 +69,7 @@ print(caught[0].message)
 
 image_classifier = DigitsClassifiers()
 with Guided(denoiser, prompts, estimate.classifier, solution.guidance) as guided:
-    latents = sample_latents(pipeline, [""] * len(estimate.anchor), seed=2, steps=budget.sampler_steps)
+    latents = sample_latents(pipeline, [""] * len(estimate.anchor), seed=2, steps=sampling.num_inference_steps)
 
 sheets = {"before": decode(pipeline, estimate.anchor), "guided": decode(pipeline, latents)}
 found = {name: image_classifier(images)["CNN"] == 7 for name, images in sheets.items()}

@@ -21,12 +21,12 @@ from diffusion.pipelines import denoiser_of, load_pipeline
 from diffusion.pipelines.latents import decode
 from diffusion.pipelines.sampling import sample_latents
 from diffusion.ratios.estimate import estimate_ratios
-from diffusion.ratios.ratio_estimate import Budget
+from diffusion.tasks.config import RatiosConfig, Sampling
 from toy import plots, studies
 
 LEVEL, DRAWS, SHOWN, COLUMNS = 0.01, 800, 98, 14
-BUDGET = Budget(
-    concept_samples=300, contrast_samples=600, anchor_samples=DRAWS, noises=8, classifier_steps=300, elbo_samples=10
+BUDGET = RatiosConfig(
+    concept_samples=300, retained_samples=600, num_samples=DRAWS, noisings=8, classifier_steps=300, elbo_samples=10
 )
 
 
@@ -39,11 +39,11 @@ def images() -> tuple[du.Solution, dict[str, tuple[Any, Any]]]:
         DigitsClassifiers(),
     )
     denoiser = denoiser_of(pipeline)
-    estimate = estimate_ratios(denoiser, prompts, BUDGET, None)
+    estimate = estimate_ratios(denoiser, prompts, BUDGET, Sampling(), None)
     solution = du.solve(du.Likelihood(LEVEL), estimate.ratios)
     with Guided(denoiser, prompts, estimate.classifier, solution.guidance):
         latents = sample_latents(
-            pipeline, [""] * DRAWS, seed=2, steps=BUDGET.sampler_steps
+            pipeline, [""] * DRAWS, seed=2, steps=Sampling().num_inference_steps
         )  # the seed of the samples of q
     found = {}
     for name, samples in (("before", estimate.anchor), ("guided by the solution", latents)):

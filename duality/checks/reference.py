@@ -17,9 +17,12 @@ from typing import Any
 import numpy as np
 
 from duality.forward_kl import ForwardKL
+from duality.joint import Joint
+from duality.joint_family import is_forward
 from duality.likelihood import Likelihood
 from duality.problems import Problem
 from duality.ratios import LogRatios
+from duality.renyi import Renyi
 from duality.reverse_kl import ReverseKL
 
 try:
@@ -54,6 +57,9 @@ def solve(problem: Problem, ratios: LogRatios) -> ReferenceSolution:
         return _grouped(bound, ratios)
     kept = np.isfinite(ratios.log_weights)
     q = np.exp(ratios.log_weights[kept])
+    if isinstance(bound, Renyi):
+        table = np.asarray(bound.likelihoods(bound.inputs(ratios)))[kept]
+        return _renyi(q, table, bound.levels, bound.order, kept)
     if isinstance(bound, Likelihood):
         table = np.asarray(bound.likelihoods(bound.inputs(ratios)))[kept]
         return _likelihood(q, table, bound.levels, kept)
@@ -68,6 +74,15 @@ def _grouped(bound: Problem, ratios: LogRatios) -> ReferenceSolution:
     """One normaliser for each group."""
     nodes = groups.Nodes.of(ratios)
     statistics, mixtures = bound.statistics(ratios), bound.mixtures(ratios)
+    if statistics is not None and mixtures is not None:
+        table = statistics.table[nodes.kept] - statistics.limits
+        program, lam, nu = groups.quotient(nodes, mixtures.values[nodes.kept], mixtures.levels, mixtures.signs, table)
+        _run(program)
+        assert isinstance(bound, Joint)
+        mixed = np.repeat([is_forward(part) for part in bound.problems], [part.levels.size for part in bound.problems])
+        multipliers = np.empty(mixed.size)
+        multipliers[mixed], multipliers[~mixed] = lam.value, nu.value
+        return ReferenceSolution(float(program.value), multipliers, None, program.status)
     if statistics is not None:
         table = statistics.table[nodes.kept]
         if not statistics.sharing.any():
@@ -109,6 +124,22 @@ def _likelihood(q: np.ndarray, table: np.ndarray, levels: np.ndarray, kept: np.n
     with np.errstate(divide="ignore"):
         full[kept] = np.log(q) + np.log(np.maximum(np.asarray(w.value), 0.0))
     return ReferenceSolution(float(program.value), np.atleast_1d(meets.dual_value) / size, full, program.status)
+
+
+def _renyi(q: np.ndarray, table: np.ndarray, levels: np.ndarray, order: float, kept: np.ndarray) -> ReferenceSolution:
+    """min log(sum_j q_j w_j^a)/(a - 1) by its power, which is convex in w."""
+    size = np.abs(table - levels).max(axis=0)
+    size[size == 0] = 1.0
+    w = cp.Variable(q.size, nonneg=True)
+    meets = ((table - levels) / size * q[:, None]).T @ w <= 0
+    program = cp.Problem(cp.Minimize(q @ cp.power(w, order)), [meets, q @ w == 1])
+    _run(program)
+    # d log(P)/(a - 1) = dP/(P (a - 1)), P the power.
+    multipliers = np.atleast_1d(meets.dual_value) / size / (program.value * (order - 1.0))
+    full = np.full(kept.size, -np.inf)
+    with np.errstate(divide="ignore"):
+        full[kept] = np.log(q) + np.log(np.maximum(np.asarray(w.value), 0.0))
+    return ReferenceSolution(float(np.log(program.value)) / (order - 1.0), multipliers, full, program.status)
 
 
 def _likelihood_dual(q: np.ndarray, table: np.ndarray, levels: np.ndarray) -> ReferenceSolution:

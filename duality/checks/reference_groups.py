@@ -5,6 +5,9 @@ KL(p‖q)   constraints E_p[T_i] - s_i KL(p‖q) ≤ beta_i, s_i in {0, 1, -1}: 
 KL(q‖p)   constraints s_i (b_i - KL(q_i‖p)) ≤ 0:
           max -sum_j q_j u_j log(u_j/Z_c(j)) + sum_i s_i lam_i (b_i - KL(q_i‖q)),
           u = 1 - sum_i s_i lam_i e^rho_i ≥ 0,  Z_c = E_{q_c}[u]
+both      with E_p[T_j] ≤ beta_j besides, over the mass multipliers mu_c as well:
+          max -sum_j q_j u_j log(u_j/eta_j) + sum_j q_j u_j - sum_c P_c mu_c + sum_i s_i lam_i (b_i - KL(q_i‖q)),
+          eta_j = mu_c(j) + nu·(T_j - beta) ≥ 0
 """
 
 from __future__ import annotations
@@ -71,3 +74,16 @@ def mixture(nodes: Nodes, values: np.ndarray, levels: np.ndarray, signs: np.ndar
     objective = -nodes.q @ cp.rel_entr(u, nodes.sums.T @ z) + (signs * (levels - own)) @ lam
     within = nodes.sums * nodes.q / nodes.shares[:, None]
     return cp.Problem(cp.Maximize(objective), [u == 1 - (ratio * signs) @ lam, z == within @ u]), lam
+
+
+def quotient(
+    nodes: Nodes, values: np.ndarray, levels: np.ndarray, signs: np.ndarray, table: np.ndarray
+) -> tuple[cp.Problem, cp.Variable, cp.Variable]:
+    """The dual of KL(q‖p) with KL(q_i‖p) on the side that the sign says, and E_p[T] ≤ 0 for the table."""
+    ratio = np.exp(values)
+    own = np.array([(nodes.q * r) @ np.where(r > 0, v, 0.0) for r, v in zip(ratio.T, values.T, strict=True)])
+    lam, nu = cp.Variable(levels.size, nonneg=True), cp.Variable(table.shape[1], nonneg=True)
+    mu, u = cp.Variable(nodes.shares.size), cp.Variable(nodes.q.size)
+    objective = -nodes.q @ cp.rel_entr(u, nodes.sums.T @ mu + table @ nu) + nodes.q @ u - nodes.shares @ mu
+    objective += (signs * (levels - own)) @ lam
+    return cp.Problem(cp.Maximize(objective), [u == 1 - (ratio * signs) @ lam]), lam, nu

@@ -14,7 +14,7 @@ import duality as du
 from diffusion.digits import paraphrases
 from diffusion.digits.experiments import components
 from diffusion.pipelines import StableDiffusion
-from diffusion.tasks.concepts import Concept, TaskPrompts
+from diffusion.tasks.concepts import ConceptLaw, TaskPrompts
 from tests.diffusion.methods.conftest import LEVELS, make_survey
 
 
@@ -48,7 +48,7 @@ def reader(shared_pipeline):
 
 @pytest.fixture(scope="session")
 def prompts():
-    return TaskPrompts((Concept(paraphrases(7)[:3], 0.1),), tuple(paraphrases(k)[:2] for k in (1, 3, 8)))
+    return TaskPrompts((ConceptLaw(paraphrases(7)[:3], 0.1),), tuple(paraphrases(k)[:2] for k in (1, 3, 8)))
 
 
 @pytest.fixture(scope="session")

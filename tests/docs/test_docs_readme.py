@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import re
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ README = (ROOT / "README.md").read_text("utf-8")
 
 
 def test_the_example_gives_what_its_comments_say() -> None:
-    (code,) = re.findall(r"^```python\n(.*?)^```$", README, re.M | re.S)
+    code, _ = re.findall(r"^```python\n(.*?)^```$", README, re.M | re.S)
     said, names = io.StringIO(), {}
     with contextlib.redirect_stdout(said):
         exec(code, names)
@@ -28,6 +30,24 @@ def test_the_example_gives_what_its_comments_say() -> None:
     shown = np.exp(solution.log_weights) @ (0.3 * np.exp(ratios.values[:, 0]))
     assert shown == pytest.approx(0.01, rel=1e-6)
     assert solution.guidance(ratios.values).shape == ratios.values.shape
+
+
+def test_the_example_for_a_pipeline_calls_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    import diffusion
+
+    called = {}
+    wanted = inspect.signature(diffusion.unlearn)
+
+    def unlearn(*words: object, **more: object) -> MagicMock:
+        called.update(wanted.bind(*words, **more).arguments)
+        return MagicMock()
+
+    monkeypatch.setattr(diffusion, "unlearn", unlearn)
+    _, code = re.findall(r"^```python\n(.*?)^```$", README, re.M | re.S)
+    assert len([line for line in code.splitlines() if line]) <= 6
+    exec(code, {"pipeline": None})
+    assert called["task"].concepts[0].prompts == ("a tench", "a photo of a tench")
+    assert str(called["task"].asked) == "likelihood 0.01"
 
 
 def test_make_targets_exist() -> None:

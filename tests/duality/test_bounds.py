@@ -9,6 +9,7 @@ from numpy.polynomial.hermite_e import hermegauss
 from scipy.optimize import brentq
 
 import duality as du
+from duality.newton import _room
 from duality.solve import finish, optimise
 
 pytestmark = pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
@@ -92,6 +93,58 @@ def test_many_concepts_beyond_what_densities_attain(seed):
     assert solution.status is not du.Status.INEXACT
     assert solution.gap < 1e-9
     assert solution.kkt_residual < 1e-8
+
+
+def narrow_modes(seed: int, rule: str) -> du.LogRatios:
+    """Mixtures of modes of variance .01 to .05, or .02 and .5, in the plane: ratios of hundreds of nats."""
+    rng = np.random.default_rng(seed)
+    k = int(rng.integers(2, 8))
+    m = int(rng.integers(1, k + 1))
+    weights, means = rng.dirichlet(np.full(k, 3.0)), 2 * rng.normal(size=(k, 2))
+    variances = rng.uniform(0.01, 0.05, size=k) if seed % 3 else rng.choice([0.02, 0.5], size=k)
+    if rule == "draws":
+        chosen, log_weights = rng.choice(k, size=300, p=weights), None
+        x = means[chosen] + np.sqrt(variances[chosen])[:, None] * rng.normal(size=(300, 2))
+    else:
+        line, masses = hermegauss(12)
+        z = np.stack(np.meshgrid(line, line, indexing="ij"), axis=-1).reshape(-1, 2)
+        x = (means[:, None] + np.sqrt(variances)[:, None, None] * z).reshape(-1, 2)
+        log_weights = np.log(np.multiply.outer(weights, np.multiply.outer(masses, masses).ravel()).ravel())
+        log_weights -= np.log(np.exp(log_weights).sum())
+    parts = -0.5 * ((x[:, None] - means) ** 2).sum(axis=-1) / variances - np.log(2 * np.pi * variances)
+    top = parts.max(axis=1)
+    log_q = top + np.log(np.exp(parts - top[:, None]) @ weights)
+    return du.LogRatios(parts[:, :m] - log_q[:, None], log_weights)
+
+
+@pytest.mark.filterwarnings("ignore::duality.MassWarning")  # a rule of 12 nodes; every other warning is an error
+@pytest.mark.parametrize("rule", ["draws", "Gauss-Hermite"])
+@pytest.mark.parametrize("seed", range(6))
+def test_narrow_modes_are_solved_without_a_warning(seed, rule):
+    ratios = narrow_modes(seed, rule)
+    for problem in (du.ForwardKL, du.ReverseKL):
+        own = own_levels(problem(0.0), ratios)
+        for times in (1.2, 1.5, 2.0, 4.0):
+            solution = du.solve(problem(np.maximum(times * own, 0.0)), ratios)
+            assert solution.status is not du.Status.INEXACT, str(solution)
+            assert solution.gap < 1e-9
+
+
+def test_a_fall_that_is_next_to_nothing_has_room_without_end():
+    # The way to a face over a speed of 1e-310: no division may overflow with a warning (they are errors here).
+    dual = du.ForwardKL(0.1).bind(worked_mixture(21)).dual(worked_mixture(21))
+    assert dual.stride(np.zeros(1), np.array([1e-310])) == 1.0
+    assert _room(np.array([1.0]), np.array([-1e-310]), np.ones((1, 1)), np.ones(1)) == np.inf
+
+
+def test_targets_next_to_the_end_of_tilts_take_few_steps():
+    # Its likelihood problems, 1e-10 from where they end, lie where g gains less per step than rounding: climbs that
+    # followed rounding there missed the levels by 1e-8, and the search between the bounds went on for 6,000 steps.
+    ratios = narrow_modes(21, "draws")
+    solution = du.solve(du.ReverseKL(2.0 * own_levels(du.ReverseKL(0.0), ratios)), ratios)
+    assert solution.status is du.Status.NOT_ATTAINED
+    assert solution.gap < 1e-9
+    assert solution.iterations < 1000
 
 
 def test_duals_that_end_elsewhere_do_not_outdo_the_climb():

@@ -6,129 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from grouped import divergences, grouped_space
-from scipy.optimize import linprog
+from grouped import grouped_space
+from joint_cases import MAKERS, agree
 
 import duality as du
-
-Maker = Callable[[np.random.Generator, np.ndarray], du.Problem]
-MAKERS: dict[str, Maker] = {
-    "keep": lambda rng, own: du.Keep(np.clip(own * rng.uniform(0.8, 1.9, 3), 0, 0.98)),
-    "likelihood, keep": lambda rng, own: du.Joint(
-        [du.Likelihood(own[0] * rng.uniform(0.1, 1.0), kind="detector"), du.Keep(own[1:] * rng.uniform(0.8, 1.4, 2))]
-    ),
-    "reverse, likelihoods, keep": lambda rng, own: du.Joint(
-        [
-            du.ReverseKL(rng.uniform(0.1, 2.5, 2)),
-            du.Likelihood(rng.uniform(0.06, 0.31)),
-            du.Likelihood(own[0] * rng.uniform(0.3, 1.0), kind="detector"),
-            du.Keep(own[1:] * rng.uniform(0.8, 1.3, 2)),
-        ]
-    ),
-    "reverse, keep reverse": lambda rng, own: du.Joint(
-        [du.ReverseKL(rng.uniform(0.1, 2.5)), du.Keep(rng.uniform(0.1, 0.8, 2), kind="reverse-kl")]
-    ),
-    "forward, keep forward": lambda rng, own: du.Joint(
-        [du.ForwardKL(rng.uniform(0.1, 1.5)), du.Keep(rng.uniform(0.05, 0.8, 2), kind="forward-kl")]
-    ),
-    "keep reverse": lambda rng, own: du.Keep(rng.uniform(0.05, 0.8, 3), kind="reverse-kl"),
-    "keep forward": lambda rng, own: du.Keep(rng.uniform(0.05, 0.8, 3), kind="forward-kl"),
-}
-
-
-def reached(problem: du.Problem, ratios: du.LogRatios, log_p: np.ndarray) -> tuple[float, list[float]]:
-    """Cost and levels of any density by their definitions, group by group; parts read columns in order."""
-    parts = problem.problems if isinstance(problem, du.Joint) else (problem,)
-    p, q = np.exp(log_p), np.exp(ratios.log_weights)
-    parts_of_q = q[:, None] * np.exp(ratios.values)
-    levels: list[float] = []
-    column = {"values": 0, "detectors": 0}
-    forward = False
-    for part in parts:
-        kind = getattr(part, "kind", {"ReverseKL": "reverse-kl", "ForwardKL": "forward-kl"}.get(type(part).__name__))
-        source = "detectors" if kind == "detector" else "values"
-        for _ in range(part.levels.size):
-            i = column[source]
-            column[source] += 1
-            if kind == "detector":
-                levels.append(float(p @ ratios.detectors[:, i]))
-            elif kind == "posterior":
-                levels.append(float(p @ (0.3 * np.exp(ratios.values[:, i]))))
-            else:
-                pair = (p, parts_of_q[:, i]) if kind == "reverse-kl" else (parts_of_q[:, i], p)
-                levels.append(divergences(*pair, ratios.groups, ratios.group_weights))
-        forward = forward or kind == "forward-kl"
-    pair = (q, p) if forward else (p, q)
-    return divergences(*pair, ratios.groups, ratios.group_weights), levels
-
-
-def agree(kind: str, seed: int) -> str:
-    """One random instance against CVXPY and the definitions; its status, or "INFEASIBLE"."""
-    rng = np.random.default_rng(seed)
-    ratios = grouped_space(rng, detectors=3, m=3)
-    problem = MAKERS[kind](rng, np.exp(ratios.log_weights) @ ratios.detectors)
-    try:
-        ours = du.solve(problem, ratios)
-    except du.InfeasibleError as error:
-        with pytest.raises(ValueError, match="CVXPY"):
-            du.reference.solve(problem, ratios)
-        if not np.isnan(error.least).any():
-            relaxed_is_least(problem, ratios, error)
-        return "INFEASIBLE"
-    theirs = du.reference.solve(problem, ratios)
-    assert abs(ours.dual - theirs.value) <= 1e-7 * (1 + abs(theirs.value)), (seed, str(ours), theirs.value)
-    assert ours.gap <= 1e-9, (seed, str(ours))
-    cost, levels = reached(ours.problem, ratios, ours.log_weights)
-    assert ours.primal == pytest.approx(cost, rel=1e-9, abs=1e-12)
-    np.testing.assert_allclose(ours.levels, levels, rtol=1e-8, atol=1e-10)
-    if ours.status is du.Status.OPTIMAL:
-        side = np.asarray(ours.problem.direction) * (ours.levels - ours.problem.levels)
-        assert (side >= -1e-7).all()
-        np.testing.assert_allclose(side[ours.multipliers > 0], 0, atol=1e-7)
-        # The target is the tilt that `log_weight` says, with one normaliser for each group.
-        log_w = ratios.log_weights + ours.log_weight(ours.problem.inputs(ratios))
-        p = np.exp(log_w)
-        p *= (ratios.group_weights / np.bincount(ratios.groups, weights=p))[ratios.groups]
-        np.testing.assert_allclose(p, np.exp(ours.log_weights), atol=1e-9)
-    return ours.status.name
-
-
-def relaxed_is_least(problem: du.Problem, ratios: du.LogRatios, error: du.InfeasibleError) -> None:
-    """The least relaxation by a plain linear program over all nodes, and that the constraints named do conflict."""
-    bound = problem.bind(ratios)
-    table, limits, sharing = bound.statistics(ratios)
-    fixed = sharing == 0
-    q = np.exp(ratios.log_weights)
-    gaps = np.maximum(q @ table[:, fixed] - limits[fixed], 0)
-
-    def share(rows: np.ndarray) -> float:
-        chosen, gap, limit = table[:, fixed][:, rows], gaps[rows], limits[fixed][rows]
-        found = linprog(
-            np.append(np.zeros(ratios.n), 1.0),
-            A_ub=np.hstack([chosen.T, -gap[:, None]]),
-            b_ub=limit,
-            A_eq=np.hstack(
-                [
-                    np.equal.outer(np.arange(ratios.group_weights.size), ratios.groups),
-                    np.zeros((len(ratios.group_weights), 1)),
-                ]
-            ),
-            b_eq=ratios.group_weights,
-        )
-        return float(found.fun) if found.status == 0 else np.inf
-
-    everything = np.arange(int(fixed.sum()))
-    least = share(everything)
-    direction = np.asarray(np.broadcast_to(bound.direction, bound.levels.shape))[fixed]
-    np.testing.assert_allclose(error.least[fixed], -direction * (limits[fixed] + least * gaps), atol=1e-7)
-    position = np.flatnonzero(fixed)
-    named = np.flatnonzero(np.isin(position, error.conflict))
-    assert set(error.conflict) <= set(position)
-    # Those named conflict by themselves; any one of them left out, the others can be had.
-    assert share(named) > 1e-9
-    for one in named:
-        rest = np.setdiff1d(named, one)
-        assert rest.size == 0 or share(rest) <= 1e-7
 
 
 @pytest.mark.parametrize("kind", MAKERS)
@@ -137,15 +18,9 @@ def test_against_cvxpy_and_definitions(kind: str) -> None:
     seen = [agree(kind, seed) for seed in range(20)]
     assert seen.count("OPTIMAL") >= 5, seen
     assert "INFEASIBLE" in seen
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-@pytest.mark.parametrize("kind", MAKERS)
-def test_against_cvxpy_many_times(kind: str) -> None:
-    pytest.importorskip("cvxpy")
-    seen = [agree(kind, seed) for seed in range(1000, 1300)]
     assert "INEXACT" not in seen
+    if kind.startswith(("far", "forward, likelihood")):
+        assert "NOT_ATTAINED" in seen
 
 
 def test_unlearning_alone_costs_the_neighbours_and_keeping_them_has_a_price() -> None:
@@ -276,7 +151,7 @@ def test_equal_divergences_are_met_from_both_sides() -> None:
         (lambda: du.Keep(-0.5, kind="reverse-kl"), "levels: -0.5 given"),
         (lambda: du.Joint([]), "problems: a list of problems"),
         (lambda: du.Joint([du.Joint([du.Keep(0.1)])]), "problems: a list of problems that are no Joint"),
-        (lambda: du.Joint([du.ForwardKL(1.0), du.Keep(0.1)]), "the cost of some is KL"),
+        (lambda: du.Joint([du.ForwardKL(1.0), du.Keep(0.1, kind="reverse-kl")]), "the cost of some is KL"),
         (lambda: du.Joint([du.ReverseKL(1.0), du.ForwardKL(1.0)]), "the cost of some is KL"),
         (lambda: du.Joint([du.Keep(0.1)], columns=[[0], [1]]), "columns: 2 entries given for 1 parts"),
         (lambda: du.Joint([du.Keep(0.1)], levels=[0.1, 0.2]), "levels: 2 given for parts with 1"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.optimize import linprog
 
 import duality as du
 
@@ -35,6 +36,22 @@ def cost_and_levels(problem: du.Problem, ratios: du.LogRatios, log_p: np.ndarray
         table = values
     held = p > 0
     return cost, np.array([float(np.sum(p[held] * column[held])) for column in table.T])
+
+
+def bought(problem: du.Problem, ratios: du.LogRatios, log_p: np.ndarray) -> float:
+    """ForwardKL: KL(q‖p), and min{q·d : d ≥ 0, sum_j q_ij d_j ≥ b_i - KL(q_i‖p)} for what p misses, at most 1e-12 q."""
+    kept = np.isfinite(ratios.log_weights)
+    log_q, values = ratios.log_weights[kept], ratios.values[kept]
+    log_p = np.maximum(log_p[kept], log_q + np.log(1e-12))
+    log_p = log_p - np.log(np.exp(log_p).sum())
+    mass = np.exp(values + log_q[:, None])
+    missing = problem.levels - (mass * (np.where(mass > 0, values, 0.0) + (log_q - log_p)[:, None])).sum(axis=0)
+    size = np.exp(values.max(axis=0))
+    rows = np.exp(values) / size
+    tight = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
+    found = linprog(np.ones(log_q.size), A_ub=-rows.T, b_ub=-missing / size, bounds=(0, None), options=tight)
+    short = np.maximum(missing / size - np.maximum(found.x, 0) @ rows, 0.0)
+    return float(np.exp(log_q) @ (log_q - log_p)) + float(np.maximum(found.x, 0).sum() + short.sum())
 
 
 def assert_optimal(solution: du.Solution, ratios: du.LogRatios, tolerance: float = 1e-10) -> None:

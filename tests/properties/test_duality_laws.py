@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, Phase, assume, given, settings
+from hypothesis import HealthCheck, Phase, assume, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from instances import finite_space
-from kkt import assert_optimal, cost_and_levels
+from kkt import assert_optimal, bought, cost_and_levels
 from scipy.special import logsumexp
 
 import duality as du
@@ -70,13 +70,23 @@ def check(solution, ratios):
         return
     problem = solution.problem
     assert not isinstance(problem, du.Likelihood), "a feasible convex program is attained"
+    if problem.emptied(solution.natural):  # nothing of q is left, but densities prove the value all the same
+        proved = bought(problem, ratios, solution.log_weights)
+        np.testing.assert_allclose([proved, solution.bound], solution.dual, rtol=1e-8, atol=1e-8)
+        assert du.dual_function(problem, ratios, solution.multipliers * (1 - 1e-14)).value <= proved + 1e-12
+        return
     missing = problem.levels - solution.levels
     assert (missing > 0).any()
     value = solution.primal + solution.multipliers @ np.where(solution.multipliers > 0, missing, 0.0)
     np.testing.assert_allclose(solution.dual, value, rtol=1e-9, atol=1e-9)
 
 
+# q a mixture of the very laws to be forgotten, on as few nodes as laws: the multipliers are its weights, all of q goes.
 @LAW
+@example("forward", 5238, 2, 2, 0.12288303518731818)
+@example("forward", 1, 3, 3, 0.2611147240875003)
+@example("forward", 51, 2, 4, 0.0011286154439842785)
+@example("forward", 1529, 2, 4, 0.0012172767929745892)
 @given(names, seeds, sizes, widths, spreads)
 def test_zero_gap_and_kkt(name, seed, n, m, spread):
     rng = np.random.default_rng(seed)
@@ -312,6 +322,9 @@ def test_any_finite_ratios_reverse_and_log_ratio(values, seed):
     ),
     seeds,
 )
+# Levels that a whole ray of multipliers attains, up to where all of q would go.
+@example(np.array([[-np.inf, 0, -np.inf], [0, 0, -np.inf], [0, -1.475, 0]]), 5)
+@example(np.array([[-np.inf, 0, -np.inf], [0, 0, -np.inf], [0, -1.475, 0]]), 8)
 def test_any_ratios_forward_and_posterior(values, seed):
     rng = np.random.default_rng(seed)
     log_q = rng.normal(size=len(values)) * rng.choice([0.0, 1.0, 3.0])

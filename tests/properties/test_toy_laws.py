@@ -13,7 +13,7 @@ from toy import samplers, schedules
 from toy.dual import dual_value
 from toy.mixtures import GaussianMixture, log_ratio, moments
 from toy.verification import instances
-from toy.verification.theorems import cost_of, levels_of
+from toy.verification.table import cost_of, levels_of
 
 SEEDS = st.integers(0, 2**32 - 1)
 SLOW = settings(max_examples=30)

@@ -261,6 +261,30 @@ def test_refused_entries_say_why_and_are_put_back(visit: Visit) -> None:
     visit.status("Solved")
 
 
+def test_prompts_and_what_is_kept(visit: Visit) -> None:
+    page = visit.open()
+    slider = page.get_by_role("slider", name="Prompt that is shown")
+    sync_api.expect(slider).to_be_hidden()
+    page.get_by_label("Laws that depend on a prompt").check()
+    visit.status("Ec Ep Pr(1|x) = 0.01")
+    sync_api.expect(page.get_by_text("1, shown")).to_be_visible()
+    slider.focus()
+    page.keyboard.press("ArrowRight")
+    sync_api.expect(page.get_by_text("2, shown")).to_be_visible()
+    page.get_by_label("Mode to edit").select_option("2")
+    keep = page.get_by_role("textbox", name="Keep at least")
+    keep.fill("140")
+    keep.press("Enter")
+    sync_api.expect(page.get_by_text("Keeping mode 2 costs")).to_be_visible()
+    keep.fill("300")
+    keep.press("Enter")
+    visit.status("keeping mode 2")
+    sync_api.expect(page.locator(".wrong")).to_contain_text("No density does this")
+    keep.fill("-1")
+    keep.press("Enter")
+    sync_api.expect(page.locator(".wrong")).to_contain_text("must not be negative, given -1 %")
+
+
 def test_the_address_restores_the_view(visit: Visit) -> None:
     page = visit.open()
     page.get_by_role("button", name="Reverse KL").click()

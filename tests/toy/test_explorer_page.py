@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import toy.explorer
-from toy.explorer.state import EntryError, from_example, from_link, to_link
+from toy.explorer.links import from_example, from_link, to_link
+from toy.explorer.state import EntryError
 
 pn = pytest.importorskip("panel", reason="the page needs Panel: install unlearning-duality[explore]")
 

@@ -12,6 +12,7 @@ import toy
 from toy.explorer.compare import compare
 from toy.explorer.compute import Engine, View
 from toy.explorer.export import compare_figure, image, noise_figure, target_figure
+from toy.explorer.links import from_example
 from toy.explorer.noise import LATTICE, NO_GUIDANCE, chains, exact_law, noise_view, rules
 from toy.explorer.shapes import (
     HANDLE,
@@ -25,7 +26,7 @@ from toy.explorer.shapes import (
     shade,
     window,
 )
-from toy.explorer.state import EntryError, Mode, State, from_example
+from toy.explorer.state import EntryError, Mode, State
 
 WORKED = from_example("worked")
 

@@ -15,6 +15,8 @@ import toy
 from toy.explorer.compute import Engine
 from toy.explorer.entries import entered
 from toy.explorer.levels import Range, ranges
+from toy.explorer.links import from_dict, from_example, from_link, names, to_dict, to_link
+from toy.explorer.scenes import scene
 from toy.explorer.state import (
     KINDS,
     LEVEL_KEYS,
@@ -22,13 +24,6 @@ from toy.explorer.state import (
     MOST_MODES,
     EntryError,
     State,
-    from_dict,
-    from_example,
-    from_link,
-    names,
-    scene,
-    to_dict,
-    to_link,
 )
 
 WORKED = from_example("worked")

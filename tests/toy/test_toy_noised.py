@@ -60,6 +60,37 @@ def test_score_of_the_density_likelihood_at_the_data() -> None:
         np.testing.assert_allclose(toy.score_of_target(answer, x)[:, axis], slope, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "removed",
+    [
+        du.ReverseKL(20.0),
+        du.Likelihood(0.03, priors=0.35),
+        du.Likelihood(0.001, kind="density"),
+        du.Likelihood(-5.0, kind="log-ratio"),
+    ],
+    ids=["RU", "LU posterior", "LU density", "LU log ratio"],
+)
+def test_score_where_something_is_kept(removed: du.Problem) -> None:
+    """Constraints of several kinds, with a mode kept at more than unlearning leaves of it."""
+    q = UNEQUAL.pretrained
+    kept = du.Keep([0.5], kind="posterior", priors=[float(q.weights[2])])
+    answer = toy.solve(du.Joint([removed, kept]), q, [q.component(1), q.component(2)])
+    assert answer.solution.multipliers[1] > 0.1
+    x, h = _points(q, 1.0, 20), 1e-5
+    for axis in range(2):
+        step = h * np.eye(2)[axis]
+        slope = (answer.log_target(x + step) - answer.log_target(x - step)) / (2 * h)
+        np.testing.assert_allclose(toy.score_of_target(answer, x)[:, axis], slope, rtol=1e-5, atol=1e-5)
+
+
+def test_the_score_of_a_bounded_divergence_is_refused() -> None:
+    q = UNEQUAL.pretrained
+    kept = du.Keep([3.0], kind="reverse-kl")
+    answer = toy.solve(du.Joint([du.Likelihood(0.03, priors=0.35), kept]), q, [q.component(1), q.component(2)])
+    with pytest.raises(ValueError, match="is not known"):
+        toy.score_of_target(answer, np.zeros((1, 2)))
+
+
 @pytest.mark.parametrize("index", [0, 2], ids=["RU", "LU"])
 def test_narrow_and_wide_kernels_meet(index: int) -> None:
     """Where both evaluations are valid they agree: neither knows of the other."""

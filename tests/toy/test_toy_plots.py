@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from legends import assert_legend_lies_outside
 
 import duality as du
 import toy
@@ -105,6 +106,24 @@ def test_densities_are_drawn_in_one_and_two_dimensions() -> None:
         "q$_1$, to be unlearned",
         "p*, target",
     ]
+
+
+@pytest.mark.parametrize("attained", [True, False])
+def test_legends_cover_no_data(attained: bool) -> None:
+    """In two dimensions and one, and for curves with a part that is not attained, three in a row."""
+    line = toy.GaussianMixture([0.4, 0.6], [-1.0, 1.5], [0.5, 0.8])
+    problem = du.ForwardKL(4.0 if attained else 19.556)
+    answers = [_solved(problem), toy.solve(du.ForwardKL(2.0), line, line.component(0))]
+    ratios = toy.log_ratios(WORKED.pretrained, WORKED.unlearn, 81)
+    curve = du.frontier(du.ForwardKL(4.0), ratios, np.linspace(1.5, 21.0, 12)[:, None])
+    plt = plots.pyplot()
+    for size in ((13.5, 4.3), (15.0, 3.4)):
+        _, row = plt.subplots(1, 3, figsize=size, layout="constrained")
+        for ax, answer in zip(row, answers, strict=False):
+            plots.plot_densities(answer, ax)
+        plots.plot_frontier(curve, ax=row[2])
+        for ax in row:
+            assert_legend_lies_outside(ax)
 
 
 def test_window_holds_the_target() -> None:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from legends import assert_legend_lies_outside
 
 import duality as du
 import toy
@@ -45,6 +46,7 @@ def test_guidance_errors_are_relative_and_exact_rules_say_so() -> None:
         GuidanceError("poor", 0.9, 0.1, 0.5),
     ]
     ax = studies.plot_guidance_errors(errors)
+    assert_legend_lies_outside(ax)
     good, poor = ax.lines[0], ax.lines[1]
     assert "exact" in good.get_label()
     np.testing.assert_allclose(poor.get_xdata(), [0.1, 0.7])
@@ -58,6 +60,7 @@ def test_fixed_weights_lie_on_the_frontier_of_one_constraint() -> None:
     problem, weights = du.Likelihood(0.1), np.array([1.0, 3.0, 9.0])
     solved = du.frontier(problem, RATIOS, np.geomspace(0.3, 0.01, 60))
     ax = studies.plot_weights(solved, du.fixed_weights(problem, RATIOS, list(weights)), weights)
+    assert_legend_lies_outside(ax)
     curve, points = ax.lines[0], ax.lines[1]
     x, y = np.asarray(curve.get_xdata())[::-1], np.asarray(curve.get_ydata())[::-1]
     # Linear interpolation of a convex curve between 60 points lies above it by 1e-3 of its rise at most.
@@ -82,6 +85,7 @@ def test_equal_weights_across_concepts_are_off_the_frontier() -> None:
     assert np.all(reached <= asked * (1 + 1e-9))
     assert cost > 1.2 * solved.primal
     ax = studies.plot_equal_weights(solved, cost, reached)
+    assert_legend_lies_outside(ax)
     own, shared = (np.asarray(line.get_ydata()) for line in ax.lines[:2])
     np.testing.assert_allclose(own, asked / solved.levels)
     np.testing.assert_allclose(shared, asked / reached)
@@ -93,6 +97,7 @@ def test_equal_weights_across_concepts_are_off_the_frontier() -> None:
 def test_gaps_are_drawn_by_width() -> None:
     gaps = [_Gap(8, 100, 0.5, 0.01), _Gap(64, 100, 0.4, 0.01), _Gap(8, 1000, 0.3, 0.01), _Gap(64, 1000, 0.1, 0.01)]
     ax = studies.plot_parameterisation_gap(gaps)  # type: ignore[arg-type]
+    assert_legend_lies_outside(ax)
     np.testing.assert_allclose(np.asarray(ax.containers[0][0].get_ydata(), dtype=float), [0.5, 0.3])
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["width 8", "width 64"]
     with pytest.raises(ValueError, match="gaps: at least one"):
@@ -116,6 +121,7 @@ def test_reliability_has_frequencies_against_mean_posteriors() -> None:
     p = np.array([0.05, 0.15, 0.9, 0.8, 1.0, 0.95])
     labels = [False, False, True, False, True, True]
     ax = studies.plot_reliability({"head": p, "constant": np.full(6, 0.5)}, labels, bins=2)
+    assert_legend_lies_outside(ax)
     head, constant = (one.get_offsets() for one in ax.collections if isinstance(one, PathCollection))
     np.testing.assert_allclose(head, [[0.1, 0.0], [0.9125, 0.75]])
     np.testing.assert_allclose(constant, [[0.5, 0.5]])

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import duality as du
-from toy.verification import instances, theorems, verify
-from toy.verification.theorems import THEOREMS, Theorem
+from toy.verification import instances, table, theorems, verify
+from toy.verification.table import THEOREMS, Theorem
 
 SOLVER = [
     "zero gap",
@@ -128,7 +128,7 @@ def test_a_solver_that_does_nothing_is_caught_by_all(monkeypatch: pytest.MonkeyP
 
     def nothing(problem: Any, ratios: Any) -> Any:
         easy = 0.0 if not isinstance(problem, du.Likelihood) else 1e3
-        blank = theorems.with_levels(problem, np.full(ratios.m, easy))
+        blank = table.with_levels(problem, np.full(ratios.m, easy))
         return dataclasses.replace(solve(blank, ratios), problem=problem.bind(ratios))
 
     monkeypatch.setattr(du, "solve", nothing)
@@ -171,7 +171,7 @@ def test_a_crash_is_a_failure_with_its_words(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_not_a_number_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = Theorem("nan", "an error that is no number", lambda generator: float("nan"), 1.0, theorems.worst)
+    broken = Theorem("nan", "an error that is no number", lambda generator: float("nan"), 1.0, table.worst)
     monkeypatch.setitem(THEOREMS, "nan", broken)
     assert not verify.verify(3, only=["nan"])[0].passed
 
@@ -179,7 +179,7 @@ def test_not_a_number_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_flat_optimum_is_known_to_the_root_of_its_rounding() -> None:
     """Cost, levels and gap right to rounding, total variation 4.9e-9: failed once, when that was held to 1e-9."""
     assert theorems.certificate(instances.instance(verify._generator("tilt", 21, 6321))) < 1e-13
-    assert verify.replay("tilt", 21, 6321) < theorems.THEOREMS["tilt"].tolerance
+    assert verify.replay("tilt", 21, 6321) < THEOREMS["tilt"].tolerance
 
 
 def test_json_beside_the_table(tmp_path: Path) -> None:
@@ -206,4 +206,4 @@ def test_bad_arguments_say_what_is_wrong() -> None:
     with pytest.raises(ValueError, match="known theorems"):
         verify.replay("zero gaps", 0, 0)
     with pytest.raises(ValueError, match="in the table already"):
-        theorems.theorem("tilt", "twice", 1.0)(lambda generator: 0.0)
+        table.theorem("tilt", "twice", 1.0)(lambda generator: 0.0)

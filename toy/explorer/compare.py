@@ -12,7 +12,8 @@ import numpy as np
 from scipy.optimize import least_squares
 
 import duality as du
-from toy.explorer.compute import Board, View, solved
+from toy.explorer.boards import Board
+from toy.explorer.compute import View, solved
 from toy.explorer.state import EntryError
 from toy.mixtures import Array
 from toy.solving import ToySolution, TruncationError, check_truncation

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
 import duality as du
-import toy
 from toy.dual import domain_end
+from toy.explorer.boards import Board, Stage, board
 from toy.explorer.curves import Curve, dual_curve, frontier_curve
-from toy.explorer.levels import Range, ranges, suggested
-from toy.explorer.state import EntryError, Scene, State, scene
-from toy.quadrature import REACH, Nodes, grid
+from toy.explorer.levels import Range, suggested
+from toy.explorer.posed import check_concepts, joint, parts_of, problem_of, under
+from toy.explorer.scenes import Scene, scenes
+from toy.explorer.state import EntryError, State
+from toy.mixtures import Array, GaussianMixture
+from toy.quadrature import REACH
 from toy.solving import ResolutionError, ToySolution, TruncationError, check_masses, check_resolution, check_truncation
 
 # Intervals per narrowest standard deviation of the first grid. toy.grid's own default doubles it; a grid of half as
@@ -23,74 +25,75 @@ from toy.solving import ResolutionError, ToySolution, TruncationError, check_mas
 _DENSITY = 2.9
 _LEAST, _MOST = 61, 401
 _LARGE = 25_000  # nodes from which it pays to solve on every second node of each axis first
-# Nodes with less mass than this (log) under q and every q_i are left out of curves that are only looked at. Tilts with
-# w <= 1 cannot make much of them; those by log ratios can, as the target may leave the neighbourhood of q.
-_FAINT, _FAINTER = -30.0, -95.0
 
 
 @dataclass(frozen=True, eq=False)
-class Board:
-    """A scene on a grid: what every problem posed on it shares. ``coarse`` is the sub-lattice of twice the spacing."""
+class Kept:
+    """What keeping one mode (from 0) takes: multiplier, and how much less V would be without it, nats."""
 
-    scene: Scene
-    nodes: Nodes
-    ratios: du.LogRatios
-    _ranges: dict[str, tuple[Range, ...]] = field(default_factory=dict, init=False, repr=False)
+    mode: int
+    multiplier: float
+    cost: float
 
-    def ranges(self, key: str) -> tuple[Range, ...]:
-        """The ranges of levels under a key of ``LEVEL_KEYS``."""
-        if key not in self._ranges:
-            self._ranges[key] = ranges(key, self.ratios)
-        return self._ranges[key]
 
-    @cached_property
-    def coarse(self) -> du.LogRatios:
-        """The ratios on every second node of each axis, for curves of tilts that are bounded by 1."""
-        return self._thinned(_FAINT)
+@dataclass(frozen=True, eq=False)
+class Whole:
+    """The answer over all prompts, and with what is kept.
 
-    @cached_property
-    def coarse_and_wide(self) -> du.LogRatios:
-        """The same for tilts by log ratios."""
-        return self._thinned(_FAINTER)
+    answers : the same under each prompt. shown : E_{p_c}[Pr(i|x, c)], (C, m). costs : of each prompt, (C,) nats. kept,
+    and together, what keeping all of them costs, nats.
+    """
 
-    def _thinned(self, least: float) -> du.LogRatios:
-        ratios = self.ratios
-        assert self.nodes.coarse is not None  # a grid always has them
-        assert ratios.log_densities is not None
-        heaviest = ratios.log_weights + np.maximum(ratios.values.max(axis=1), 0.0)
-        kept = self.nodes.coarse & (heaviest > least)
-        weights = ratios.log_weights[kept]
-        weights = weights - weights.max() - np.log(np.exp(weights - weights.max()).sum())
-        return du.LogRatios(ratios.values[kept], weights, ratios.log_densities[kept], ratios.priors)
+    solution: du.Solution
+    stage: Stage
+    answers: tuple[ToySolution, ...]
+    shown: Array
+    costs: Array
+    kept: tuple[Kept, ...] = ()
+    together: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
 class View:
     """A state with its numbers.
 
-    errors : place -> what is wrong there, empty where all is well. answer, dual, frontier : None where the problem has
-    no answer. end : end of the dual domain along the chosen multiplier. truncation, resolution : estimated errors of
-    the grid (mass at its edge; relative error of mass and cost).
+    errors : place -> what is wrong there, empty where all is well. board, answer : under the prompt that is looked at;
+    whole : under all of them, None where there is but one law of which nothing is kept. answer, dual, frontier : None
+    where the problem has no answer. end : end of the dual domain along the chosen multiplier. truncation, resolution :
+    estimated errors of the grid (mass at its edge; relative error of mass and cost).
     """
 
     state: State
     errors: dict[str, str] = field(default_factory=dict)
-    board: Board | None = None
+    stage: Stage | None = None
     ranges: tuple[Range, ...] = ()
     levels: tuple[float, ...] = ()
     answer: ToySolution | None = None
+    whole: Whole | None = None
     dual: Curve | None = None
     frontier: Curve | None = None
     end: float = float("inf")
     truncation: float = 0.0
     resolution: float = 0.0
 
+    @property
+    def board(self) -> Board | None:
+        """Of the prompt that is looked at."""
+        return None if self.stage is None else self.stage.boards[self.state.prompt]
+
+    @property
+    def solution(self) -> du.Solution | None:
+        """What was solved for: over all prompts, with all that is kept."""
+        if self.whole is not None:
+            return self.whole.solution
+        return None if self.answer is None else self.answer.solution
+
 
 class Engine:
     """Solves views one after the other and remembers what the next one can use: grids and ratios of the modes."""
 
     def __init__(self) -> None:
-        self._boards: dict[tuple[object, ...], Board] = {}
+        self._stages: dict[tuple[object, ...], Stage] = {}
         # Per problem, by how much the last grid that served was finer and wider than the first guess: dragging a mode
         # asks for the same again.
         self._strain: dict[str, tuple[float, float]] = {}
@@ -99,46 +102,45 @@ class Engine:
 
     def forget(self) -> None:
         """Start afresh, for modes that have nothing to do with the last ones."""
-        self._boards.clear()
+        self._stages.clear()
         self._strain.clear()
         self._last = None
 
     def view(self, state: State, curves: bool = True) -> View:
         """Everything about a state; never raises for entries that make no sense, but says so in ``errors``."""
         try:
-            places = scene(state.modes)
+            places = scenes(state)
         except EntryError as error:
             return View(state, {error.place: str(error)})
         # Thousands of products of small matrices: threads that wait for each other take longer than they save,
         # the more so where something else runs beside the explorer.
-        asked = (state.modes, state.key, state.levels.get(state.key), state.concept, curves)
+        asked = (state.modes, state.prompts, state.key, state.levels.get(state.key), state.concept, curves)
         if self._last is not None and self._last[0] == asked:
-            # What the numbers do not depend on has changed: the noise level, the open section and the like.
-            return replace(self._last[1], state=state)
+            # What the numbers do not depend on has changed: the prompt, the noise level, the open section and the like.
+            return _looked_at(self._last[1], state)
         with self._threads.limit(limits=1, user_api="blas"):
             view = self._solved(state, places, curves)
-        self._last = ((*asked[:2], view.levels or asked[2], *asked[3:]), view)
+        self._last = ((*asked[:3], view.levels or asked[3], *asked[4:]), view)
         return view
 
-    def _solved(self, state: State, places: Scene, curves: bool) -> View:
+    def _solved(self, state: State, places: tuple[Scene, ...], curves: bool) -> View:
         key = state.key
         finer, wider = self._strain.get(key, (1.0, 1.0))
         try:
-            first = _first_size(places, REACH)
+            first = max(_first_size(one, REACH) for one in places)
             reach = REACH * wider
             size = min(_odd(finer * wider * first), _MOST)
-            board = self._board(state, places, size, reach)
-            state_ranges = board.ranges(key)
+            stage = self._stage(state, places, size, reach)
+            state_ranges = stage.ranges(key)
         except ValueError as error:
             return View(state, {"problem": str(error)})
         levels = state.levels.get(key) or suggested(state_ranges)
-        blank = View(state, {}, board, state_ranges, levels)
+        blank = View(state, {}, stage, state_ranges, levels)
         try:
             check_concepts(state, places)
-            problem = problem_of(state, places, levels)
             while True:
                 try:
-                    return self._finish(blank, board, problem, curves)
+                    return self._finish(blank, curves)
                 except (TruncationError, ResolutionError, du.InfeasibleError) as error:
                     # What a lattice cannot reach a larger one may: log ratios are unbounded, the lattice's are not.
                     if isinstance(error, ResolutionError):
@@ -147,8 +149,7 @@ class Engine:
                         size, reach = _odd(1.5 * size), 1.5 * reach
                     if size > _MOST or reach > 31:
                         raise
-                    board = self._board(state, places, size, reach)
-                    blank = replace(blank, board=board)
+                    blank = replace(blank, stage=self._stage(state, places, size, reach))
                     self._strain[key] = size * REACH / (first * reach), reach / REACH
         except EntryError as error:
             return replace(blank, errors={error.place: str(error)})
@@ -157,85 +158,92 @@ class Engine:
         except ValueError as error:
             return replace(blank, errors={"level" if str(error).startswith("levels") else "problem": str(error)})
 
-    def _finish(self, blank: View, board: Board, problem: du.Problem, curves: bool) -> View:
-        solution = solved(problem, board)
-        truncation = check_truncation(solution, board.nodes)
-        check_masses(solution, board.ratios)
-        resolution = check_resolution(solution, board.nodes)
-        answer = ToySolution(solution, board.ratios, board.nodes, board.scene.pretrained, board.scene.unlearn)
-        found = replace(blank, answer=answer, truncation=truncation, resolution=resolution)
+    def _finish(self, blank: View, curves: bool) -> View:
+        stage, state = blank.stage, blank.state
+        assert stage is not None
+        problem = problem_of(state, stage, blank.levels)
+        solution = solved(problem, stage)
+        check_masses(solution, stage.ratios)
+        answers, errors = [], []
+        for number, one in enumerate(stage.boards):
+            alone = under(solution, stage, number)
+            errors.append((check_truncation(alone, one.nodes), check_resolution(alone, one.nodes)))
+            parts = (*one.scene.unlearn, *one.scene.keeping)
+            answers.append(ToySolution(alone, one.all_ratios, one.nodes, one.scene.pretrained, parts))
+        truncation, resolution = np.max(errors, axis=0).tolist()
+        whole = None if stage.plain else _whole(state, stage, solution, tuple(answers))
+        found = replace(blank, answer=answers[state.prompt], whole=whole, truncation=truncation, resolution=resolution)
         if not curves:
             return found
-        index = blank.state.concept
-        lam = np.asarray(solution.multipliers)
-        end = domain_end(problem, board.scene.pretrained, board.scene.unlearn, board.ratios, lam, index)
-        looked_at = board.coarse_and_wide if blank.state.key in ("RU", "LU log-ratio") else board.coarse
-        dual = dual_curve(problem, looked_at, solution, index, end)
-        frontier = frontier_curve(solution, looked_at, blank.levels, blank.ranges[index], index)
+        end = min(_end(state, answer) for answer in answers)
+        looked_at = stage.coarse_and_wide if state.key in ("RU", "LU log-ratio") else stage.coarse
+        dual = dual_curve(problem, looked_at, solution, state.concept, end)
+        frontier = frontier_curve(solution, looked_at, blank.ranges[state.concept], state.concept)
         return replace(found, end=end, dual=dual, frontier=frontier)
 
-    def _board(self, state: State, places: Scene, size: int, reach: float) -> Board:
-        key = (state.modes, size, reach)
-        if key not in self._boards:
-            if len(self._boards) >= 6:  # a grid of ratios is a few MB; dragging makes a new one at each step
-                self._boards.pop(next(iter(self._boards)))
-            nodes = grid(places.pretrained, places.unlearn, size, reach)
-            # Priors at their ends 0 and 1 are for `problem_of` to refuse; the other problems have no use for them.
-            usable = np.clip(places.priors, 1e-12, 1 - 1e-12)
-            self._boards[key] = Board(
-                places, nodes, toy.log_ratios(places.pretrained, places.unlearn, nodes, priors=usable)
-            )
-        return self._boards[key]
+    def _stage(self, state: State, places: tuple[Scene, ...], size: int, reach: float) -> Stage:
+        # How much of a mode is kept changes no density, and a weight under the last prompt that there is not, neither.
+        seen = [
+            replace(one, keep=float(one.keep > 0), other=one.other if state.prompts else None) for one in state.modes
+        ]
+        key = (tuple(seen), state.prompts, size, reach)
+        if key not in self._stages:
+            if len(self._stages) >= 6:  # a grid of ratios is a few MB; dragging makes a new one at each step
+                self._stages.pop(next(iter(self._stages)))
+            laws: tuple[GaussianMixture, ...] = tuple(one.pretrained for one in places) if state.prompts else ()
+            self._stages[key] = Stage(tuple(board(one, size, reach, laws) for one in places))
+        return self._stages[key]
 
 
-def solved(problem: du.Problem, board: Board) -> du.Solution:
-    """The solution on a board's grid; where that is large, from the multipliers that a quarter of its nodes gives."""
+def solved(problem: du.Problem, stage: Stage | Board) -> du.Solution:
+    """The solution on a grid; where that is large, from the multipliers that a quarter of its nodes gives."""
     start = None
-    if board.ratios.n > _LARGE:
+    if stage.ratios.n > _LARGE:
         with contextlib.suppress(du.InfeasibleError):
-            near = du.solve(problem, board.coarse_and_wide)
+            near = du.solve(problem, stage.coarse_and_wide)
             start = near.multipliers if near.attained else None
-    return du.solve(problem, board.ratios, start)
+    return du.solve(problem, stage.ratios, start)
 
 
-def check_concepts(state: State, places: Scene) -> None:
-    """``EntryError`` at the concept that the chosen problem cannot be posed on."""
-    for i, prior in enumerate(places.priors):
-        part = places.unlearn[i]
-        if len(part) == len(places.pretrained) and repr(part) == repr(places.pretrained):
-            raise EntryError(f"concept {i + 1}", f"q_{i + 1} is q itself: there is nothing to tell them apart by")
-        if state.key == "LU posterior" and prior <= 0:
-            raise EntryError(
-                f"concept {i + 1}",
-                f"q_{i + 1} has a mode that q lacks, so no share of q is concept {i + 1} and its posterior means "
-                "nothing: take the density or the log ratio, or give that mode a weight in q",
-            )
+def _looked_at(view: View, state: State) -> View:
+    """The same numbers under another prompt, at another noise level and the like."""
+    answer = view.answer if view.whole is None else view.whole.answers[state.prompt]
+    return replace(view, state=state, answer=answer)
 
 
-def problem_of(state: State, places: Scene, levels: tuple[float, ...]) -> du.Problem:
-    """The problem of a view. Raises ``EntryError`` at the level, or the concept, that makes no sense."""
-    for i, level in enumerate(levels):
-        if not np.isfinite(level):
-            raise EntryError(f"level {i + 1}", f"level {i + 1}: a finite number is needed")
-        if level < 0 and state.key in ("RU", "FU"):
-            raise EntryError(
-                f"level {i + 1}",
-                f"level {i + 1}: a Kullback-Leibler divergence is never negative; ask for 0 nats or more",
-            )
-        if level <= 0 and state.key in ("LU posterior", "LU density"):
-            what = "a mean posterior lies between 0 and 1" if state.kind == "posterior" else "a density is above 0"
-            raise EntryError(
-                f"level {i + 1}",
-                f"level {i + 1}: {what}, so no target has {level:g}; the least is 0, in the limit: ask for more than 0",
-            )
-    values = np.array(levels)
-    if state.problem == "RU":
-        return du.ReverseKL(values)
-    if state.problem == "FU":
-        return du.ForwardKL(values)
-    if state.kind == "posterior":
-        return du.Likelihood(values, priors=np.array(places.priors))
-    return du.Likelihood(values, kind=state.kind)
+def _whole(state: State, stage: Stage, solution: du.Solution, answers: tuple[ToySolution, ...]) -> Whole:
+    """What the answer does under each prompt, and what each mode that is kept costs: V is solved for without it."""
+    shown, costs = [], []
+    for one, answer in zip(stage.boards, answers, strict=True):
+        p = np.asarray(answer.solution.log_weights)
+        shown.append(np.exp(p) @ (np.array(one.scene.priors) * np.exp(one.ratios.values)))
+        costs.append(answer.solution.problem.cost(one.ratios, p))
+    first = parts_of(solution.problem)[0]
+
+    def without(keeping: tuple[int, ...]) -> float:
+        return float(solved(joint(first, state, stage, keeping), stage).dual)
+
+    kept, together = [], 0.0
+    for mode, multiplier in zip(state.keeping, solution.multipliers[state.m :], strict=True):
+        rest = tuple(k for k in state.keeping if k != mode)
+        cost = max(float(solution.dual) - without(rest), 0.0) if multiplier > 0 else 0.0
+        kept.append(Kept(mode, float(multiplier), cost))
+    if len(kept) == 1:
+        together = kept[0].cost
+    elif any(one.multiplier > 0 for one in kept):
+        together = max(float(solution.dual) - without(()), 0.0)
+    return Whole(solution, stage, answers, np.array(shown), np.array(costs), tuple(kept), together)
+
+
+def _end(state: State, answer: ToySolution) -> float:
+    """Of the dual domain along the chosen multiplier under one prompt: what is kept takes nothing from it, or, for FU,
+    gives room."""
+    lam, index, m = np.asarray(answer.solution.multipliers), state.concept, state.m
+    first = parts_of(answer.solution.problem)[0]
+    if isinstance(first, du.ForwardKL):
+        signed = np.append(lam[:m], -lam[m:])
+        return domain_end(first, answer.pretrained, answer.unlearn, answer.ratios, signed, index)
+    return domain_end(first, answer.pretrained, answer.unlearn[:m], answer.ratios, lam[:m], index)
 
 
 def _first_size(places: Scene, reach: float) -> int:
@@ -265,9 +273,24 @@ def _odd(size: float) -> int:
 
 
 def _infeasible(state: State, error: du.InfeasibleError) -> str:
-    asked = ", ".join(f"{level:.6g}" for level in error.levels)
-    least = ", ".join(f"{level:.6g}" for level in error.least)
+    m = state.m
+    what = [f"the level of concept {i + 1}" if m > 1 else "the level" for i in range(m)]
+    what += [f"keeping mode {k + 1}" for k in state.keeping]
+    asked, least = (", ".join(f"{level:.6g}" for level in levels) for levels in (error.levels, error.least))
+    if not state.keeping:
+        return (
+            f"No density has a mean likelihood of at most {asked}. The least that can be had on this grid is {least}, "
+            "and that only in the limit: ask for a little more."
+        )
+    blamed = range(len(what)) if error.conflict is None else error.conflict
+    text = "These cannot be had together: " + " and ".join(what[i] for i in blamed)
+    if len(blamed) == 1:
+        text = f"No density does this: {what[blamed[0]]}"
+    if np.isnan(error.least).any():
+        return text + ". Ask for less."
+    parts = [f"{100 * level:.4g} % of mode {k + 1}" for k, level in zip(state.keeping, error.least[m:], strict=True)]
+    first = ", ".join(f"{level:.4g}" for level in error.least[:m])
     return (
-        f"No density has a mean likelihood of at most {asked}. The least that can be had on this grid is {least}, and "
-        "that only in the limit: ask for a little more."
+        f"{text}. What can just be had, the same part of the way back to q for all: {first} for the concepts, and "
+        f"{', '.join(parts)} kept in all."
     )

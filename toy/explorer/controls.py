@@ -14,11 +14,17 @@ from toy.explorer.compute import View
 from toy.explorer.entries import ENTRIES
 from toy.explorer.layout import PANES, WIDGETS
 from toy.explorer.levels import SUBSCRIPTS, relation, unit
-from toy.explorer.state import MOST_CONCEPTS, MOST_MODES, EntryError, names
+from toy.explorer.links import names
+from toy.explorer.state import MOST_CONCEPTS, MOST_MODES, PROMPTS, EntryError
 
 PROBLEM_LABELS = {"Reverse KL": "RU", "Forward KL": "FU", "Likelihood": "LU"}
 KIND_LABELS = {"posterior, Pr(i|x)": "posterior", "density, qᵢ(x)": "density", "log ratio, log qᵢ/q": "log-ratio"}
 SECTION_LABELS = {"Target": "target", "Noise": "noise", "Compare": "compare"}
+# What an entry says in the units of the state.
+_MADE: dict[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(("kept", "keep"), lambda percent: percent / 100),
+    "prompt": lambda number: number - 1,
+}
 _FILLED: dict[str, Any] = {"sizing_mode": "stretch_width", "margin": 0}
 
 
@@ -66,9 +72,13 @@ class Controls(param.Parameterized):
     )
     concept: Any = param.Selector(objects={"1": 0}, label="Curves along concept")
     draws = param.Boolean(True, label="Show draws")
+    prompts = param.Boolean(False, label="Laws that depend on a prompt")
+    prompt = param.Integer(1, bounds=(1, PROMPTS), label=f"Prompt that is shown, of {PROMPTS}")
     mode: Any = param.Selector(objects={"1": 0}, label="Mode to edit")
     modes = param.Integer(1)  # how many there are
     weight = param.Number(0.0, softbounds=(0, 1), step=0.01, allow_None=True, label="Weight in q")
+    other = param.Number(0.0, softbounds=(0, 1), step=0.01, allow_None=True, label="Weight under the last prompt")
+    keep = param.Number(0.0, softbounds=(0, 150), step=1.0, allow_None=True, label="Keep at least (% of what q has)")
     add = param.Event(label="Add a mode")
     remove = param.Event(label="Remove this mode")
     section: Any = param.Selector(objects=SECTION_LABELS)
@@ -93,9 +103,11 @@ class Controls(param.Parameterized):
             "problem": styled(pn.widgets.RadioButtonGroup),
             "kind": styled(pn.widgets.Select, visible=self.param.problem.rx() == "LU"),
             "concept": styled(pn.widgets.Select, visible=several[1]),
-            "draws": styled(pn.widgets.Checkbox),
+            **dict.fromkeys(("draws", "prompts"), styled(pn.widgets.Checkbox)),
+            "prompt": styled(pn.widgets.IntSlider, visible=self.param.prompts.rx()),
             **dict.fromkeys(ENTRIES, number(step=0.1, width=95, sizing_mode=None)),
-            "weight": slider(),
+            **dict.fromkeys(("weight", "keep"), slider()),
+            "other": slider(visible=self.param.prompts.rx()),
             "add": styled(pn.widgets.Button, disabled=self.param.modes.rx() >= MOST_MODES),
             "remove": styled(pn.widgets.Button, disabled=self.param.modes.rx() < 2),
             "section": styled(pn.widgets.RadioButtonGroup, max_width=560, margin=(8, 4)),
@@ -119,12 +131,12 @@ class Controls(param.Parameterized):
             pane("<span style='font-size:13px'>Problem</span>"),
             self.group("problem", "kind", "concepts", *(f"{what}{i}" for i in numbers for what in ("level", "slider"))),
             self.level_wrong,
-            self.group("concept", "draws"),
+            self.group("concept", "prompts", "prompt", "draws"),
             pane("<h2 style='font-size:15px;margin:10px 0 0'>Modes</h2>"),
             self.group("mode"),
             self.group(*ENTRIES, layout=pn.FlexBox),
             self.mode_wrong,
-            self.group("weight", *(f"share{i}" for i in numbers)),
+            self.group("weight", "other", *(f"share{i}" for i in numbers), "keep"),
             self.group("add", "remove", layout=pn.Row),
             **_FILLED,
         )
@@ -135,6 +147,9 @@ class Controls(param.Parameterized):
         values = {name: getattr(state, name) for name in ("problem", "kind", "concept", "section", "alpha_bar")}
         values |= {"concepts": state.m, "modes": len(state.modes), "mode": chosen, "kept": round(100 * state.kept, 6)}
         values |= {name: round(getattr(mode, name), 6) for name in (*ENTRIES, "weight")}
+        values |= {"prompts": state.prompts, "prompt": state.prompt + 1, "keep": round(100 * mode.keep, 6)}
+        values["other"] = round(mode.weight if mode.other is None else mode.other, 6)
+        self.param.weight.label = "Weight under the first prompt" if state.prompts else "Weight in q"
         for i, share in enumerate(mode.shares):
             values[f"share{i + 1}"] = round(share, 6)
             self.param[f"level{i + 1}"].label = asked(state.key, i)
@@ -161,7 +176,7 @@ class Controls(param.Parameterized):
             elif what[-1].isdigit():
                 self._report(what[:-1], value, int(what[-1]) - 1)
             else:
-                self._report(what, value / 100 if what == "kept" and value is not None else value, None)
+                self._report(what, _MADE.get(what, lambda given: given)(value) if value is not None else value, None)
 
 
 for _i, _one in enumerate(SUBSCRIPTS, 1):

@@ -10,6 +10,7 @@ from scipy.interpolate import CubicHermiteSpline
 import duality as du
 from toy.dual import dual_values
 from toy.explorer.levels import Range, critical_level
+from toy.explorer.posed import direction, parts_of
 from toy.mixtures import Array
 
 # Points of the trade-off curve that are solved for, and drawn. RU has the smoothest curve: between nine points it is
@@ -37,32 +38,37 @@ def dual_curve(problem: du.Problem, ratios: du.LogRatios, solution: du.Solution,
     places = np.unique(places)
     moved = np.repeat(best[None], len(places), axis=0)
     moved[:, index] = places
-    values = dual_values(problem, ratios, moved)
+    if (
+        isinstance(problem, du.Joint) or ratios.grouped
+    ):  # with normalisers of several prompts, and constraints of several kinds
+        values = np.array([du.dual_function(problem, ratios, one).value for one in moved])
+    else:
+        values = dual_values(problem, ratios, moved)
     finite = np.isfinite(values)
     return Curve(places[finite], values[finite], np.ones(int(finite.sum()), dtype=bool))
 
 
-def frontier_curve(
-    solution: du.Solution, ratios: du.LogRatios, levels: tuple[float, ...], one: Range, index: int
-) -> Curve:
+def frontier_curve(solution: du.Solution, ratios: du.LogRatios, one: Range, index: int) -> Curve:
     """V(b) along the level of one concept, the others as asked for, over its range and on to the present level.
 
     V is solved for at a few levels; between them runs the cubic with the right slopes, which are the multipliers.
     """
-    problem, level = solution.problem, levels[index]
-    solves = _SOLVES_REVERSE if isinstance(problem, du.ReverseKL) else _SOLVES
+    problem, levels = solution.problem, solution.problem.levels
+    level, sign = float(levels[index]), direction(problem, index)
+    first = parts_of(problem)[0]
+    solves = _SOLVES_REVERSE if isinstance(first, du.ReverseKL) else _SOLVES
     spread = np.array([one.level(t) for t in np.linspace(0, 1, solves)])
     if not min(one.little, one.much) <= level <= max(one.little, one.much):
         ends = np.linspace(spread[-1] if one.position(level) == 1 else spread[0], level, 5)
         spread = np.concatenate([spread, ends])
     spread = np.unique(spread)
-    if problem.direction < 0:
+    if sign < 0:
         spread = spread[::-1]  # from mild to severe, so that warm starts help
-    table = np.repeat(np.array([levels]), len(spread), axis=0)
+    table = np.repeat(levels[None], len(spread), axis=0)
     table[:, index] = spread
     # With one concept V is a straight line beyond the critical level: one solution there gives the rest.
     enough = len(table)
-    if isinstance(problem, du.ForwardKL) and ratios.m == 1:
+    if isinstance(first, du.ForwardKL) and len(levels) == 1:
         enough = min(enough, max(int(np.searchsorted(spread, critical_level(ratios, 0))) + 1, 2))
     solutions = [] if solution.attained else _straight(problem, ratios, table, index)
     if solutions:
@@ -81,12 +87,12 @@ def frontier_curve(
     order = np.argsort(spread[: len(solutions)])
     x = spread[order]
     y = np.array([solutions[k].dual for k in order])
-    slopes = np.array([_slope(solutions[k], index) for k in order])
+    slopes = np.array([slope(solutions[k], index) for k in order])
     attained = np.array([solutions[k].attained for k in order], dtype=bool)
     fine = np.geomspace(x[0], x[-1], _DRAWN) if one.log else np.linspace(x[0], x[-1], _DRAWN)
     fine[0], fine[-1] = x[0], x[-1]
     # A level between two is attained where the next more severe one is.
-    after = np.searchsorted(x, fine, side="left" if problem.direction > 0 else "right") - (problem.direction < 0)
+    after = np.searchsorted(x, fine, side="left" if sign > 0 else "right") - (sign < 0)
     return Curve(fine, CubicHermiteSpline(x, y, slopes)(fine), attained[np.clip(after, 0, len(x) - 1)])
 
 
@@ -95,19 +101,19 @@ def _straight(problem: du.Problem, ratios: du.LogRatios, table: Array, index: in
 
     V is convex: with the same slope at both ends it is a straight line.
     """
-    if not isinstance(problem, du.ForwardKL) or ratios.m == 1:
+    if not isinstance(parts_of(problem)[0], du.ForwardKL) or problem.levels.size == 1:
         return []
     mildest = _walk(problem, ratios, table[:1])
     if not mildest or mildest[0].attained:
         return []
     ends = mildest + _walk(problem, ratios, table[-1:])
-    slopes = [_slope(one, index) for one in ends]
+    slopes = [slope(one, index) for one in ends]
     return ends if len(ends) == 2 and abs(slopes[1] - slopes[0]) <= 1e-9 * abs(slopes[0]) else []
 
 
-def _slope(solution: du.Solution, index: int) -> float:
+def slope(solution: du.Solution, index: int) -> float:
     """dV/db of one level."""
-    return float(solution.problem.direction * solution.multipliers[index])
+    return direction(solution.problem, index) * float(solution.multipliers[index])
 
 
 def _walk(problem: du.Problem, ratios: du.LogRatios, table: Array) -> list[du.Solution]:

@@ -6,8 +6,9 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from toy.explorer.compute import View
+from toy.explorer.links import from_example
 from toy.explorer.shapes import dragged
-from toy.explorer.state import PLAIN, EntryError, State, check_number, from_example
+from toy.explorer.state import PLAIN, EntryError, State, check_number
 
 ENTRIES = {
     "x": "x₁ of the mean",
@@ -31,33 +32,38 @@ def entered(state: State, view: View, chosen: int, what: str, value: Any, index:
 
     view : the numbers of the state, for the ranges of its levels. chosen : the mode that is being edited. what : the
     name of a field of the state, or "start" (an example), "mode" (to edit; "hold" where it is taken hold of), "draws",
-    "concepts" (how many), "level" and "slider" (of concept index), "entry" (index names it) and "weight" of the chosen
-    mode, "share" (of concept index), "place" (of mode index), "axis" (where handle index of the chosen mode is, and the
-    other), "add", "remove" (mode index, or the chosen one).
+    "concepts" (how many), "level" and "slider" (of concept index), of the chosen mode "entry" (index names it),
+    "weight", "other" (the weight under the last prompt), "keep" and "share" (of concept index), "place" (of mode
+    index), "axis" (where handle index of the chosen mode is, and the other), "add", "remove" (mode index, or the
+    chosen one).
 
     Raises ``EntryError`` for an entry that the state cannot hold, ``ValueError`` for an unknown name.
     """
     number = index + 1 if isinstance(index, int) else 1
     place = {"level": f"level {number}", "alpha_bar": "noise", "kept": "kept"}.get(what, f"mode {chosen + 1}")
     names = {"level": place, "weight": "weight in q", "share": f"share in q_{number}", "alpha_bar": "noise level"}
-    names |= {"entry": ENTRIES.get(index, ""), "kept": "left of every concept"}
+    names |= {"entry": ENTRIES.get(index, ""), "kept": "left of every concept", "prompt": "prompt"}
+    names |= {"other": "weight under the last prompt", "keep": "kept of this mode"}
     if what in names:
         check_number(place, names[what], value)
-    if what in PLAIN:
+    if what == "prompts":
+        state = state.with_prompts(bool(value))
+    elif what in PLAIN:
         state = replace(state, **{what: value})
     elif what in ("mode", "hold"):
         chosen = min(int(value), len(state.modes) - 1)
     elif what == "start" and value:
         fresh = from_example(value, state.problem)
-        return Entered(replace(fresh, section=state.section, alpha_bar=state.alpha_bar, kept=state.kept), 0, True)
+        kept = {name: getattr(state, name) for name in ("section", "alpha_bar", "kept", "prompt")}
+        return Entered(replace(fresh.with_prompts(state.prompts), **kept), 0, True)
     elif what == "concepts":
         state = state.with_concepts(int(value))
     elif what in ("level", "slider"):
         state = _leveled(state, view, what, float(value), int(index))
     elif what == "entry":
         state = state.with_mode(chosen, **{index: float(value)})
-    elif what == "weight":
-        state = state.with_mode(chosen, weight=float(value))
+    elif what in ("weight", "other", "keep"):
+        state = state.with_mode(chosen, **{what: float(value)})
     elif what == "share":
         shares = list(state.modes[chosen].shares)
         shares[index] = float(value)

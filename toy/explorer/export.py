@@ -1,4 +1,4 @@
-"""What can be taken away from a view: a figure, its numbers, and the Python lines that reproduce it."""
+"""What can be taken away from a view: a figure, and its numbers."""
 
 from __future__ import annotations
 
@@ -12,48 +12,29 @@ import numpy as np
 from toy import plots
 from toy.explorer.compare import Matched
 from toy.explorer.compute import View
+from toy.explorer.links import to_dict, to_link
 from toy.explorer.noise import EVERY, LATTICE, NoiseView
 from toy.explorer.shapes import Window, on_lattice
-from toy.explorer.state import Scene, State, scene, to_dict, to_link
-from toy.mixtures import Array, GaussianMixture
-
-
-def python_lines(state: State, levels: tuple[float, ...]) -> str:
-    """A script of toy and duality that solves the very problem of a view. Raises ``EntryError`` for bad entries."""
-    places = scene(state.modes)
-    lines = ["import duality as du", "import toy", ""]
-    lines += [f"q = {_mixture(places.pretrained)}"]
-    lines += ["unlearn = ["] + [f"    {_part(part, places)}," for part in places.unlearn] + ["]"]
-    values = [float(level) for level in levels]
-    if state.problem == "RU":
-        lines.append(f"problem = du.ReverseKL({values})")
-    elif state.problem == "FU":
-        lines.append(f"problem = du.ForwardKL({values})")
-    elif state.kind == "posterior":
-        lines.append(f"problem = du.Likelihood({values}, priors={list(places.priors)})")
-    else:
-        lines.append(f"problem = du.Likelihood({values}, kind={state.kind!r})")
-    lines += [
-        "answer = toy.solve(problem, q, unlearn)",
-        "print(answer.solution)",
-        "",
-        f"target = toy.noised_target(answer)  # log_prob(x, alpha_bar), score(x, alpha_bar), here {state.alpha_bar:g}",
-        "",
-    ]
-    return "\n".join(lines)
+from toy.mixtures import Array
 
 
 def numbers(view: View) -> str:
     """State, solution, curves and link as strict JSON. Where there is no answer, what is wrong instead."""
     data: dict[str, Any] = {"state": to_dict(view.state), "link": to_link(view.state), "errors": view.errors}
-    if view.answer is not None:
-        solution = json.loads(view.answer.solution.to_json())
+    if view.solution is not None and view.answer is not None:
+        solution = json.loads(view.solution.to_json())
         # The target's masses are on a grid of thousands of nodes, which the lines of Python give back.
         solution.pop("log_weights", None)
-        gap = view.answer.solution.gap
+        gap = view.solution.gap
         data["solution"] = {**solution, "gap": gap if np.isfinite(gap) else str(gap)}
         data["domain_end"] = view.end if np.isfinite(view.end) else "inf"
         data["grid"] = {"truncation": view.truncation, "resolution": view.resolution, "nodes": len(view.answer.nodes)}
+    if view.whole is not None:
+        rows = zip(view.whole.shown.tolist(), view.whole.costs.tolist(), strict=True)
+        data["prompts"] = [{"shown": _plain(shown), "cost": _plain([cost])[0]} for shown, cost in rows]
+        data["keeping"] = [
+            {"mode": one.mode + 1, "multiplier": one.multiplier, "cost": one.cost} for one in view.whole.kept
+        ]
     for name, curve in (("dual", view.dual), ("frontier", view.frontier)):
         if curve is not None:
             data[name] = {"x": curve.x.tolist(), "y": curve.y.tolist(), "attained": curve.attained.tolist()}
@@ -75,11 +56,15 @@ def target_figure(view: View) -> Any:
     assert view.answer is not None
     figure, axes = _canvas(3, 4.3)
     plots.plot_densities(view.answer, axes[0])
-    plots.plot_dual(view.answer, view.state.concept, axes[1])
-    curve, solution = view.frontier, view.answer.solution
-    assert curve is not None  # it comes with the answer
-    plots.frontier_axes(curve.x, curve.y, curve.attained, solution, view.state.concept, axes[2])
-    axes[0].set_title(plots.problem_name(solution.problem))
+    curve, dual, solution, index = view.frontier, view.dual, view.solution, view.state.concept
+    assert curve is not None  # both come with the answer, and so does what was solved for
+    assert dual is not None
+    assert solution is not None
+    best = float(solution.multipliers[index]), float(solution.dual)
+    plots.dual_axes(dual.x, dual.y, best, view.end, f"λ$_{index + 1}$" if view.state.m > 1 else "λ", axes[1])
+    plots.frontier_axes(curve.x, curve.y, curve.attained, solution, index, axes[2])
+    where = f", prompt {view.state.prompt + 1}" if view.state.prompts else ""
+    axes[0].set_title(plots.problem_name(solution.problem) + where)
     axes[1].set_title(plots.status_words(solution))
     axes[2].set_title("What more separation costs")
     return figure
@@ -150,15 +135,6 @@ def _canvas(panels: int, height: float) -> tuple[Any, list[Any]]:
     return figure, list(axes)
 
 
-def _mixture(mixture: GaussianMixture) -> str:
-    data = mixture.to_dict()
-    return f"toy.GaussianMixture(\n    {data['weights']},\n    {data['means']},\n    {data['covariances']},\n)"
-
-
-def _part(part: GaussianMixture, places: Scene) -> str:
-    """``q.component(k)`` where that is what it is, spelt out otherwise."""
-    if len(part) == 1:
-        for k in range(len(places.pretrained)):
-            if repr(places.pretrained.component(k)) == repr(part):
-                return f"q.component({k})"
-    return _mixture(part).replace("\n", "\n    ")
+def _plain(values: list[float]) -> list[float | None]:
+    """Numbers as strict JSON has them: null where nothing of q is left."""
+    return [value if np.isfinite(value) else None for value in values]

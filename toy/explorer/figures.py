@@ -19,6 +19,7 @@ from bokeh.models.annotations import BoxAnnotation, Span
 from bokeh.plotting import figure
 
 from toy.explorer.compute import View
+from toy.explorer.curves import slope
 from toy.explorer.export import arrow_lengths
 from toy.explorer.levels import SUBSCRIPTS
 from toy.explorer.noise import EVERY, LATTICE
@@ -40,11 +41,8 @@ _BOX = ("image", "x", "y", "dw", "dh")
 
 
 class Picture:
-    """A Bokeh figure and its layers, each with a source of columns named as its glyph names them.
-
-    aspect : as high as 1/aspect of its width. 0.97, or 1.06 without tools, leaves a square beside axes and toolbar, so
-    that circles are circles.
-    """
+    """A Bokeh figure and its layers, each with a source of columns named as its glyph names them. aspect : width by
+    height; 0.97, or 1.06 without tools, leaves a square beside axes and toolbar, so that circles are circles."""
 
     def __init__(self, label: str, aspect: float = 1.06, tools: bool = False, **axes: Any) -> None:
         plot: Any = figure(
@@ -177,10 +175,10 @@ class DualFigure(Picture):
 
     def show(self, view: View) -> None:
         """The curve of a view with an answer."""
-        curve, answer, index = view.dual, view.answer, view.state.concept
+        curve, solution, index = view.dual, view.solution, view.state.concept
         assert curve is not None
-        assert answer is not None
-        lam, value = float(answer.solution.multipliers[index]), float(answer.solution.dual)
+        assert solution is not None
+        lam, value = float(solution.multipliers[index]), float(solution.dual)
         self._curve.data = {"x": curve.x, "y": curve.y}
         self._point.data = {"x": [lam], "y": [value]}
         right = max(float(curve.x[-1]), lam, 1e-12)
@@ -216,19 +214,19 @@ class FrontierFigure(Picture):
 
     def show(self, view: View, label: str) -> None:
         """The curve of a view with an answer; label : what the level bounds, with its unit."""
-        curve, answer, index = view.frontier, view.answer, view.state.concept
+        curve, solution, index = view.frontier, view.solution, view.state.concept
         assert curve is not None
-        assert answer is not None
-        solution, level, value = answer.solution, view.levels[index], float(answer.solution.dual)
+        assert solution is not None
+        level, value = view.levels[index], float(solution.dual)
         solid, rest = solid_and_dashed(curve.y, curve.attained)
         self._curve.data, self._beyond.data = {"x": curve.x, "y": solid}, {"x": curve.x, "y": rest}
         self._point.data = {"x": [level], "y": [value]}
         low, high = (float(curve.x[0]), float(curve.x[-1])) if len(curve.x) else (level - 1, level + 1)
         low, high = min(low, level), max(high, level)
         top = max(float(curve.y.max()) if len(curve.y) else value, value, 1e-6)
-        slope = float(solution.problem.direction * solution.multipliers[index])
+        rise = slope(solution, index)
         ends = np.array([max(level - 0.3 * (high - low), low), min(level + 0.3 * (high - low), high)])
-        self._slope.data = {"x": ends, "y": value + slope * (ends - level)}
+        self._slope.data = {"x": ends, "y": value + rise * (ends - level)}
         margin = 0.04 * (high - low)
         self.ranges((low - margin, high + margin), (-0.08 * top, 1.12 * top))
         self.figure.xaxis.axis_label = label

@@ -98,7 +98,10 @@ def _range(key: str, ratios: du.LogRatios, q: Array, i: int) -> Range:
         much = min(max(1.15 * critical_level(ratios, i), forward + 3.0), forward + 40.0)
         return Range(0.5 * forward, much, False)
     if key == "LU posterior":
-        mean = float(ratios.priors[i]) if ratios.priors is not None else 0.5
+        if ratios.detectors is not None:  # under several prompts
+            mean = float(q @ ratios.detectors[:, i])
+        else:
+            mean = float(ratios.priors[i]) if ratios.priors is not None else 0.5
     else:
         assert ratios.log_densities is not None  # the explorer's ratios always carry them
         mean = float(q @ np.exp(ratios.log_densities[:, i]))

@@ -13,6 +13,7 @@ import numpy as np
 import duality as du
 from toy import guidance
 from toy.explorer.compute import View
+from toy.explorer.posed import parts_of
 from toy.explorer.shapes import Window
 from toy.mixtures import Array
 from toy.noised import NoisedLaw, TiltedLaw, noised_target
@@ -123,9 +124,18 @@ def noised(answer: ToySolution, x: Array, alpha_bar: float) -> Noised:
 def rules(answer: ToySolution) -> dict[str, Rule]:
     """Guided scores (x, alpha_bar) -> (..., 2) by name: those of the problem, the usual constant, and none at all."""
     problem = answer.solution.problem
+    first, *kept = parts_of(problem)
+    m = first.levels.size  # of what is to be unlearned; what is to be kept comes after
     strengths: dict[str, guidance.Strengths] = {}
     found: dict[str, Rule] = {}
-    if isinstance(problem, du.Likelihood) and problem.kind == "density":
+    if kept and getattr(first, "kind", "") == "density":
+        pass  # neither a function of the ratios alone, nor of the densities
+    elif kept:
+        # For FU this is exact, as its ratios are; posteriors are closed as if they had two values.
+        strengths["FU and keep" if isinstance(first, du.ForwardKL) else f"{name_of(first)} and keep: closure"] = (
+            lambda rho: np.asarray(answer.solution.guidance(rho))
+        )
+    elif isinstance(problem, du.Likelihood) and problem.kind == "density":
         lam = np.asarray(answer.solution.multipliers)
         found["LU: first order"] = Rule(answer, lambda at: at.minus(lam * np.exp(at.log_densities)))
     elif isinstance(problem, du.Likelihood) and problem.kind == "log-ratio":
@@ -133,12 +143,17 @@ def rules(answer: ToySolution) -> dict[str, Rule]:
     else:
         strengths.update(guidance.rules(answer))
     # What is commonly done without solving anything: every concept is pushed away with strength one, spread evenly.
-    m = len(answer.unlearn)
-    strengths[USUAL] = lambda rho: np.full_like(rho, 1.0 / m)
+    usual = np.append(np.full(m, 1.0 / m), np.zeros(len(answer.unlearn) - m))
+    strengths[USUAL] = lambda rho: np.broadcast_to(usual, rho.shape)
     strengths[NO_GUIDANCE] = np.zeros_like
     for name, rule in strengths.items():
         found[name] = Rule(answer, _guided(rule))
     return found
+
+
+def name_of(problem: du.Problem) -> str:
+    """RU or LU, whose targets have the cost KL(p‖q)."""
+    return "RU" if isinstance(problem, du.ReverseKL) else "LU"
 
 
 def noise_view(view: View, square: Window) -> NoiseView:

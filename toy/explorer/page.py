@@ -18,10 +18,11 @@ from toy.explorer.controls import Controls, asked, pane
 from toy.explorer.entries import entered
 from toy.explorer.figures import DualFigure, FrontierFigure
 from toy.explorer.levels import unit
+from toy.explorer.links import from_example, from_link, to_link
 from toy.explorer.plane import HELD, DraggedPlane
 from toy.explorer.sections import CompareSection, NoiseSection, SaveSection, section_figure
 from toy.explorer.sessions import release
-from toy.explorer.state import EntryError, from_example, from_link, to_link
+from toy.explorer.state import EntryError
 from toy.explorer.words import certificate_html, failure_html, number, status_html, trade_off_html
 
 _WAIT_MS = 12  # entries that arrive within this time are answered together
@@ -198,15 +199,15 @@ class Page(param.Parameterized):
 
     def _say(self, view: View) -> None:
         self.controls.follow(view, self.chosen, self.refused)
-        attained = view.answer is None or view.answer.solution.attained
+        attained = view.solution is None or view.solution.attained
         self.legend.object = _LEGEND.format(target="p*, target" if attained else "limit of p")
         self.status.object = status_html(view)
-        if view.answer is None:
+        if view.solution is None:
             self.certificate.object = self.dual_says.object = self.frontier_says.object = ""
             return
         solved = f"<p class='note'>Solved, with both curves, in {self._took:.0f} ms.</p>"
         self.certificate.object = f"<div class='scroll'>{certificate_html(view)}</div>{solved}"
-        lam = float(view.answer.solution.multipliers[self.state.concept])
+        lam = float(view.solution.multipliers[self.state.concept])
         end = f"the domain ends at {number(view.end, 5)}" if np.isfinite(view.end) else "the domain has no end"
         self.dual_says.object = f"λ* = {number(lam, 6)}; {end}"
         self.frontier_says.object = trade_off_html(view)

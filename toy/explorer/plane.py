@@ -9,7 +9,8 @@ import numpy as np
 from bokeh.events import PanEnd, Tap
 from bokeh.models import ColumnDataSource, CustomJS
 
-from toy.explorer.compute import Board, View
+from toy.explorer.boards import Board
+from toy.explorer.compute import View
 from toy.explorer.figures import Plane
 from toy.explorer.layout import SEND_WHILE_DRAGGING
 from toy.explorer.shapes import Window, draws, on_lattice, window

@@ -17,6 +17,7 @@ from toy.explorer.controls import pane, widget, wrong
 from toy.explorer.figures import ChainFigure, FieldFigure, Plane
 from toy.explorer.layout import tiles
 from toy.explorer.noise import Chains, NoiseView, chains, noise_view, rules
+from toy.explorer.script import python_lines
 from toy.explorer.shapes import Window, on_lattice, window
 from toy.explorer.state import EntryError
 from toy.explorer.words import number
@@ -164,7 +165,7 @@ class CompareSection:
         """Three targets for a view; where they cannot be matched the panel says why."""
         try:
             self.found = compare(view, view.state.kept)
-            self.wrong.object = ""
+            self.wrong.object = _alone(view)
         except EntryError as error:
             self.found = ()
             self.wrong.object = wrong(str(error))
@@ -215,7 +216,7 @@ class SaveSection:
         self.says.object = text
 
     def _lines(self, view: View) -> str:
-        return export.python_lines(view.state, view.levels)
+        return python_lines(view.state, view.levels)
 
 
 def section_figure(view: View, noise: NoiseSection, compared: CompareSection) -> Any:
@@ -225,6 +226,14 @@ def section_figure(view: View, noise: NoiseSection, compared: CompareSection) ->
     if view.state.section == "compare" and compared.found and compared.square is not None:
         return export.compare_figure(view, compared.found, compared.square)
     return export.target_figure(view)
+
+
+def _alone(view: View) -> str:
+    """What the comparison leaves out."""
+    if view.whole is None:
+        return ""
+    where = f"Under prompt {view.state.prompt + 1} alone" if view.state.prompts else "Without what is kept"
+    return f"<p class='note'>{where}{', and without what is kept' if view.state.prompts else ''}.</p>"
 
 
 def _matched(one: Matched) -> str:
@@ -244,7 +253,8 @@ def _left(view: View, found: Chains) -> str:
     if not np.all((priors > 0) & (priors < 1)):
         return ". Done."
     shares = [
-        (priors * np.exp(view.answer.log_ratio(states[-1]))).mean(axis=0) for states in (found.exact, found.guided)
+        (priors * np.exp(view.answer.log_ratio(states[-1])[:, : len(priors)])).mean(axis=0)
+        for states in (found.exact, found.guided)
     ]
     exact, guided = (", ".join(f"{number(100 * float(share), 2)} %" for share in one) for one in shares)
     start = ", ".join(f"{number(100 * float(prior), 2)} %" for prior in priors)

@@ -6,23 +6,14 @@ q_i may be one mode of q, several of them, or a mode that q lacks.
 
 from __future__ import annotations
 
-import base64
-import binascii
-import itertools
-import json
-import math
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-import duality as du
-from toy.examples import EXAMPLES, example
-from toy.mixtures import GaussianMixture
-
 MOST_MODES, MOST_CONCEPTS = 8, 4
+PROMPTS = 5  # where laws depend on a prompt: so many, asked for equally often
 PROBLEMS = ("RU", "FU", "LU")
 KINDS = ("posterior", "density", "log-ratio")
 SECTIONS = ("target", "noise", "compare")
@@ -30,7 +21,7 @@ SECTIONS = ("target", "noise", "compare")
 LEVEL_KEYS = ("RU", "FU", "LU posterior", "LU density", "LU log-ratio")
 # Fields of a view that are one word or number, with what they are.
 PLAIN: dict[str, Any] = {"problem": str, "kind": str, "alpha_bar": float, "concept": int, "kept": float, "section": str}
-_LONGEST_LINK = 20_000
+PLAIN |= {"prompts": bool, "prompt": int}
 _LEAST_KEPT = 1e-9  # below, what is left of a concept is rounding
 _LARGEST = 1e9  # of any entry; its square, and that times a number of nodes, is far from what doubles hold
 
@@ -48,7 +39,9 @@ class EntryError(ValueError):
 class Mode:
     """One Gaussian N((x, y), [[c11, c12], [c12, c22]]) with its weight in q and its share in each q_i, (m,).
 
-    Weights and shares are >= 0 and relative: they are normalised over the modes.
+    Weights and shares are >= 0 and relative: they are normalised over the modes. other : the weight under the last
+    prompt, where laws depend on prompts; None for the same weight. keep : how much of what q has of this mode is to be
+    retained, in the mean over prompts; 0 where nothing is asked.
     """
 
     x: float
@@ -58,6 +51,8 @@ class Mode:
     c22: float
     weight: float
     shares: tuple[float, ...]
+    other: float | None = None
+    keep: float = 0.0
 
     @property
     def covariance(self) -> np.ndarray:
@@ -71,7 +66,8 @@ class State:
 
     levels : per key of ``LEVEL_KEYS`` the levels (m,), as far as they have been set. alpha_bar : noise level in
     (0, 1]. concept : whose multiplier and level are on the axes, from 0. kept : share of each concept left where the
-    three problems are compared, in [1e-9, 1). section : which part of the page is open.
+    three problems are compared, in [1e-9, 1). section : which part of the page is open. prompts : whether weights
+    depend on a prompt; prompt : the one of ``PROMPTS`` that is looked at, from 0.
     """
 
     modes: tuple[Mode, ...]
@@ -82,6 +78,8 @@ class State:
     concept: int = 0
     kept: float = 0.05
     section: str = "target"
+    prompts: bool = False
+    prompt: int = 0
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.modes) <= MOST_MODES:
@@ -103,6 +101,8 @@ class State:
             )
         if not 0 <= self.concept < self.m:
             raise EntryError("problem", f"concept: one of {self.m} is needed, given {self.concept + 1}")
+        if not 0 <= self.prompt < PROMPTS:
+            raise EntryError("problem", f"prompt: 1 to {PROMPTS} is needed, given {self.prompt + 1}")
         for key, values in self.levels.items():
             if key not in LEVEL_KEYS or len(values) != self.m:
                 raise EntryError("problem", f"levels: {self.m} numbers under a known problem are needed, given {key!r}")
@@ -116,6 +116,32 @@ class State:
     def key(self) -> str:
         """Under which key the levels of the chosen problem are kept."""
         return f"LU {self.kind}" if self.problem == "LU" else self.problem
+
+    @property
+    def keeping(self) -> tuple[int, ...]:
+        """Which modes are to be kept, from 0."""
+        return tuple(k for k, mode in enumerate(self.modes) if mode.keep > 0)
+
+    @property
+    def under_prompts(self) -> tuple[tuple[Mode, ...], ...]:
+        """The modes with their weights in q under each prompt: ``weight`` at the first, ``other`` at the last, and on
+        the straight line between. One prompt, the modes as they are, where laws depend on none."""
+        if not self.prompts:
+            return (self.modes,)
+        ends = np.array([[mode.weight, mode.weight if mode.other is None else mode.other] for mode in self.modes]).T
+        totals = ends.sum(axis=1, keepdims=True)
+        ends = np.divide(ends, totals, where=totals > 0, out=ends.copy())
+        lines = [(1 - t) * ends[0] + t * ends[1] for t in np.linspace(0, 1, PROMPTS)]
+        return tuple(
+            tuple(replace(mode, weight=float(w)) for mode, w in zip(self.modes, row, strict=True)) for row in lines
+        )
+
+    def with_prompts(self, prompts: bool) -> State:
+        """The same view with laws that depend on prompts, or on none. To begin with concepts fade to a tenth."""
+        modes = self.modes
+        if prompts and all(mode.other is None for mode in modes):
+            modes = tuple(replace(one, other=one.weight * (0.1 if any(one.shares) else 1.0)) for one in modes)
+        return replace(self, modes=modes, prompts=prompts, prompt=self.prompt if prompts else 0)
 
     def with_levels(self, levels: tuple[float, ...]) -> State:
         """The same view at other levels, (m,), of the chosen problem."""
@@ -151,15 +177,6 @@ class State:
         return replace(self, modes=tuple(mode for k, mode in enumerate(self.modes) if k != index))
 
 
-@dataclass(frozen=True, eq=False)
-class Scene:
-    """q, the q_i, and the largest priors (m,) for which pi_i q_i <= q; 0 where q lacks a mode of q_i."""
-
-    pretrained: GaussianMixture
-    unlearn: tuple[GaussianMixture, ...]
-    priors: tuple[float, ...]
-
-
 def check_number(place: str, name: str, value: float | None) -> None:
     """``EntryError`` at a place where a named entry is empty, not finite, or too large to compute with."""
     if value is None:
@@ -170,131 +187,6 @@ def check_number(place: str, name: str, value: float | None) -> None:
         )
 
 
-def check_mode(number: int, mode: Mode) -> None:
-    """``EntryError`` at "mode number" (from 1) where a mode is no Gaussian or a weight is negative."""
-    place = f"mode {number}"
-    if not all(math.isfinite(entry) for entry in _numbers(mode)):
-        raise EntryError(place, f"{place}: every entry must be a finite number")
-    if min(mode.weight, *mode.shares) < 0:
-        raise EntryError(place, f"{place}: weights must not be negative")
-    if mode.c11 <= 0 or mode.c22 <= 0:
-        raise EntryError(place, f"{place}: both variances must be above 0, given {mode.c11:g} and {mode.c22:g}")
-    if mode.c12**2 < 0.999 * mode.c11 * mode.c22:
-        return
-    try:
-        GaussianMixture([1.0], [[mode.x, mode.y]], [mode.covariance])
-    except ValueError:
-        raise EntryError(
-            place,
-            f"{place}: the covariance is singular or indefinite: the square of c12 must stay below c11 · c22, but "
-            f"{mode.c12:g}² = {mode.c12**2:.6g} and {mode.c11:g} · {mode.c22:g} = {mode.c11 * mode.c22:.6g}",
-        ) from None
-
-
-def scene(modes: tuple[Mode, ...]) -> Scene:
-    """The densities of a view. Raises ``EntryError`` that names the entry and what is wrong with it."""
-    for number, mode in enumerate(modes, 1):
-        check_mode(number, mode)
-    weights = np.array([mode.weight for mode in modes])
-    shares = np.array([mode.shares for mode in modes])
-    if not weights.sum() > 0:
-        raise EntryError("problem", "q has no mode: give at least one a weight above 0")
-    for i in np.flatnonzero(shares.sum(axis=0) <= 0):
-        raise EntryError(f"concept {i + 1}", f"q_{i + 1} has no mode: give it a share of at least one mode")
-    weights, shares = weights / weights.sum(), shares / shares.sum(axis=0)
-
-    def mixture(part: np.ndarray) -> GaussianMixture:
-        used = [k for k in range(len(modes)) if part[k] > 0]
-        means = [[modes[k].x, modes[k].y] for k in used]
-        return GaussianMixture(part[used], means, [modes[k].covariance for k in used])
-
-    priors = []
-    for column in shares.T:
-        held = column > 0
-        priors.append(float((weights[held] / column[held]).min()))
-    return Scene(mixture(weights), tuple(mixture(column) for column in shares.T), tuple(priors))
-
-
-def from_example(name: str, problem: str = "LU") -> State:
-    """The named example of ``toy.examples`` as a view, with its levels."""
-    given = example(name)
-    parts = (given.pretrained, *given.unlearn)
-    rows: dict[Any, list[float]] = {}  # of a Gaussian, its weight in q and its shares
-    for column, part in enumerate(parts):
-        for weight, (x, y), c in zip(part.weights, part.means, part.covariances, strict=True):
-            row = rows.setdefault(tuple(map(_tidy, (x, y, c[0, 0], c[0, 1], c[1, 1]))), [0.0] * len(parts))
-            row[column] += float(weight) if column else _tidy(weight)
-    modes = tuple(Mode(x, y, c11, c12, c22, row[0], tuple(row[1:])) for (x, y, c11, c12, c22), row in rows.items())
-    levels: dict[str, tuple[float, ...]] = {}
-    for problem_given in given.problems:
-        values = tuple(float(level) for level in problem_given.levels)
-        if isinstance(problem_given, du.Likelihood):
-            levels[f"LU {problem_given.kind}"] = values
-        else:
-            levels["RU" if isinstance(problem_given, du.ReverseKL) else "FU"] = values
-    kind = "posterior" if "LU posterior" in levels else "log-ratio"
-    return State(modes, problem, kind, levels)
-
-
-def to_dict(state: State) -> dict[str, Any]:
-    """Plain JSON data: a mode is the row x, y, c11, c12, c22, weight in q, shares in the q_i."""
-    return {
-        "version": 1,
-        "modes": [list(_numbers(mode)) for mode in state.modes],
-        "levels": {key: list(values) for key, values in state.levels.items()},
-        **{name: getattr(state, name) for name in PLAIN},
-    }
-
-
-def from_dict(data: Mapping[str, Any]) -> State:
-    """The view that ``to_dict`` wrote. Raises ``EntryError`` for anything else; entries may still make no sense."""
-    try:
-        modes = tuple(_mode(row) for row in data["modes"])
-        levels = {str(key): tuple(float(v) for v in values) for key, values in data["levels"].items()}
-        for value in itertools.chain(*map(_numbers, modes), *levels.values()):
-            check_number("problem", "the link", value)
-        return State(modes, levels=levels, **{name: kind(data[name]) for name, kind in PLAIN.items()})
-    except EntryError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise EntryError("problem", f"the link holds no view ({type(error).__name__}: {error})") from None
-
-
-def to_link(state: State) -> str:
-    """A view as text that is safe in a URL: compressed JSON in base64."""
-    text = json.dumps(to_dict(state), separators=(",", ":"))
-    return base64.urlsafe_b64encode(zlib.compress(text.encode(), 9)).decode().rstrip("=")
-
-
-def from_link(text: str) -> State:
-    """The view in a link. Raises ``EntryError`` where it was cut or changed."""
-    try:
-        if len(text) > _LONGEST_LINK:
-            raise ValueError("too long")
-        packed = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-        # A bound on what it may unpack to: a link is foreign data.
-        data = json.loads(zlib.decompressobj().decompress(packed, 10 * _LONGEST_LINK))
-    except (ValueError, binascii.Error, zlib.error, RecursionError):
-        raise EntryError("problem", "the link was cut or changed: it holds no view") from None
-    if not isinstance(data, dict):
-        raise EntryError("problem", "the link was cut or changed: it holds no view")
-    return from_dict(data)
-
-
-def names() -> dict[str, str]:
-    """Titles of the examples to start from, by name."""
-    return {example(name).title: name for name in EXAMPLES}
-
-
-def _numbers(mode: Mode) -> tuple[float, ...]:
+def numbers_of(mode: Mode) -> tuple[float, ...]:
+    """x, y, c11, c12, c22, weight and shares of a mode."""
     return (mode.x, mode.y, mode.c11, mode.c12, mode.c22, mode.weight, *mode.shares)
-
-
-def _mode(row: Sequence[Any]) -> Mode:
-    x, y, c11, c12, c22, weight, *shares = (float(value) for value in row)
-    return Mode(x, y, c11, c12, c22, weight, tuple(shares))
-
-
-def _tidy(value: float) -> float:
-    """Twelve digits, and 0 for what is left of cos(pi/2): numbers that people are to read."""
-    return round(float(f"{value:.12g}"), 12) + 0.0

@@ -8,7 +8,9 @@ import numpy as np
 
 import duality as du
 from toy.explorer.compute import View
-from toy.explorer.levels import functional, relation, unit
+from toy.explorer.curves import slope
+from toy.explorer.levels import functional, unit
+from toy.explorer.posed import direction
 
 
 def number(value: float, digits: int = 4) -> str:
@@ -24,12 +26,12 @@ def number(value: float, digits: int = 4) -> str:
 
 def status_line(view: View) -> tuple[str, str]:
     """A class for colour (good, idle, bound, bad) and the status in a few words."""
-    if view.answer is None:
+    solution = view.solution
+    if solution is None:
         return "bad", "No answer"
-    solution = view.answer.solution
     if _emptied(solution):
         short = "Not attained: nothing of q would be left"
-    elif isinstance(solution.problem, du.ReverseKL):  # beyond the tilts, other densities may do (`Solution.message`)
+    elif view.state.problem == "RU":  # beyond the tilts, other densities may do (`Solution.message`)
         short = "Not attained by any tilt of q"
     else:
         short = "Not attained by any density"
@@ -44,13 +46,13 @@ def status_line(view: View) -> tuple[str, str]:
 def status_html(view: View) -> str:
     """The status and why, one paragraph or two."""
     kind, head = status_line(view)
-    if view.answer is None:
+    solution = view.solution
+    if solution is None:
         reasons = "".join(f"<p>{escape(text)}</p>" for text in view.errors.values())
         shown = (
-            "the last entries that made sense" if view.board is None else "q and the q<sub>i</sub>, without a target"
+            "the last entries that made sense" if view.stage is None else "q and the q<sub>i</sub>, without a target"
         )
         return _box(kind, head, reasons + f"<p>The picture shows {shown}.</p>")
-    solution = view.answer.solution
     if solution.status is du.Status.INACTIVE:
         have = _reached(view, solution.levels)
         text = f"<p>The pretrained q already meets every level ({have}), so p* = q and the cost is 0.</p>"
@@ -71,26 +73,26 @@ def failure_html(error: Exception) -> str:
 
 def certificate_html(view: View) -> str:
     """A table of what was asked and reached, and how far the numbers can be trusted; empty without an answer."""
-    if view.answer is None:
+    solution, answer, key = view.solution, view.answer, view.state.key
+    if solution is None or answer is None:
         return ""
-    solution, key = view.answer.solution, view.state.key
     head = "<tr><th scope='col'>what</th><th scope='col'>asked</th><th scope='col'>reached</th>"
     head += "<th scope='col'>slack</th><th scope='col'>λ*</th></tr>"
     rows = ""
-    for i in range(len(solution.multipliers)):
+    for i, asked in enumerate(solution.problem.levels):
         cells = [
-            f"{relation(key)} {number(view.levels[i])}",
+            f"{'≥' if direction(solution.problem, i) > 0 else '≤'} {number(float(asked))}",
             _known(float(solution.levels[i]), number(float(solution.levels[i]), 5)),
-            _known(float(solution.slack[i]), _near_zero(float(solution.slack[i]), abs(view.levels[i]))),
+            _known(float(solution.slack[i]), _near_zero(float(solution.slack[i]), abs(asked))),
             number(float(solution.multipliers[i]), 6),
         ]
         rows += (
-            f"<tr><th scope='row'>{functional(key, i)}</th>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+            f"<tr><th scope='row'>{_bounded(view, i)}</th>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
         )
     cost = "KL(q‖p*)" if view.state.problem == "FU" else "KL(p*‖q)"
     if not solution.attained:
         cost = cost.replace("p*", "limit")
-    per_axis = len(view.answer.nodes.axes[0]) if view.answer.nodes.axes else 0
+    per_axis = len(answer.nodes.axes[0]) if answer.nodes.axes else 0
     facts = [
         ("Cost of the target, " + cost, _known(solution.primal, number(solution.primal, 7) + " nats")),
         ("Dual value, a lower bound for every density", number(solution.dual, 7) + " nats"),
@@ -98,34 +100,40 @@ def certificate_html(view: View) -> str:
         ("KKT residual", number(solution.kkt_residual, 2)),
         (f"Error of the {per_axis} × {per_axis} grid", number(max(view.truncation, view.resolution), 2)),
     ]
+    facts += _keeping(view)
     lines = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts)
     note = f"Levels in {unit(key)}s" if unit(key) == "density" else f"Levels in {unit(key)}"
     if unit(key) == "probability":
         note = "Levels are probabilities"
-    return f"<table><thead>{head}</thead><tbody>{rows}</tbody></table><p class='note'>{note}.</p><dl>{lines}</dl>"
+    elif view.state.keeping and view.state.problem != "FU":
+        note += ", and probabilities of what is kept"
+    table = f"<table><thead>{head}</thead><tbody>{rows}</tbody></table><p class='note'>{note}.</p><dl>{lines}</dl>"
+    return table + _by_prompt(view)
 
 
 def trade_off_html(view: View) -> str:
     """The present point of the trade-off curve and its slope."""
-    if view.answer is None:
+    solution, i = view.solution, view.state.concept
+    if solution is None:
         return ""
-    solution, i = view.answer.solution, view.state.concept
-    slope = float(solution.problem.direction * solution.multipliers[i])
     per = {"nats": "nat", "probability": "unit of probability", "density": "unit of density"}[unit(view.state.key)]
     return (
         f"V = {number(solution.dual, 5)} nats at b<sub>{i + 1}</sub> = {number(view.levels[i])}; "
-        f"slope {number(slope, 5)} nats per {per} of level"
+        f"slope {number(slope(solution, i), 5)} nats per {per} of level"
     )
 
 
 def _optimal(view: View, solution: du.Solution) -> str:
     cost = number(solution.primal, 5)
-    idle = [i + 1 for i in range(len(solution.multipliers)) if solution.multipliers[i] == 0]
+    idle = [i + 1 for i in range(view.state.m) if solution.multipliers[i] == 0]
+    free = [k + 1 for k, lam in zip(view.state.keeping, solution.multipliers[view.state.m :], strict=True) if lam == 0]
     text = f"<p>p* meets the levels ({_reached(view, solution.levels)}) and no density that does costs less than "
     text += f"{cost} nats.</p>"
     if idle:
         which = ", ".join(f"b<sub>{i}</sub>" for i in idle)
         text += f"<p>Met for free, with multiplier 0: {which}.</p>"
+    if free:
+        text += f"<p>Kept for nothing, with multiplier 0: mode {', '.join(map(str, free))}.</p>"
     return text
 
 
@@ -141,14 +149,14 @@ def _not_attained(view: View, solution: du.Solution) -> str:
         )
     reached = solution.critical_levels if solution.critical_levels is not None else solution.levels
     short = f"reaches {_reached(view, np.asarray(reached))}, short of what was asked"
-    if isinstance(solution.problem, du.ReverseKL):
+    if view.state.problem == "RU":
         return (
             f"<p>The tilts of q end at λ = {at}, on the points where Σ λ<sub>i</sub> log q<sub>i</sub>/q is least: the "
             f"limit shown {short}.</p><p>The least cost, {value}, is right. Densities that are less even on those "
             "points do reach the levels, though they are no tilts; where only the grid ends, a wider one goes on.</p>"
         )
     why = f"The multipliers have reached the end of the dual domain, λ = {at}"
-    if isinstance(solution.problem, du.ForwardKL):
+    if view.state.problem == "FU":
         why += (
             ": one step further and q − Σ λ<sub>i</sub> q<sub>i</sub> would be negative somewhere. There the target is "
             "as far from the q<sub>i</sub> as a density of this form can be"
@@ -166,8 +174,49 @@ def _emptied(solution: du.Solution) -> bool:
 
 
 def _reached(view: View, levels: np.ndarray) -> str:
-    key = view.state.key
-    return ", ".join(f"{functional(key, i)} = {number(float(level), 5)}" for i, level in enumerate(levels))
+    own = enumerate(levels[: view.state.m])
+    return ", ".join(f"{_bounded(view, i)} = {number(float(level), 5)}" for i, level in own)
+
+
+def _bounded(view: View, i: int) -> str:
+    """What constraint i bounds, in symbols: the concepts' first, then what is to be kept; in the mean over prompts."""
+    state = view.state
+    if i < state.m:
+        text = functional(state.key, i)
+    else:
+        mode = state.keeping[i - state.m] + 1
+        text = f"KL(mode {mode}‖p)" if state.problem == "FU" else f"E<sub>p</sub> Pr(mode {mode}|x)"
+    return f"E<sub>c</sub> {text}" if state.prompts else text
+
+
+def _keeping(view: View) -> list[tuple[str, str]]:
+    """What it costs to keep each mode, and all of them."""
+    if view.whole is None:
+        return []
+    kept = view.whole.kept
+    facts = [(f"Keeping mode {one.mode + 1} costs", number(one.cost, 4) + " nats") for one in kept]
+    if len(kept) > 1:
+        facts.append(("Keeping all of these costs", number(view.whole.together, 4) + " nats"))
+    return facts
+
+
+def _by_prompt(view: View) -> str:
+    """A table of prompts: how much of each concept is shown, before and after, and what the target costs there."""
+    whole, state = view.whole, view.state
+    if whole is None or not state.prompts:
+        return ""
+    head = "".join(f"<th scope='col'>{word}</th>" for word in ("prompt", "q shows", "p* shows", "cost"))
+    rows = ""
+    for c, (board, after, cost) in enumerate(zip(whole.stage.boards, whole.shown, whole.costs, strict=True)):
+        before = np.clip(board.scene.priors, 0.0, 1.0)
+        cells = [
+            ", ".join(f"{number(100 * float(share), 3)} %" for share in before),
+            ", ".join(_known(float(share), f"{number(100 * float(share), 3)} %") for share in after),
+            _known(float(cost), f"{number(float(cost), 4)} nats"),
+        ]
+        name = f"<strong>{c + 1}, shown</strong>" if c == state.prompt else str(c + 1)
+        rows += f"<tr><th scope='row'>{name}</th>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
 
 
 def _row(values: np.ndarray) -> str:

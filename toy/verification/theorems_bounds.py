@@ -16,7 +16,7 @@ from toy.dual import dual_value, log_mean_exp
 from toy.mixtures import Array
 from toy.solving import Problem
 from toy.verification import instances
-from toy.verification.theorems import cost_of, levels_of, theorem, with_levels
+from toy.verification.table import cost_of, levels_of, theorem, with_levels
 
 MOST = 32
 RAISED = 1e-12  # see `forward_bound`

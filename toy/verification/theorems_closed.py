@@ -11,7 +11,7 @@ from scipy.optimize import brentq
 import duality as du
 from toy.dual import dual_value, log_mean_exp
 from toy.mixtures import Array, GaussianMixture, log_ratio
-from toy.verification.theorems import theorem
+from toy.verification.table import theorem
 
 
 def gaussian_divergence(mean: float, variance: float, mean_2: float, variance_2: float) -> float:

@@ -10,7 +10,7 @@ from toy.mixtures import Array, GaussianMixture, log_ratio
 from toy.noised import SignedMixture
 from toy.paths import sample_paths
 from toy.verification import instances
-from toy.verification.theorems import theorem
+from toy.verification.table import theorem
 
 
 # 1e-8: two chains' log densities of up to 1e3 nats, whose kernels are conditioned by up to 1e4.

@@ -12,7 +12,7 @@ import numpy as np
 
 import duality as du
 from toy.mixtures import Array
-from toy.verification.theorems import theorem
+from toy.verification.table import theorem
 
 
 class Space(NamedTuple):

@@ -11,7 +11,8 @@ from duality.primal_dual import Ascent, ExactPlayer, PrimalDual
 from toy.dual import dual_value
 from toy.mixtures import Array
 from toy.verification import instances
-from toy.verification.theorems import certificate, levels_of, theorem, with_levels
+from toy.verification.table import levels_of, theorem, with_levels
+from toy.verification.theorems import certificate
 
 MOST = 32
 

@@ -20,13 +20,16 @@ import numpy as np
 
 from toy.mixtures import Array
 from toy.verification import (  # they enter their theorems into the table
+    theorems,  # noqa: F401
     theorems_bounds,  # noqa: F401
     theorems_closed,  # noqa: F401
+    theorems_costs,  # noqa: F401
     theorems_diffusion,  # noqa: F401
     theorems_groups,  # noqa: F401
     theorems_joint,  # noqa: F401
+    theorems_quotient,  # noqa: F401
 )
-from toy.verification.theorems import THEOREMS
+from toy.verification.table import THEOREMS
 
 CHUNK = 250
 

@@ -35,8 +35,8 @@ from diffusion.methods.likelihood import negative_elbo
 from diffusion.pipelines import denoiser_of
 from diffusion.pipelines.sampling import sample_latents
 from diffusion.runtime.files import atomic_write
+from diffusion.tasks.config import FitConfig
 from diffusion.training.lora import remove_lora
-from diffusion.training.trainer import Fit
 
 SAMPLER_STEPS = 25
 BATCH, RANK = 32, 16
@@ -56,10 +56,10 @@ def cached_samples(path: Path, pipeline: Any, count: int, seed: int) -> Tensor:
     return samples
 
 
-def forget(name: str, pipeline: Any, images: Images, levels: np.ndarray, settings: Fit, folder: Path) -> Outcome:
+def forget(name: str, pipeline: Any, images: Images, levels: np.ndarray, settings: FitConfig, folder: Path) -> Outcome:
     """One method's fit into adapters on the pipeline's network, resumed from its checkpoint in the folder."""
     remove_lora(denoiser_of(pipeline))
-    with tqdm(total=settings.steps, desc=f"forget: {name}") as bar:
+    with tqdm(total=settings.max_train_steps, desc=f"forget: {name}") as bar:
         return IMAGE_METHODS[name]().fit(
             ImageFitContext(
                 denoiser_of(pipeline),
@@ -116,7 +116,7 @@ def run(
     nats: dict[str, ImageLikelihood] = {}
     after: dict[str, Tensor] = {}
     for name in methods:
-        settings = Fit(steps=fit_steps, batch=BATCH, rank=RANK, seed=seed)
+        settings = FitConfig(max_train_steps=fit_steps, train_batch_size=BATCH, rank=RANK, seed=seed)
         outcomes[name] = forget(name, models.copy, images, levels, settings, output / "fits")
         after[name] = drawn(name, models.copy)
         nats[name] = in_nats(

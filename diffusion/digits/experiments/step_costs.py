@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -100,32 +100,42 @@ def rows(batch: int | None, steps: int, cache_folder: Path) -> dict[str, Callabl
     from diffusion.pipelines import DIGITS, add_noise, denoiser_of, load_pipeline
     from diffusion.pipelines.fingerprint import fingerprint
     from diffusion.ratios.estimate import estimate_ratios
-    from diffusion.ratios.ratio_estimate import Budget
     from diffusion.runtime.cache import Cache
+    from diffusion.tasks.config import FitConfig, RatiosConfig, Sampling
+    from diffusion.tasks.task import ConceptTask
     from diffusion.training.lora import add_lora
-    from diffusion.training.trainer import Fit
 
     torch.set_num_threads(1)
     denoiser = denoiser_of(load_pipeline(DIGITS))
-    settings = Fit(steps=steps + UNCOUNTED + 1)
-    settings = settings if batch is None else replace(settings, batch=batch)
-    budget = Budget(40, 90, 160, sampler_steps=8, noises=4, classifier_steps=150, elbo_samples=10, elbo_noise_levels=2)
+    settings = FitConfig(max_train_steps=steps + UNCOUNTED + 1)
+    settings = settings if batch is None else settings.but(train_batch_size=batch)
+    budget = RatiosConfig(
+        concept_samples=40,
+        retained_samples=90,
+        num_samples=160,
+        noisings=4,
+        classifier_steps=150,
+        elbo_samples=10,
+        elbo_noise_levels=2,
+    )
+    task = ConceptTask(concepts=[CONCEPT], levels=[PROBLEM_LEVEL])
     estimate = estimate_ratios(
         denoiser,
-        prompts_of(denoiser, [CONCEPT]),
+        prompts_of(denoiser, task),
         budget,
+        Sampling(num_inference_steps=8),
         Cache(cache_folder, fingerprint(denoiser.pipeline)),
     )
     solution = du.solve(du.Likelihood(PROBLEM_LEVEL), estimate.ratios)
 
     def bare(adapters: bool) -> Callable[[_Clock], None]:
         generator = torch.Generator().manual_seed(0)
-        x0 = estimate.anchor[torch.randint(len(estimate.anchor), (settings.batch,), generator=generator)]
-        t = torch.randint(denoiser.levels, (settings.batch,), generator=generator)
+        x0 = estimate.anchor[torch.randint(len(estimate.anchor), (settings.train_batch_size,), generator=generator)]
+        t = torch.randint(denoiser.levels, (settings.train_batch_size,), generator=generator)
         x = add_noise(denoiser, x0, torch.randn(x0.shape, generator=generator), t)
-        condition = denoiser.condition([""] * settings.batch)
+        condition = denoiser.condition([""] * settings.train_batch_size)
         if adapters:
-            add_lora(denoiser, settings.rank or 8, 0)
+            add_lora(denoiser, settings.rank, 0)
         else:
             denoiser.network.requires_grad_(True)
         denoiser.network.train()
@@ -138,7 +148,7 @@ def rows(batch: int | None, steps: int, cache_folder: Path) -> dict[str, Callabl
 
         return run
 
-    def fitted(method: Any, given: Fit) -> Callable[[_Clock], Any]:
+    def fitted(method: Any, given: FitConfig) -> Callable[[_Clock], Any]:
         return lambda clock: method.fit(FitContext(denoiser, estimate, solution, given, progress=clock))
 
     def forgotten(method: Any) -> Callable[[_Clock], Any]:
@@ -147,21 +157,19 @@ def rows(batch: int | None, steps: int, cache_folder: Path) -> dict[str, Callabl
 
     methods = {name: make() for name, make in METHODS.items()}
     # No samples between the steps: one round, and no corrections.
-    methods["primal-dual"] = PrimalDual(inner=settings.steps)
+    methods["primal-dual"] = PrimalDual(inner=settings.max_train_steps)
     for name in ("tilted", "guidance"):
         methods[name] = methods[name].uncorrected()
     made: dict[str, Callable[[], Callable[[_Clock], Any]]] = {
         "bare pass, all weights": lambda: bare(False),
         "bare pass, LoRA": lambda: bare(True),
         **{name: partial(fitted, method, settings) for name, method in methods.items()},
-        "images, tilted": lambda: forgotten(TiltedImages(inner=settings.steps, extra=0)),
-        "images, primal-dual": lambda: forgotten(ForgetImages(inner=settings.steps)),
-        "tilted, bf16": lambda: fitted(methods["tilted"], replace(settings, precision="bf16")),
-        "tilted, accumulate 4": lambda: fitted(methods["tilted"], replace(settings, accumulate=4)),
-        "tilted, gradient checkpointing": lambda: fitted(
-            methods["tilted"], replace(settings, gradient_checkpointing=True)
-        ),
-        "tilted, all weights": lambda: fitted(methods["tilted"], replace(settings, rank=None, rate=1e-4)),
+        "images, tilted": lambda: forgotten(TiltedImages(inner=settings.max_train_steps, extra=0)),
+        "images, primal-dual": lambda: forgotten(ForgetImages(inner=settings.max_train_steps)),
+        "tilted, bf16": lambda: fitted(methods["tilted"], settings.but(mixed_precision="bf16")),
+        "tilted, accumulate 4": lambda: fitted(methods["tilted"], settings.but(gradient_accumulation_steps=4)),
+        "tilted, gradient checkpointing": lambda: fitted(methods["tilted"], settings.but(gradient_checkpointing=True)),
+        "tilted, all weights": lambda: fitted(methods["tilted"], settings.but(full_weights=True)),
     }
     return {name: partial(_measured, name, make, steps) for name, make in made.items()}
 

@@ -28,9 +28,9 @@ from diffusion.methods.images.unseen import elbo_drop
 from diffusion.pipelines import Condition, rows
 from diffusion.ratios.noise_integral import spread_log_snr
 from diffusion.runtime.distributed import WHOLE, Part
+from diffusion.tasks.config import AFTER
 from diffusion.training.batches import spread_levels
 from diffusion.training.lora import add_student, base_model
-from diffusion.training.trainer import AFTER
 from duality import primal_dual as pd
 
 
@@ -66,7 +66,7 @@ class ImageFit(ImageMethod):
     def fit(self, context: ImageFitContext) -> Outcome:
         """``levels``: a number or (m,), nats above the present surprise at each image; see ``images.as_unseen``."""
         run = self.run(context)
-        parameters = add_student(context.denoiser, context.config.rank, context.config.seed)
+        parameters = add_student(context.denoiser, context.config.adapter_rank, context.config.seed)
         return run.outcome(run.rounds.run(trainer_of(context, parameters, run.objective, run.rounds)))
 
     def with_patience(self, rounds: int) -> Self:
@@ -106,8 +106,8 @@ class ImageRun(ABC):
             raise ValueError(f"levels: shape {given.shape} given for {len(images.forget)} images; one, or one for each")
         self.method, self.denoiser, self.images, self.settings = method, denoiser, images, settings
         self.problem = du.ForwardKL(np.broadcast_to(given, (len(images.forget),)).copy())
-        ends = ends_of(method.inner, settings.steps)
-        every = [*ends, *(settings.steps + method.inner * (k + 1) for k in range(method.extra))]
+        ends = ends_of(method.inner, settings.max_train_steps)
+        every = [*ends, *(settings.max_train_steps + method.inner * (k + 1) for k in range(method.extra))]
         self.decays = [max(self.least, settings.decayed(end)) for end in every]
         self.rounds = Rounds(
             self.problem,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from diffusion.tasks.config import FitConfig
 from diffusion.tasks.image_set import Images
-from diffusion.training.trainer import Fit
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,14 @@ class Pairing:
     there are such: they meet none (share 0).
     """
 
-    def __init__(self, images: Images, among: Tensor, settings: Fit) -> None:
+    def __init__(self, images: Images, among: Tensor, settings: FitConfig) -> None:
         self.images = images
         place = {images.forget_prompts[group[0]]: index for index, group in enumerate(images.groups)}
         self._group = torch.tensor([place.get(prompt, -1) for prompt in images.data_prompts])
         self._near = ((self._group >= 0) & among).nonzero()[:, 0]
         self._rest = (self._group < 0).nonzero()[:, 0]
-        self._kept = round(settings.batch * settings.retain_share) if len(self._rest) else 0
-        self._near_count = settings.batch - self._kept
+        self._kept = round(settings.train_batch_size * settings.retain_share) if len(self._rest) else 0
+        self._near_count = settings.train_batch_size - self._kept
 
     def __call__(self, generator: torch.Generator) -> Pairs:
         near = self._near[torch.randint(len(self._near), (self._near_count,), generator=generator)]

@@ -14,11 +14,9 @@ from diffusers import DDPMPipeline
 
 from diffusion import methods
 from diffusion.cli import main as cli
-from diffusion.cli import options as cli_options
 from diffusion.evaluation import benchmark as bench
 from diffusion.evaluation.audit_table import AuditReport
 from diffusion.evaluation.benchmark_table import MethodRun, Table
-from diffusion.ratios.ratio_estimate import Budget
 from diffusion.reports.ratios import RatiosReport
 from diffusion.workflows import image_levels as forget_settled
 from diffusion.workflows import images as forget_run
@@ -28,30 +26,37 @@ from tests.diffusion.methods.conftest import BRIEF, made
 
 pytestmark = pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
 
-TASK = ("--concept", "seven | a handwritten seven", "--concept", "eight", "--contrast", "one | the digit 1 in ink")
-SMALL = ("--samples", "24", "--labelled", "12")
+TASK = (
+    "--concept",
+    "seven | a handwritten seven",
+    "--concept",
+    "eight",
+    "--retained-prompt",
+    "one | the digit 1 in ink",
+)
+SETTINGS = """
+sampling: {num_inference_steps: 2}
+ratios:
+  concept_samples: 12
+  retained_samples: 12
+  num_samples: 24
+  noisings: 2
+  classifier_steps: 10
+  elbo_samples: 6
+  elbo_noise_levels: 2
+"""
 
 
-def small_budget(samples, seed, labelled):
-    return Budget(
-        labelled,
-        labelled,
-        samples,
-        sampler_steps=2,
-        noises=2,
-        classifier_steps=10,
-        elbo_samples=6,
-        elbo_noise_levels=2,
-        seed=seed,
-    )
+def small(place):
+    """What a network with random weights needs."""
+    return "--config", place / "small.yaml"
 
 
 @pytest.fixture(scope="module", autouse=True)
 def quick():
-    """A classifier of a few steps, a sampler of two, brief corrections: what only tests want has no options."""
+    """Brief corrections: what only tests want has no options."""
     brief = {name: made(name) for name in ("tilted", "guidance")}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli_options, "make_budget", small_budget)
         for module in (methods, bench):
             patch.setattr(module, "corrected_guidance", partial(methods.corrected_guidance, correction=BRIEF))
         for name, method in brief.items():
@@ -69,6 +74,7 @@ def place(tmp_path_factory):
     for j in range(12):
         values = rng.integers(180, 256, size=(16, 16, 3), dtype=np.uint8)
         Image.fromarray(values).save(folder / "images" / f"{j}.png")
+    (folder / "small.yaml").write_text(SETTINGS, encoding="utf-8")
     (folder / "words.txt").write_text("one\ntwo\n\nthe digit 3 in ink\n", encoding="utf-8")
     return folder
 
@@ -96,8 +102,8 @@ def test_ratios_of_two_concepts_under_one_head(monkeypatch, capsys, place, tmp_p
     out = run(
         monkeypatch,
         capsys,
-        *("ratios", place / "sd", *TASK, "--prior", "0.1", "--prior", "0.2", *SMALL),
-        *("--elbo-samples", "6", "--elbo-noise-levels", "2", "--path-steps", "2", "--cache", place / "cache"),
+        *("ratios", place / "sd", *TASK, "--prior", "0.1", "--prior", "0.2", *small(place)),
+        *("--elbo-samples", "6", "--elbo-noise-levels", "2", "--path-steps", "2", "--cache-folder", place / "cache"),
         *("--level", "0.99x", "--output", tmp_path / "r.json"),
     )
     for words in (
@@ -117,17 +123,28 @@ def test_ratios_of_two_concepts_under_one_head(monkeypatch, capsys, place, tmp_p
 
 
 def test_a_cache_of_another_model_is_not_used(monkeypatch, capsys, place, tmp_path):
-    words = ("ratios", place / "sd", *TASK, "--prior", "0.1", *SMALL, "--elbo-samples", "4", "--elbo-noise-levels", "2")
-    run(monkeypatch, capsys, *words, "--path-steps", "2", "--cache", tmp_path)
+    words = (
+        "ratios",
+        place / "sd",
+        *TASK,
+        "--prior",
+        "0.1",
+        *small(place),
+        "--elbo-samples",
+        "4",
+        "--elbo-noise-levels",
+        "2",
+    )
+    run(monkeypatch, capsys, *words, "--path-steps", "2", "--cache-folder", tmp_path)
     (file,) = tmp_path.glob("labelled-*")
     other = tmp_path / "other"
     build(families.sd, seed=1).save_pretrained(other)
-    run(monkeypatch, capsys, words[0], other, *words[2:], "--path-steps", "2", "--cache", tmp_path)
+    run(monkeypatch, capsys, words[0], other, *words[2:], "--path-steps", "2", "--cache-folder", tmp_path)
     (mine,) = set(tmp_path.glob("labelled-*")) - {file}
     # The other model's file under this one's name: named, not used, and computed again.
     right = mine.read_bytes()
     mine.write_bytes(file.read_bytes())
-    monkeypatch.setattr(sys, "argv", ["unlearn", *map(str, (words[0], other, *words[2:], "--cache", tmp_path))])
+    monkeypatch.setattr(sys, "argv", ["unlearn", *map(str, (words[0], other, *words[2:], "--cache-folder", tmp_path))])
     with pytest.raises(SystemExit):
         cli.main()
     assert f"cache file {mine} is not used, it was made for" in capsys.readouterr().err
@@ -139,10 +156,10 @@ def lora(place):
     """What `unlearn distill` leaves, with neighbours from a vocabulary and samples of the model as the rest."""
     with pytest.MonkeyPatch.context() as patch:
         words = (
-            *("distill", place / "sd", "--concept", "seven", "--paraphrase", "a handwritten seven", "--prior", "0.1"),
-            *("--vocabulary", place / "words.txt", "--level", "0.99x", "--steps", "2"),
-            *("--rank", "1", "--evaluation-samples", "80", *SMALL),
-            *("--cache", place / "cache", "--output", place / "lora"),
+            *("distill", place / "sd", "--concept", "seven | a handwritten seven", "--prior", "0.1"),
+            *("--vocabulary", place / "words.txt", "--level", "0.99x", "--max-train-steps", "2"),
+            *("--rank", "1", "--evaluation-samples", "80", *small(place)),
+            *("--cache-folder", place / "cache", "--output", place / "lora"),
         )
         patch.setattr(sys, "argv", ["unlearn", *map(str, words)])
         with pytest.raises(SystemExit) as ended:
@@ -159,23 +176,36 @@ def test_distill_leaves_lora_and_certificate(lora):
 
 
 def test_sample_with_guidance_and_with_the_lora(monkeypatch, capsys, place, lora, tmp_path):
-    words = ("sample", place / "sd", *TASK, "--prior", "0.1", "--level", "0.99x", *SMALL)
-    out = run(monkeypatch, capsys, *words, "--count", "2", "--cache", place / "cache", "--output", tmp_path / "guided")
+    words = ("sample", place / "sd", *TASK, "--prior", "0.1", "--level", "0.99x", *small(place))
+    out = run(
+        monkeypatch, capsys, *words, "--count", "2", "--cache-folder", place / "cache", "--output", tmp_path / "guided"
+    )
     assert "2 images written" in out
     run(monkeypatch, capsys, *words, "--count", "2", "--lora", lora, "--output", tmp_path / "fitted")
     assert len(list((tmp_path / "fitted").glob("0*.png"))) == 2
-    more = ("--count", "2", "--corrected", "--cache", place / "cache", "--output", tmp_path / "corrected")
+    more = ("--count", "2", "--corrected", "--cache-folder", place / "cache", "--output", tmp_path / "corrected")
     out = run(monkeypatch, capsys, *words, *more)
     assert "| dual round | multipliers | levels measured |" in out
     assert "it is guidance that is corrected" in error(monkeypatch, capsys, *words, *more, "--lora", lora)
 
 
 def test_without_corrections_multipliers_are_the_solved_ones(monkeypatch, capsys, place, lora, tmp_path):
-    words = ("distill", place / "sd", *TASK, "--prior", "0.1", "--level", "0.99x", *SMALL, "--cache", place / "cache")
-    brief = ("--steps", "1", "--rank", "1", "--evaluation-samples", "80", "--output", tmp_path / "out")
-    assert "dual round" not in run(monkeypatch, capsys, *words, *brief, "--uncorrected")
+    words = (
+        "distill",
+        place / "sd",
+        *TASK,
+        "--prior",
+        "0.1",
+        "--level",
+        "0.99x",
+        *small(place),
+        "--cache-folder",
+        place / "cache",
+    )
+    brief = ("--max-train-steps", "1", "--rank", "1", "--evaluation-samples", "80", "--output", tmp_path / "out")
+    assert "dual round" not in run(monkeypatch, capsys, *words, *brief, "--fixed-multipliers")
     assert json.loads((lora / "certificate.json").read_text(encoding="utf-8"))["fitted_model"]["dual_rounds"]
-    message = error(monkeypatch, capsys, *words, *brief, "--overwrite", "--method", "siss", "--uncorrected")
+    message = error(monkeypatch, capsys, *words, *brief, "--overwrite", "--method", "siss", "--fixed-multipliers")
     assert "OnConcepts has no correction to leave out" in message
 
 
@@ -183,23 +213,32 @@ def test_audit_looks_everywhere(monkeypatch, capsys, place, lora, tmp_path):
     out = run(
         monkeypatch,
         capsys,
-        *("audit", place / "sd", "--lora", lora, "--concept", "seven | a handwritten seven", "--contrast", "one"),
+        *(
+            "audit",
+            place / "sd",
+            "--lora",
+            lora,
+            "--concept",
+            "seven | a handwritten seven",
+            "--retained-prompt",
+            "one",
+        ),
         *(
             "--prior",
             "0.1",
-            *SMALL,
-            "--samples-per-image",
+            *small(place),
+            "--audit-samples",
             "4",
-            "--scale",
+            "--audit-guidance-scales",
             "3",
-            "--taught",
+            "--audit-relearn-steps",
             "2",
-            "--images",
+            "--audit-relearn-images",
             "3",
-            "--seeds",
+            "--audit-relearn-seeds",
             "1",
         ),
-        *("--cache", place / "cache", "--output", tmp_path / "out"),
+        *("--cache-folder", place / "cache", "--output", tmp_path / "out"),
     )
     for words in (
         "nothing",
@@ -221,9 +260,20 @@ def test_audit_looks_everywhere(monkeypatch, capsys, place, lora, tmp_path):
 
 def test_bench_goes_on_where_it_stopped(monkeypatch, capsys, place, tmp_path):
     words = (
-        *("bench", place / "sd", *TASK, "--prior", "0.1", "--level", "0.99x", *SMALL),
-        *("--seeds", "1", "--steps", "2", "--rank", "1", "--judged", "4", "--cache", place / "cache"),
-        *("--output", tmp_path / "out", "--method", "no training", "--method", "tilted"),
+        *("bench", place / "sd", *TASK, "--prior", "0.1", "--level", "0.99x", *small(place)),
+        *(
+            "--seeds",
+            "1",
+            "--max-train-steps",
+            "2",
+            "--rank",
+            "1",
+            "--evaluation-samples",
+            "4",
+            "--cache-folder",
+            place / "cache",
+        ),
+        *("--output", tmp_path / "out", "--methods", "no training", "--methods", "tilted"),
     )
     run(monkeypatch, capsys, *words)
     kept = (tmp_path / "out" / "tilted-0.json").read_text(encoding="utf-8")
@@ -232,19 +282,19 @@ def test_bench_goes_on_where_it_stopped(monkeypatch, capsys, place, tmp_path):
     fit = MethodRun.model_validate_json(kept)
     assert len(fit.levels) == len(fit.multipliers) - 1 == 2  # one moment of a fit of two steps, and its end
     assert table.rows[1].of("cost").n == 1
-    out = run(monkeypatch, capsys, *words, "--method", "neggrad")
+    out = run(monkeypatch, capsys, *words, "--methods", "neggrad")
     assert (tmp_path / "out" / "tilted-0.json").read_text(encoding="utf-8") == kept
     assert "neggrad" in out
     assert "level, seven" in out
-    assert "belongs to another task" in error(monkeypatch, capsys, *words, "--steps", "3")
+    assert "belongs to another task" in error(monkeypatch, capsys, *words, "--max-train-steps", "3")
 
 
 def test_a_model_without_prompts(monkeypatch, capsys, place, tmp_path):
     out = run(
         monkeypatch,
         capsys,
-        *("ratios", place / "ddpm", "--examples", place / "images", "--prior", "0.1", *SMALL),
-        *("--cache", place / "cache", "--output", tmp_path / "r.json"),
+        *("ratios", place / "ddpm", "--examples", place / "images", "--prior", "0.1", *small(place)),
+        *("--cache-folder", place / "cache", "--output", tmp_path / "r.json"),
     )
     assert "samples of the model itself stand for the rest" in out
     assert "classifier against q, cross-fitted" in out
@@ -268,14 +318,15 @@ def forgetting(place, model, *more):
     images = place / "images"
     return (
         "forget", place / model, "--image", images / "0.png", "--image", images / "1.png", "--data", images,
-        "--steps", 2, "--batch", 6, "--rank", 2, "--samples-per-image", 6, "--sampler-steps", 2, *more,
+        "--max-train-steps", 2, "--train-batch-size", 6, "--rank", 2, "--evaluation-samples", 6,
+        "--num-inference-steps", 2, *more,
     )  # fmt: skip
 
 
 def test_forget(monkeypatch, capsys, place, tmp_path, quick_forgetting):
     shown = run(
         monkeypatch, capsys, *forgetting(place, "sd", "--prompt", "one", "--level", "900", "--level", "800 nats"),
-        "--comparison", tmp_path / "look.png", "--output", tmp_path / "out", "--cache", tmp_path / "cache",
+        "--comparison", tmp_path / "look.png", "--output", tmp_path / "out", "--cache-folder", tmp_path / "cache",
     )  # fmt: skip
     assert f"image 2: {place / 'images' / '1.png'}" in shown
     assert "certified: False" in shown
@@ -293,7 +344,7 @@ def test_forget_without_prompts_as_unseen(monkeypatch, capsys, place, tmp_path, 
     monkeypatch.setattr(forget_settled, "as_unseen", lambda _, images, *__, **___: np.full(len(images.forget), 5.0))
     run(
         monkeypatch, capsys, *forgetting(place, "ddpm", "--held-out", place / "images", "--share", "0.05"),
-        "--output", tmp_path / "out", "--cache", tmp_path / "cache",
+        "--output", tmp_path / "out", "--cache-folder", tmp_path / "cache",
     )  # fmt: skip
     proof = json.loads((tmp_path / "out" / "certificate.json").read_text())
     assert proof["question"]["levels_from"] == "held_out_mean"

@@ -28,18 +28,40 @@ DISTILL = ("distill", "digits", "--concept", "a handwritten seven", "--level", "
     ("words", "message"),
     [
         (
-            ("distill", "no/such/place", "--concept", "cat", "--contrast", "dog", "--prior", "0.1", "--level", "0.01"),
+            (
+                "distill",
+                "no/such/place",
+                "--concept",
+                "cat",
+                "--retained-prompt",
+                "dog",
+                "--prior",
+                "0.1",
+                "--level",
+                "0.01",
+            ),
             "model",
         ),
         (
-            ("distill", "/nowhere", "--concept", "cat", "--contrast", "dog", "--prior", "0.1", "--level", "0.01"),
+            (
+                "distill",
+                "/nowhere",
+                "--concept",
+                "cat",
+                "--retained-prompt",
+                "dog",
+                "--prior",
+                "0.1",
+                "--level",
+                "0.01",
+            ),
             "neither",
         ),
         (("distill", "digits", "--concept", "", "--level", "0.01"), "empty string"),
         (("distill", "digits", "--concept", "a purple cow", "--level", "0.01"), "none of the ten digits"),
         (("distill", "digits", "--concept", "seven", "--level", "1.5"), "strictly between 0 and 1"),
         (("distill", "digits", "--concept", "seven", "--level", "0"), "strictly between 0 and 1"),
-        (("distill", "digits", "--concept", "seven", "--level", "0.1", "--problem", "magic"), "got 'magic'"),
+        (("distill", "digits", "--concept", "seven", "--level", "0.1", "--problem", "magic"), "problem must be one of"),
         (("distill", "digits", "--concept", "seven", "--level", "0.1", "--method", "magic"), "one of tilted, guidance"),
         (
             ("distill", "digits", "--concept", "seven", "--level", "1%", "--problem", "reverse-kl"),
@@ -48,23 +70,30 @@ DISTILL = ("distill", "digits", "--concept", "a handwritten seven", "--level", "
         (("distill", "digits", "--concept", "seven", "--level", "lots"), "got 'lots'"),
         (("distill", "digits", "--level", "0.1"), "concept must be given"),
         (("distill", "model", "--concept", "cat | ", "--level", "0.1"), "empty string in 'cat | '"),
+        (("distill", "--concept", "a", "--level", "0.1"), "model must be given"),
+        (("distill", "model", "--concept", "a"), "level must be given"),
         (
-            ("distill", "model", "--concept", "a", "--concept", "b", "--paraphrase", "c", "--level", "0.1"),
-            "one --concept goes",
+            ("distill", "model", "--concept", "a", "--level", "0.1", "--config", "/nowhere"),
+            "config '/nowhere' is neither",
         ),
         (("distill", "model", "--concept", "cat", "--level", "0.1", "--vocabulary", "/nowhere"), "is no file"),
         (("distill", "model", "--examples", "/nowhere", "--level", "0.1"), "neither a file nor a folder"),
-        (("distill", "digits", "--concept", "seven", "--level", "0.1", "--prior", "1.5"), "strictly between 0 and 1"),
+        (
+            ("distill", "digits", "--concept", "seven", "--level", "0.1", "--prior", "1.5"),
+            "prior must be below 1, got 1.5",
+        ),
         (("audit", "digits", "--concept", "seven", "--lora", "/nowhere"), "is no folder"),
-        (("bench", "digits", "--method", "magic"), "no training, tilted"),
+        (("bench", "digits", "--methods", "magic"), "no training, tilted"),
         (("bench", "digits", "--seeds", "0"), "at least 1"),
         (("distill", "digits", "--concept", "seven", "--level", "-1", "--problem", "reverse-kl"), "never negative"),
         (("sample", "digits", "--concept", "seven", "--level", "0.01", "--count", "0"), "at least 1"),
-        (("sample", "digits", "--concept", "seven", "--level", "0.01", "--lora", "/nowhere"), "neither a LoRA nor"),
+        (("sample", "digits", "--concept", "seven", "--level", "0.01", "--lora", "/nowhere"), "is no folder"),
     ],
 )
 def test_bad_input_is_one_clear_line(monkeypatch, capsys, tmp_path, words, message):
-    code, out, err = run(monkeypatch, capsys, *words, "--output", tmp_path / "out", "--cache", tmp_path / "cache")
+    code, out, err = run(
+        monkeypatch, capsys, *words, "--output", tmp_path / "out", "--cache-folder", tmp_path / "cache"
+    )
     assert (code, out) == (2, "")
     assert message in err
     assert "Traceback" not in err

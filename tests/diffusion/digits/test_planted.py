@@ -15,7 +15,8 @@ from diffusion.digits.planted_study import PlantedStudy
 from diffusion.methods import SISS, ForgetImages, OnImages, TiltedImages
 from diffusion.pipelines import denoiser_of, load_pipeline
 from diffusion.pipelines.images import read_folder
-from diffusion.tasks.images import task_of
+from diffusion.tasks.image_task import ImageTask
+from diffusion.tasks.images import read_task
 
 
 def test_stage_plants_odd_held_out_digits_as_often_as_it_says():
@@ -151,7 +152,7 @@ def test_a_text_to_image_pipeline_with_planted_images(tmp_path):
     planted_prompts.run(folder, seed=0, steps=1, work=tmp_path / "work")
     images, prompts = read_folder(folder / "forget", "image")
     assert len(set(prompts)) == len(images) == 4
-    task = task_of(denoiser_of(load_pipeline(str(folder / "model"))), images, prompts=prompts, levels=1.0)
+    task = read_task(denoiser_of(load_pipeline(str(folder / "model"))), ImageTask(images, prompts=prompts, levels=1.0))
     files, texts = read_folder(folder / "data", "data")
     assert len(files) == len(make_stage(0).digits) + sum(planted_prompts.COPIES)
     bytes_of = [file.read_bytes() for file in files]

@@ -11,13 +11,12 @@ from diffusion.evaluation.audit_table import Audit, AuditReport, Cell, judged
 from diffusion.evaluation.benchmark import GUIDED, Bench, chosen_methods, run_bench
 from diffusion.evaluation.benchmark_table import Compared, Failure, MethodRow, MethodRun, Quantity, Table, summary
 from diffusion.evaluation.bounds import Estimate
-from diffusion.evaluation.measure import Evaluation
 from diffusion.evaluation.relearning import Curve, RelearnConfig, recall, teach, turned
 from diffusion.methods import METHODS
 from diffusion.pipelines import denoiser_of
 from diffusion.pipelines.sampling import sample_latents
-from diffusion.tasks.concepts import Concept, TaskPrompts
-from diffusion.training.trainer import Fit
+from diffusion.tasks.concepts import ConceptLaw, TaskPrompts
+from diffusion.tasks.config import EvaluationConfig, FitConfig
 from tests.diffusion import families
 from tests.diffusion.families import build
 from tests.diffusion.methods.conftest import make_survey
@@ -55,7 +54,7 @@ def test_errors_of_a_curve_are_of_samples_and_of_seeds():
 
 
 def test_prompts_near_a_concept_are_none_of_its_wordings():
-    prompts = TaskPrompts((Concept(("seven", "a handwritten seven"), 0.1), Concept(("eight",), 0.1)), (("one",),))
+    prompts = TaskPrompts((ConceptLaw(("seven", "a handwritten seven"), 0.1), ConceptLaw(("eight",), 0.1)), (("one",),))
     some = near_prompts(prompts, 0)
     assert "seven, seven" in some
     assert "seven handwritten a" in some
@@ -193,7 +192,12 @@ def test_a_method_that_diverges_is_reported(monkeypatch, tmp_path):
 
     monkeypatch.setitem(METHODS, "neggrad", Diverges)
     denoiser = denoiser_of(build(families.sd))
-    plan = Bench(("neggrad", "esd-x"), (0,), Fit(steps=1, batch=6, rank=1), Evaluation(3, 2, 3, 2))
+    plan = Bench(
+        ("neggrad", "esd-x"),
+        (0,),
+        FitConfig(max_train_steps=1, train_batch_size=6, rank=1),
+        EvaluationConfig(samples=3, concept_samples=2, retained_samples=3, integrated=2),
+    )
     table = run_bench(denoiser, make_survey(), du.ReverseKL([0.9, 0.8]), plan, None, tmp_path, quiet)
     assert [row.method for row in table.rows] == ["esd-x"]
     assert table.failed == (Failure(method="neggrad", seed=0, reason="the loss at step 3 is nan"),)

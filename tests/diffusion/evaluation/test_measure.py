@@ -6,18 +6,20 @@ from functools import cache
 
 import numpy as np
 import pytest
+import torch
 
 import duality as du
 from diffusion.digits.data import WORDS, concept_of
-from diffusion.evaluation.measure import PAIRED, Evaluation, measure_lora
+from diffusion.evaluation.measure import PAIR_PROMPTS, PAIRED, PAIRS, fresh_seed, measure_lora, wanted_prompts
 from diffusion.evaluation.measured import CLASSIFIER
 from diffusion.evaluation.planning import Plan
 from diffusion.ratios.calibration import Calibration
+from diffusion.tasks.config import EvaluationConfig
 from diffusion.training.lora import add_student
 from tests.diffusion.methods.conftest import LEVELS, make_denoiser, make_survey
 from tests.diffusion.workflows.test_concepts import quiet
 
-FEW = Evaluation(samples=5, asked=4, retained=6, integrated=3)
+FEW = EvaluationConfig(samples=5, concept_samples=4, retained_samples=6, integrated=3)
 
 
 class Sees:
@@ -82,11 +84,17 @@ def test_shares_by_the_classifier_and_by_detectors_under_both_kinds_of_prompts()
 def test_samples_are_fresh():
     estimate, (samples, _) = measured("reverse")
     seeds = [sample.noise for name, sample in samples.items() if name.startswith("LoRA, ") and name != PAIRED]
-    assert len(set(seeds)) == len(seeds) == 3
+    assert len(set(seeds)) == len(seeds) == 4
     assert estimate.budget.anchor_seed not in seeds
     assert samples[PAIRED].noise == samples["before, anchor"].noise == estimate.budget.anchor_seed
-    other = replace(FEW, seed=1)
-    assert other.fresh_seed(estimate, 0) != FEW.fresh_seed(estimate, 0) != FEW.fresh_seed(estimate, 1)
+    before, after = (samples[name] for name in PAIRS)  # by prompt and noise; fresh adapters change nothing
+    assert before.prompts == after.prompts
+    assert before.noise == after.noise
+    assert torch.equal(before.latents, after.latents)
+    asked = [text for concept in estimate.prompts.concepts for text in concept.prompts][:PAIR_PROMPTS]
+    assert set(asked) < set(before.prompts) <= {*asked, *estimate.retained[1]}
+    other = FEW.but(seed=1)
+    assert fresh_seed(other, estimate, 0) != fresh_seed(FEW, estimate, 0) != fresh_seed(FEW, estimate, 1)
 
 
 @pytest.mark.parametrize("name", ["reverse", "forward"])
@@ -103,9 +111,9 @@ def test_divergences_have_lower_bounds_that_are_called_approximate(name):
 
 def test_the_evaluation_says_what_it_asks_for():
     estimate = make_survey()
-    wanted = FEW.prompts(estimate)
+    wanted = wanted_prompts(FEW, estimate)
     assert [len(wanted[name]) for name in ("anchor", "concept", "retained")] == [5, 8, 6]
     assert [estimate.prompts.asks_for(text) for text in wanted["concept"]] == [0] * 4 + [1] * 4
     assert len(set(wanted["concept"])) == 4  # all paraphrases in turn
     assert FEW.fewest == 4
-    assert replace(FEW, asked=None).fewest == 5
+    assert FEW.but(concept_samples=None).fewest == 5

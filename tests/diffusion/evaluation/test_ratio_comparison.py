@@ -15,8 +15,8 @@ from diffusion.ratios.cross_fitted import against_q
 from diffusion.ratios.elbo import elbos
 from diffusion.ratios.estimate import estimate_ratios
 from diffusion.ratios.level_table import level_table
-from diffusion.ratios.ratio_estimate import Budget
 from diffusion.runtime.cache import Cache
+from diffusion.tasks.config import RatiosConfig, Sampling
 from diffusion.tasks.levels import levels
 from tests.diffusion import families
 from tests.diffusion.families import build
@@ -30,8 +30,16 @@ def denoiser():
 
 @pytest.fixture(scope="module")
 def estimate(denoiser, prompts):
-    budget = Budget(10, 15, 24, sampler_steps=2, noises=2, classifier_steps=8, elbo_samples=6, elbo_noise_levels=2)
-    return estimate_ratios(denoiser, prompts, budget, None, quiet)
+    budget = RatiosConfig(
+        concept_samples=10,
+        retained_samples=15,
+        num_samples=24,
+        noisings=2,
+        classifier_steps=8,
+        elbo_samples=6,
+        elbo_noise_levels=2,
+    )
+    return estimate_ratios(denoiser, prompts, budget, Sampling(num_inference_steps=2), None, quiet)
 
 
 def test_every_estimator_is_beside_the_head(denoiser, estimate, tmp_path):

@@ -13,13 +13,14 @@ from diffusion.methods import METHODS, Correction
 from diffusion.methods.tilted_loss import tilted_objective
 from diffusion.pipelines import denoiser_of
 from diffusion.ratios.classifier import RatioClassifier
-from diffusion.ratios.ratio_estimate import Budget, RatioEstimate
-from diffusion.tasks.concepts import Concept, TaskPrompts
+from diffusion.ratios.ratio_estimate import RatioEstimate
+from diffusion.tasks.concepts import ConceptLaw, TaskPrompts
+from diffusion.tasks.config import FitConfig, RatiosConfig, Sampling
 from diffusion.training.lora import ADAPTER, add_student
-from diffusion.training.trainer import Fit, Trainer
+from diffusion.training.trainer import Trainer
 from tests.diffusion import families
 
-SMALL = Fit(steps=4, batch=6, rank=2, rate=1e-2, seed=3)
+SMALL = FitConfig(max_train_steps=4, train_batch_size=6, rank=2, learning_rate=1e-2, seed=3)
 LEVELS = {
     "forward": du.ForwardKL([1.2, 0.6]),
     "likelihood": du.Likelihood([0.05, 0.06]),
@@ -40,7 +41,7 @@ def made(name):
 def make_survey(dtype=torch.float32):
     """Two concepts; samples of q with log ratios that average to one, as exact ones would."""
     prompts = TaskPrompts(
-        (Concept(paraphrases(7)[:2], 0.1), Concept(paraphrases(4)[:2], 0.15)),
+        (ConceptLaw(paraphrases(7)[:2], 0.1), ConceptLaw(paraphrases(4)[:2], 0.15)),
         tuple(paraphrases(k)[:2] for k in (1, 3, 8)),
     )
     wanted, labels = prompts.labelled(6, 9)
@@ -63,7 +64,8 @@ def make_survey(dtype=torch.float32):
         values[:5],
         (),
         "none",
-        Budget(10, 10, 10, sampler_steps=2),
+        RatiosConfig(concept_samples=10, retained_samples=10, num_samples=10),
+        Sampling(num_inference_steps=2),
     )
 
 

@@ -14,8 +14,8 @@ from diffusion.methods.forget_retain_sets import SetBatches, Sets
 from diffusion.methods.images.base import ImageFit
 from diffusion.methods.images.importance_mixture import Mixed
 from diffusion.pipelines import repeat
+from diffusion.tasks.config import FitConfig
 from diffusion.training.lora import add_lora, base_model
-from diffusion.training.trainer import Fit
 from tests.diffusion.methods.conftest import (
     SMALL,
     Stop,
@@ -36,7 +36,10 @@ BASELINES = {
 
 @pytest.mark.parametrize("name", BASELINES)
 def test_resumed_run_ends_bit_equal(name, denoiser, estimate, solutions, tmp_path):
-    settings, path = Fit(steps=4, batch=4, rank=1, rate=1e-2, seed=1), tmp_path / "fit.safetensors"
+    settings, path = (
+        FitConfig(max_train_steps=4, train_batch_size=4, rank=1, learning_rate=1e-2, seed=1),
+        tmp_path / "fit.safetensors",
+    )
     method = BASELINES[name]
     whole = method.fit(FitContext(denoiser, estimate, solutions["reverse"], settings))
     expected = adapters(denoiser)
@@ -63,7 +66,9 @@ def test_images_by_name(name):
     method = IMAGE_METHODS[name]()
     if isinstance(method, ImageFit):  # two rounds after the last step show what twenty would
         method = replace(method, noise_levels=2, repeats=2, extra=2)
-    outcome = method.fit(ImageFitContext(denoiser, images, 1.0, Fit(steps=1, batch=3, rank=1)))
+    outcome = method.fit(
+        ImageFitContext(denoiser, images, 1.0, FitConfig(max_train_steps=1, train_batch_size=3, rank=1))
+    )
     assert outcome.levels.shape == outcome.errors.shape
     assert outcome.levels.shape[1] == 3  # after one step, and for some in rounds after it
 
@@ -102,7 +107,7 @@ def along(objective, parameters, direction):
 def test_gradient_through_the_network(rule):
     denoiser, estimate = double()
     parameters = add_lora(denoiser, 1, 0)
-    objective = rule.objective(denoiser, Sets.of_estimate(estimate), Fit(batch=4), parameters)
+    objective = rule.objective(denoiser, Sets.of_estimate(estimate), FitConfig(train_batch_size=4), parameters)
     exact, numeric = along(objective, parameters, around(parameters))
     assert exact == pytest.approx(numeric, rel=1e-4)
     assert abs(exact) > 1e-6
@@ -114,7 +119,7 @@ def test_esd_is_its_formula():
     names = [name for name, p in denoiser.network.named_parameters() if p.requires_grad]
     assert names
     assert all("attn2" in name for name in names)
-    objective = ESD(strength=0.7).objective(denoiser, estimate, Fit(batch=4))
+    objective = ESD(strength=0.7).objective(denoiser, estimate, FitConfig(train_batch_size=4))
     exact, numeric = along(objective, parameters, around(parameters))
     assert exact == pytest.approx(numeric, rel=1e-4)
     # with the adapters off, f = T: the loss is |(1 + eta) (T(x, c) - T(x))|^2
@@ -187,13 +192,17 @@ def test_sets_hold_what_they_say(estimate):
     first = float((estimate.labels[estimate.labels < 2][forgotten] == 0).float().mean())
     assert first == pytest.approx(0.1 / 0.25, abs=0.03)
     denoiser = make_denoiser()
-    forget, retain = SetBatches(denoiser, sets, Fit(batch=6))(torch.Generator().manual_seed(0))
+    forget, retain = SetBatches(denoiser, sets, FitConfig(train_batch_size=6))(torch.Generator().manual_seed(0))
     assert len(forget.x) == len(retain.x) == 3
 
 
 def test_weights_by_hand(denoiser, estimate, solutions):
     given = FixedWeights((0.2, 0.1), samples=4, noise_levels=1)
-    outcome = given.fit(FitContext(denoiser, estimate, solutions["likelihood"], Fit(steps=1, batch=3, rank=1)))
+    outcome = given.fit(
+        FitContext(
+            denoiser, estimate, solutions["likelihood"], FitConfig(max_train_steps=1, train_batch_size=3, rank=1)
+        )
+    )
     np.testing.assert_array_equal(outcome.multipliers, [[0.2, 0.1]] * 2)
     for wrong in ((0.1, 0.1, 0.1), (-0.1, 0.1)):
         with pytest.raises(ValueError, match="in the dual domain"):

@@ -1,6 +1,6 @@
 """Dual steps on measured levels, for fits that go by a solution and for guidance without any fit."""
 
-from dataclasses import replace
+import dataclasses
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from diffusion.methods import Correction, GuidanceDistillation, Tilted, correcte
 from diffusion.methods.base import FitContext
 from diffusion.methods.correction import MovingTarget
 from diffusion.methods.level_estimates import Meter
-from diffusion.training.trainer import Fit
+from diffusion.tasks.config import FitConfig
 from tests.diffusion.methods.conftest import BRIEF, SMALL, adapters, same
 
 KINDS = ("forward", "likelihood", "reverse")
@@ -21,7 +21,7 @@ KINDS = ("forward", "likelihood", "reverse")
 @pytest.mark.parametrize("method", [Tilted, GuidanceDistillation])
 def test_multipliers_move_between_the_steps_of_a_fit(method, kind, denoiser, estimate, solutions):
     outcome = method(correction=BRIEF).fit(FitContext(denoiser, estimate, solutions[kind], SMALL))
-    assert len(outcome.losses) == SMALL.steps
+    assert len(outcome.losses) == SMALL.max_train_steps
     assert outcome.multipliers.shape == (4, 2)  # two moments, the end, and what would come next
     assert outcome.levels.shape == outcome.errors.shape == (3, 2)
     np.testing.assert_array_equal(outcome.multipliers[0], solutions[kind].multipliers)
@@ -41,9 +41,9 @@ def test_rounds_go_on_after_the_last_step_until_levels_are_met(reached, denoiser
     problem = solutions["likelihood"].problem.bind(estimate.ratios)
     level = problem.levels * (1.0 if reached else 1.5)
     monkeypatch.setattr(Meter, "measure", lambda *_: Measured(level, np.full(2, 1e-4), estimate.anchor))
-    method = GuidanceDistillation(correction=replace(BRIEF, extra=2))
+    method = GuidanceDistillation(correction=dataclasses.replace(BRIEF, extra=2))
     outcome = method.fit(FitContext(denoiser, estimate, solutions["likelihood"], SMALL))
-    assert len(outcome.losses) == SMALL.steps + (0 if reached else 2)
+    assert len(outcome.losses) == SMALL.max_train_steps + (0 if reached else 2)
     assert len(outcome.levels) == (3 if reached else 5)
     assert np.isfinite(outcome.losses).all()
 
@@ -125,7 +125,7 @@ def test_rare_events_are_counted_on_half_as_many_samples_as_q_has(denoiser, esti
 
 
 def test_moments_of_a_very_short_fit_are_not_taken_twice(denoiser, estimate, solutions):
-    rounds = BRIEF.of_fit(FitContext(denoiser, estimate, solutions["likelihood"], Fit(steps=2)))
+    rounds = BRIEF.of_fit(FitContext(denoiser, estimate, solutions["likelihood"], FitConfig(max_train_steps=2)))
     assert list(rounds.ends) == [1, 2]
     assert isinstance(rounds.problem, du.Likelihood)
 

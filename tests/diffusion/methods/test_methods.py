@@ -8,8 +8,8 @@ import duality as du
 from diffusion.methods import METHODS, GuidanceDistillation, PrimalDual
 from diffusion.methods.base import FitContext
 from diffusion.methods.primal_dual import Alternation
+from diffusion.tasks.config import FitConfig
 from diffusion.training.lora import add_student
-from diffusion.training.trainer import Fit
 from duality.primal_dual import NuPI
 from tests.diffusion.methods.conftest import SMALL, Stop, adapters, made, make_denoiser, make_survey, same, stop_after
 
@@ -26,7 +26,10 @@ def solution_for(name, solutions):
 
 @pytest.mark.parametrize("name", SHORT)
 def test_resumed_run_ends_bit_equal(name, denoiser, estimate, solutions, tmp_path):
-    settings, path = Fit(steps=4, batch=3, rank=1, rate=1e-2, seed=1), tmp_path / "fit.safetensors"
+    settings, path = (
+        FitConfig(max_train_steps=4, train_batch_size=3, rank=1, learning_rate=1e-2, seed=1),
+        tmp_path / "fit.safetensors",
+    )
     method, solution = SHORT[name], solution_for(name, solutions)
     whole = method.fit(FitContext(denoiser, estimate, solution, settings))
     expected = adapters(denoiser)
@@ -50,7 +53,7 @@ def test_nan_stops_before_the_weights_take_it_and_the_checkpoint_stays(name, den
     from dataclasses import replace
 
     path = tmp_path / "fit.safetensors"
-    settings = Fit(steps=4, batch=3, rank=1, seed=1)
+    settings = FitConfig(max_train_steps=4, train_batch_size=3, rank=1, seed=1)
     with pytest.raises(Stop):
         SHORT[name].fit(
             FitContext(
@@ -71,7 +74,7 @@ def test_gradient_through_the_network(name, rank, solutions):
     """The derivative of one step's loss along a random direction in what is trained, in double precision."""
     denoiser, estimate = make_denoiser(), make_survey(torch.float64)
     denoiser.network.double()
-    settings = Fit(steps=1, batch=4, rank=rank, seed=1)
+    settings = FitConfig(max_train_steps=1, train_batch_size=4, rank=rank or 1, full_weights=rank is None, seed=1)
     if name == "guidance":
         parameters = add_student(denoiser, rank, 1)
         objective = GuidanceDistillation().objective(FitContext(denoiser, estimate, solutions["likelihood"], settings))

@@ -6,12 +6,12 @@ from diffusion.methods.tilted_loss import Material, Tilt, blended, tilted_loss
 from diffusion.pipelines import StableDiffusion
 from diffusion.pipelines.sampling import sample_latents
 from diffusion.ratios.classifier import RatioClassifier
+from diffusion.tasks.config import FitConfig
 from diffusion.training.lora import ADAPTER, add_lora, add_student, base_model, merged_adapters, save_lora
-from diffusion.training.trainer import Fit
 from tests.diffusion.conftest import make_pipeline
 from tests.diffusion.methods.conftest import fit_tilted
 
-SMALL = Fit(steps=4, batch=6, rank=2, rate=1e-2, seed=3)
+SMALL = FitConfig(max_train_steps=4, train_batch_size=6, rank=2, learning_rate=1e-2, seed=3)
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def test_student_starts_as_the_teacher_and_the_teacher_stays(denoiser, prompts, 
 
 
 def test_resumed_fit_ends_bit_equal(denoiser, prompts, classifier, material, tmp_path):
-    whole = Fit(steps=9, batch=3, rank=1, seed=1)
+    whole = FitConfig(max_train_steps=9, train_batch_size=3, rank=1, seed=1)
     losses = fit(denoiser, prompts, classifier, material, whole)
     expected = adapters(denoiser)
 

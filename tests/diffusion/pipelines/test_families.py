@@ -12,14 +12,14 @@ from diffusion.pipelines import Denoiser, denoiser_of, repeat
 from diffusion.pipelines.latents import decode, encode, image_shape
 from diffusion.pipelines.sampling import sample_latents
 from diffusion.ratios.classifier import Bottleneck, RatioClassifier, features, log_snr, pooled
-from diffusion.tasks.concepts import Concept, TaskPrompts
+from diffusion.tasks.concepts import ConceptLaw, TaskPrompts
+from diffusion.tasks.config import FitConfig
 from diffusion.training.lora import base_model, save_lora
-from diffusion.training.trainer import Fit
 from tests.diffusion import families
 from tests.diffusion.families import FAMILIES, build
 from tests.diffusion.methods.conftest import fit_tilted
 
-PROMPTS = TaskPrompts((Concept(("seven", "a handwritten seven"), 0.1),), (("one",), ("three",)))
+PROMPTS = TaskPrompts((ConceptLaw(("seven", "a handwritten seven"), 0.1),), (("one",), ("three",)))
 
 
 @pytest.fixture(scope="module", params=list(FAMILIES))
@@ -221,7 +221,7 @@ def test_lora_is_fitted_saved_and_loaded_by_stock_libraries(family, tmp_path):
         classifier_for(denoiser),
         Tilt(lambda rho: -0.05 * rho[:, 0].exp()),
         material,
-        Fit(steps=3, batch=6, rank=2, rate=2e-2, seed=3),
+        FitConfig(max_train_steps=3, train_batch_size=6, rank=2, learning_rate=2e-2, seed=3),
     )
     assert len(losses) == 3
     fitted = sample_latents(denoiser.pipeline, prompts, seed=1, steps=3)

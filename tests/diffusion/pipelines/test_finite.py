@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-import diffusion
 import duality as du
 from diffusion.pipelines import denoiser_of
 from diffusion.pipelines.latents import decode, encode
 from diffusion.pipelines.sampling import sample_latents
 from tests.diffusion import families
 from tests.diffusion.families import FAMILIES, build
+from tests.diffusion.jobs import unlearn
 from tests.diffusion.workflows.test_concepts import TASK, TINY, quiet
 
 
@@ -65,6 +65,6 @@ def test_nothing_of_it_is_cached_and_no_sample_of_many_is_made(part, tmp_path, m
 
     monkeypatch.setattr(type(pipeline), "__call__", counted)
     with pytest.raises(FloatingPointError, match=f"^{part} returned NaN or inf"):
-        diffusion.unlearn(pipeline, ["seven"], du.ReverseKL(0.3), **TASK, **TINY, cache_folder=tmp_path, bar=quiet)
+        unlearn(pipeline, ["seven"], du.ReverseKL(0.3), **TASK, **TINY, cache_folder=tmp_path, bar=quiet)
     assert asked == [1]
     assert not list(tmp_path.iterdir())

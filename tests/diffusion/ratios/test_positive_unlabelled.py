@@ -10,7 +10,7 @@ from scipy.stats import norm
 from diffusion.ratios.classifier import RatioClassifier, train_classifier
 from diffusion.ratios.positive_unlabelled import ABSENT, contrast_loss, examine, label_shares
 from diffusion.ratios.priors import mixture_priors, unlabelled_prior
-from diffusion.tasks.concepts import Concept, Examples, TaskPrompts
+from diffusion.tasks.concepts import ConceptLaw, Examples, TaskPrompts
 
 PRIOR = 0.2
 
@@ -118,11 +118,11 @@ def test_the_prior_of_a_concept_that_stands_apart_is_found_without_a_labelled_re
 
 
 def test_labels_of_samples_of_q():
-    both = TaskPrompts((Concept(("seven",), 0.1),), (("one",), ("two",)), unlabelled=True)
+    both = TaskPrompts((ConceptLaw(("seven",), 0.1),), (("one",), ("two",)), unlabelled=True)
     prompts, labels = both.labelled(4, 6)
     assert labels == [0] * 4 + [1] * 3 + [2] * 3
     assert prompts[-3:] == [""] * 3
-    alone = TaskPrompts((Concept((), 0.1, Examples(torch.zeros(12, 3))),), (), unlabelled=True)
+    alone = TaskPrompts((ConceptLaw((), 0.1, Examples(torch.zeros(12, 3))),), (), unlabelled=True)
     assert alone.labelled(20, 5) == ([""] * 17, [0] * 12 + [2] * 5)
 
 
@@ -130,19 +130,19 @@ def test_examples_are_told_apart_by_their_values():
     one, two = Examples(torch.zeros(12, 3)), Examples(torch.ones(12, 3))
     assert one == Examples(torch.zeros(12, 3))
     assert one != two
-    prompts = [TaskPrompts((Concept((), 0.1, some),), (), unlabelled=True) for some in (one, two)]
+    prompts = [TaskPrompts((ConceptLaw((), 0.1, some),), (), unlabelled=True) for some in (one, two)]
     assert str(prompts[0].described()) != str(prompts[1].described())
-    plain = TaskPrompts((Concept(("seven",), 0.1),), (("one",),)).described()
+    plain = TaskPrompts((ConceptLaw(("seven",), 0.1),), (("one",),)).described()
     assert "unlabelled" not in plain
     assert "examples" not in plain["concepts"][0]
     for bad, words in ((torch.zeros(3, 3), "at least 10"), (torch.full((10, 3), float("nan")), "finite")):
         with pytest.raises(ValueError, match=words):
             Examples(bad)
     with pytest.raises(ValueError, match="by prompts or by examples"):
-        Concept(("seven",), 0.1, one)
+        ConceptLaw(("seven",), 0.1, one)
     with pytest.raises(ValueError, match="for all concepts or for none"):
-        TaskPrompts((Concept(("a",), 0.1), Concept(("b",), None)), (("c",),))
-    unknown = TaskPrompts((Concept(("a",), None),), (("c",),))
+        TaskPrompts((ConceptLaw(("a",), 0.1), ConceptLaw(("b",), None)), (("c",),))
+    unknown = TaskPrompts((ConceptLaw(("a",), None),), (("c",),))
     assert not unknown.has_priors
     with pytest.raises(ValueError, match="estimate the ratios first"):
         _ = unknown.priors

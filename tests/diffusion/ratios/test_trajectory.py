@@ -9,10 +9,10 @@ from diffusers import DDIMScheduler
 
 from diffusion.pipelines import variance_preserving
 from diffusion.ratios.trajectory import path_levels, path_ratios, step_between
-from diffusion.tasks.concepts import Concept, Examples, TaskPrompts
+from diffusion.tasks.concepts import ConceptLaw, Examples, TaskPrompts
 
 MEAN = torch.tensor([1.5, -0.5])
-PROMPTS = TaskPrompts((Concept(("there",), 0.1),), (("here",),))
+PROMPTS = TaskPrompts((ConceptLaw(("there",), 0.1),), (("here",),))
 
 
 class Exact:
@@ -80,4 +80,4 @@ def test_levels_go_from_noise_to_picture():
         with pytest.raises(ValueError, match="steps must lie between"):
             path_levels(Exact(), steps)
     with pytest.raises(ValueError, match="a prompt for every concept"):
-        path_ratios(Exact(), TaskPrompts((Concept((), 0.1, Examples(torch.zeros(10, 2))),), (("one",),)), 4, seed=0)
+        path_ratios(Exact(), TaskPrompts((ConceptLaw((), 0.1, Examples(torch.zeros(10, 2))),), (("one",),)), 4, seed=0)

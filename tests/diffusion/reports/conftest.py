@@ -11,7 +11,7 @@ from diffusion.evaluation.bounds import bound, mean_estimate
 from diffusion.evaluation.measured import CLASSIFIER, CostFound, Measurement, Obeyed, level_found
 from diffusion.evaluation.planning import plan_for
 from diffusion.ratios.calibration import Calibration
-from diffusion.tasks.concepts import Concept, TaskPrompts
+from diffusion.tasks.concepts import ConceptLaw, TaskPrompts
 from tests.diffusion.methods.conftest import make_survey
 
 N = 2000
@@ -21,7 +21,7 @@ GOOD = Calibration(auc=0.999, brier=0.001, ece=0.01, mean_posterior=0.1, frequen
 def survey_of(posteriors, prior=0.1):
     """One concept with these posteriors (n,) on samples of q."""
     values = torch.tensor(np.log(np.asarray(posteriors) / prior))[:, None]
-    prompts = TaskPrompts((Concept(("seven", "a seven"), prior),), (("one",),))
+    prompts = TaskPrompts((ConceptLaw(("seven", "a seven"), prior),), (("one",),))
     return replace(
         make_survey(),
         prompts=prompts,

@@ -43,7 +43,7 @@ def judged(drops, stderr=(0.0, 0.0), after=FAR):
         exact(targets.images, LEVELS),
         Outcome([], np.array([[0.1, 0.2]])),
         None if drops is None else measured(drops, after),
-        fit={"rank": 2},
+        fit={"full_weights": False},
         fingerprint="none",
     )
 

@@ -1,6 +1,5 @@
 """What training and writing need of a disk: a full one leaves what was there before whole, and the error names it."""
 
-import dataclasses
 import errno
 import os
 import resource
@@ -15,18 +14,16 @@ from diffusion.methods.base import FitContext
 from diffusion.runtime.files import atomic_write, check_file, clear_partials, write_text
 from diffusion.runtime.output_folder import OutputFolder
 from diffusion.runtime.tensor_files import read_tensors
-from diffusion.training.trainer import Fit
+from diffusion.tasks.config import FitConfig
 from tests.diffusion.methods.conftest import made, make_denoiser
 
 ROOT = Path(__file__).parents[3]
-SMALL = Fit(steps=3, batch=12, rank=2, rate=1e-2, seed=3)
+SMALL = FitConfig(max_train_steps=3, train_batch_size=12, rank=2, learning_rate=1e-2, seed=3)
 
 
 def test_a_full_disk_leaves_the_earlier_checkpoint_whole(estimate, solution, tmp_path, monkeypatch):
     path = tmp_path / "fit.safetensors"
-    made("tilted").fit(
-        FitContext(make_denoiser(), estimate, solution, dataclasses.replace(SMALL), checkpoint=path, every=2)
-    )
+    made("tilted").fit(FitContext(make_denoiser(), estimate, solution, SMALL.but(), checkpoint=path, every=2))
     kept = path.read_bytes()
 
     def full(_tensors, place, **_more):
@@ -36,9 +33,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoint_whole(estimate, solution, tmp
     monkeypatch.setattr("safetensors.torch.save_file", full)
     with pytest.raises(OSError, match=r"fit.safetensors could not be written \(No space left on device\)") as caught:
         made("tilted").fit(
-            FitContext(
-                make_denoiser(), estimate, solution, dataclasses.replace(SMALL, steps=6), checkpoint=path, every=2
-            )
+            FitContext(make_denoiser(), estimate, solution, SMALL.but(max_train_steps=6), checkpoint=path, every=2)
         )
     assert caught.value.errno == errno.ENOSPC
     assert path.read_bytes() == kept

@@ -1,7 +1,5 @@
 """What a fit tells trackers, through accelerate; nothing of it depends on them."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
@@ -10,10 +8,10 @@ from accelerate.tracking import GeneralTracker
 from diffusion.methods import PrimalDual
 from diffusion.methods.base import FitContext
 from diffusion.runtime.trackers import Tracked, log
-from diffusion.training.trainer import Fit
+from diffusion.tasks.config import FitConfig
 from tests.diffusion.methods.conftest import made, make_denoiser
 
-SMALL = Fit(steps=3, batch=12, rank=2, rate=1e-2, seed=3)
+SMALL = FitConfig(max_train_steps=3, train_batch_size=12, rank=2, learning_rate=1e-2, seed=3)
 ALTERNATE = PrimalDual(inner=2, warmup=0, gain=0.2, samples=4, noise_levels=1)
 
 
@@ -48,7 +46,7 @@ class Recorder(GeneralTracker):
 def test_a_tracker_hears_of_terms_multipliers_and_levels(denoiser, estimate, solution, tmp_path):
     recorder = Recorder()
     with Tracked([recorder], tmp_path, {"method": "primal-dual", "rank": None}):
-        outcome = ALTERNATE.fit(FitContext(denoiser, estimate, solution, dataclasses.replace(SMALL, steps=4)))
+        outcome = ALTERNATE.fit(FitContext(denoiser, estimate, solution, SMALL.but(max_train_steps=4)))
     assert recorder.finished
     assert recorder.config == {"method": "primal-dual", "rank": "None"}
     steps = [(step, row) for step, row in recorder.rows if "loss" in row]

@@ -2,7 +2,7 @@ import pytest
 
 from diffusion.digits import paraphrases
 from diffusion.digits.prompts import prompts_for
-from diffusion.tasks.concepts import Concept, TaskPrompts
+from diffusion.tasks.concepts import ConceptLaw, TaskPrompts
 
 
 def test_wordings_fall_back_and_nothing_else_does(prompts):
@@ -14,14 +14,17 @@ def test_wordings_fall_back_and_nothing_else_does(prompts):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Concept((), 0.1), "not empty"),
-        (lambda: Concept(("  ",), 0.1), "not empty"),
-        (lambda: Concept(("seven",), 1.0), "strictly between 0 and 1"),
+        (lambda: ConceptLaw((), 0.1), "not empty"),
+        (lambda: ConceptLaw(("  ",), 0.1), "not empty"),
+        (lambda: ConceptLaw(("seven",), 1.0), "strictly between 0 and 1"),
         (lambda: TaskPrompts((), (("one",),)), "at least one concept"),
-        (lambda: TaskPrompts((Concept(("seven",), 0.1),), ()), "at least one group"),
-        (lambda: TaskPrompts((Concept(("seven",), 0.1),), (("Seven",),)), "neither contrast nor anchor"),
-        (lambda: TaskPrompts((Concept(("seven",), 0.1),), (("one",),), anchor="seven"), "neither contrast nor anchor"),
-        (lambda: TaskPrompts((Concept(("a",), 0.5), Concept(("b",), 0.5)), (("one",),)), "below 1"),
+        (lambda: TaskPrompts((ConceptLaw(("seven",), 0.1),), ()), "at least one group"),
+        (lambda: TaskPrompts((ConceptLaw(("seven",), 0.1),), (("Seven",),)), "neither contrast nor anchor"),
+        (
+            lambda: TaskPrompts((ConceptLaw(("seven",), 0.1),), (("one",),), anchor="seven"),
+            "neither contrast nor anchor",
+        ),
+        (lambda: TaskPrompts((ConceptLaw(("a",), 0.5), ConceptLaw(("b",), 0.5)), (("one",),)), "below 1"),
         (lambda: prompts_for([""]), "empty string"),
         (lambda: prompts_for(["a purple cow"]), "none of the ten digits"),
         (lambda: prompts_for(["seven", "a handwritten 7"]), "already names"),

@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 
-import diffusion
 import duality as du
 from diffusion.tasks.levels import kind_of, levels, parse, present, resolved
 
@@ -68,7 +67,7 @@ def test_what_cannot_be_meant_is_refused(text, kind, words):
 def test_multiples_are_of_what_q_has(ratios):
     now = ratios.masses * 0 + np.array([0.2 + 0.8 * 0.2 * math.exp(-4), 0.1 + 0.9 * 0.1 * math.exp(-4)])
     np.testing.assert_allclose(present(du.Likelihood, ratios), now, rtol=1e-12)
-    asked = diffusion.levels(du.Likelihood, ["0.1x", "1%"])
+    asked = levels(du.Likelihood, ["0.1x", "1%"])
     np.testing.assert_allclose(asked.problem(ratios).levels, [0.1 * now[0], 0.01], rtol=1e-12)
     for kind in KL:
         twice = levels(kind, "2x").problem(ratios)

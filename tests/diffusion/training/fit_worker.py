@@ -26,7 +26,7 @@ from diffusion.methods import (
     TiltedImages,
 )
 from diffusion.runtime.distributed import is_main
-from diffusion.training.trainer import Fit
+from diffusion.tasks.config import FitConfig
 from tests.diffusion.methods.conftest import LEVELS, made, make_denoiser, make_survey
 
 # The tiny survey's ratios are random: two concepts, every method.
@@ -35,14 +35,16 @@ QUICK = {"inner": 3, "warmup": 0, "extra": 2, "noise_levels": 2, "repeats": 2}
 ON_IMAGES = {"tilted": TiltedImages(**QUICK), "primal-dual": ForgetImages(**QUICK)}
 
 
-def on_images(name: str, settings: Fit) -> tuple[Method | ImageMethod, FitContext | ImageFitContext]:
+def on_images(name: str, settings: FitConfig) -> tuple[Method | ImageMethod, FitContext | ImageFitContext]:
     """Two images of random data out of a tiny DDPM: a method, and what it fits from."""
     denoiser = make_denoiser("ddpm")
     data = torch.rand(20, *denoiser.sample_shape, generator=torch.Generator().manual_seed(1)) * 2 - 1
     return ON_IMAGES[name], ImageFitContext(denoiser, Images(data[:2], [0.2, 0.1], data), [5.0, 9.0], settings)
 
 
-def on_concepts(name: str, problem: str, settings: Fit) -> tuple[Method | ImageMethod, FitContext | ImageFitContext]:
+def on_concepts(
+    name: str, problem: str, settings: FitConfig
+) -> tuple[Method | ImageMethod, FitContext | ImageFitContext]:
     """The same for the two concepts of the tiny survey."""
     method = ALTERNATE if name == "primal-dual" else made(name)
     estimate, denoiser = make_survey(), make_denoiser()
@@ -63,13 +65,13 @@ def main() -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", du.FewDrawsWarning)
     name, _, problem = given.method.partition(",")
-    settings = Fit(
-        steps=given.steps,
-        batch=12,
+    settings = FitConfig(
+        max_train_steps=given.steps,
+        train_batch_size=12,
         rank=given.rank or None,
-        rate=1e-2 if given.rank else 1e-3,
+        learning_rate=1e-2 if given.rank else 1e-3,
         seed=3,
-        accumulate=given.accumulate,
+        gradient_accumulation_steps=given.accumulate,
     )
     method, context = on_images(name, settings) if problem == "images" else on_concepts(name, problem, settings)
     print("begun", flush=True)

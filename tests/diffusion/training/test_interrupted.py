@@ -12,13 +12,13 @@ from safetensors.torch import load_file
 from diffusion.methods.base import FitContext
 from diffusion.runtime.interrupts import TERMINATED, Deferred, terminable
 from diffusion.runtime.tensor_files import read_tensors
-from diffusion.training.trainer import Fit
+from diffusion.tasks.config import FitConfig
 from tests.diffusion.methods.conftest import adapters, made, make_denoiser, same
 from tests.diffusion.training.fit_worker import ALTERNATE, on_concepts
 
 pytestmark = pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
 
-SMALL = Fit(steps=6, batch=12, rank=2, rate=1e-2, seed=3)
+SMALL = FitConfig(max_train_steps=6, train_batch_size=12, rank=2, learning_rate=1e-2, seed=3)
 
 
 def done(path):
@@ -112,13 +112,13 @@ def test_checkpoints_at_the_end_of_every_round_and_of_the_fit(tmp_path, monkeypa
     kept.clear()
     fitted_by, context = on_concepts("neggrad", "likelihood", SMALL)
     fitted_by.fit(
-        dataclasses.replace(context, config=dataclasses.replace(SMALL, steps=5), checkpoint=tmp_path / "two", every=2)
+        dataclasses.replace(context, config=SMALL.but(max_train_steps=5), checkpoint=tmp_path / "two", every=2)
     )
     assert kept == [(2, None), (4, None), (5, None)]
 
 
 def test_a_damaged_checkpoint_is_named_and_the_fit_begins_anew(estimate, solution, tmp_path, capsys):
-    path, settings = tmp_path / "fit.safetensors", dataclasses.replace(SMALL, steps=3)
+    path, settings = tmp_path / "fit.safetensors", SMALL.but(max_train_steps=3)
     first = make_denoiser()
     made("neggrad").fit(FitContext(first, estimate, solution, settings, checkpoint=path))
     content = bytearray(path.read_bytes())
@@ -129,7 +129,7 @@ def test_a_damaged_checkpoint_is_named_and_the_fit_begins_anew(estimate, solutio
     said = capsys.readouterr().err
     assert f"checkpoint {path} is not used, its content does not match its digest; the fit begins anew" in said
     assert same(adapters(first), adapters(again))
-    wider = dataclasses.replace(settings, rank=3)
+    wider = settings.but(rank=3)
     made("neggrad").fit(FitContext(make_denoiser(), estimate, solution, wider, checkpoint=path))
     assert "has shape (2, " in capsys.readouterr().err
 

@@ -12,22 +12,23 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel, UNet2DModel
 
-import diffusion
 import duality as du
 from diffusion.methods import ESD, IMAGE_METHODS, METHODS, PrimalDual
 from diffusion.methods.base import FitContext, ImageFitContext
 from diffusion.pipelines.sampling import sample_latents
 from diffusion.runtime.distributed import Part, broadcast_object, map_distributed, world
+from diffusion.tasks.config import FitConfig
 from diffusion.tasks.image_set import Images
 from diffusion.training.full_weights import is_free, put_back
 from diffusion.training.lora import add_lora, add_student, base_model, save_student, switch_lora
-from diffusion.training.trainer import Fit, Trainer
+from diffusion.training.trainer import Trainer
 from tests.diffusion.families import FAMILIES, build
+from tests.diffusion.jobs import unlearn
 from tests.diffusion.methods.conftest import made, make_denoiser
 from tests.diffusion.methods.conftest import same as alike
 from tests.diffusion.training.fit_worker import ON_IMAGES
 
-SMALL = Fit(steps=3, batch=12, rank=2, rate=1e-2, seed=3)
+SMALL = FitConfig(max_train_steps=3, train_batch_size=12, rank=2, learning_rate=1e-2, seed=3)
 ALTERNATE = PrimalDual(inner=2, warmup=0, gain=0.2, samples=4, noise_levels=1)
 
 
@@ -67,7 +68,7 @@ def test_a_batch_in_parts_is_the_whole_batch(name, estimate, solution):
     for accumulate in (1, 4 if name != "neggrad" else 3):
         denoiser = make_denoiser()
         outcome = IN_PARTS[name].fit(
-            FitContext(denoiser, estimate, solution, dataclasses.replace(SMALL, accumulate=accumulate))
+            FitContext(denoiser, estimate, solution, SMALL.but(gradient_accumulation_steps=accumulate))
         )
         found.append((trained(denoiser), outcome.losses))
     assert distance(found[0][0], found[1][0]) < 1e-5
@@ -83,7 +84,7 @@ def test_images_in_parts(name):
         method = ON_IMAGES.get(name) or IMAGE_METHODS[name]()  # few steps: over hundreds, rounding grows
         method.fit(
             ImageFitContext(
-                denoiser, Images(data[:2], [0.2, 0.1], data), 1.0, dataclasses.replace(SMALL, accumulate=accumulate)
+                denoiser, Images(data[:2], [0.2, 0.1], data), 1.0, SMALL.but(gradient_accumulation_steps=accumulate)
             )
         )
         found.append(trained(denoiser))
@@ -92,7 +93,7 @@ def test_images_in_parts(name):
 
 def test_erasediff_needs_the_whole_batch(denoiser, estimate, solution):
     with pytest.raises(ValueError, match="gradients of the whole batch"):
-        METHODS["erasediff"]().fit(FitContext(denoiser, estimate, solution, dataclasses.replace(SMALL, accumulate=2)))
+        METHODS["erasediff"]().fit(FitContext(denoiser, estimate, solution, SMALL.but(gradient_accumulation_steps=2)))
 
 
 def test_one_process_is_the_plain_case():
@@ -148,9 +149,7 @@ def test_bfloat16_is_close_and_leaves_weights_and_network_as_they_were(estimate,
     found = []
     for precision in ("no", "bf16"):
         denoiser = make_denoiser()
-        outcome = made("tilted").fit(
-            FitContext(denoiser, estimate, solution, dataclasses.replace(SMALL, precision=precision))
-        )
+        outcome = made("tilted").fit(FitContext(denoiser, estimate, solution, SMALL.but(mixed_precision=precision)))
         assert "forward" not in vars(denoiser.network)
         assert all(value.dtype == torch.float32 for value in trained(denoiser).values())
         found.append(outcome.losses)
@@ -175,7 +174,7 @@ def test_gradient_checkpointing_changes_nothing_but_memory(family):
             return denoiser.predict(x, torch.tensor([10, 500]), condition).square().mean()
 
         trainer = Trainer(
-            denoiser.network, parameters, objective, dataclasses.replace(SMALL, steps=1, gradient_checkpointing=on)
+            denoiser.network, parameters, objective, SMALL.but(max_train_steps=1, gradient_checkpointing=on)
         )
         trainer.run()
         losses.append(trainer.losses)
@@ -188,19 +187,19 @@ def test_gradient_checkpointing_changes_nothing_but_memory(family):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"steps": 0}, "steps must be at least 1, got 0"),
-        ({"batch": 0}, "batch must be at least 1"),
+        ({"max_train_steps": 0}, "max_train_steps must be at least 1, got 0"),
+        ({"train_batch_size": 0}, "train_batch_size must be at least 1"),
         ({"rank": 0}, "rank must be at least 1"),
-        ({"accumulate": 0}, "accumulate must be at least 1"),
-        ({"rate": -1.0}, "rate must be positive"),
-        ({"rate": 0.0}, "rate must be positive"),
-        ({"retain_share": 1.0}, "retain_share must lie in"),
-        ({"precision": "fp8"}, "precision must be one of no, bf16, got 'fp8'"),
+        ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps must be at least 1"),
+        ({"learning_rate": -1.0}, "learning_rate must be above 0"),
+        ({"learning_rate": 0.0}, "learning_rate must be above 0"),
+        ({"retain_share": 1.0}, "retain_share must be below 1"),
+        ({"mixed_precision": "fp8"}, "mixed_precision must be one of 'no' or 'bf16', got 'fp8'"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(change, words):
     with pytest.raises(ValueError, match=words):
-        Fit(**change)
+        FitConfig(**change)
 
 
 # -- all weights ---------------------------------------------------------------------------------------------------
@@ -214,7 +213,7 @@ def test_all_weights_with_a_frozen_teacher(method, estimate, solution, tmp_path)
     condition = denoiser.condition(["", "seven"])
     with torch.no_grad():
         said = denoiser.predict(x, t, condition)
-    method.fit(FitContext(denoiser, estimate, solution, dataclasses.replace(SMALL, rank=None, rate=1e-3)))
+    method.fit(FitContext(denoiser, estimate, solution, SMALL.but(full_weights=True, learning_rate=1e-3)))
     assert not alike(before, trained(denoiser))
     with base_model(denoiser):
         assert torch.equal(denoiser.predict(x, t, condition), said)
@@ -242,7 +241,7 @@ def test_all_weights_of_a_ddpm_are_resumed_and_saved(tmp_path):
     def fit(**more):
         denoiser = make_denoiser("ddpm")
         data = torch.rand(20, *denoiser.sample_shape, generator=torch.Generator().manual_seed(1)) * 2 - 1
-        settings = Fit(steps=4, batch=6, rank=None, rate=1e-3, seed=2)
+        settings = FitConfig(max_train_steps=4, train_batch_size=6, full_weights=True, learning_rate=1e-3, seed=2)
         brief = dataclasses.replace(IMAGE_METHODS["primal-dual"](), noise_levels=2, repeats=2, extra=2)
         brief.fit(ImageFitContext(denoiser, Images(data[:2], 0.1, data), 1.0, settings, **more))
         return denoiser
@@ -271,9 +270,7 @@ def test_all_weights_of_a_ddpm_are_resumed_and_saved(tmp_path):
 def test_some_of_the_weights(denoiser, estimate, solution):
     """ESD-x as its authors trained it: the cross-attention layers' own weights."""
     before = {n: p.detach().clone() for n, p in denoiser.network.named_parameters()}
-    ESD(layers=("attn2.to_k", "attn2.to_v")).fit(
-        FitContext(denoiser, estimate, solution, dataclasses.replace(SMALL, rank=None))
-    )
+    ESD(layers=("attn2.to_k", "attn2.to_v")).fit(FitContext(denoiser, estimate, solution, SMALL.but(full_weights=True)))
     moved = {n for n, p in denoiser.network.named_parameters() if not torch.equal(p, before[n])}
     assert moved
     assert all("attn2.to_k" in n or "attn2.to_v" in n for n in moved)
@@ -282,7 +279,8 @@ def test_some_of_the_weights(denoiser, estimate, solution):
 
 
 def test_the_rate_has_a_default_for_each():
-    assert (Fit().rate, Fit(rank=None).rate, Fit(rank=None, rate=0.5).rate) == (2e-3, 1e-4, 0.5)
+    some = (FitConfig(), FitConfig(full_weights=True), FitConfig(full_weights=True, learning_rate=0.5))
+    assert [each.peak_rate for each in some] == [2e-3, 1e-4, 0.5]
 
 
 def test_all_weights_need_a_network_without_adapters(denoiser):
@@ -301,8 +299,15 @@ def test_one_call_trains_all_weights_in_parts(tmp_path):
     from tests.diffusion.workflows.test_concepts import TASK, TINY, quiet
 
     pipeline = build(FAMILIES["sd"])
-    fit = Fit(steps=2, batch=12, rank=None, accumulate=2, precision="bf16", gradient_checkpointing=True)
-    result = diffusion.unlearn(
+    fit = FitConfig(
+        max_train_steps=2,
+        train_batch_size=12,
+        full_weights=True,
+        gradient_accumulation_steps=2,
+        mixed_precision="bf16",
+        gradient_checkpointing=True,
+    )
+    result = unlearn(
         pipeline,
         [["seven", "a handwritten seven"]],
         du.ReverseKL(0.3),
@@ -321,7 +326,7 @@ def test_one_call_trains_all_weights_in_parts(tmp_path):
     stored = dict(loaded.named_parameters())
     assert all(torch.equal(stored[name], p) for name, p in pipeline.unet.named_parameters())
     told = result.certificate.fitted_model.fit
-    assert (told["rank"], told["rate"], told["processes"]) == (None, 1e-4, 1)
+    assert (told["full_weights"], told["learning_rate"], told["processes"]) == (True, None, 1)
 
 
 def test_a_batch_that_cannot_be_dealt_out_is_refused_before_any_work(monkeypatch):
@@ -329,7 +334,9 @@ def test_a_batch_that_cannot_be_dealt_out_is_refused_before_any_work(monkeypatch
 
     monkeypatch.setattr("diffusion.workflows.concepts.estimate_ratios", None)
     with pytest.raises(ValueError, match="32 rows of one kind cannot be dealt evenly to 5 parts"):
-        diffusion.unlearn(build(FAMILIES["sd"]), ["seven"], du.ReverseKL(0.3), **TASK, fit=Fit(accumulate=5))
+        unlearn(
+            build(FAMILIES["sd"]), ["seven"], du.ReverseKL(0.3), **TASK, fit=FitConfig(gradient_accumulation_steps=5)
+        )
 
 
 def test_patience_is_for_methods_with_rounds():

@@ -14,30 +14,26 @@ from PIL import Image
 import diffusion
 import duality as du
 from diffusion.api import is_digits, prompts_of
-from diffusion.evaluation.measure import PAIRED, Evaluation
+from diffusion.evaluation.measure import PAIRED, EvaluationConfig
 from diffusion.guidance.sampling import guided_samples
 from diffusion.methods import ESD, METHODS, PrimalDual, Tilted, method_of
 from diffusion.pipelines import denoiser_of, load_pipeline
 from diffusion.pipelines.fingerprint import fingerprint
 from diffusion.pipelines.images import read_images
 from diffusion.pipelines.sampling import sample_latents
-from diffusion.ratios.ratio_estimate import Budget
-from diffusion.tasks.concepts import Concept, Examples
+from diffusion.tasks.concepts import ConceptLaw, Examples
+from diffusion.tasks.config import FitConfig
 from diffusion.tasks.contrast_prompts import propose
+from diffusion.tasks.task import Concept, ConceptTask
 from diffusion.training.lora import base_model
-from diffusion.training.trainer import Fit
 from diffusion.workflows.validation import NothingToDo
-from tests.diffusion import families
+from tests.diffusion import families, jobs
 from tests.diffusion.families import build
+from tests.diffusion.jobs import forget, unlearn
 from tests.diffusion.methods.conftest import made
 
-TINY = {
-    "budget": Budget(10, 10, 24, sampler_steps=2, noises=2, classifier_steps=4, elbo_samples=4, elbo_noise_levels=2),
-    "fit": Fit(steps=2, batch=6, rank=1),
-    "evaluation": Evaluation(samples=4, retained=4, integrated=4),
-    "method": made("tilted"),
-}
-TASK = {"contrast": ["one", ("three", "a handwritten three")], "priors": 0.1}
+TINY = jobs.TINY | {"method": made("tilted")}
+TASK = {"retained": ["one", ("three", "a handwritten three")], "priors": 0.1}
 
 
 class quiet:
@@ -73,7 +69,7 @@ def test_a_missing_extra_is_named():
 def test_one_call_unlearns(family, tmp_path):
     pipeline = build(families.FAMILIES[family])
     before = sample_latents(pipeline, [""], seed=0, steps=2)
-    result = diffusion.unlearn(
+    result = unlearn(
         pipeline,
         [["seven", "a handwritten seven"], "eight"],
         du.ReverseKL([0.3, 0.2]),
@@ -106,16 +102,16 @@ def pipeline():
     ("change", "words"),
     [
         ({"concepts": []}, "at least one concept"),
-        ({"concepts": "seven"}, "concepts must be a list of prompts, got the string 'seven'"),
-        ({"contrast": "one"}, "contrast must be a list"),
-        ({"vocabulary": "one"}, "vocabulary must be a list"),
-        ({"contrast": [], "vocabulary": ["Seven", " "]}, "vocabulary must hold prompts"),
-        ({"priors": [0.1, 0.1]}, "one for each of 1 concepts, got 2"),
-        ({"contrast": ["Seven"]}, "neither contrast nor anchor"),
+        ({"concepts": "seven", "priors": None}, "concepts must be a list of prompts, got 'seven'"),
+        ({"retained": "one"}, "retained_prompts must be a list"),
+        ({"vocabulary": "one"}, "vocabulary 'one' is no file"),
+        ({"retained": [], "vocabulary": ["Seven", " "]}, "vocabulary must hold prompts"),
+        ({"priors": [1.5]}, "prior must be below 1, got 1.5"),
+        ({"retained": ["Seven"]}, "neither contrast nor anchor"),
         ({"concepts": ["seven", "Seven "]}, "asks for two concepts"),
         ({"anchor": "seven"}, "neither contrast nor anchor"),
         ({"method": "magic"}, "method must be one of tilted"),
-        ({"problem": du.ReverseKL([1.0, 2.0])}, "one for each of 1 concepts"),
+        ({"problem": du.ReverseKL([1.0, 2.0])}, "one for all or one for each of 1"),
         ({"problem": du.Likelihood(0.0)}, "strictly between 0 and 1"),
         ({"problem": du.Likelihood(1.5)}, "strictly between 0 and 1"),
         ({"problem": du.Likelihood(0.1, kind="density")}, "densities"),
@@ -130,14 +126,14 @@ def test_bad_input_is_refused_before_any_work(pipeline, monkeypatch, change, wor
     monkeypatch.setattr("diffusion.workflows.concepts.estimate_ratios", never)
     arguments = {"pipeline": pipeline, "concepts": ["seven"], "problem": du.Likelihood(0.01), **TASK, **change}
     with pytest.raises(ValueError, match=words):
-        diffusion.unlearn(**arguments)
+        unlearn(**arguments)
 
 
 def test_an_output_that_is_not_empty_is_refused_before_any_work(pipeline, monkeypatch, tmp_path):
     monkeypatch.setattr("diffusion.workflows.concepts.estimate_ratios", None)
     (tmp_path / "mine").write_text("x")
     with pytest.raises(ValueError, match="not empty"):
-        diffusion.unlearn(pipeline, ["seven"], du.Likelihood(0.01), **TASK, output=tmp_path)
+        unlearn(pipeline, ["seven"], du.Likelihood(0.01), **TASK, output=tmp_path)
 
 
 def style(module, *layers):
@@ -152,28 +148,30 @@ def test_adapters_of_others_are_refused_before_any_work(part, monkeypatch):
     carrying = build(families.sd)
     style(getattr(carrying, part), "to_q" if part == "unet" else "q_proj")
     with pytest.raises(ValueError, match=rf"{part} carries the adapters \['style'\]: fuse or unload them first"):
-        diffusion.unlearn(carrying, ["seven"], du.Likelihood(0.01), **TASK)
+        unlearn(carrying, ["seven"], du.Likelihood(0.01), **TASK)
     with pytest.raises(ValueError, match=rf"{part} carries the adapters"):
-        diffusion.forget(carrying, images(1), prompts="one", levels=5.0, data=images(12))
+        forget(carrying, images(1), prompts="one", levels=5.0, data=images(12))
 
 
 @pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
-@pytest.mark.parametrize("rank", [2, None], ids=["LoRA", "all weights"])
-def test_a_second_run_on_one_pipeline_has_to_say_from_what(rank):
+@pytest.mark.parametrize("full", [False, True], ids=["LoRA", "all weights"])
+def test_a_second_run_on_one_pipeline_has_to_say_from_what(full):
     """Not: samples of the changed model, a fit against the original, and the first unlearning gone without a word."""
     pipeline = build(families.sd)
-    settings = TINY | {"fit": Fit(steps=2, batch=6, rank=rank, rate=1e-2)}
+    settings = TINY | {
+        "fit": FitConfig(max_train_steps=2, train_batch_size=6, rank=2, full_weights=full, learning_rate=1e-2)
+    }
 
     def run():
         concepts = [["seven", "a handwritten seven"]]
-        return diffusion.unlearn(pipeline, concepts, du.ReverseKL(0.3), **TASK, **settings, bar=quiet)
+        return unlearn(pipeline, concepts, du.ReverseKL(0.3), **TASK, **settings, bar=quiet)
 
     original = fingerprint(pipeline)
     plain = sample_latents(pipeline, ["one"], seed=0, steps=2)
     first = run()
-    assert first.estimate_ratios.fingerprint == original
+    assert first.estimate.fingerprint == original
     fitted = sample_latents(pipeline, ["one"], seed=0, steps=2)
-    for call in (run, lambda: diffusion.forget(pipeline, images(1), prompts="one", levels=5.0, data=images(12))):
+    for call in (run, lambda: forget(pipeline, images(1), prompts="one", levels=5.0, data=images(12))):
         with pytest.raises(ValueError, match=r"diffusion.merge\(pipeline\) .* diffusion.undo\(pipeline\)"):
             call()
     assert torch.equal(sample_latents(pipeline, ["one"], seed=0, steps=2), fitted)  # refused, and left as it was
@@ -181,7 +179,7 @@ def test_a_second_run_on_one_pipeline_has_to_say_from_what(rank):
     assert fingerprint(pipeline) == original
     assert torch.equal(sample_latents(pipeline, ["one"], seed=0, steps=2), plain)
     second = run()
-    assert torch.equal(second.estimate_ratios.anchor, first.estimate_ratios.anchor)
+    assert torch.equal(second.estimate.anchor, first.estimate.anchor)
     fitted = sample_latents(pipeline, ["one"], seed=0, steps=2)
     diffusion.merge(pipeline)
     merged = fingerprint(pipeline)
@@ -189,7 +187,7 @@ def test_a_second_run_on_one_pipeline_has_to_say_from_what(rank):
     scale = float(fitted.abs().max())
     np.testing.assert_allclose(sample_latents(pipeline, ["one"], seed=0, steps=2), fitted, atol=1e-4 * scale)
     third = run()
-    assert third.estimate_ratios.fingerprint == merged
+    assert third.estimate.fingerprint == merged
     with base_model(denoiser_of(pipeline)):  # what is sampled before the fit is what the fit starts from
         base = sample_latents(pipeline, ["one"], seed=0, steps=2)
     np.testing.assert_allclose(base, fitted, atol=1e-4 * scale)
@@ -208,7 +206,7 @@ def test_whatever_fails_after_the_fit_the_fit_is_kept(tmp_path, monkeypatch, cap
     pipeline = build(families.sd)
     original = fingerprint(pipeline)
     with pytest.raises(Failing):
-        diffusion.unlearn(pipeline, ["seven"], du.ReverseKL(0.3), **TASK, **TINY, output=tmp_path / "out", bar=quiet)
+        unlearn(pipeline, ["seven"], du.ReverseKL(0.3), **TASK, **TINY, output=tmp_path / "out", bar=quiet)
     kept = tmp_path / "out.unfinished"
     assert str(kept) in capsys.readouterr().err
     proof = json.loads((kept / "certificate.json").read_text(encoding="utf-8"))
@@ -231,15 +229,15 @@ def images(count, seed=0):
 def test_concepts_by_prompt_need_a_pipeline_with_prompts():
     pipeline = build(lambda: families.ddpm(DDPMPipeline))
     with pytest.raises(ValueError, match="DDPMPipeline takes none"):
-        diffusion.unlearn(pipeline, ["seven"], du.Likelihood(0.01), **TASK)
+        unlearn(pipeline, ["seven"], du.Likelihood(0.01), **TASK)
     with pytest.raises(ValueError, match="ESD needs a prompt for every concept"):
-        diffusion.unlearn(pipeline, [images(10)], du.Likelihood(0.01), priors=0.1, method=ESD())
+        unlearn(pipeline, [images(10)], du.Likelihood(0.01), priors=0.1, method=ESD())
     with pytest.raises(ValueError, match="at least 10"):
-        diffusion.unlearn(pipeline, [images(9)], du.Likelihood(0.01), priors=0.1)
+        unlearn(pipeline, [images(9)], du.Likelihood(0.01), priors=0.1)
     with pytest.raises(ValueError, match="PrimalDual of this problem needs a prompt for every concept"):
-        diffusion.unlearn(pipeline, [images(10)], du.ReverseKL(1.0), priors=0.1, method="primal-dual")
+        unlearn(pipeline, [images(10)], du.ReverseKL(1.0), priors=0.1, method="primal-dual")
     with pytest.raises(ValueError, match="examples must have shape"):
-        diffusion.unlearn(pipeline, [torch.zeros(10, 3, 8, 8)], du.Likelihood(0.01), priors=0.1)
+        unlearn(pipeline, [torch.zeros(10, 3, 8, 8)], du.Likelihood(0.01), priors=0.1)
 
 
 BRIEFLY = PrimalDual(inner=1, warmup=0, samples=4, noise_levels=1)
@@ -249,32 +247,33 @@ BRIEFLY = PrimalDual(inner=1, warmup=0, samples=4, noise_levels=1)
 @pytest.mark.parametrize(
     ("method", "problem"),
     [
-        (made("tilted"), diffusion.levels(du.ReverseKL, "1.2x")),
-        (made("guidance"), diffusion.levels(du.ReverseKL, "1.2x")),
+        (made("tilted"), ("ReverseKL", "1.2x")),
+        (made("guidance"), ("ReverseKL", "1.2x")),
         (BRIEFLY, du.ForwardKL(0.2)),
-        (BRIEFLY, diffusion.levels(du.Likelihood, "0.9x")),
+        (BRIEFLY, ("Likelihood", "0.9x")),
     ],
     ids=["tilted", "guidance", "primal-dual, forward", "primal-dual, likelihood"],
 )
 def test_a_model_without_prompts_unlearns_what_pictures_show(method, problem, tmp_path):
     """Bright images, which a random network never makes: found by the classifier, and the run ends with a LoRA."""
     pipeline = build(lambda: families.ddpm(DDPMPipeline))
-    result = diffusion.unlearn(
+    result = unlearn(
         pipeline,
         [images(20)],
         problem,
         priors=0.1,
-        budget=Budget(20, 30, 24, sampler_steps=2, noises=4, classifier_steps=40, elbo_samples=4, elbo_noise_levels=2),
+        sampling=TINY["sampling"],
+        ratios=TINY["ratios"].but(concept_samples=20, retained_samples=30, noisings=4, classifier_steps=40),
         fit=TINY["fit"],
         # By this classifier the share is below a millionth: what samples show of that is not the matter here.
-        evaluation=Evaluation(samples=40, retained=4, integrated=4, confidence=1e-6, success=0.99999),
+        evaluation=EvaluationConfig(samples=40, retained_samples=4, integrated=4, confidence=1e-6, power=0.99999),
         method=method,
         output=tmp_path / "out",
         bar=quiet,
     )
-    assert result.estimate_ratios.examination[0].auc > 0.9
+    assert result.estimate.examination[0].auc > 0.9
     assert result.solution.multipliers[0] > 0
-    assert result.estimate_ratios.elbo.isnan().all()
+    assert result.estimate.elbo.isnan().all()
     assert set(result.samples) == {"LoRA, anchor", "before, anchor", PAIRED}
     proof = json.loads((tmp_path / "out" / "certificate.json").read_text(encoding="utf-8"))
     assert proof["question"]["concepts"][0]["examples"] == 20
@@ -288,38 +287,38 @@ def test_contrast_and_priors_may_be_left_out(pipeline, vocabulary, monkeypatch):
     from diffusion.ratios import estimate as estimate_ratios
 
     monkeypatch.setattr(estimate_ratios, "unlabelled_prior", lambda *_: (0.25, 0.05))
-    result = diffusion.unlearn(
+    result = unlearn(
         build(families.sd),
         [["seven", "a handwritten seven"]],
-        diffusion.levels(du.ReverseKL, "1.2x"),
+        ("ReverseKL", "1.2x"),
         vocabulary=vocabulary,
         **TINY,
         bar=quiet,
     )
-    assert result.estimate_ratios.prompts.priors == (0.25,)
-    assert result.estimate_ratios.priors_stderr == (0.05,)
-    assert len(result.estimate_ratios.prompts.contrast) == len(vocabulary)
-    assert int((result.estimate_ratios.labels == 2).sum()) == (5 if vocabulary else 10)
+    assert result.estimate.prompts.priors == (0.25,)
+    assert result.estimate.priors_stderr == (0.05,)
+    assert len(result.estimate.prompts.contrast) == len(vocabulary)
+    assert int((result.estimate.labels == 2).sum()) == (5 if vocabulary else 10)
     assert ("LoRA, retained" in result.samples) is bool(vocabulary)
 
 
 @pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
 def test_concepts_by_pictures_of_a_pipeline_with_prompts():
-    result = diffusion.unlearn(
+    result = unlearn(
         build(families.sd),
         [images(12)],
-        diffusion.levels(du.ReverseKL, "1.2x"),
-        contrast=["one"],
+        ("ReverseKL", "1.2x"),
+        retained=["one"],
         priors=0.1,
         **TINY,
         bar=quiet,
     )
-    assert result.estimate_ratios.prompts.concepts[0].examples is not None
+    assert result.estimate.prompts.concepts[0].examples is not None
     assert "LoRA, concept" not in result.samples
     assert "LoRA, retained" in result.samples
     denoiser = denoiser_of(build(families.sd))
     plain = sample_latents(denoiser.pipeline, ["one"] * 2, seed=0, steps=2)
-    guided = guided_samples(denoiser, result.estimate_ratios, result.solution.guidance, ["one"] * 2, seed=0, bar=quiet)
+    guided = guided_samples(denoiser, result.estimate, result.solution.guidance, ["one"] * 2, seed=0, bar=quiet)
     assert not torch.equal(plain, guided)
     assert bool(torch.isfinite(guided).all())
 
@@ -328,13 +327,13 @@ def test_neighbours_share_words_with_the_concept():
     """A random text encoder still maps prompts that differ in one token close together."""
     denoiser = denoiser_of(load_pipeline("digits"))
     some = ["someone wrote the number one by hand", "the digit eight in ink", "one", "a handwritten three", "SEVEN"]
-    found = propose(denoiser, [Concept(("a handwritten seven", "seven"), 0.1)], [*some, ""], count=2)
+    found = propose(denoiser, [ConceptLaw(("a handwritten seven", "seven"), 0.1)], [*some, ""], count=2)
     assert len(found) == 2
     assert {each.prompt for each in found} <= set(some[:-1])
     assert found[0].closeness >= found[1].closeness
     assert "near 'a handwritten seven'" in str(found[0])
     with pytest.raises(ValueError, match="no use"):
-        propose(denoiser, [Concept((), 0.1, Examples(torch.zeros(10, 4, 8, 8)))], some)
+        propose(denoiser, [ConceptLaw((), 0.1, Examples(torch.zeros(10, 4, 8, 8)))], some)
 
 
 @pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
@@ -347,12 +346,12 @@ def test_an_infeasible_level_is_refused_before_training(pipeline, monkeypatch):
             raise AssertionError("training was begun")
 
     with pytest.raises(du.InfeasibleError, match="least"):
-        diffusion.unlearn(
+        unlearn(
             pipeline,
             ["seven"],
             du.Likelihood(0.01),
             **TASK,
-            **(TINY | {"method": Never(), "evaluation": Evaluation(samples=300)}),
+            **(TINY | {"method": Never(), "evaluation": EvaluationConfig(samples=300)}),
             bar=quiet,
         )
 
@@ -363,15 +362,15 @@ def never(*_arguments, **_more):
 
 def test_too_few_samples_to_show_a_level_are_refused_before_any_work(pipeline, monkeypatch):
     monkeypatch.setattr("diffusion.workflows.concepts.estimate_ratios", never)
-    for problem in (du.Likelihood(0.01), diffusion.levels(du.Likelihood, "1%")):
+    for problem in (du.Likelihood(0.01), ("Likelihood", "1%")):
         with pytest.raises(ValueError, match=r"298 cannot show a level of 0\.01 .* at least 299 are needed"):
-            diffusion.unlearn(pipeline, ["seven"], problem, **TASK, evaluation=Evaluation(samples=298))
+            unlearn(pipeline, ["seven"], problem, **TASK, evaluation=EvaluationConfig(samples=298))
     with pytest.raises(ValueError, match=r"at least 299573227[0-9] are needed"):
-        diffusion.unlearn(pipeline, ["seven"], du.Likelihood(1e-9), **TASK)
-    with pytest.raises(ValueError, match="evaluation samples must be at least 1"):
-        Evaluation(samples=0)
-    with pytest.raises(ValueError, match="confidence must lie strictly between 0 and 1"):
-        Evaluation(confidence=1.0)
+        unlearn(pipeline, ["seven"], du.Likelihood(1e-9), **TASK)
+    with pytest.raises(ValueError, match="samples must be at least 1, got 0"):
+        EvaluationConfig(samples=0)
+    with pytest.raises(ValueError, match=r"confidence must be below 1, got 1.0"):
+        EvaluationConfig(confidence=1.0)
 
 
 @pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
@@ -382,12 +381,12 @@ def test_where_the_model_meets_the_level_already_it_stops_and_says_so(pipeline, 
         fit = never
 
     with pytest.raises(NothingToDo, match=r"no training was begun.*'seven' is at 0\.\d+, at most 0\.5 was asked"):
-        diffusion.unlearn(
+        unlearn(
             pipeline,
             ["seven"],
             du.Likelihood(0.5),
             **TASK,
-            **(TINY | {"method": Never(), "evaluation": Evaluation(samples=40)}),
+            **(TINY | {"method": Never(), "evaluation": EvaluationConfig(samples=40)}),
             output=tmp_path / "out",
             bar=quiet,
         )
@@ -397,14 +396,17 @@ def test_where_the_model_meets_the_level_already_it_stops_and_says_so(pipeline, 
 @pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
 def test_a_fit_of_one_step_is_not_certified_and_the_level_and_its_bound_are_named(tmp_path):
     """Images that a random model never makes: their share has to fall under the concept's prompts, and cannot."""
-    result = diffusion.unlearn(
+    result = unlearn(
         build(families.sd),
         ["seven"],
-        diffusion.levels(du.Likelihood, "0.999x"),
+        ("Likelihood", "0.999x"),
         **TASK,
         **(
             TINY
-            | {"evaluation": Evaluation(samples=60, retained=4, integrated=4), "fit": Fit(steps=1, batch=6, rank=1)}
+            | {
+                "evaluation": EvaluationConfig(samples=60, retained_samples=4, integrated=4),
+                "fit": FitConfig(max_train_steps=1, train_batch_size=6, rank=1),
+            }
         ),
         output=tmp_path / "out",
         bar=quiet,
@@ -423,7 +425,7 @@ def test_a_fit_of_one_step_is_not_certified_and_the_level_and_its_bound_are_name
     # None of the samples start from the noise of those that were solved on.
     seeds = {sample.noise for name, sample in result.samples.items() if name.startswith("LoRA, ") and name != PAIRED}
     assert len(seeds) == 3
-    assert result.estimate_ratios.budget.anchor_seed not in seeds
+    assert result.estimate.budget.anchor_seed not in seeds
 
 
 def test_methods_by_name_or_by_value():
@@ -436,11 +438,20 @@ def test_methods_by_name_or_by_value():
 def test_the_embedded_pipeline_brings_its_own_prompts():
     assert is_digits(load_pipeline("digits"))
     digits = denoiser_of(load_pipeline("digits"))
-    made = prompts_of(digits, ["a handwritten seven", "two"])
+    both = ["a handwritten seven", "two"]
+    made = prompts_of(digits, ConceptTask(concepts=both, levels="1%"))
     assert [concept.name for concept in made.concepts] == ["a handwritten seven", "two"]
     assert len(made.contrast) == 8
-    assert prompts_of(digits, ["a handwritten seven", "two"], priors=[0.2, 0.3]).priors == (0.2, 0.3)
-    given = prompts_of(digits, [Concept(("cat", "kitten"), 0.2)], ["dog"], None, "a photo of an animal")
+    shares = [Concept(text, prior=share) for text, share in zip(both, (0.2, 0.3), strict=True)]
+    assert prompts_of(digits, ConceptTask(concepts=shares, levels="1%")).priors == (0.2, 0.3)
+    task = ConceptTask(
+        concepts=[Concept("cat | kitten", prior=0.2)],
+        levels="1%",
+        retained_prompts=["dog"],
+        anchor="a photo of an animal",
+    )
+    given = prompts_of(digits, task)
+    assert given.anchor == "a photo of an animal"
     assert given.concepts[0].prior == 0.2
 
 

@@ -14,17 +14,23 @@ from diffusion.methods.likelihood import negative_elbo
 from diffusion.pipelines.latents import decode
 from diffusion.reports.image_certificate import ImageCertificate
 from diffusion.reports.save_images import save_comparison
-from diffusion.tasks.images import task_of
+from diffusion.tasks.config import EvaluationConfig, FitConfig
+from diffusion.tasks.image_task import ImageTask
+from diffusion.tasks.images import read_task
 from diffusion.training.lora import add_lora, base_model
-from diffusion.training.trainer import Fit
 from diffusion.workflows import image_levels as forget_settled
 from diffusion.workflows import images as forget_run
 from diffusion.workflows.image_levels import image_targets
 from tests.diffusion.families import build, ddpm, sd
+from tests.diffusion.jobs import forget
 from tests.diffusion.methods.conftest import make_denoiser
 
 QUICK = ForgetImages(inner=1, warmup=0, noise_levels=1, repeats=2, extra=0)
-BRIEF = Fit(steps=2, batch=6, rank=2)
+BRIEF = FitConfig(max_train_steps=2, train_batch_size=6, rank=2)
+
+
+def task_of(denoiser, images, **words):
+    return read_task(denoiser, ImageTask(images, **words))
 
 
 def random_samples(denoiser, count, seed=0):
@@ -114,7 +120,7 @@ def test_unseen_is_the_mean_surprise_of_held_out_pictures(latents, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"levels": "1 %"}, "levels must be nats, 'unseen', or"),
+        ({"levels": "1 %"}, "level must be nats, one for all images or one each"),
         ({"levels": "unseen"}, "needs held_out"),
         ({"levels": "unseen 0%"}, "a quantile such as 'unseen 90%'"),
         ({"levels": "unseen often"}, "a quantile such as 'unseen 90%'"),
@@ -164,10 +170,11 @@ def test_one_call_from_pictures_to_a_folder(make, prompt, tmp_path, coarse):
     pipeline = build(make)
     denoiser = make_denoiser("ddpm" if make is ddpm else "sd")
     images = pictures_of(pipeline, denoiser, 9)
-    result = diffusion.forget(
+    result = forget(
         pipeline, images[:2], prompts=prompt, data=[*images, images[0]], held_out=images[6:],
         levels=[500.0, 700.0],
-        method=QUICK, samples_per_image=6, fit=BRIEF, output=tmp_path / "out", cache_folder=tmp_path / "cache",
+        method=QUICK, evaluation=EvaluationConfig(samples=6), fit=BRIEF,
+        output=tmp_path / "out", cache_folder=tmp_path / "cache",
     )  # fmt: skip
     assert (
         sorted(path.name for path in (tmp_path / "out").iterdir())[:2] == ["README.md", "adapter_config.json"]
@@ -189,12 +196,12 @@ def test_one_call_from_pictures_to_a_folder(make, prompt, tmp_path, coarse):
     save_comparison(result, tmp_path / "look.png")
     assert (tmp_path / "look.png").stat().st_size > 1000
     with pytest.raises(ValueError, match="not empty"):
-        diffusion.forget(pipeline, images[:1], levels=1.0, output=tmp_path / "out")
+        forget(pipeline, images[:1], levels=1.0, output=tmp_path / "out")
     diffusion.undo(pipeline)  # else the pipeline would be refused: from which model is the second run to start?
-    again = diffusion.forget(
+    again = forget(
         pipeline, images[:2], prompts=prompt, data=[*images, images[0]], held_out=images[6:],
         levels=[500.0, 700.0],
-        method=QUICK, samples_per_image=6, fit=BRIEF, cache_folder=tmp_path / "cache",
+        method=QUICK, evaluation=EvaluationConfig(samples=6), fit=BRIEF, cache_folder=tmp_path / "cache",
     )  # fmt: skip
     assert again.measured == result.measured
 
@@ -206,9 +213,9 @@ def test_nothing_that_is_written_shows_or_names_the_images(tmp_path, coarse):
     for number, picture in enumerate(pictures_of(pipeline, denoiser, 6)):
         paths.append(tmp_path / f"secret-face-{number}.png")
         picture.save(paths[-1])
-    diffusion.forget(
-        pipeline, paths[:1], prompts="secretword", data=paths, levels=500.0, method=QUICK, samples_per_image=6,
-        fit=BRIEF, output=tmp_path / "out",
+    forget(
+        pipeline, paths[:1], prompts="secretword", data=paths, levels=500.0, method=QUICK,
+        evaluation=EvaluationConfig(samples=6), fit=BRIEF, output=tmp_path / "out",
     )  # fmt: skip
     written = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert {"certificate.json", "README.md", "samples.png"} <= {path.name for path in written}
@@ -251,8 +258,13 @@ def test_what_is_measured_after_the_fit(latents):
 
 def test_a_run_that_cannot_work_ends_before_it_samples(latents):
     with pytest.raises(ValueError, match="method must be one of"):
-        diffusion.forget(latents.pipeline, random_samples(latents, 1), levels=1.0, method="esd")
+        forget(latents.pipeline, random_samples(latents, 1), levels=1.0, method="esd")
     with pytest.raises(ValueError, match="7"):
-        diffusion.forget(latents.pipeline, random_samples(latents, 1), levels=1.0, fit=Fit(batch=7, accumulate=2))
-    with pytest.raises(ValueError, match="looks must be at least 3 for each of 1 prompts"):
-        diffusion.forget(latents.pipeline, random_samples(latents, 1), levels=1.0, samples_per_image=2)
+        forget(
+            latents.pipeline,
+            random_samples(latents, 1),
+            levels=1.0,
+            fit=FitConfig(train_batch_size=7, gradient_accumulation_steps=2),
+        )
+    with pytest.raises(ValueError, match="samples must be at least 3 for each of 1 prompts"):
+        forget(latents.pipeline, random_samples(latents, 1), levels=1.0, evaluation=EvaluationConfig(samples=2))

@@ -14,9 +14,9 @@ from diffusion.methods.images.primal_dual import ForgetImages, Forgetting, image
 from diffusion.methods.images.tilted import TiltedImages
 from diffusion.methods.images.unseen import as_unseen
 from diffusion.methods.likelihood import divergence, loss, negative_elbo
+from diffusion.tasks.config import FitConfig
 from diffusion.tasks.image_set import Images
 from diffusion.training.lora import add_lora
-from diffusion.training.trainer import Fit
 from tests.diffusion.methods.conftest import Stop, adapters, make_denoiser, numeric_gradient, same, stop_after
 
 QUICK = ForgetImages(inner=1, warmup=0, noise_levels=2, repeats=2, extra=0)
@@ -147,7 +147,7 @@ def test_images_are_met_as_often_as_their_shares_say():
     denoiser = make_denoiser("sd")
     images = make_images(denoiser, prompts=True)
     assert images.aside.tolist() == [False] * 12
-    pairing = Pairing(images, ~images.aside, Fit(batch=9000, retain_share=1 / 3))
+    pairing = Pairing(images, ~images.aside, FitConfig(train_batch_size=9000, retain_share=1 / 3))
     pairs = pairing(torch.Generator().manual_seed(0))
     names = np.array(images.data_prompts)[pairs.data.numpy()]
     assert (names[6000:] == "three").all()
@@ -166,7 +166,7 @@ def test_copies_among_the_data_are_set_aside_under_their_own_prompt():
     assert images.aside.nonzero()[:, 0].tolist() == [0]
     plain = Images(data[:2], 0.2, torch.cat([data, data[:1] + 1e-6]))
     assert plain.aside.nonzero()[:, 0].tolist() == [0, 1, 12]
-    rows = Pairing(plain, ~plain.aside, Fit(batch=500))(torch.Generator().manual_seed(0)).data
+    rows = Pairing(plain, ~plain.aside, FitConfig(train_batch_size=500))(torch.Generator().manual_seed(0)).data
     assert not set(rows.tolist()) & {0, 1, 12}
     assert Sets.of_images(plain).kept.tolist() == (~plain.aside).tolist()
     with pytest.raises(ValueError, match="more than the images themselves"):
@@ -181,7 +181,7 @@ def test_gradient_through_the_network(family):
     images = Images(
         images.forget.double(), images.shares, images.data.double(), images.forget_prompts, images.data_prompts
     )
-    run = Forgetting(QUICK, ImageFitContext(denoiser, images, 2.0, Fit(batch=4)))
+    run = Forgetting(QUICK, ImageFitContext(denoiser, images, 2.0, FitConfig(train_batch_size=4)))
     parameters = add_lora(denoiser, 1, 0)
     generator = torch.Generator().manual_seed(0)
     start = [(p + 0.05 * torch.randn(p.shape, generator=generator)).detach() for p in parameters]
@@ -235,7 +235,10 @@ def test_as_unseen_asks_for_the_mean_surprise_of_held_out_images(denoiser):
 def test_resumed_run_ends_bit_equal(family, quick, tmp_path):
     denoiser = make_denoiser(family)
     images = make_images(denoiser, prompts=family == "sd")
-    settings, path = Fit(steps=4, batch=4, rank=1, rate=1e-2), tmp_path / "fit.safetensors"
+    settings, path = (
+        FitConfig(max_train_steps=4, train_batch_size=4, rank=1, learning_rate=1e-2),
+        tmp_path / "fit.safetensors",
+    )
     longer = replace(quick, extra=2)  # a level of 500 nats is not met in six steps: both rounds are taken
     whole = longer.fit(ImageFitContext(denoiser, images, 500.0, settings))
     expected = adapters(denoiser)
@@ -279,7 +282,11 @@ def forgotten(copying, kind):
     """The outcome at a level of 20 nats, and how much more surprising the other images have become."""
     denoiser, others, images = copying
     method = kind(inner=20, noise_levels=10, repeats=4)
-    outcome = method.fit(ImageFitContext(denoiser, images, 20.0, Fit(steps=200, batch=24, rank=4, rate=1e-3)))
+    outcome = method.fit(
+        ImageFitContext(
+            denoiser, images, 20.0, FitConfig(max_train_steps=200, train_batch_size=24, rank=4, learning_rate=1e-3)
+        )
+    )
     return outcome, float(loss(denoiser, others, denoiser.condition([""] * 40), levels=10, seed=3).mean())
 
 
@@ -326,15 +333,15 @@ def test_images_that_cannot_work_are_refused(change, message):
 def test_what_does_not_fit_the_network_is_refused(denoiser):
     images = Images(torch.zeros(3, 4, 6, 6), 0.1, torch.ones(5, 4, 6, 6))
     with pytest.raises(ValueError, match="shape"):
-        QUICK.fit(ImageFitContext(denoiser, images, 1.0, Fit()))
+        QUICK.fit(ImageFitContext(denoiser, images, 1.0, FitConfig()))
     images = make_images(denoiser)
     with pytest.raises(ValueError, match="3 images"):
-        QUICK.fit(ImageFitContext(denoiser, images, [1.0, 2.0], Fit()))
+        QUICK.fit(ImageFitContext(denoiser, images, [1.0, 2.0], FitConfig()))
     with pytest.raises(ValueError, match="never negative"):
-        QUICK.fit(ImageFitContext(denoiser, images, -1.0, Fit()))
+        QUICK.fit(ImageFitContext(denoiser, images, -1.0, FitConfig()))
     with pytest.raises(ValueError, match="reach"):
-        ForgetImages(reach=0.5).fit(ImageFitContext(denoiser, images, 1.0, Fit()))
+        ForgetImages(reach=0.5).fit(ImageFitContext(denoiser, images, 1.0, FitConfig()))
     with pytest.raises(ValueError, match="damping and extra"):
-        ForgetImages(damping=-1.0).fit(ImageFitContext(denoiser, images, 1.0, Fit()))
+        ForgetImages(damping=-1.0).fit(ImageFitContext(denoiser, images, 1.0, FitConfig()))
     with pytest.raises(ValueError, match="mixture"):
-        ForgetImages(mixture=0.0).fit(ImageFitContext(denoiser, images, 1.0, Fit()))
+        ForgetImages(mixture=0.0).fit(ImageFitContext(denoiser, images, 1.0, FitConfig()))

@@ -10,9 +10,9 @@ import torch
 from diffusion.methods.base import ImageFitContext
 from diffusion.methods.images.pairing import Pairs
 from diffusion.methods.images.tilted import TiltedImages, Tilting
+from diffusion.tasks.config import FitConfig
 from diffusion.tasks.image_set import Images
 from diffusion.training.lora import add_lora, base_model
-from diffusion.training.trainer import Fit
 from duality.point_masses import water_filling
 from tests.diffusion.families import FAMILIES
 from tests.diffusion.methods.conftest import make_denoiser
@@ -30,7 +30,7 @@ def test_what_is_moved_is_the_difference_of_two_posterior_means():
     """By brute force over images and kernels of the row's own prompt; nothing under a prompt without images."""
     denoiser = make_denoiser("sd")
     images = make_images(denoiser)
-    run = QUICK.run(ImageFitContext(denoiser, images, [3.0, 40.0, 2.0], Fit(batch=4)))
+    run = QUICK.run(ImageFitContext(denoiser, images, [3.0, 40.0, 2.0], FitConfig(train_batch_size=4)))
     pairs = Pairs(torch.tensor([0, 1, 2, 3]), torch.tensor([0, 1, 0, 2]), torch.tensor([0.25, 0.1, 0.0, 0.25]))
     t = torch.tensor([900, 500, 300, 700])
     s, n = (value.view(-1).double() for value in denoiser.schedule(t))
@@ -72,7 +72,7 @@ def test_the_loss_is_the_distance_to_the_target():
     """Its gradient in the adapters is that of |f - T - moved|², and it is least where f = T + moved."""
     denoiser = make_denoiser("sd")
     images = make_images(denoiser)
-    run = QUICK.run(ImageFitContext(denoiser, images, 5.0, Fit(batch=6)))
+    run = QUICK.run(ImageFitContext(denoiser, images, 5.0, FitConfig(train_batch_size=6)))
     parameters = add_lora(denoiser, 1, 0)
     untrained = run.objective(0, torch.Generator().manual_seed(3))
     with base_model(denoiser), torch.no_grad():
@@ -92,7 +92,7 @@ def test_what_is_asked_moves_by_what_is_missed():
     denoiser = make_denoiser("sd")
     images = make_images(denoiser)
     run = TiltedImages(inner=1, warmup=0, gain=0.5, damping=0.0, margin=0.0, noise_levels=2, repeats=2).run(
-        ImageFitContext(denoiser, images, 10.0, Fit(batch=4, steps=100))
+        ImageFitContext(denoiser, images, 10.0, FitConfig(train_batch_size=4, max_train_steps=100))
     )
     rule = run.rule()
     lam = rule.update(images.start(np.full(3, 10.0)), np.array([4.0, -100.0, 0.0]))
@@ -112,7 +112,11 @@ def test_what_is_asked_moves_by_what_is_missed():
 
 def test_a_level_that_is_just_met_is_aimed_beyond():
     denoiser = make_denoiser("sd")
-    run = QUICK.run(ImageFitContext(denoiser, make_images(denoiser), [10.0, 20.0, 0.0], Fit(batch=4, steps=100)))
+    run = QUICK.run(
+        ImageFitContext(
+            denoiser, make_images(denoiser), [10.0, 20.0, 0.0], FitConfig(train_batch_size=4, max_train_steps=100)
+        )
+    )
     before = run.asked.asked.copy()
     run.asked.update(before, np.zeros(3))
     moved = run.asked.asked - before
@@ -138,11 +142,15 @@ def test_rounds_after_the_last_step_end_when_levels_are_surely_met(levels, elbo_
     denoiser = make_denoiser("ddpm")
     data = torch.randn(12, *denoiser.sample_shape, generator=torch.Generator().manual_seed(0))
     method = TiltedImages(inner=1, warmup=0, noise_levels=2, repeats=2, extra=4)
-    outcome = method.fit(ImageFitContext(denoiser, Images(data[:2], 0.1, data), levels, Fit(steps=3, batch=4)))
+    outcome = method.fit(
+        ImageFitContext(denoiser, Images(data[:2], 0.1, data), levels, FitConfig(max_train_steps=3, train_batch_size=4))
+    )
     assert len(outcome.losses) == len(outcome.levels) == steps
     patient = TiltedImages(inner=1, warmup=0, noise_levels=2, repeats=2, extra=4, patience=2)
     outcome = patient.fit(
-        ImageFitContext(make_denoiser("ddpm"), Images(data[:2], 0.1, data), levels, Fit(steps=3, batch=4))
+        ImageFitContext(
+            make_denoiser("ddpm"), Images(data[:2], 0.1, data), levels, FitConfig(max_train_steps=3, train_batch_size=4)
+        )
     )
     assert len(outcome.levels) == (7 if elbo_drop[1] < levels[1] - 0.2 else 2)
 
@@ -159,7 +167,7 @@ def test_nothing_moves_at_pure_noise_and_all_is_finite(family):
     """Flow matching and rescaled schedules begin where the signal is zero."""
     denoiser = make_denoiser(family)
     data = torch.randn(12, *denoiser.sample_shape, generator=torch.Generator().manual_seed(0))
-    run = QUICK.run(ImageFitContext(denoiser, Images(data[:2] * 0.5, 0.1, data), 400.0, Fit(batch=4)))
+    run = QUICK.run(ImageFitContext(denoiser, Images(data[:2] * 0.5, 0.1, data), 400.0, FitConfig(train_batch_size=4)))
     t = torch.tensor([0, 9 * denoiser.levels // 10, denoiser.levels - 1])
     pairs = Pairs(torch.tensor([2, 3, 4]), torch.tensor([0, 1, 0]), torch.full((3,), 0.2))
     signal, noise = denoiser.schedule(t)

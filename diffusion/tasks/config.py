@@ -1,0 +1,194 @@
+"""How a job is done: sampling, ratios, fit, evaluation, runtime. One place says name, type, default and help.
+
+The command line is derived from these fields (:mod:`diffusion.cli.derived`), ``config.yaml`` beside every result holds
+them. What is to be done is another matter: :mod:`diffusion.tasks.task`.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from diffusion.tasks.settings import Settings
+
+# Share of the peak rate for steps beyond the last one asked for, which correct what the fit has missed.
+AFTER = 0.1
+STEPS = 14  # of the sampler, unless somebody says another number
+HIDDEN: dict[str, Any] = {"flag": None}  # a field for Python and YAML, without an option of its own
+
+
+class Sampling(Settings):
+    """The sampler whose law is meant."""
+
+    num_inference_steps: int = Field(default=STEPS, ge=1, description="sampler steps")
+
+
+class RatiosConfig(Settings):
+    """What the log ratios are estimated from. One unit of cost is one network evaluation of one sample."""
+
+    num_samples: int = Field(default=2000, ge=10, description="base-model samples used to estimate the constraint")
+    concept_samples: int = Field(
+        default=600, ge=10, description="samples of each concept that train the ratio classifier"
+    )
+    retained_samples: int = Field(
+        default=1000, ge=10, description="samples of the rest that train the ratio classifier"
+    )
+    noisings: int = Field(
+        default=12, ge=1, description="noised copies of each sample for the ratio classifier", json_schema_extra=HIDDEN
+    )
+    classifier_steps: int = Field(default=400, ge=1, description="training steps of the ratio classifier")
+    elbo_samples: int = Field(
+        default=200, ge=1, description="samples for the ELBO estimate of the ratio, an independent check"
+    )
+    elbo_noise_levels: int = Field(default=20, ge=1, description="noise levels of the ELBO estimate")
+    seed: int = Field(default=0, ge=0, description="seed of samples and classifier", json_schema_extra=HIDDEN)
+
+    @property
+    def anchor_seed(self) -> int:
+        """Of the starting noise of q's samples. Samples after a change start from it too: what differs is the
+        change."""
+        return 10 * self.seed + 2
+
+
+class FitConfig(Settings):
+    """How a network is fitted to the optimal target."""
+
+    method: str = Field(
+        default="tilted",
+        description="tilted, guidance, primal-dual; baselines: esd, esd-x, neggrad, siss, erasediff, equal-weights",
+    )
+    max_train_steps: int = Field(default=340, ge=1, description="optimizer steps")
+    train_batch_size: int = Field(default=48, ge=1, description="total batch size, over all processes")
+    rank: int = Field(default=8, ge=1, description="rank of the LoRA")
+    full_weights: bool = Field(default=False, description="train all weights of the network instead of a LoRA")
+    learning_rate: float | None = Field(
+        default=None, gt=0, description="peak learning rate (default: 2e-3, with --full-weights 1e-4)"
+    )
+    retain_share: float = Field(
+        default=1 / 3, ge=0, lt=1, description="share of a batch that holds retained prompts in place"
+    )
+    mixed_precision: Literal["no", "bf16"] = Field(default="no", description="no or bf16 (autocast)")
+    gradient_accumulation_steps: int = Field(default=1, ge=1, description="gradient accumulation steps")
+    gradient_checkpointing: bool = Field(default=False, description="gradient checkpointing: less memory, slower")
+    early_stopping_rounds: int | None = Field(
+        default=None, ge=1, description="stop after so many consecutive rounds with all constraints satisfied"
+    )
+    fixed_multipliers: bool = Field(default=False, description="tilted, guidance: keep the solved multipliers")
+    seed: int = Field(default=0, ge=0, description="seed of the fit", json_schema_extra=HIDDEN)
+
+    @property
+    def peak_rate(self) -> float:
+        """The peak learning rate that is used."""
+        return self.learning_rate or (1e-4 if self.full_weights else 2e-3)
+
+    @property
+    def adapter_rank(self) -> int | None:
+        """The rank of the LoRA; None where all weights are trained."""
+        return None if self.full_weights else self.rank
+
+    def decayed(self, step: int) -> float:
+        """The part of the peak rate that is left at a step: a half cosine to zero, and ``AFTER`` beyond the last."""
+        last = self.max_train_steps
+        return 0.5 * (1 + math.cos(math.pi * step / last)) if step < last else AFTER
+
+
+class EvaluationConfig(Settings):
+    """How many fresh samples are looked at after the fit; none of them was used for solving or moved a multiplier."""
+
+    samples: int = Field(default=2000, ge=1, description="fresh samples on which levels are measured")
+    concept_samples: int | None = Field(
+        default=None, ge=1, description="fresh samples under each concept's own prompts (default: as many)"
+    )
+    retained_samples: int = Field(default=720, ge=1, description="fresh samples under the retained prompts")
+    integrated: int = Field(
+        default=256, ge=1, description="sampler runs along which the cost is measured", json_schema_extra=HIDDEN
+    )
+    confidence: float = Field(default=0.95, gt=0, lt=1, description="confidence of every bound")
+    power: float = Field(
+        default=0.9,
+        gt=0,
+        lt=1,
+        description="probability with which a network at the solved level is to pass",
+        json_schema_extra=HIDDEN,
+    )
+    seed: int = Field(default=9000, ge=0, description="seed of the fresh samples", json_schema_extra=HIDDEN)
+
+    @property
+    def fewest(self) -> int:
+        """The fewest samples that a level is measured on."""
+        return min(self.samples, self.concept_samples or self.samples)
+
+
+class AuditSettings(Settings):
+    """How an audit looks for what is left: other guidance scales, and how fast the concept is learned again."""
+
+    samples: int = Field(default=100, ge=4, description="samples of each row of the table")
+    guidance_scales: tuple[float, ...] = Field(default=(3.0, 7.5), description="guidance scale besides 1; repeat")
+    relearn_steps: int = Field(default=160, ge=0, description="most steps of relearning; 0: none")
+    relearn_images: int = Field(default=16, ge=1, description="images that it is relearned from")
+    relearn_seeds: int = Field(default=2, ge=1, description="seeds of relearning")
+
+
+class RuntimeConfig(Settings):
+    """Where and how a job runs; nothing here changes a result but ``seed``."""
+
+    seed: int = Field(default=0, ge=0, description="seed of every sample and of training")
+    cache_folder: Path | None = Field(
+        default=None, description="samples, ratios and checkpoints, kept between runs (default: the user's cache)"
+    )
+    checkpointing_steps: int = Field(default=100, ge=1, description="optimizer steps from one checkpoint to the next")
+    report_to: tuple[Literal["tensorboard", "wandb"], ...] = Field(default=(), description="tensorboard, wandb")
+    logging_dir: Path = Field(default=Path("runs"), description="where trackers write")
+
+
+SECTIONS: dict[str, type[Settings]] = {
+    "sampling": Sampling,
+    "ratios": RatiosConfig,
+    "fit": FitConfig,
+    "evaluation": EvaluationConfig,
+    "audit": AuditSettings,
+    "runtime": RuntimeConfig,
+}
+SEEDED = ("ratios", "fit")  # sections whose seed is the runtime's, unless one is given
+
+
+class Config(Settings):
+    """Everything that says how a job is done; every part has defaults.
+
+    Parts may be given as mappings. ``runtime.seed`` is the seed of ratios and fit as well, where these have none of
+    their own. ``evaluation.seed``
+    stays apart: what is judged shares no noise with what was solved on.
+    """
+
+    sampling: Sampling = Field(default_factory=Sampling)
+    ratios: RatiosConfig = Field(default_factory=RatiosConfig)
+    fit: FitConfig = Field(default_factory=FitConfig)
+    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
+    audit: AuditSettings = Field(default_factory=AuditSettings)
+    runtime: RuntimeConfig = Field(default_factory=RuntimeConfig)
+
+    def __init__(self, **data: Any) -> None:  # wider than the fields: parts may be mappings
+        super().__init__(**data)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _seeds(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        runtime = data.get("runtime")
+        seed = runtime.seed if isinstance(runtime, RuntimeConfig) else (runtime or {}).get("seed", 0)
+        filled = {name: data.get(name) or {} for name in SEEDED}
+        given = {name: {"seed": seed} | some if isinstance(some, dict) else some for name, some in filled.items()}
+        return data | given
+
+    @classmethod
+    def for_images(cls) -> Self:
+        """The defaults of forgetting given images: 600 steps of rank 16, 25 sampler steps, 1,000 samples looked at."""
+        return cls(
+            sampling=Sampling(num_inference_steps=25),
+            fit=FitConfig(max_train_steps=600, rank=16),
+            evaluation=EvaluationConfig(samples=1000),
+        )

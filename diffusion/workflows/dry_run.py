@@ -1,0 +1,126 @@
+"""What a run will cost, before it is begun: network evaluations of every stage, time and memory from a timed probe.
+
+    seconds of a stage  ≈  evaluations · seconds of one evaluation in a batch of the probe's size
+
+An evaluation is one sample through the network once. A training step counts the base model and the student, and for the
+student's gradient twice its forward pass. Time spent outside the network (text encoder, VAE, solver, classifiers of
+images) is not counted.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from dataclasses import dataclass
+
+import torch
+
+import duality as du
+from diffusion.evaluation.measure import PICTURES
+from diffusion.methods.chain import chain_of
+from diffusion.methods.correction import Correction
+from diffusion.pipelines import Denoiser
+from diffusion.ratios.classifier_ratios import CLEAN_LEVELS
+from diffusion.tasks.concepts import TaskPrompts
+from diffusion.tasks.config import Config
+from diffusion.tasks.levels import Asked
+
+PROBE_BATCH, PROBES = 16, 3
+GRADIENT = 3  # a forward pass with its gradient, in forward passes
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of a run and the network evaluations that it takes at most."""
+
+    name: str
+    evaluations: int
+
+
+def stages(denoiser: Denoiser, prompts: TaskPrompts, asked: Asked, config: Config) -> list[Stage]:
+    """The stages of :func:`diffusion.workflows.concepts.unlearn`, in their order.
+
+    Levels of a Likelihood are counted on samples, those of the KL problems integrated over noise. Corrections of the
+    multipliers: all rounds that a fit may take.
+    """
+    ratios, fit, steps = config.ratios, config.fit, config.sampling.num_inference_steps
+    m = len(prompts.concepts)
+    made = [c.examples is None for c in prompts.concepts]
+    given = sum(min(ratios.concept_samples, len(c.examples)) for c in prompts.concepts if c.examples is not None)
+    sampled = ratios.concept_samples * sum(made) + ratios.retained_samples
+    labelled = sampled + given
+    held_out = labelled // 5
+    elbo = 0 if given else min(ratios.elbo_samples, ratios.num_samples) * ratios.elbo_noise_levels * (m + 1)
+    rounds = 0
+    if fit.method in ("tilted", "guidance") and not fit.fixed_multipliers:
+        plan = Correction()
+        each = (ratios.num_samples // 2) * (steps + len(CLEAN_LEVELS))
+        if asked.kind is not du.Likelihood:
+            each = plan.integrated * (steps + 2 * plan.noise_levels)
+        rounds = (len(plan.at) + 1 + plan.extra) * each
+    wanted = config.evaluation
+    count = wanted.samples + (wanted.concept_samples or wanted.samples) * sum(made)
+    count += wanted.retained_samples if prompts.contrast else 0
+    chain = chain_of(denoiser, steps).steps
+    conditions, integrated = 2 if any(made) else 1, min(wanted.integrated, wanted.samples)
+    costs = integrated * 2 * chain * conditions
+    if asked.kind is not du.Likelihood:
+        costs += integrated * 2 * Correction().noise_levels * conditions
+    return [
+        Stage("samples of the base model", (sampled + ratios.num_samples) * steps),
+        Stage("ratio classifier", labelled * ratios.noisings),
+        Stage("log ratios", (ratios.num_samples + held_out) * len(CLEAN_LEVELS)),
+        Stage("ELBO check", elbo),
+        Stage("training", fit.max_train_steps * fit.train_batch_size * (1 + GRADIENT)),
+        Stage("corrections of the multipliers", rounds),
+        Stage("evaluation samples", (count + min(PICTURES, wanted.samples)) * steps + count * len(CLEAN_LEVELS)),
+        Stage("evaluation of cost and KL levels", costs),
+    ]
+
+
+def probe(denoiser: Denoiser, prompts: TaskPrompts, batch: int = PROBE_BATCH) -> float:
+    """Seconds of one network evaluation, in a batch of that size: the least of a few timed ones after one untimed."""
+    device = next(denoiser.network.parameters()).device
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn((batch, *denoiser.sample_shape), generator=generator).to(device)
+    t = torch.randint(denoiser.levels, (batch,), generator=generator).to(device)
+    times = []
+    with torch.no_grad():
+        condition = denoiser.condition([prompts.anchor] * batch)
+        for _ in range(PROBES + 1):
+            started = time.perf_counter()
+            denoiser.predict(x, t, condition)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            times.append(time.perf_counter() - started)
+    return min(times[1:]) / batch
+
+
+def cost_lines(denoiser: Denoiser, prompts: TaskPrompts, asked: Asked, config: Config) -> list[str]:
+    """The plan, for people: numbered stages, evaluations, time, and the memory that the model has taken so far."""
+    plan, each = stages(denoiser, prompts, asked, config), probe(denoiser, prompts)
+    lines = [f"{'stage':<40}{'network evaluations':>20}{'about':>12}"]
+    for number, stage in enumerate(plan, 1):
+        title, time_ = f"{number}/{len(plan)} {stage.name}", _duration(each * stage.evaluations)
+        lines.append(f"{title:<40}{stage.evaluations:>20,}{time_:>12}")
+    total = sum(stage.evaluations for stage in plan)
+    lines.append(f"{'in all, at most':<40}{total:>20,}{_duration(each * total):>12}")
+    weights = sum(p.numel() * p.element_size() for p in denoiser.network.parameters())
+    lines.append(
+        f"one evaluation took {1e3 * each:.3g} ms in a batch of {PROBE_BATCH}; the network's weights take "
+        f"{weights / 2**20:,.0f} MiB, this process has taken {_taken() / 2**20:,.0f} MiB at most"
+    )
+    return lines
+
+
+def _taken() -> int:
+    """Bytes: on the GPU where there is one, else the process's peak."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

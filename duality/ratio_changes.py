@@ -1,0 +1,47 @@
+"""Log ratios with a constant added in each group: masses mended, and shares of a constraint's own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from duality._arrays import frozen, to_numpy
+
+if TYPE_CHECKING:
+    from duality.ratios import LogRatios
+
+
+def changed(ratios: LogRatios, change: np.ndarray) -> LogRatios:
+    """rho_i + change_ci in group c, and log q_i likewise; all else as it is. change: `(C, m)`."""
+    at_points = change[np.zeros(ratios.n, dtype=np.intp) if ratios.groups is None else ratios.groups]
+    again = object.__new__(type(ratios))
+    again.__dict__.update(ratios.__dict__)
+    for cached in ("log_masses", "masses", "spreads", "group_log_masses"):
+        again.__dict__.pop(cached, None)
+    again.__dict__["values"] = frozen(np.asfortranarray(ratios.values + at_points))
+    if ratios.log_densities is not None:
+        again.__dict__["log_densities"] = frozen(np.asfortranarray(ratios.log_densities + at_points))
+    return again
+
+
+def weighed(ratios: LogRatios, shares: Any) -> LogRatios:
+    """See `LogRatios.weighed`."""
+    if ratios.group_weights is None:
+        raise ValueError("groups: none are given, so there is nothing that shares could weigh")
+    if ratios.constraint_shares is not None:
+        raise ValueError("shares: these ratios are weighed already; weigh those that they were made of")
+    given = to_numpy("shares", shares)
+    count = ratios.group_weights.size
+    if given.ndim == 1:
+        given = given[:, None]
+    if given.shape not in ((count, 1), (count, ratios.m)) or ratios.m == 0:
+        raise ValueError(f"shares: shape {np.shape(shares)} given, ({count},) or ({count}, {ratios.m}) is needed")
+    # As for group_weights: shares that were divided by their sum in double precision add up to one within this.
+    if not (given >= 0).all() or (np.abs(given.sum(axis=0) - 1) > 8 * np.finfo(float).eps * (count + 1)).any():
+        raise ValueError(f"shares: numbers ≥ 0 that add up to one over the groups are needed, given {shares!r}")
+    given = np.broadcast_to(given, (count, ratios.m))
+    with np.errstate(divide="ignore"):
+        again = changed(ratios, np.log(given) - np.log(ratios.group_weights)[:, None])
+    again.__dict__["constraint_shares"] = frozen(np.array(given))
+    return again

@@ -1,0 +1,65 @@
+"""Tables of log ratios and detectors, and weights, as they are given: checked, and brought into double precision."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from duality._arrays import to_numpy
+
+EPS = float(np.finfo(np.float64).eps)
+
+
+def ratio_table(name: str, values: Any) -> np.ndarray:
+    """A float64 array (n, m) without NaN and +inf."""
+    table = to_numpy(name, values)
+    if table.ndim == 1:
+        table = table[:, None]
+    if table.ndim != 2:
+        raise ValueError(f"{name}: shape (n, m) = points by constraints is needed, got shape {table.shape}")
+    if table.size == 0:
+        raise ValueError(f"{name}: empty, shape {table.shape}; at least one point and one constraint are needed")
+    if not (table < np.inf).all():  # one pass catches both NaN and +inf
+        j, i = (int(k) for k in np.argwhere(~(table < np.inf))[0])
+        raise ValueError(
+            f"{name}: {table[j, i]} at point {j}, constraint {i}; finite numbers or -inf are needed"
+            " (+inf would mean that q_i lives where q does not)"
+        )
+    # Column by column in memory: sums, maxima and products over the points are several times as fast.
+    return np.asfortranarray(table)
+
+
+def finite_table(name: str, values: Any) -> np.ndarray:
+    """A float64 array (n, k) of finite numbers, column by column in memory; `(n,)` is read as `(n, 1)`."""
+    table = ratio_table(name, values)
+    if not np.isfinite(table).all():
+        j, i = (int(k) for k in np.argwhere(~np.isfinite(table))[0])
+        raise ValueError(f"{name}: {table[j, i]} at point {j}, column {i}; finite numbers are needed")
+    return table
+
+
+def normalised_weights(log_weights: Any, n: int, exact: bool = True) -> np.ndarray:
+    """Log weights `(n,)` that sum to one; ValueError for what is none, or where exact for another sum."""
+    weights = to_numpy("log_weights", log_weights)
+    if weights.shape != (n,):
+        raise ValueError(f"log_weights: shape {weights.shape} given, but there are {n} points; (n,) is needed")
+    if not (weights < np.inf).all():
+        j = int(np.argmin(weights < np.inf))
+        raise ValueError(f"log_weights: {weights[j]} at point {j}; finite numbers or -inf are needed")
+    top = float(weights.max())
+    if top == -np.inf:
+        raise ValueError("log_weights: all are -inf, so q has no mass; at least one finite weight is needed")
+    total = top + float(np.log(np.exp(weights - top).sum()))
+    # A sum of n doubles is off by at most n eps (Higham 2002, §4.2), and a stored log weight l makes its weight off by
+    # a relative eps |l|. Weights that were normalised in double precision therefore stay within eps (n + |l|) of
+    # one, |l| averaged under the weights themselves and so at most log n + |top|. What was subtracted to normalise them
+    # had its own rounding, for densities within the range of a double at most 745 nats of it; the factor 8 is slack
+    # for a normalisation that was done in several steps.
+    tolerance = 8 * EPS * (n + np.log(n) + abs(top) + 745)
+    if exact and abs(total) > tolerance:
+        raise ValueError(
+            f"log_weights: they sum to exp({total:.6g}), not to one (tolerance {tolerance:.1e});"
+            " subtract scipy.special.logsumexp(log_weights)"
+        )
+    return weights - total
