@@ -38,7 +38,6 @@ def audit(
     from diffusion.pipelines.fitted import put_in
     from diffusion.ratios.estimate import estimate_ratios
     from diffusion.runtime.distributed import is_main
-    from diffusion.runtime.files import to_json
 
     with output_of(output, overwrite) as folder:
         after = shared.open_model(model)
@@ -53,7 +52,7 @@ def audit(
         text = "\n".join(found.lines())
         typer.echo(text)
         if folder is not None and is_main():
-            (folder / "audit.json").write_text(to_json(found.data()), encoding="utf-8")
+            (folder / "audit.json").write_text(found.data().to_json(), encoding="utf-8")
             (folder / "audit.txt").write_text(text + "\n", encoding="utf-8")
     if output is not None:
         typer.echo(f"written to {output}")

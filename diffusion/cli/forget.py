@@ -53,6 +53,5 @@ def forget(
         save_comparison(result, comparison)
     for number, path in enumerate(forgotten, 1):
         typer.echo(f"image {number}: {path}")
-    typer.echo("\n".join(findings(result)))
-    shared.say_verdict(result.certificate)
+    typer.echo("\n".join([*findings(result), *result.certificate.lines()]))
     typer.echo(f"written to {output}")

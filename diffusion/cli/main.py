@@ -181,7 +181,8 @@ def ratios(
     from diffusion.evaluation.ratio_comparison import compare
     from diffusion.ratios.estimate import estimate_ratios
     from diffusion.ratios.level_table import level_table
-    from diffusion.runtime.files import check_file, to_json, write_text
+    from diffusion.reports.ratios import ratios_report
+    from diffusion.runtime.files import check_file, write_text
 
     if output is not None:
         check_file(output)
@@ -195,9 +196,10 @@ def ratios(
     estimate = estimate_ratios(denoiser, prompts, config.ratios, config.sampling, store)
     compared = compare(denoiser, estimate, shared.image_classifier_of(model, prompts), store, path_steps=path_steps)
     table = level_table(estimate, task.asked if solved else None)
-    typer.echo("\n".join([*compared.lines(), *table.lines()]))
+    report = ratios_report(estimate, compared, table)
+    typer.echo("\n".join([*compared.lines(), *table.lines(), *report.lines()]))
     if output is not None:
-        write_text(output, to_json({"estimators": compared.data(), "levels": table.data()}))
+        write_text(output, report.to_json())
 
 
 @app.command()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -86,9 +85,3 @@ def check_lora(folder: Path) -> None:
         raise ValueError(f"lora {str(folder)!r} is no folder")
     if not holds_fit(folder):
         raise ValueError(f"lora folder {str(folder)!r} holds neither a LoRA nor a network")
-
-
-def say_verdict(certificate: Mapping[str, Any]) -> None:
-    typer.echo(f"certified: {certificate['certified']}")
-    for objection in certificate["objections"]:
-        typer.echo(f"  objection: {objection}")

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from diffusion.evaluation.audit_table import Audit, Cell, Judged
+from diffusion.evaluation.audit_table import Asked, Audit, Cell, judged
+from diffusion.evaluation.measured import CLASSIFIER
 from diffusion.evaluation.relearning import NEW_WORD, Curve, RelearnConfig, recall, teach, turned
 from diffusion.evaluation.samples import ImageClassifier
 from diffusion.pipelines import Denoiser
@@ -129,16 +130,12 @@ class ConceptClassifier:
                 classifier: (labels == wanted).astype(float)
                 for classifier, labels in self.image_classifier(images).items()
             }
-        return found | {"classifier": self.posterior(latents)}
-
-    def __call__(self, latents: Tensor) -> Judged:
-        said = self.said(latents).items()
-        return {classifier: (float(value.mean()), float(value.std() / len(value) ** 0.5)) for classifier, value in said}
+        return found | {CLASSIFIER: self.posterior(latents)}
 
     def shows(self, latents: Tensor) -> np.ndarray:
         """(n,): the mean of the image classifier's classifiers, or the classifier's posterior where there is none."""
         said = self.said(latents)
-        chosen = [value for classifier, value in said.items() if classifier != "classifier"] or [said["classifier"]]
+        chosen = [value for classifier, value in said.items() if classifier != CLASSIFIER] or [said[CLASSIFIER]]
         return np.asarray(np.mean(chosen, axis=0))
 
 
@@ -160,15 +157,15 @@ def audit(
         raise ValueError("before and after must be two pipelines with a network each, got one: put the fit into a copy")
     config, prompts = config or AuditConfig(), estimate.prompts
     steps = estimate.sampling.num_inference_steps
-    plan: list[tuple[int, str, tuple[str, ...], Setting]] = []
+    plan: list[tuple[int, Asked, tuple[str, ...], Setting]] = []
     for index, concept in enumerate(prompts.concepts):
-        asked = {"nothing": (prompts.anchor,), "its paraphrases": concept.prompts, "near it": ()}
+        asked: dict[Asked, tuple[str, ...]] = {"anchor": (prompts.anchor,), "concept": concept.prompts, "near": ()}
         if before.prompt_inputs and concept.prompts:
-            asked["near it"] = near_prompts(prompts, index)
+            asked["near"] = near_prompts(prompts, index)
         for name, some in asked.items():
             for setting in settings_of(after, steps, config.scales):
                 # Guidance towards the anchor's own prompt is no guidance; and without prompts there is one row.
-                if some and not (name == "nothing" and setting.scale != 1):
+                if some and not (name == "anchor" and setting.scale != 1):
                     plan.append((index, name, some, setting))
     cells = []
     with bar("looking for the concept", 2 * config.samples * len(plan)) as shown:
@@ -176,8 +173,20 @@ def audit(
             classifier = ConceptClassifier(before, estimate, image_classifier, index)
             wanted = [some[j % len(some)] for j in range(config.samples)]
             made = [_drawn(each, wanted, setting, config.seed + number, shown.update) for each in (before, after)]
-            old, new = (classifier(latents) for latents in made)
-            cells.append(Cell(name, setting.name, prompts.concepts[index].name, config.samples, old, new))
+            old, new = (judged(classifier.said(latents)) for latents in made)
+            cells.append(
+                Cell(
+                    concept=prompts.concepts[index].name,
+                    prompts=name,
+                    setting=setting.name,
+                    num_inference_steps=setting.steps,
+                    guidance_scale=setting.scale,
+                    sampler=setting.sampler,
+                    samples=config.samples,
+                    before=old,
+                    after=new,
+                )
+            )
     curves: dict[str, tuple[Curve, ...]] = {}
     recalls = {}
     if config.relearn_config is not None:

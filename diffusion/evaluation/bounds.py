@@ -18,30 +18,14 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 from scipy import stats
 
+from diffusion.runtime.documents import Estimate as Estimate
+from diffusion.runtime.documents import Plain as Plain
 from duality.confidence import clopper_pearson, clopper_pearson_lower, mean_lower, mean_upper
 
 Side = Literal["upper", "lower"]
 Rule = Literal["clopper_pearson", "betting", "student_t"]
-
-
-class Plain(BaseModel):
-    """Plain data: what is read back is what was written."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
-
-
-class Estimate(Plain):
-    """A mean over ``n`` samples and its standard error (s/sqrt(n); binomial for counts)."""
-
-    mean: float
-    stderr: float
-    n: int
-
-    def __str__(self) -> str:
-        return f"{self.mean:.4g} ± {self.stderr:.2g}"
 
 
 class Bound(Plain):
@@ -78,15 +62,32 @@ def bound(values: np.ndarray, side: Side, rule: Rule, confidence: float) -> Boun
     elif rule == "betting":
         value = (mean_upper if side == "upper" else mean_lower)(np.clip(values, 0.0, 1.0), confidence)
     else:
-        value = _student(mean_estimate(values), side, confidence)
+        return bound_of(mean_estimate(values), side, confidence)
     return Bound(side=side, value=value, confidence=confidence, rule=rule)
 
 
-def _student(found: Estimate, side: Side, confidence: float) -> float:
+def bound_of(found: Estimate, side: Side, confidence: float) -> Bound:
+    """``mean ± t_{n-1} stderr`` by the rule student_t; infinite for one sample, which bounds nothing."""
     sign = 1.0 if side == "upper" else -1.0
-    if found.n < 2:
-        return sign * float("inf")
-    return found.mean + sign * float(stats.t.ppf(confidence, found.n - 1)) * found.stderr
+    value = sign * float("inf")
+    if found.n >= 2:
+        value = found.mean + sign * float(stats.t.ppf(confidence, found.n - 1)) * found.stderr
+    return Bound(side=side, value=value, confidence=confidence, rule="student_t")
+
+
+class Counted(Estimate):
+    """A share that was counted: ``mean`` is hits/n, ``stderr`` binomial, ``bound`` exact (Clopper and Pearson)."""
+
+    hits: int
+    bound: Bound
+
+
+def counted(hits: np.ndarray, side: Side = "upper", confidence: float = 0.95) -> Counted:
+    """Of yes or no (n,). ``ValueError`` where there is none."""
+    values = np.asarray(hits, dtype=bool)
+    shown = bound(values.astype(float), side, "clopper_pearson", confidence)
+    share, n = float(values.mean()), len(values)
+    return Counted(mean=share, stderr=(share * (1 - share) / n) ** 0.5, n=n, hits=int(values.sum()), bound=shown)
 
 
 def meets(found: Bound, level: float) -> bool:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from diffusion.runtime.documents import Estimate
+
 
 @dataclass(frozen=True)
 class Frequency:
@@ -23,6 +25,10 @@ class Frequency:
     @property
     def stderr(self) -> float:
         return math.sqrt(self.value * (1 - self.value) / self.samples)
+
+    @property
+    def estimate(self) -> Estimate:
+        return Estimate(mean=self.value, stderr=self.stderr, n=self.samples)
 
     def __str__(self) -> str:
         return f"{100 * self.value:.2f} ± {100 * self.stderr:.2f} %"

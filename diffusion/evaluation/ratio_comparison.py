@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from diffusion.evaluation.bounds import mean_estimate
+from diffusion.evaluation.ratio_table import HEAD, Agreement, Comparison, Prior, calibration_found
 from diffusion.evaluation.samples import ImageClassifier, SampleSet, take_samples
 from diffusion.pipelines import Denoiser
-from diffusion.ratios.calibration import Calibration, calibration
+from diffusion.ratios.calibration import calibration
 from diffusion.ratios.classifier_ratios import CLEAN_LEVELS, classifier_ratios, posterior
 from diffusion.ratios.cross_fitted import against_q
 from diffusion.ratios.elbo import elbo_posterior_ratios
@@ -19,8 +21,6 @@ from diffusion.ratios.ratio_estimate import RatioEstimate
 from diffusion.ratios.trajectory import path_ratios
 from diffusion.runtime.cache import Cache
 from diffusion.runtime.progress import Bar, progress_bar
-
-HEAD = "ratio classifier"
 
 
 @dataclass(frozen=True)
@@ -34,81 +34,6 @@ class RatioColumn:
     values: Tensor
     classifier: Tensor
     own: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How an estimator stands to the ratio classifier at the same samples, for one concept.
-
-    ``coverage``: mean posterior over prior and its standard error, 1 where concept prompts and prior account for what q
-    makes; ``mass``: E_q[e^rho] and its standard error, 1 for exact ratios; ``rank``: Spearman's correlation; ``auc``:
-    how well it ranks what the classifier calls the concept, NaN where that is all or none.
-    """
-
-    concept: str
-    estimator: str
-    samples: int
-    coverage: tuple[float, float]
-    mass: tuple[float, float]
-    rank: float
-    auc: float
-
-    def __str__(self) -> str:
-        return (
-            f"{self.estimator:<32}{self.samples:>7}{self.coverage[0]:>12.3f} ± {self.coverage[1]:<7.3f}"
-            f"{self.mass[0]:>8.2f} ± {self.mass[1]:<6.2f}{self.rank:>10.3f}{self.auc:>12.4f}"
-        )
-
-
-AGREEMENT_HEAD = (
-    f"{'estimator':<32}{'samples':>7}{'posterior / prior':>22}{'E_q[e^rho]':>17}{'rank':>10}{'AUC, classifier':>12}"
-)
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What :func:`compare` found."""
-
-    rows: tuple[tuple[str, str, str, int, Calibration], ...]  # concept, estimator, classifier, samples, calibration
-    agreements: tuple[Agreement, ...]
-    priors: tuple[tuple[str, float, float | None], ...]  # concept, prior, its standard error where it was estimated
-
-    def lines(self) -> list[str]:
-        out = []
-        for concept, prior, error in self.priors:
-            estimate = "as given" if error is None else f"± {error:.2g}, estimated from samples: coverage says nothing"
-            out += [f"{concept!r}: prior {prior:.4g} ({estimate})", "", AGREEMENT_HEAD]
-            out += [str(row) for row in self.agreements if row.concept == concept]
-            seen = [row for row in self.rows if row[0] == concept]
-            out += ["", "calibration, on samples that the ratio classifier never saw"]
-            out += [
-                f"{name:<32}{count:>7} samples, classifier {classifier}: {how}"
-                for _, name, classifier, count, how in seen
-            ]
-            for _, name, classifier, _count, how in seen:
-                if name.startswith(HEAD):
-                    out += ["", f"reliability of the {name}, classifier {classifier}", *reliability(how)]
-            out.append("")
-        return out
-
-    def data(self) -> dict[str, Any]:
-        return {
-            "priors": [{"concept": c, "prior": p, "standard error": e} for c, p, e in self.priors],
-            "agreement": [asdict(row) for row in self.agreements],
-            "calibration": [
-                {"concept": concept, "estimator": estimator, "classifier": classifier, "samples": count, **asdict(seen)}
-                for concept, estimator, classifier, count, seen in self.rows
-            ],
-        }
-
-
-def reliability(seen: Calibration) -> list[str]:
-    """One line a bin: mean posterior, frequency with its standard error, samples."""
-    lines = []
-    for mean, share, count in seen.bins:
-        error = (share * (1 - share) / count) ** 0.5
-        lines.append(f"  posterior {mean:6.3f}   frequency {share:6.3f} ± {error:.3f}   {count:>6} samples")
-    return lines
 
 
 def compare(
@@ -138,7 +63,7 @@ def compare(
     agreements = [_agreement(estimate, each, index) for index in range(m) for each in estimates]
     names = [concept.name for concept in prompts.concepts]
     rows = [
-        (name, f"{HEAD}, labelled samples", "the prompts", int((~estimate.training).sum()), seen)
+        calibration_found(name, f"{HEAD}, labelled samples", "the prompts", int((~estimate.training).sum()), seen)
         for name, seen in zip(names, estimate.examination, strict=True)
     ]
     if image_classifier is not None:
@@ -155,9 +80,13 @@ def compare(
                 for classifier, labels in said.items():
                     shows = labels[: len(p)] == image_classifier.asked(name)
                     if shows.any() and not shows.all():  # else there is nothing to tell apart
-                        rows.append((name, each.name, classifier, len(p), calibration(p, shows)))
+                        rows.append(calibration_found(name, each.name, classifier, len(p), calibration(p, shows)))
     errors: tuple[float | None, ...] = estimate.priors_stderr or (None,) * m
-    return Comparison(tuple(rows), tuple(agreements), tuple(zip(names, prompts.priors, errors, strict=True)))
+    priors = tuple(
+        Prior(concept=name, mean=prior, stderr=error)
+        for name, prior, error in zip(names, prompts.priors, errors, strict=True)
+    )
+    return Comparison(priors=priors, agreement=tuple(agreements), calibration=tuple(rows))
 
 
 def _beside(estimate: RatioEstimate, name: str, values: Tensor) -> RatioColumn:
@@ -236,16 +165,13 @@ def _agreement(estimate: RatioEstimate, column: RatioColumn, index: int) -> Agre
 
     prior, values = estimate.prompts.priors[index], column.values[:, index].double().numpy()
     share = posterior(column.values, estimate.prompts.priors)[:, index].numpy() / prior
-    mass, root = np.exp(values), len(values) ** 0.5
     called = (posterior(column.classifier, estimate.prompts.priors)[:, index] > 0.5).numpy()
     auc = float(roc_auc_score(called, values)) if called.any() and not called.all() else float("nan")
-    rank = float(spearmanr(values, column.classifier[:, index].numpy()).statistic)
     return Agreement(
-        estimate.prompts.concepts[index].name,
-        column.name,
-        len(values),
-        (float(share.mean()), float(share.std(ddof=1) / root)),
-        (float(mass.mean()), float(mass.std(ddof=1) / root)),
-        rank,
-        auc,
+        concept=estimate.prompts.concepts[index].name,
+        estimator=column.name,
+        coverage=mean_estimate(share),
+        mass=mean_estimate(np.exp(values)),
+        rank=float(spearmanr(values, column.classifier[:, index].numpy()).statistic),
+        auc=auc,
     )

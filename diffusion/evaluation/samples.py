@@ -70,11 +70,6 @@ def take_samples(
     return SampleSet(name, tuple(prompts), latents, images, image_classifier(images) if image_classifier else {}, noise)
 
 
-def mean_posterior(value: Tensor) -> list[tuple[float, float]]:
-    """Mean and standard error of each column of posteriors (n, m)."""
-    return [(float(p.mean()), float(p.std() / len(p) ** 0.5)) for p in value.T]
-
-
 def agreement(sample: SampleSet, image_classifier: ImageClassifier) -> dict[str, Frequency]:
     """How often each classifier sees what the prompt asked for, over the prompts that ask for a class."""
     asked = [image_classifier.asked(prompt) for prompt in sample.prompts]

@@ -14,34 +14,55 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 import duality as du
 from diffusion.ratios.ratio_estimate import RatioEstimate
+from diffusion.runtime.documents import Estimate, Plain
 from diffusion.tasks.levels import KINDS, Asked, present
 
 FACTORS = {"likelihood": (0.5, 0.2, 0.1, 0.05), "reverse-kl": (1.25, 1.5, 2.0), "forward-kl": (1.25, 1.5, 2.0)}
 
 
-@dataclass(frozen=True)
-class Range:
+class Range(Plain):
     """The level that q has of one concept, and the range of levels worth asking for; nats or a probability."""
 
     problem: str
     concept: str
-    now: float
-    now_stderr: float
+    now: Estimate
     least: float
     most: float
 
     def __str__(self) -> str:
-        now = f"{self.now:.4g} ± {self.now_stderr:.2g}"
+        now = str(self.now)
         if self.problem == "likelihood":
             return f"{self.problem:<12}{self.concept!r}: now {now}; from there down to {self.least:.2g}"
         beyond = "upwards" if np.isinf(self.most) else f"to {self.most:.4g}, beyond which nothing attains it"
-        return f"{self.problem:<12}{self.concept!r}: now {now} nats; from {self.now:.4g} {beyond}"
+        return f"{self.problem:<12}{self.concept!r}: now {now} nats; from {self.now.mean:.4g} {beyond}"
+
+
+class LevelRow(Plain):
+    """A solution at these levels, of all concepts at once. All but the first three are None where levels cannot be had.
+
+    ``samples_showing``: how many samples of equal weight show each concept in the target.
+    """
+
+    problem: str
+    levels: tuple[float, ...]
+    status: str
+    multipliers: tuple[Estimate, ...] | None = None
+    cost: Estimate | None = None
+    effective_sample_size: float | None = None
+    samples_showing: tuple[float, ...] | None = None
+
+
+class LevelsFound(Plain):
+    """Ranges and rows; ``asked``: the row of the levels that were asked for, None where none were."""
+
+    ranges: tuple[Range, ...]
+    rows: tuple[LevelRow, ...]
+    asked: int | None
 
 
 @dataclass(frozen=True)
@@ -52,6 +73,7 @@ class LevelTable:
     ranges: tuple[Range, ...]
     rows: tuple[tuple[str, np.ndarray, du.Solution | None], ...]  # problem, levels (m,), solution
     shares: np.ndarray  # (n, m) posteriors at the samples
+    asked: int | None = None  # which row holds the levels that were asked for
 
     def showing(self, solution: du.Solution) -> np.ndarray:
         """(m,): effective number of samples in the target that show each concept."""
@@ -81,28 +103,24 @@ class LevelTable:
                 )
         return out
 
-    def data(self) -> dict[str, Any]:
-        from dataclasses import asdict
+    def data(self) -> LevelsFound:
+        return LevelsFound(ranges=self.ranges, rows=tuple(map(self._row, self.rows)), asked=self.asked)
 
-        return {
-            "ranges": [asdict(each) for each in self.ranges],
-            "rows": [
-                {"problem": name, "levels": levels.tolist(), "status": "INFEASIBLE"}
-                if s is None
-                else {
-                    "problem": name,
-                    "levels": levels.tolist(),
-                    "status": s.status.name,
-                    "multipliers": s.multipliers.tolist(),
-                    "multipliers, standard errors": s.multipliers_stderr.tolist(),
-                    "cost": s.dual,
-                    "cost, standard error": s.primal_stderr,
-                    "effective sample size": s.effective_sample_size,
-                    "samples showing it": self.showing(s).tolist(),
-                }
-                for name, levels, s in self.rows
-            ],
-        }
+    def _row(self, row: tuple[str, np.ndarray, du.Solution | None]) -> LevelRow:
+        name, levels, solution = row
+        asked, n = tuple(levels.tolist()), len(self.shares)
+        if solution is None:
+            return LevelRow(problem=name, levels=asked, status="INFEASIBLE")
+        pairs = zip(solution.multipliers.tolist(), solution.multipliers_stderr.tolist(), strict=True)
+        return LevelRow(
+            problem=name,
+            levels=asked,
+            status=solution.status.name,
+            multipliers=tuple(Estimate(mean=value, stderr=error, n=n) for value, error in pairs),
+            cost=Estimate(mean=solution.dual, stderr=solution.primal_stderr, n=n),
+            effective_sample_size=solution.effective_sample_size,
+            samples_showing=tuple(self.showing(solution).tolist()),
+        )
 
 
 def level_table(estimate: RatioEstimate, asked: Asked | None = None) -> LevelTable:
@@ -111,14 +129,17 @@ def level_table(estimate: RatioEstimate, asked: Asked | None = None) -> LevelTab
     shares = estimate.posterior.numpy()
     ranges: list[Range] = []
     rows: list[tuple[str, np.ndarray, du.Solution | None]] = []
+    n, place = len(shares), None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", du.FewDrawsWarning)  # the table's last columns say the same
         for name, kind in KINDS.items():
             now, errors = present(kind, ratios), _stderr(kind, ratios)
             least, most = _range(kind, ratios, now, shares)
             ranges += [
-                Range(name, *each)
-                for each in zip(concepts, *(x.tolist() for x in (now, errors, least, most)), strict=True)
+                Range(problem=name, concept=concept, now=Estimate(mean=mean, stderr=error, n=n), least=low, most=high)
+                for concept, mean, error, low, high in zip(
+                    concepts, *(x.tolist() for x in (now, errors, least, most)), strict=True
+                )
             ]
             # Ratios of a poor classifier may give q a divergence below zero; then any small level will do to go on
             # from.
@@ -126,12 +147,13 @@ def level_table(estimate: RatioEstimate, asked: Asked | None = None) -> LevelTab
             levels = [factor * start for factor in FACTORS[name]]
             if asked is not None and asked.kind is kind:
                 levels.append(asked.problem(ratios).levels)
+                place = len(rows) + len(levels) - 1
             for each in levels:
                 try:
                     rows.append((name, each, du.solve(kind(each), ratios)))
                 except du.InfeasibleError:
                     rows.append((name, each, None))
-    return LevelTable(concepts, tuple(ranges), tuple(rows), shares)
+    return LevelTable(concepts, tuple(ranges), tuple(rows), shares, place)
 
 
 def _range(

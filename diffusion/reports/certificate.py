@@ -1,15 +1,14 @@
 """The certificate of an unlearning run: the question, three verdicts with their reasons and evidence, and provenance.
 
-Keys are plain names and numbers are numbers (``{"mean": .., "stderr": .., "n": ..}``; NaN and infinities as strings).
-``Certificate.model_json_schema()`` is the JSON schema, ``Certificate.model_validate_json`` reads one back.
+``Certificate.model_validate_json`` reads one back; its JSON schema is among :mod:`diffusion.reports.schemas`.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import duality as du
 from diffusion.evaluation.bounds import Estimate, Plain
@@ -17,8 +16,16 @@ from diffusion.evaluation.measured import Measurement
 from diffusion.evaluation.planning import Plan
 from diffusion.methods import Outcome
 from diffusion.ratios.ratio_estimate import RatioEstimate
+from diffusion.reports.standards import Standards
 from diffusion.reports.verdicts import UNMEASURED as UNMEASURED
-from diffusion.reports.verdicts import Standards, least_cost, of_fitted_model, of_ratios, of_solution
+from diffusion.reports.verdicts import (
+    CertificateBase,
+    Verdict,
+    least_cost,
+    of_fitted_model,
+    of_ratios,
+    of_solution,
+)
 
 
 class ConceptAsked(Plain):
@@ -45,11 +52,9 @@ class Question(Plain):
     samples_of_q_stand_for_the_rest: bool
 
 
-class SolutionVerdict(Plain):
+class SolutionVerdict(Verdict):
     """Exact on the given ratios: no density on these samples meets the solved levels at less cost."""
 
-    passed: bool
-    reasons: tuple[str, ...]
     status: str
     multipliers: tuple[Estimate, ...]
     cost: Estimate
@@ -70,11 +75,9 @@ class ConceptRatios(Plain):
     elbo_agreement_auc: float | None
 
 
-class RatiosVerdict(Plain):
+class RatiosVerdict(Verdict):
     """Statistical: whether the classifier that the log ratios come from tells the truth."""
 
-    passed: bool
-    reasons: tuple[str, ...]
     concepts: tuple[ConceptRatios, ...]
 
 
@@ -86,11 +89,9 @@ class DualRound(Plain):
     levels_stderr: tuple[float, ...]
 
 
-class FittedModelVerdict(Plain):
+class FittedModelVerdict(Verdict):
     """Measurement on fresh samples of the fitted network, which nothing was solved with and no multiplier moved by."""
 
-    passed: bool
-    reasons: tuple[str, ...]
     measured: Measurement
     cost_ratio: float | None  # of the fitted network under the anchor, to the target's
     least_cost: float | None  # by weak duality, at the measured level less its errors
@@ -109,11 +110,11 @@ class Provenance(Plain):
     seconds: float
 
 
-class Certificate(Plain):
+class Certificate(CertificateBase):
     """``certified`` is all three verdicts, at ``question.confidence``."""
 
+    title: ClassVar[str] = "certificate"
     schema_version: Literal[1] = 1
-    certified: bool
     question: Question
     solution: SolutionVerdict
     ratios: RatiosVerdict
@@ -121,24 +122,12 @@ class Certificate(Plain):
     provenance: Provenance
 
     @property
-    def verdicts(self) -> dict[str, SolutionVerdict | RatiosVerdict | FittedModelVerdict]:
-        return {"solution": self.solution, "ratios": self.ratios, "fitted model": self.fitted_model}
+    def confidence(self) -> float:
+        return self.question.confidence
 
     @property
-    def objections(self) -> list[str]:
-        """The reasons of all three verdicts."""
-        return [f"{name}: {reason}" for name, verdict in self.verdicts.items() for reason in verdict.reasons]
-
-    def lines(self) -> list[str]:
-        """The verdicts, for people."""
-        out = [f"certified: {self.certified} (at {100 * self.question.confidence:g} % confidence)"]
-        for name, verdict in self.verdicts.items():
-            out.append(f"  {name}: {'passed' if verdict.passed else 'not passed'}")
-            out += [f"    {reason}" for reason in verdict.reasons]
-        return out
-
-    def to_json(self) -> str:
-        return self.model_dump_json(indent=1) + "\n"
+    def verdicts(self) -> Mapping[str, Verdict]:
+        return {"solution": self.solution, "ratios": self.ratios, "fitted model": self.fitted_model}
 
 
 def certificate(
@@ -152,7 +141,7 @@ def certificate(
     seconds: float = 0.0,
     standards: Standards | None = None,
 ) -> Certificate:
-    """Classifier a run. ``fit``, ``evaluation``: the settings of each, as plain data."""
+    """Judge a run. ``fit``, ``evaluation``: the settings of each, as plain data."""
     standards = standards or Standards()
     names = [concept.name for concept in estimate.prompts.concepts]
     capped = [name for name, held in zip(names, outcome.capped, strict=False) if held]
@@ -183,7 +172,7 @@ def certificate(
             model_fingerprint=estimate.fingerprint,
             budget=estimate.budget.plain(),
             evaluation=evaluation,
-            standards=asdict(standards),
+            standards=standards.data(),
             versions=versions(),
             seconds=round(seconds, 1),
         ),

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from diffusion.pipelines import Denoiser
-from diffusion.reports.certificate import UNMEASURED, Certificate
+from diffusion.reports.verdicts import CertificateBase
 from diffusion.runtime.distributed import is_main
-from diffusion.runtime.files import to_json, write_text
+from diffusion.runtime.files import write_text
 from diffusion.runtime.output_folder import keep
 from diffusion.training.lora import save_student
 
 
-def save_fit(denoiser: Denoiser, folder: Path | None, so_far: dict[str, Any] | Certificate) -> None:
+def save_fit(denoiser: Denoiser, folder: Path | None, so_far: CertificateBase) -> None:
     """LoRA or network, and a certificate of what is known ``so_far``, which certifies nothing; by the main process.
 
     Nothing where there is no folder. ``OSError`` where it cannot be written.
@@ -21,9 +20,5 @@ def save_fit(denoiser: Denoiser, folder: Path | None, so_far: dict[str, Any] | C
     if folder is None or not is_main():
         return
     save_student(denoiser, folder)
-    if isinstance(so_far, Certificate):
-        text = so_far.to_json()
-    else:
-        text = to_json({"certified": False, "objections": [UNMEASURED], **so_far})
-    write_text(folder / "certificate.json", text)
+    write_text(folder / "certificate.json", so_far.to_json())
     keep(folder)

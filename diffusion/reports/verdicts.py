@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -17,28 +18,46 @@ import duality as du
 from diffusion.evaluation.measured import Measurement
 from diffusion.evaluation.planning import Plan
 from diffusion.ratios.ratio_estimate import RatioEstimate
+from diffusion.reports.checks import checks_of_ratios
+from diffusion.reports.standards import Standards
+from diffusion.runtime.documents import Document, Plain
 
 UNMEASURED = "the run ended before the fitted network was measured"
 
 
-@dataclass(frozen=True)
-class Standards:
-    """What is asked of each part. All are conventions of this project; change them in code, and the certificate says
-    which were used."""
+class Verdict(Plain):
+    """No reason is no objection."""
 
-    # of the solution
-    gap: float = 1e-8  # relative duality gap
-    kkt: float = 1e-6  # KKT residual, in units of the levels
-    effective: float = 100.0  # effective sample size
-    # of the ratios
-    auc: float = 0.98  # of the classifier on held-out labelled samples
-    ece: float = 0.05  # likewise
-    coverage: float = 0.25  # |mean posterior / prior - 1|, beyond twice its standard error
-    agreement: float = 0.9  # AUC of the untrained ELBO difference against the classifier
-    # of the fitted model; its levels are asked for by the user
-    cost_ratio: float = 3.0  # cost of the fitted network over the target's
-    retained: float = 0.05  # what all retained prompts together may lose of the share that obeyed, at most
-    retained_each: float = 0.2  # likewise each by itself: fewer samples, wider bounds
+    passed: bool
+    reasons: tuple[str, ...]
+
+
+class CertificateBase(Document, ABC):
+    """Three verdicts; ``certified`` is all of them, at ``confidence``."""
+
+    certified: bool
+
+    @property
+    @abstractmethod
+    def confidence(self) -> float: ...
+
+    @property
+    @abstractmethod
+    def verdicts(self) -> Mapping[str, Verdict]:
+        """By name, in the order in which they build on each other."""
+
+    @property
+    def objections(self) -> list[str]:
+        """The reasons of all three verdicts."""
+        return [f"{name}: {reason}" for name, verdict in self.verdicts.items() for reason in verdict.reasons]
+
+    def lines(self) -> list[str]:
+        """The verdicts, for people."""
+        out = [f"certified: {self.certified} (at {100 * self.confidence:g} % confidence)"]
+        for name, verdict in self.verdicts.items():
+            out.append(f"  {name}: {'passed' if verdict.passed else 'not passed'}")
+            out += [f"    {reason}" for reason in verdict.reasons]
+        return out
 
 
 def of_solution(solution: du.Solution, standards: Standards) -> list[str]:
@@ -64,30 +83,7 @@ def of_solution(solution: du.Solution, standards: Standards) -> list[str]:
 
 def of_ratios(estimate: RatioEstimate, standards: Standards) -> list[str]:
     """Why the log ratios cannot be relied on."""
-    found = []
-    if len(estimate.examination) < len(estimate.prompts.concepts):
-        found.append("the classifier was not examined on held-out samples")
-    for index, seen in enumerate(estimate.examination):
-        name = estimate.prompts.concepts[index].name
-        if not seen.auc >= standards.auc:
-            found.append(
-                f"{name!r}: the classifier tells held-out samples apart with AUC {seen.auc:.3f}, below {standards.auc}"
-            )
-        if not seen.ece <= standards.ece:
-            found.append(
-                f"{name!r}: the classifier's calibration error on held-out samples is {seen.ece:.3f}, over "
-                f"{standards.ece}"
-            )
-        ratio, error = estimate.coverage(index)
-        if not abs(ratio - 1) <= standards.coverage + 2 * error:
-            found.append(
-                f"{name!r}: the mean posterior on samples of q is {ratio:.2f} ± {error:.2f} times the prior: the "
-                "concept's and contrast prompts do not cover what the model makes, or the prior is off"
-            )
-        agrees = estimate.agreement(index)
-        if agrees < standards.agreement:  # NaN where it cannot be asked: no prompt, or nothing called the concept
-            found.append(f"{name!r}: the ELBO difference agrees with the classifier with AUC {agrees:.3f} only")
-    return found
+    return [check.objection for check in checks_of_ratios(estimate, standards) if check.verdict == "WARN"]
 
 
 def of_fitted_model(

@@ -11,7 +11,8 @@ from typing import Any
 
 from diffusion.digits.prompts import DigitsClassifiers, prompts_for
 from diffusion.evaluation.measure import PAIRED
-from diffusion.evaluation.ratio_comparison import Comparison, compare
+from diffusion.evaluation.ratio_comparison import compare
+from diffusion.evaluation.ratio_table import Comparison
 from diffusion.evaluation.samples import SampleSet, agreement, retained, take_samples
 from diffusion.guidance.guided import constant
 from diffusion.guidance.sampling import guided_samples
@@ -137,9 +138,9 @@ def _page(
         for name, m in moved.items()
     ]
     examined = [
-        [name, classifier, str(n), f"{c.auc:.4f}", f"{c.brier:.4f}", f"{c.ece:.4f}", f"{100 * c.mean_posterior:.2f} %",
-         f"{100 * c.frequency:.2f} %"]
-        for _, name, classifier, n, c in compared.rows
+        [c.estimator, c.by, str(c.samples), f"{c.auc:.4f}", f"{c.brier:.4f}", f"{c.ece:.4f}",
+         f"{100 * c.mean_posterior:.2f} %", f"{100 * c.frequency:.2f} %"]
+        for c in compared.calibration
     ]  # fmt: skip
     own, spent = result.measured.level()[0].estimate, result.measured.cost().estimate
     lam, error = float(solution.multipliers[0]), float(solution.multipliers_stderr[0])

@@ -15,17 +15,16 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from diffusion.evaluation.image_likelihood import in_nats
-from diffusion.evaluation.metrics import frequency
-from diffusion.evaluation.near_duplicates import HALF, distances
+from diffusion.evaluation.image_likelihood import ImageMeasurement, copies, in_nats
+from diffusion.evaluation.near_duplicates import distances
 from diffusion.methods import ImageFitContext, ImageMethod, configured_for_images
 from diffusion.pipelines import Denoiser
 from diffusion.pipelines.fingerprint import fingerprint
 from diffusion.pipelines.latents import decode, try_out
 from diffusion.pipelines.sampling import sample_latents
 from diffusion.reports.fitted import save_fit
+from diffusion.reports.image_certificate import CONFIDENCE, certificate
 from diffusion.reports.image_results import Forgotten
-from diffusion.reports.images import certificate
 from diffusion.runtime.cache import Cache
 from diffusion.runtime.distributed import Part, world
 from diffusion.runtime.progress import Bar, progress_bar
@@ -104,34 +103,24 @@ def forget(
             )
         )
     fitted = fitted_data(config, method)
-    save_fit(denoiser, folder, {"levels": targets.levels.tolist(), "network": {"measured": {"fit": fitted}}})
+    so_far = certificate(task, targets, answers, outcome, None, fit=fitted, fingerprint=name)
+    save_fit(denoiser, folder, so_far)
     with merged_adapters(denoiser):
         after = drawn("samples after")
     images, was, now = (decode(denoiser.pipeline, some) for some in (task.images, before, after))
     under = np.array([[text == own for own in task.prompts] for text in asked])
-    far_was, far_now = (np.where(under, distances(some, images, targets.spacing), np.inf) for some in (was, now))
-    measured = {
-        **in_nats(
-            denoiser,
-            targets.images,
-            task.held_out,
-            task.held_out_prompts,
-            seed=fit.seed + 1,
-            noise_levels=NOISE_LEVELS,
-            repeats=REPEATS,
-        ),
-        "copies": {
-            when: str(frequency((far <= HALF).any(1))) for when, far in (("before", far_was), ("after", far_now))
-        },
-        "copies of each image": {
-            when: [str(frequency(far[under[:, i], i] <= HALF)) for i in range(len(images))]
-            for when, far in (("before", far_was), ("after", far_now))
-        },
-        "distance of the nearest sample": {"before": far_was.min(0).tolist(), "after": far_now.min(0).tolist()},
-        "seconds": round(time.monotonic() - started, 1),
-        "fit": fitted,
-        "samples": count,
-    }
-    proof = certificate(task, targets, answers, outcome, measured, name)
+    far_was, far_now = (distances(some, images, targets.spacing) for some in (was, now))
+    of_any, of_each = copies(far_was, far_now, under, CONFIDENCE)
+    nats = in_nats(
+        denoiser, targets.images, task.held_out, task.held_out_prompts, seed=fit.seed + 1, noise_levels=NOISE_LEVELS,
+        repeats=REPEATS,
+    )  # fmt: skip
+    measured = ImageMeasurement(
+        **dict(nats), samples=count, num_inference_steps=config.sampling.num_inference_steps, copies=of_any,
+        copies_of_each=of_each,
+    )  # fmt: skip
+    seconds = time.monotonic() - started
+    proof = certificate(task, targets, answers, outcome, measured, fit=fitted, fingerprint=name, seconds=seconds)
+    far_was, far_now = (np.where(under, far, np.inf) for far in (far_was, far_now))
     nearest = was[far_was.argmin(0)], now[far_now.argmin(0)]
     return Forgotten(targets, answers, outcome, measured, proof, images, *nearest, now[:60])

@@ -29,19 +29,19 @@ did not run while the page was built.
 # repeats do: they are the shares, less what no double can tell. What moves from round to round is how many nats are
 # asked of the exact answer, so that the network, which follows it with some error, gains what was wanted.
 
-import json
 from pathlib import Path
 
 from diffusion.digits.experiments.planted_picture import image
 from diffusion.digits.experiments.planted_report import table
+from diffusion.digits.planted_study import PlantedStudy
 from toy import plots
 
-result = json.loads(Path("../images/planted.json").read_text())
+result = PlantedStudy.model_validate_json(Path("../images/planted.json").read_text(encoding="utf-8"))
 print(table(result))
 
 # %%
 # Images, samples, levels
-# ---------------------
+# -----------------------
 # The rows are the planted images and the sample that comes nearest to each, with its similarity: from the model that
 # was never shown the images, from the one that copies them, and from that one after forgetting.
 

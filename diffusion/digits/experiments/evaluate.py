@@ -9,23 +9,24 @@ distance of unconditional samples to held-out real digits (in 8x8 pixels), and d
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from diffusion.digits.classifiers import accuracy, classifiers
+from diffusion.digits.classifiers import classifiers
 from diffusion.digits.data import ANCHORS, WORDINGS, enlarge, load_digits, paraphrases, shrink
-from diffusion.evaluation.metrics import energy_distance
+from diffusion.digits.quality import ClassifierQuality, DigitsQuality, NearestImage, ParaphraseAgreement
+from diffusion.evaluation.metrics import energy_distance, frequency
 from diffusion.pipelines import load_pipeline
 from diffusion.pipelines.latents import decode
 from diffusion.pipelines.sampling import STEPS, sample_latents
+from diffusion.runtime.documents import Estimate
 from diffusion.runtime.files import write_text
 
 
-def evaluate(pipeline: Any, per_prompt: int, unconditional: int, seed: int, steps: int = STEPS) -> dict[str, Any]:
+def evaluate(pipeline: Any, per_prompt: int, unconditional: int, seed: int, steps: int = STEPS) -> DigitsQuality:
     held_out, train = load_digits("held-out"), load_digits("train")
     # Real images as the pipeline was shown them: enlarged, then read by the classifiers' 4x4 means like any other
     # image.
@@ -47,24 +48,33 @@ def evaluate(pipeline: Any, per_prompt: int, unconditional: int, seed: int, step
         )
     nearest = [np.linalg.norm((real_train - image).reshape(len(train), -1), axis=1).min() for image in free[:500]]
     real = [np.linalg.norm((real_train - image).reshape(len(train), -1), axis=1).min() for image in real_held_out]
-    result: dict[str, Any] = {
-        "sampler steps": steps,
-        "samples per prompt": per_prompt,
-        "unconditional samples": unconditional,
-        "energy distance to held-out": energy_distance(free, real_held_out),
-        "energy distance of training images to held-out": energy_distance(real_train, real_held_out),
-        "nearest training image, median": {"samples": float(np.median(nearest)), "held-out": float(np.median(real))},
-    }
-    for classifier in classifiers():
-        right = classifier(shown) == truth
-        result[classifier.name] = {
-            "accuracy on held-out digits": accuracy(classifier, held_out),
-            "agreement per paraphrase": {text: float(right[paraphrase == j].mean()) for j, text in enumerate(WORDINGS)},
-            "agreement per digit": [float(right[truth == digit].mean()) for digit in range(10)],
-            "unconditional class frequency": (np.bincount(classifier(free), minlength=10) / unconditional).tolist(),
-            "anchor class frequency": (np.bincount(classifier(anchored), minlength=10) / 500).tolist(),
-        }
-    return result
+    return DigitsQuality(
+        sampler_steps=steps,
+        samples_per_prompt=per_prompt,
+        unconditional_samples=unconditional,
+        energy_distance_to_held_out=energy_distance(free, real_held_out),
+        training_images_energy_distance_to_held_out=energy_distance(real_train, real_held_out),
+        nearest_training_image=NearestImage(samples=float(np.median(nearest)), held_out=float(np.median(real))),
+        classifiers=tuple(
+            ClassifierQuality(
+                by=classifier.name,
+                accuracy_on_held_out=_share(classifier(held_out.images) == held_out.labels),
+                agreement_by_paraphrase=tuple(
+                    ParaphraseAgreement(paraphrase=text, share=_share(right[paraphrase == j]))
+                    for j, text in enumerate(WORDINGS)
+                ),
+                agreement_by_digit=tuple(_share(right[truth == digit]) for digit in range(10)),
+                unconditional_shares=(np.bincount(classifier(free), minlength=10) / unconditional).tolist(),
+                anchor_shares=(np.bincount(classifier(anchored), minlength=10) / len(anchors)).tolist(),
+            )
+            for classifier in classifiers()
+            for right in [classifier(shown) == truth]
+        ),
+    )
+
+
+def _share(hits: Any) -> Estimate:
+    return frequency(hits).estimate
 
 
 def main() -> None:
@@ -78,10 +88,10 @@ def main() -> None:
     arguments = parser.parse_args()
     pipeline = load_pipeline(arguments.model)
     result = evaluate(pipeline, arguments.per_prompt, arguments.unconditional, arguments.seed, arguments.steps)
-    text = json.dumps(result, indent=1)
-    print(text)
+    text = result.to_json()
+    print(text, end="")
     if arguments.output:
-        write_text(arguments.output, text + "\n")
+        write_text(arguments.output, text)
 
 
 if __name__ == "__main__":

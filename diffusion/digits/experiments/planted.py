@@ -14,7 +14,6 @@ table and an image.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,8 +26,9 @@ from tqdm import tqdm
 
 from diffusion.digits.experiments.planted_model import Models, make_models, make_stage
 from diffusion.digits.experiments.planted_picture import image
-from diffusion.digits.experiments.planted_report import as_json, table, thresholds
-from diffusion.evaluation.image_likelihood import in_nats
+from diffusion.digits.experiments.planted_report import study, table, thresholds
+from diffusion.digits.planted_study import PlantedSettings, PlantedStudy
+from diffusion.evaluation.image_likelihood import ImageLikelihood, in_nats
 from diffusion.methods import IMAGE_METHODS, Images, as_unseen
 from diffusion.methods.base import ImageFitContext, Outcome
 from diffusion.methods.likelihood import negative_elbo
@@ -95,7 +95,7 @@ def run(
     samples: int,
     methods: Sequence[str],
     quantile: float | None = None,
-) -> dict[str, Any]:
+) -> PlantedStudy:
     """The study; returns what ``study.json`` holds. ``quantile``: see
     :func:`diffusion.methods.images.unseen.as_unseen`."""
     from matplotlib.figure import Figure
@@ -113,7 +113,7 @@ def run(
         return cached_samples(output / "samples" / f"{name}.safetensors", pipeline, samples, 100 * seed + 7 + offset)
 
     outcomes: dict[str, Outcome] = {}
-    nats: dict[str, dict[str, Any]] = {}
+    nats: dict[str, ImageLikelihood] = {}
     after: dict[str, Tensor] = {}
     for name in methods:
         settings = FitConfig(max_train_steps=fit_steps, train_batch_size=BATCH, rank=RANK, seed=seed)
@@ -125,15 +125,14 @@ def run(
         )  # fmt: skip
     remove_lora(denoiser_of(models.copy))
     threshold = thresholds(drawn("threshold", models.base, 1), stage.planted)
-    shown = {"never shown": drawn("never shown", models.base), "before": drawn("before", models.copy), **after}
-    result = as_json(stage, levels, gap, threshold, shown, outcomes, nats)
-    result["settings"] = {
-        "seed": seed, "steps": steps, "further": further, "fit_steps": fit_steps, "samples": samples,
-        "sampler_steps": SAMPLER_STEPS, "quantile": quantile,
-        "processor_seconds_this_time": round(time.process_time() - started),
-    }  # fmt: skip
+    shown = {"never_shown": drawn("never shown", models.base), "before": drawn("before", models.copy), **after}
+    settings_used = PlantedSettings(
+        seed=seed, steps=steps, further=further, fit_steps=fit_steps, samples=samples, sampler_steps=SAMPLER_STEPS,
+        quantile=quantile, processor_seconds_this_time=round(time.process_time() - started),
+    )  # fmt: skip
+    result = study(stage, levels, gap, threshold, shown, outcomes, nats, settings_used)
     with atomic_write(output / "study.json") as partial:
-        partial.write_text(json.dumps(result, indent=1) + "\n")
+        partial.write_text(result.to_json(), encoding="utf-8")
     figure = Figure(figsize=(9.2, 8.2), layout="constrained")
     image(result, figure)
     with atomic_write(output / "study.png") as partial:

@@ -2,45 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from diffusion.digits.experiments.planted_report import solving
-from diffusion.evaluation.image_likelihood import ELBO_DROP
+from diffusion.digits.planted_study import PlantedStudy
 
 # Okabe and Ito's blue and vermilion, told apart by every kind of colour vision.
 TARGET, UNWANTED = "#0072B2", "#D55E00"
 
 
-def image(result: Mapping[str, Any], figure: Any) -> None:
+def image(result: PlantedStudy, figure: Any) -> None:
     """Samples into a matplotlib figure of about 9 x 8 inches with a constrained layout.
 
     Columns: images by repeats. Rows: the image; the nearest sample of each model with its similarity. Below: the path
     of the multipliers, or of what was asked of the exact answer; and levels asked and reached.
     """
-    method = solving(result)[0]
-    images, models, fit = result["images"], result["models"], result["fits"][method]
-    rows = {"never shown": "never shown", "before": "before", method: "after"}
-    order = np.argsort(images["repeats"])
-    names = [f"×{images['repeats'][i]}" for i in order]
+    method = result.solving[0]
+    images, models, fit = result.images, result.models, result.fits[method]
+    rows = {"never_shown": "never shown", "before": "before", method: "after"}
+    order = np.argsort(images.repeats)
+    names = [f"×{images.repeats[i]}" for i in order]
     top, bottom = figure.subfigures(2, 1, height_ratios=(1.75, 1))
     cells = top.subplots(1 + len(rows), len(order))
     for column, i in enumerate(order):
-        _digit(cells[0, column], images["images"][i], names[column])
+        _digit(cells[0, column], images.images[i], names[column])
         for row, name in enumerate(rows, 1):
-            _digit(cells[row, column], models[name]["images"][i], f"{models[name]['largest'][i]:.2f}")
+            _digit(cells[row, column], models[name].nearest[i], f"{models[name].largest_similarity[i]:.2f}")
     for row, text in enumerate(("planted", *rows.values())):
         cells[row, 0].set_ylabel(text, fontsize=10)
-    top.suptitle(
-        f"The nearest of {result['settings']['samples']} samples to each image, and its similarity", fontsize=11
-    )
+    top.suptitle(f"The nearest of {result.settings.samples} samples to each image, and its similarity", fontsize=11)
     path, levels = bottom.subplots(1, 2)
-    if fit["asked"]:  # multipliers are those of the exact answer to it
-        ratio, unit, title = np.array(fit["asked"]), "nats", "Asked of the exact answer"
+    if fit.asked:  # multipliers are those of the exact answer to it
+        ratio, unit, title = np.array(fit.asked), "nats", "Asked of the exact answer"
     else:
-        ratio, unit, title = np.array(fit["multipliers"]) / images["shares"], "multiplier / share", "Multipliers"
+        ratio, unit, title = np.array(fit.multipliers) / images.shares, "multiplier / share", "Multipliers"
     for column, i in enumerate(order):
         path.plot(ratio[:, i], color=TARGET, alpha=0.25 + 0.75 * column / (len(order) - 1), lw=1.4)
     last, gap = -np.inf, 0.05 * float(ratio.max() - ratio.min())
@@ -48,11 +44,14 @@ def image(result: Mapping[str, Any], figure: Any) -> None:
         last = max(last + gap, float(ratio[-1, order[column]]))
         path.annotate(names[column], (len(ratio) - 1, last), xytext=(3, -3), textcoords="offset points", size=7)
     path.set(xlabel="dual round", ylabel=unit, title=title)
-    place, (elbo_drop, error) = np.arange(len(order)), np.array(fit["measured"][ELBO_DROP])[order].T
+    place, drops = np.arange(len(order)), [fit.measured.elbo_drop[i] for i in order]
+    elbo_drop, error = np.array([(drop.mean, drop.stderr) for drop in drops]).T
     levels.bar(place, elbo_drop, yerr=2 * error, color=TARGET, alpha=0.8, width=0.6)
-    levels.plot(place, np.array(images["levels"])[order], "_", color=UNWANTED, ms=18, mew=2.5, label="level")
+    levels.plot(place, np.array(images.levels)[order], "_", color=UNWANTED, ms=18, mew=2.5, label="level")
     levels.set_xticks(place, names)
-    levels.set(xlabel="image, by repeats", ylabel="surprise gained / nats", title="Levels asked and reached (± 2 s.e.)")
+    levels.set(
+        xlabel="image, by repeats", ylabel="negative ELBO gained / nats", title="Levels asked and reached (± 2 s.e.)"
+    )
     levels.legend(frameon=False)
     for ax in (path, levels):
         ax.spines[["top", "right"]].set_visible(False)

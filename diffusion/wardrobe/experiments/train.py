@@ -31,6 +31,7 @@ from diffusion.runtime.seeds import seeded_weights
 from diffusion.wardrobe.captions import TEMPLATES, Cell, caption
 from diffusion.wardrobe.experiments import components
 from diffusion.wardrobe.photographs import OBJECTS, Photographs, load_photographs
+from diffusion.wardrobe.quality import Training
 from diffusion.wardrobe.rendering import BACKGROUNDS, STYLES, render
 
 VAE_BATCH, BATCH = 16, 32
@@ -55,12 +56,17 @@ class Stage(Run):
     def rate(self, step: int) -> float:
         return self.peak_rate * min(1.0, (step + 1) / 200, (self.steps - step) / self.fall)
 
+    @property
+    def loss(self) -> float:
+        """Mean over the last 500 steps."""
+        return float(np.mean(self.losses[-500:]))
+
     def save(self) -> None:
         super().save()
         figures = {
             "step": self.done,
-            "mean loss of the last 500 steps": round(float(np.mean(self.losses[-500:])), 5),
-            "seconds a step": round((time.time() - self.started) / max(1, self.done - self.since), 4),
+            "mean_loss_of_last_500_steps": round(self.loss, 5),
+            "seconds_per_step": round((time.time() - self.started) / max(1, self.done - self.since), 4),
         }
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(figures) + "\n")
@@ -80,8 +86,11 @@ def renderings(data: Photographs, count: int, generator: torch.Generator) -> tup
     return torch.from_numpy(images), torch.from_numpy(said)
 
 
-def train_vae(work: Path, data: Photographs, steps: int, seed: int) -> components.AutoencoderKL:
-    """Minimise mean |e| + mean e^2 + 5e-4 KL (per latent element), e = x - decode(z), z drawn from the posterior."""
+def train_vae(work: Path, data: Photographs, steps: int, seed: int) -> tuple[components.AutoencoderKL, float]:
+    """Minimise mean |e| + mean e^2 + 5e-4 KL (per latent element), e = x - decode(z), z drawn from the posterior.
+
+    Returns the VAE and its loss.
+    """
     with seeded_weights(seed):
         vae = components.build_vae()
     run = Stage(work / "vae", {"vae": vae}, steps, 1.5e-3, seed, VAE_FALL)
@@ -99,7 +108,7 @@ def train_vae(work: Path, data: Photographs, steps: int, seed: int) -> component
     with torch.no_grad():
         sample = vae.encode(renderings(data, 512, run.generator(-1))[0]).latent_dist.sample(run.generator(-2))
     vae.register_to_config(scaling_factor=float(1 / sample.std()))
-    return vae
+    return vae, run.loss
 
 
 def encode_latents(work: Path, data: Photographs, vae: components.AutoencoderKL, seed: int) -> dict[str, Tensor]:
@@ -142,8 +151,11 @@ def choose_captions(said: Tensor, place: Tensor, generator: torch.Generator) -> 
 
 def train_unet(
     work: Path, latents: dict[str, Tensor], scale: float, steps: int, seed: int
-) -> tuple[CLIPTextModel, components.CLIPTokenizer, components.UNet2DConditionModel]:
-    """Minimise E |v - v_theta(z_t, t, caption)|^2 over latents of renderings and their captions."""
+) -> tuple[CLIPTextModel, components.CLIPTokenizer, components.UNet2DConditionModel, float]:
+    """Minimise E |v - v_theta(z_t, t, caption)|^2 over latents of renderings and their captions.
+
+    Returns text encoder, tokenizer, UNet and the loss.
+    """
     tokenizer = components.build_tokenizer()
     with seeded_weights(seed + 1):
         text_encoder, unet = build_text_encoder(tokenizer), components.build_unet()
@@ -169,7 +181,7 @@ def train_unet(
             predicted = unet(noisy, t, text_encoder(tokens[distinct])[0][back]).sample
         run.update((predicted.float() - velocity).square().mean())
     run.use_average()
-    return text_encoder, tokenizer, unet
+    return text_encoder, tokenizer, unet, run.loss
 
 
 def main() -> None:
@@ -183,14 +195,22 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     data = load_photographs("train", arguments.data)
-    vae = train_vae(arguments.work, data, arguments.vae_steps, arguments.seed)
+    vae, vae_loss = train_vae(arguments.work, data, arguments.vae_steps, arguments.seed)
     latents = encode_latents(arguments.work, data, vae, arguments.seed)
-    text_encoder, tokenizer, unet = train_unet(
+    text_encoder, tokenizer, unet, unet_loss = train_unet(
         arguments.work, latents, vae.config.scaling_factor, arguments.unet_steps, arguments.seed
     )
     assemble(vae, text_encoder, tokenizer, unet).to(dtype=torch.float16).save_pretrained(
         arguments.output, safe_serialization=True
     )
+    training = Training(
+        seed=arguments.seed,
+        vae_steps=arguments.vae_steps,
+        vae_loss=vae_loss,
+        unet_steps=arguments.unet_steps,
+        unet_loss=unet_loss,
+    )
+    (arguments.work / "training.json").write_text(training.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -8,11 +8,10 @@ Fourier features and ridge regression. What is printed are shares right of held-
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -33,6 +32,7 @@ from diffusion.wardrobe.classifiers import (
 from diffusion.wardrobe.experiments.train import Stage, renderings
 from diffusion.wardrobe.features import colour_means, orientations
 from diffusion.wardrobe.photographs import OBJECTS, Photographs, load_photographs
+from diffusion.wardrobe.quality import RealRenderings
 from diffusion.wardrobe.rendering import BACKGROUNDS, STYLES, render
 
 CNN_BATCH, CNN_FALL = 64, 1000
@@ -46,14 +46,17 @@ def held_out_renderings(data: Photographs, seed: int = 12345) -> tuple[Array, ND
     return render(data.images, styles, backgrounds), np.stack([data.objects, styles, backgrounds], axis=1)
 
 
-def accuracy(classifier: Classifier, images: Array, said: NDArray[np.int64]) -> dict[str, Any]:
+def accuracy(classifier: Classifier, images: Array, said: NDArray[np.int64]) -> RealRenderings:
     """Shares right on each axis, of objects style by style, and of each object."""
     right = classifier(images) == said
-    return {
-        **{axis: float(right[:, j].mean()) for j, axis in enumerate(AXES)},
-        "object by style": {name: float(right[said[:, 1] == j, 0].mean()) for j, name in enumerate(STYLES)},
-        "object by object": {name: float(right[said[:, 0] == j, 0].mean()) for j, name in enumerate(OBJECTS)},
-    }
+    axes = {axis: float(right[:, j].mean()) for j, axis in enumerate(AXES)}
+    return RealRenderings(
+        by=classifier.name,
+        n=len(said),
+        **axes,
+        object_by_style={name: float(right[said[:, 1] == j, 0].mean()) for j, name in enumerate(STYLES)},
+        object_by_object={name: float(right[said[:, 0] == j, 0].mean()) for j, name in enumerate(OBJECTS)},
+    )
 
 
 def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:
@@ -180,7 +183,7 @@ def main() -> None:
         train_cnn(arguments.work, data, arguments.cnn_steps, arguments.seed)
         print(
             "CNN",
-            json.dumps(accuracy(CNNClassifier(), shown, said), indent=1),
+            accuracy(CNNClassifier(), shown, said).model_dump_json(indent=1),
             round(time.time() - started),
             flush=True,
         )
@@ -188,7 +191,7 @@ def main() -> None:
         fit_kernel(data, arguments.photographs, arguments.components, arguments.features, arguments.seed)
         print(
             "kernel machine",
-            json.dumps(accuracy(KernelClassifier(), shown, said), indent=1),
+            accuracy(KernelClassifier(), shown, said).model_dump_json(indent=1),
             round(time.time() - started),
         )
 

@@ -15,6 +15,9 @@ from diffusers import DDPMPipeline
 from diffusion import methods
 from diffusion.cli import main as cli
 from diffusion.evaluation import benchmark as bench
+from diffusion.evaluation.audit_table import AuditReport
+from diffusion.evaluation.benchmark_table import MethodRun, Table
+from diffusion.reports.ratios import RatiosReport
 from diffusion.workflows import image_levels as forget_settled
 from diffusion.workflows import images as forget_run
 from tests.diffusion import families
@@ -110,11 +113,13 @@ def test_ratios_of_two_concepts_under_one_head(monkeypatch, capsys, place, tmp_p
         "path, at its own samples",
     ):
         assert words in out
-    data = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
-    assert {row["concept"] for row in data["estimators"]["agreement"]} == {"seven", "eight"}
-    asked = [row for row in data["levels"]["rows"] if row["problem"] == "likelihood"][-1]
-    now = [each["now"] for each in data["levels"]["ranges"] if each["problem"] == "likelihood"]
-    np.testing.assert_allclose(asked["levels"], 0.99 * np.array(now))
+    report = RatiosReport.model_validate_json((tmp_path / "r.json").read_text(encoding="utf-8"))
+    assert {row.concept for row in report.estimators.agreement} == {"seven", "eight"}
+    asked = report.levels.rows[report.levels.asked]
+    now = [each.now.mean for each in report.levels.ranges if each.problem == "likelihood"]
+    np.testing.assert_allclose(asked.levels, 0.99 * np.array(now))
+    assert out.splitlines()[-len(report.checks) :] == [str(check) for check in report.checks]
+    assert "WARN    classifier, held-out samples told apart of 'seven': AUC" in out  # random weights know nothing
 
 
 def test_a_cache_of_another_model_is_not_used(monkeypatch, capsys, place, tmp_path):
@@ -245,9 +250,11 @@ def test_audit_looks_everywhere(monkeypatch, capsys, place, lora, tmp_path):
         "unlearned, 'seven'",
     ):
         assert words in out
-    data = json.loads((tmp_path / "out" / "audit.json").read_text(encoding="utf-8"))
-    assert len(data["cells"]) == 3 + 4 + 4
-    assert [arm["steps"] for arm in data["taught again"]["seven"]["arms"]] == [[0, 1, 2]] * 3
+    report = AuditReport.model_validate_json((tmp_path / "out" / "audit.json").read_text(encoding="utf-8"))
+    assert len(report.cells) == 3 + 4 + 4
+    assert [cell.guidance_scale for cell in report.cells if cell.setting == "guidance 3"] == [3.0, 3.0]
+    (taught,) = report.relearned
+    assert (taught.concept, [arm.steps for arm in taught.arms]) == ("seven", [(0, 1, 2)] * 3)
     assert "recall" in (tmp_path / "out" / "audit.txt").read_text(encoding="utf-8")
 
 
@@ -270,11 +277,11 @@ def test_bench_goes_on_where_it_stopped(monkeypatch, capsys, place, tmp_path):
     )
     run(monkeypatch, capsys, *words)
     kept = (tmp_path / "out" / "tilted-0.json").read_text(encoding="utf-8")
-    table = json.loads((tmp_path / "out" / "bench.json").read_text(encoding="utf-8"))["rows"]
-    assert set(table) == {"no training", "tilted"}
-    rounds = json.loads(kept)["dual rounds"]
-    assert len(rounds["levels"]) == len(rounds["multipliers"]) - 1 == 2  # one moment of a fit of two steps, and its end
-    assert "cost" in table["tilted"]
+    table = Table.model_validate_json((tmp_path / "out" / "bench.json").read_text(encoding="utf-8"))
+    assert [row.method for row in table.rows] == ["no training", "tilted"]
+    fit = MethodRun.model_validate_json(kept)
+    assert len(fit.levels) == len(fit.multipliers) - 1 == 2  # one moment of a fit of two steps, and its end
+    assert table.rows[1].of("cost").n == 1
     out = run(monkeypatch, capsys, *words, "--methods", "neggrad")
     assert (tmp_path / "out" / "tilted-0.json").read_text(encoding="utf-8") == kept
     assert "neggrad" in out
@@ -323,10 +330,10 @@ def test_forget(monkeypatch, capsys, place, tmp_path, quick_forgetting):
     )  # fmt: skip
     assert f"image 2: {place / 'images' / '1.png'}" in shown
     assert "certified: False" in shown
-    assert "objection: image 2 gained" in shown
+    assert "level not shown: image 2 gained" in shown
     proof = json.loads((tmp_path / "out" / "certificate.json").read_text())
-    assert proof["asked"]["levels, nats above the present surprise"] == [900.0, 800.0]
-    assert proof["asked"]["shares"] == [1 / 12, 1 / 12]
+    assert proof["question"]["levels"] == [900.0, 800.0]
+    assert [share["mean"] for share in proof["shares"]["shares"]] == [1 / 12, 1 / 12]
     assert (tmp_path / "out" / "pytorch_lora_weights.safetensors").exists()
     assert (tmp_path / "look.png").exists()
     assert "0.png" not in (tmp_path / "out" / "README.md").read_text()  # what is to be forgotten is not named
@@ -340,8 +347,8 @@ def test_forget_without_prompts_as_unseen(monkeypatch, capsys, place, tmp_path, 
         "--output", tmp_path / "out", "--cache-folder", tmp_path / "cache",
     )  # fmt: skip
     proof = json.loads((tmp_path / "out" / "certificate.json").read_text())
-    assert proof["asked"]["as surprising as held-out images"] is True
-    assert proof["asked"]["shares"] == [0.05, 0.05]
+    assert proof["question"]["levels_from"] == "held_out_mean"
+    assert [share["mean"] for share in proof["shares"]["shares"]] == [0.05, 0.05]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """The study of planted images: its measures against independent ones, and the whole of it at a tiny size."""
 
-import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from diffusion.digits.experiments import planted, planted_prompts
 from diffusion.digits.experiments.planted_measures import features, kid, kid_change, similarity
 from diffusion.digits.experiments.planted_model import REPEATS, make_stage, seeded, train
 from diffusion.digits.experiments.planted_report import reading, table, thresholds
-from diffusion.evaluation.image_likelihood import COST, ELBO_DROP, HELD_OUT
+from diffusion.digits.planted_study import PlantedStudy
 from diffusion.methods import SISS, ForgetImages, OnImages, TiltedImages
 from diffusion.pipelines import denoiser_of, load_pipeline
 from diffusion.pipelines.images import read_folder
@@ -105,6 +105,18 @@ def test_training_resumes(tmp_path):
     assert torch.equal(weights(once), weights(again))
 
 
+def test_the_study_in_the_docs_says_what_the_docs_say():
+    path = Path(__file__).parents[3] / "docs" / "images" / "planted.json"
+    result = PlantedStudy.model_validate_json(path.read_text(encoding="utf-8"))
+    assert result.to_json() == path.read_text(encoding="utf-8")
+    text = table(result)
+    assert "0.94 ± 0.11 %" in text
+    assert "8 of 8" in text
+    assert "never shown    0.83 ± 0.10 %" in text
+    fewer = result.images.model_copy(update={"levels": (1e3, *result.images.levels[1:])})
+    assert "7 of 8" in table(result.model_copy(update={"images": fewer}))
+
+
 @pytest.mark.slow
 def test_the_study_runs_and_runs_again_from_what_it_left(tmp_path, monkeypatch):
     monkeypatch.setattr(planted, "SAMPLER_STEPS", 2)
@@ -119,19 +131,19 @@ def test_the_study_runs_and_runs_again_from_what_it_left(tmp_path, monkeypatch):
     monkeypatch.setattr(planted, "IMAGE_METHODS", methods)
     size = {"seed": 0, "steps": 2, "further": 1, "fit_steps": 2, "samples": 12, "methods": list(methods)}
     result = planted.run(tmp_path, **size)
-    assert json.loads((tmp_path / "study.json").read_text()) == result
+    assert PlantedStudy.model_validate_json((tmp_path / "study.json").read_text(encoding="utf-8")) == result
     assert (tmp_path / "study.png").stat().st_size > 10_000
     text = table(result)
     assert text.count("rank correlation") == 2
     for name in methods:
-        measured = result["fits"][name]["measured"]
-        assert len(measured[ELBO_DROP]) == 8
-        assert f"{measured[COST][0]:.2f} ± {measured[COST][1]:.2f}" in text
-        assert measured[HELD_OUT][1] > 0
+        measured = result.fits[name].measured
+        assert len(measured.elbo_drop) == 8
+        assert f"{measured.cost.mean:.2f} ± {measured.cost.stderr:.2f}" in text
+        assert measured.held_out_elbo_drop.stderr > 0
     (tmp_path / "samples" / "siss.safetensors").unlink()
     again = planted.run(tmp_path, **size)
     for part in ("images", "models", "fits"):
-        assert again[part] == result[part]
+        assert getattr(again, part) == getattr(result, part)
 
 
 @pytest.mark.slow

@@ -1,7 +1,5 @@
 """The parts of an audit and of a bench: prompts near a concept, curves and their errors, summaries."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -9,7 +7,10 @@ from diffusers import DDPMPipeline
 
 import duality as du
 from diffusion.evaluation.audit import AuditConfig, audit, near_prompts, settings_of
-from diffusion.evaluation.benchmark import GUIDED, Bench, Table, _summary, chosen_methods, run_bench
+from diffusion.evaluation.audit_table import Audit, AuditReport, Cell, judged
+from diffusion.evaluation.benchmark import GUIDED, Bench, chosen_methods, run_bench
+from diffusion.evaluation.benchmark_table import Compared, Failure, MethodRow, MethodRun, Quantity, Table, summary
+from diffusion.evaluation.bounds import Estimate
 from diffusion.evaluation.relearning import Curve, RelearnConfig, recall, teach, turned
 from diffusion.methods import METHODS
 from diffusion.pipelines import denoiser_of
@@ -115,15 +116,72 @@ def test_bad_looks_and_lessons_are_refused():
     assert chosen_methods(None) == (GUIDED, *METHODS)
 
 
+def runs(name, *pairs):
+    """One run a seed of one quantity, from means and standard errors."""
+    return [
+        MethodRun(
+            task="t",
+            method="one",
+            seed=seed,
+            quantities=(Quantity(name=name, estimate=Estimate(mean=mean, stderr=error, n=100)),),
+        )
+        for seed, (mean, error) in enumerate(pairs)
+    ]
+
+
 def test_a_summary_takes_the_larger_of_both_errors():
-    alike = _summary([{"level": (0.1, 0.03)}, {"level": (0.1, 0.04)}])
-    assert alike["level"] == pytest.approx((0.1, 0.025))
-    apart = _summary([{"level": (0.1, 0.01)}, {"level": (0.3, 0.01)}])
-    assert apart["level"] == pytest.approx((0.2, 0.1))
-    assert _summary([{"seconds": (2.0, 0.0)}])["seconds"] == (2.0, 0.0)
-    lines = Table({"levels": [0.1]}, {"one": {"level": (0.1, 0.02)}, "two": {}}, {"three, seed 0": "diverged"}).lines()
+    alike = summary("one", runs("level", (0.1, 0.03), (0.1, 0.04))).of("level")
+    assert (alike.mean, alike.stderr, alike.n) == (pytest.approx(0.1), pytest.approx(0.025), 2)
+    apart = summary("one", runs("level", (0.1, 0.01), (0.3, 0.01))).of("level")
+    assert (apart.mean, apart.stderr) == (pytest.approx(0.2), pytest.approx(0.1))
+    alone = summary("one", runs("seconds", (2.0, 0.0))).of("seconds")
+    assert (alone.mean, alone.stderr) == (2.0, 0.0)
+    with pytest.raises(ValueError, match="hold different quantities"):
+        summary("one", [*runs("level", (0.1, 0.03)), *runs("cost", (0.1, 0.03))])
+
+
+def test_a_table_is_lines_and_a_document():
+    asked = Compared(
+        problem="Likelihood", levels=(0.1,), predicted_cost=0.2, target_posterior=(0.1,), rank=2, steps=3, seeds=(0,),
+        samples=9,
+    )  # fmt: skip
+    level = Quantity(
+        name="level", concept="a seven", prompts="anchor", by="SVM", estimate=Estimate(mean=0.1, stderr=0.02, n=1)
+    )
+    table = Table(
+        task={},
+        asked=asked,
+        rows=(MethodRow(method="one", quantities=(level,)), MethodRow(method="two", quantities=())),
+        failed=(Failure(method="three", seed=0, reason="diverged"),),
+    )
+    lines = table.lines()
+    assert "level, a seven, SVM" in lines[1]
     assert "0.1 ± 0.02" in lines[2]
     assert lines[-1] == "three, seed 0: diverged"
+    assert Table.model_validate_json(table.to_json()) == table
+    assert table.rows[0].of("level", concept="a seven").mean == 0.1
+    with pytest.raises(LookupError):
+        table.rows[0].of("level", concept="an eight")
+
+
+def test_what_was_found_nowhere_is_bounded_all_the_same():
+    """No hit among 50 is not "0.00 ± 0.00" and no more: up to 5.8 % may show it, by Clopper and Pearson."""
+    sure, unsure = judged({"SVM": np.zeros(50), "ratio_classifier": np.full(50, 0.01)})
+    assert sure.bound.value == pytest.approx(1 - 0.05 ** (1 / 50), rel=1e-9)
+    assert (sure.bound.rule, unsure.bound.rule) == ("clopper_pearson", "betting")
+    assert unsure.bound.value > 0.01
+    cell = Cell(
+        concept="seven", prompts="anchor", setting="own sampler", num_inference_steps=10, guidance_scale=1.0,
+        sampler=None, samples=50, before=judged({"SVM": np.arange(50) < 5.0}), after=(sure,),
+    )  # fmt: skip
+    new, old = curve([0.0, 0.0, 0.2]), curve([0.1, 0.8, 1.0])
+    found = Audit((cell,), {"seven": (new, old, new)}, {"seven": recall(new, old, new)})
+    assert "0.00 ± 0.00 ≤   5.82 ( 10.00)" in found.lines()[2]
+    report = AuditReport.model_validate_json(found.data().to_json())
+    assert report == found.data()
+    assert [arm.role for arm in report.relearned[0].arms] == ["unlearned", "known", "new"]
+    unknown = Audit((cell,), {"seven": (new, new, new)}, {"seven": recall(new, new, new)}).data()
+    assert unknown.relearned[0].recall is None
 
 
 @pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
@@ -141,6 +199,16 @@ def test_a_method_that_diverges_is_reported(monkeypatch, tmp_path):
         EvaluationConfig(samples=3, concept_samples=2, retained_samples=3, integrated=2),
     )
     table = run_bench(denoiser, make_survey(), du.ReverseKL([0.9, 0.8]), plan, None, tmp_path, quiet)
-    assert list(table.rows) == ["esd-x"]
-    assert table.failed == {"neggrad, seed 0": "the loss at step 3 is nan"}
-    assert json.loads((tmp_path / "neggrad-0.json").read_text(encoding="utf-8"))["failed"]
+    assert [row.method for row in table.rows] == ["esd-x"]
+    assert table.failed == (Failure(method="neggrad", seed=0, reason="the loss at step 3 is nan"),)
+    kept = MethodRun.model_validate_json((tmp_path / "neggrad-0.json").read_text(encoding="utf-8"))
+    assert kept.failed == "the loss at step 3 is nan"
+    written = (tmp_path / "bench.json").read_text(encoding="utf-8")
+    assert Table.model_validate_json(written).to_json() == table.to_json() == written
+    kept = kept.model_copy(update={"task": "another"})
+    (tmp_path / "neggrad-0.json").write_text(kept.to_json(), encoding="utf-8")
+    for spoil, words in ((str, "belongs to another task"), (lambda text: text[:40], "cannot be read")):
+        path = tmp_path / "neggrad-0.json"
+        path.write_text(spoil(path.read_text(encoding="utf-8")), encoding="utf-8")
+        with pytest.raises(ValueError, match=words):
+            run_bench(denoiser, make_survey(), du.ReverseKL([0.9, 0.8]), plan, None, tmp_path, quiet)

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import duality as du
-from diffusion.evaluation.ratio_comparison import compare, reliability
+from diffusion.evaluation.ratio_comparison import compare
+from diffusion.evaluation.ratio_table import calibration_found
 from diffusion.pipelines import denoiser_of
 from diffusion.ratios.calibration import calibration
 from diffusion.ratios.cross_fitted import against_q
@@ -15,7 +16,6 @@ from diffusion.ratios.elbo import elbos
 from diffusion.ratios.estimate import estimate_ratios
 from diffusion.ratios.level_table import level_table
 from diffusion.runtime.cache import Cache
-from diffusion.runtime.files import to_json
 from diffusion.tasks.config import RatiosConfig, Sampling
 from diffusion.tasks.levels import levels
 from tests.diffusion import families
@@ -45,7 +45,7 @@ def estimate(denoiser, prompts):
 def test_every_estimator_is_beside_the_head(denoiser, estimate, tmp_path):
     cache = Cache(tmp_path, "tiny")
     found = compare(denoiser, estimate, None, cache, bar=quiet, path_steps=3)
-    names = [row.estimator for row in found.agreements]
+    names = [row.estimator for row in found.agreement]
     assert names == [
         "ratio classifier",
         "ELBO against the empty prompt",
@@ -53,15 +53,16 @@ def test_every_estimator_is_beside_the_head(denoiser, estimate, tmp_path):
         "ELBO over contrast prompts",
         "path, at its own samples",
     ]
-    assert [row.samples for row in found.agreements] == [24, 6, 24, 6, 6]
-    assert found.agreements[0].rank == pytest.approx(1.0)
-    assert found.agreements[0].coverage == pytest.approx(estimate.coverage(0), rel=0.05)
+    assert [row.coverage.n for row in found.agreement] == [24, 6, 24, 6, 6]
+    assert found.agreement[0].rank == pytest.approx(1.0)
+    coverage = found.agreement[0].coverage
+    assert (coverage.mean, coverage.stderr) == pytest.approx(estimate.coverage(0), rel=0.05)
     text = "\n".join(found.lines())
     assert "reliability of the ratio classifier, labelled samples" in text
     assert "prior 0.1 (as given)" in text
     again = compare(denoiser, estimate, None, Cache(tmp_path, "tiny"), bar=quiet, path_steps=3)
-    assert to_json(again.data()) == to_json(found.data())  # NaN is not equal to itself
-    assert len(compare(denoiser, estimate, None, bar=quiet, thorough=False).agreements) == 2
+    assert again.model_dump_json() == found.model_dump_json()  # NaN is not equal to itself
+    assert len(compare(denoiser, estimate, None, bar=quiet, thorough=False).agreement) == 2
 
 
 def test_a_head_against_q_never_judges_what_it_learned_from(denoiser, estimate):
@@ -88,7 +89,7 @@ def test_antithetic_noise_keeps_the_mean(denoiser, estimate):
 
 def test_reliability_says_how_often_what_was_said_came_true():
     seen = calibration([0.05, 0.05, 0.05, 0.95], [False, False, True, True])
-    lines = reliability(seen)
+    lines = calibration_found("it", "classifier", "SVM", 4, seen).reliability()
     assert len(lines) == 2
     assert "posterior  0.050   frequency  0.333 ± 0.272" in lines[0]
 
@@ -115,10 +116,10 @@ class Known:
 def test_what_levels_mean_is_what_the_solver_says():
     table = level_table(Known(), levels(du.Likelihood, ["1%"]))
     ranges = {each.problem: each for each in table.ranges}
-    assert ranges["likelihood"].now == pytest.approx(0.2, rel=1e-6)
+    assert ranges["likelihood"].now.mean == pytest.approx(0.2, rel=1e-6)
     # Binomial: 0.4/sqrt(999).
-    assert ranges["likelihood"].now_stderr == pytest.approx(0.4 / math.sqrt(999), rel=1e-3)
-    assert ranges["forward-kl"].now == pytest.approx(math.log(5), rel=1e-3)
+    assert ranges["likelihood"].now.stderr == pytest.approx(0.4 / math.sqrt(999), rel=1e-3)
+    assert ranges["forward-kl"].now.mean == pytest.approx(math.log(5), rel=1e-3)
     assert ranges["forward-kl"].least < ranges["forward-kl"].most < 40
     _, asked, solution = [row for row in table.rows if row[0] == "likelihood"][-1]
     assert asked == pytest.approx([0.01])
@@ -128,11 +129,16 @@ def test_what_levels_mean_is_what_the_solver_says():
     text = "\n".join(table.lines())
     assert "beyond which nothing attains it" in text
     assert f"{solution.multipliers[0]:.4g}" in text
-    assert {row["problem"] for row in table.data()["rows"]} == {"likelihood", "forward-kl", "reverse-kl"}
+    data = table.data()
+    assert {row.problem for row in data.rows} == {"likelihood", "forward-kl", "reverse-kl"}
+    row = data.rows[data.asked]
+    assert (row.problem, row.levels, row.status) == ("likelihood", (0.01,), "OPTIMAL")
+    assert (row.cost.mean, row.cost.n) == (solution.dual, 1000)
+    assert level_table(Known()).data().asked is None
 
 
 def test_levels_that_cannot_be_had_are_said_to_be():
     table = level_table(Known(apart=-1.0))
     assert any(solution is None for _, _, solution in table.rows)
     assert "cannot be had" in "\n".join(table.lines())
-    assert "INFEASIBLE" in {row["status"] for row in table.data()["rows"]}
+    assert "INFEASIBLE" in {row.status for row in table.data().rows}

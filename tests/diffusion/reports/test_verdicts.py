@@ -12,7 +12,8 @@ from diffusion.evaluation.measured import CLASSIFIER, Measurement
 from diffusion.evaluation.planning import plan_for
 from diffusion.methods import Outcome
 from diffusion.reports.certificate import Certificate, certificate, so_far
-from diffusion.reports.verdicts import Standards, least_cost, of_fitted_model, of_ratios, of_solution
+from diffusion.reports.standards import Standards
+from diffusion.reports.verdicts import least_cost, of_fitted_model, of_ratios, of_solution
 from tests.diffusion.reports.conftest import GOOD, N, cost, level, obeyed, survey_of
 
 STANDARDS = Standards()

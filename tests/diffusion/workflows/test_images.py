@@ -8,10 +8,11 @@ import torch
 from PIL import Image
 
 import diffusion
-from diffusion.evaluation.image_likelihood import COST, ELBO_DROP, HELD_OUT, in_nats
+from diffusion.evaluation.image_likelihood import in_nats
 from diffusion.methods import ForgetImages
 from diffusion.methods.likelihood import negative_elbo
 from diffusion.pipelines.latents import decode
+from diffusion.reports.image_certificate import ImageCertificate
 from diffusion.reports.save_images import save_comparison
 from diffusion.tasks.config import EvaluationConfig, FitConfig
 from diffusion.tasks.image_task import ImageTask
@@ -179,11 +180,14 @@ def test_one_call_from_pictures_to_a_folder(make, prompt, tmp_path, coarse):
         sorted(path.name for path in (tmp_path / "out").iterdir())[:2] == ["README.md", "adapter_config.json"]
         or (tmp_path / "out" / "pytorch_lora_weights.safetensors").exists()
     )
-    proof = json.loads((tmp_path / "out" / "certificate.json").read_text())
-    assert proof["asked"]["shares"] == [0.2, 0.1]
-    assert proof["exact"]["relative gap"] < 1e-9
-    assert proof["certified"] is False  # two steps do not get there, and it says so
-    assert "image 1 gained" in proof["objections"][0]
+    text = (tmp_path / "out" / "certificate.json").read_text(encoding="utf-8")
+    proof = ImageCertificate.model_validate_json(text)
+    assert proof == result.certificate
+    assert [share.mean for share in proof.shares.shares] == [0.2, 0.1]
+    assert proof.solution.relative_gap < 1e-9
+    assert proof.certified is False  # two steps do not get there, and it says so
+    assert "image 1 gained" in proof.objections[0]
+    assert prompt == "" or prompt not in json.loads(text)["question"].values()
     card = (tmp_path / "out" / "README.md").read_text()
     assert "LoRA that forgets 2 images" in card
     assert ("PeftModel" in card) == (make is ddpm)
@@ -199,8 +203,31 @@ def test_one_call_from_pictures_to_a_folder(make, prompt, tmp_path, coarse):
         levels=[500.0, 700.0],
         method=QUICK, evaluation=EvaluationConfig(samples=6), fit=BRIEF, cache_folder=tmp_path / "cache",
     )  # fmt: skip
-    for key in (ELBO_DROP, "copies", "distance of the nearest sample"):
-        assert again.measured[key] == result.measured[key]
+    assert again.measured == result.measured
+
+
+def test_nothing_that_is_written_shows_or_names_the_images(tmp_path, coarse):
+    """Names and prompts of images are in no file, and no sheet is a sheet of them."""
+    pipeline, denoiser = build(sd), make_denoiser("sd")
+    paths = []
+    for number, picture in enumerate(pictures_of(pipeline, denoiser, 6)):
+        paths.append(tmp_path / f"secret-face-{number}.png")
+        picture.save(paths[-1])
+    forget(
+        pipeline, paths[:1], prompts="secretword", data=paths, levels=500.0, method=QUICK,
+        evaluation=EvaluationConfig(samples=6), fit=BRIEF, output=tmp_path / "out",
+    )  # fmt: skip
+    written = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert {"certificate.json", "README.md", "samples.png", "task.yaml", "config.yaml"} <= {
+        path.name for path in written
+    }
+    image = np.asarray(Image.open(paths[0]).convert("RGB"))
+    for path in written:
+        data = path.read_bytes()
+        assert b"secret" not in data, path.name
+        assert str(tmp_path).encode() not in data, path.name
+        assert image.tobytes() not in data
+        assert paths[0].read_bytes() not in data
 
 
 def test_what_is_measured_after_the_fit(latents):
@@ -213,22 +240,22 @@ def test_what_is_measured_after_the_fit(latents):
         return in_nats(latents, estimate.images, task.held_out, ["one"] * 3, seed=1, noise_levels=12, repeats=8)
 
     same = measured()
-    assert [mean for mean, _ in same[ELBO_DROP]] == [0.0, 0.0]
-    assert same[COST] == (0.0, 0.0)
+    assert [drop.mean for drop in same.elbo_drop] == [0.0, 0.0]
+    assert (same.cost.mean, same.cost.stderr) == (0.0, 0.0)
     with torch.no_grad():
         for name, value in latents.network.named_parameters():
             if "lora_B" in name:
                 value.normal_(0, 0.5, generator=torch.Generator().manual_seed(3))
     moved = measured()
-    own, cost = moved[ELBO_DROP], moved[COST]
     condition = latents.condition(["one"] * 2)
     now = negative_elbo(latents, data[:2], condition, levels=60, seed=9)
     with base_model(latents):
         before = negative_elbo(latents, data[:2], condition, levels=60, seed=9)
-    for (mean, error), value in zip(own, (now - before).tolist(), strict=True):
-        assert abs(mean - value) < 4 * error + 0.1 * abs(value)
-    assert cost[0] > 0
-    assert moved[HELD_OUT][0] != 0
+    for drop, value in zip(moved.elbo_drop, (now - before).tolist(), strict=True):
+        assert abs(drop.mean - value) < 4 * drop.stderr + 0.1 * abs(value)
+        assert drop.n == 8
+    assert moved.cost.mean > 0
+    assert moved.held_out_elbo_drop.mean != 0
 
 
 def test_a_run_that_cannot_work_ends_before_it_samples(latents):
