@@ -19,6 +19,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from duality._arrays import expectation
 from duality.answers import Answer
 from duality.exponential_dual import ExponentialDual
 from duality.family_dual import FamilyDual
@@ -42,7 +43,8 @@ def shown(table: np.ndarray, sharing: np.ndarray, log_q: np.ndarray, log_p: np.n
     """
     p = np.exp(log_p)
     held = p > 0
-    reached = p @ table
+    # Where q_i is absent on positive mass, densities next to p have KL(p‖q_i) = inf, if p itself does not.
+    reached = np.where(np.isfinite(table).all(axis=0) | (sharing == 0), expectation(p, table), -np.inf)
     fixed = sharing == 0
     if (reached[fixed] > MET * np.abs(table[:, fixed]).max(axis=0)).any():
         return float("inf")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from array_api_compat import array_namespace
 
-from duality._arrays import Array, beside
+from duality._arrays import Array, beside, expectation
 from duality.answers import Answer
 from duality.convex_form import shown, solve_by_cost
 from duality.dual_protocol import Dual
@@ -79,7 +79,8 @@ class TiltFamily(Family):
         bound = shown(table[order] - limits, sharing, ratios.log_weights[order], log_weights[order])
         if not np.isfinite(bound):
             return None
-        gap = np.exp(log_weights[order]) @ (table[order] - limits) - sharing * bound
+        gap = expectation(np.exp(log_weights[order]), table[order] - limits) - sharing * bound
+        gap = np.where(np.isfinite(table[order]).all(axis=0), gap, -np.inf)  # free, as in `shown`
         return Shown(bound, np.where(multipliers > 0, np.abs(gap), np.maximum(gap, 0.0)))
 
 

@@ -130,5 +130,7 @@ class ReverseKL(Problem):
         # Where p lives, mass may be concentrated without changing E_p[rho], until KL(p‖q) is the larger of the two
         # costs below: at that cost every KL(p‖q_i) = KL(p‖q) - E_p[rho_i] is at least b_i.
         costs = self.levels + expectation(np.exp(log_weights), ratios.values)
+        # Where q_i is absent on positive mass, densities next to p have KL(p‖q_i) = inf, if p itself does not.
+        costs = np.where(np.isfinite(ratios.values[ratios.partition.order]).all(axis=0), costs, -np.inf)
         bound = max(self.cost(ratios, log_weights), float(costs.max()))
         return Shown(bound, np.where(multipliers > 0, multipliers, 0.0) * np.where(multipliers > 0, bound - costs, 0.0))

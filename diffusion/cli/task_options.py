@@ -107,15 +107,13 @@ def image_task(said: dict[str, Any], flags: dict[str, Any], model: str | None) -
     from diffusion.pipelines.images import gather
     from diffusion.tasks.image_task import ImageTask, levels_of
 
-    data = {name: value for name, value in said.items() if name not in ("images", "data", "held_out")}
+    data = {name: value for name, value in said.items() if name in ("model", "levels", "shares")}
     if flags.get("level"):
         data["levels"] = levels_of(flags["level"])
     if not flags.get("image"):
         raise ValueError("image must be given: --image with a file or a folder")
     forgotten, prompts = gather(flags["image"], "image", flags.get("prompt"))
-    data |= {"images": forgotten}
-    if any(prompts) or "prompts" not in data:
-        data["prompts"] = prompts
+    data |= {"images": forgotten, "prompts": prompts}
     for option, name in (("data", "data"), ("held_out", "held_out")):
         some, texts = gather(flags.get(option) or [], option.replace("_", "-"), None)
         if some:

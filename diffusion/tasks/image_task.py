@@ -11,7 +11,6 @@ from diffusion.tasks.settings import Settings
 from diffusion.tasks.task import WITHHELD
 
 UNSEEN = "unseen"
-SECRET = ("images", "prompts", "data", "data_prompts", "held_out", "held_out_prompts")
 
 
 class ImageTask(Settings):
@@ -19,8 +18,8 @@ class ImageTask(Settings):
 
     Images, data and held-out images are lists of paths or Pillow images, or tensors (n, ...) as the network sees them.
     Prompts are one for all images or one for each. What is written of a task withholds the images: neither they nor
-    their paths are in it, nor the prompts, which may name them. Raises ``ValueError`` naming the field that does not
-    fit.
+    their paths nor their prompts, which may name somebody, are in it. Raises ``ValueError`` naming the field that does
+    not fit.
     """
 
     model: str | None = Field(default=None, description="'digits', a folder or a hub name that diffusers can load")
@@ -40,11 +39,11 @@ class ImageTask(Settings):
     def __init__(self, images: Any = None, /, **data: Any) -> None:
         super().__init__(**({"images": images} if images is not None else {}) | data)
 
-    @field_validator(*SECRET, mode="before")
+    @field_validator("images", "prompts", "data", "data_prompts", "held_out", "held_out_prompts", mode="before")
     @classmethod
     def _given(cls, value: Any) -> Any:
         if isinstance(value, str) and value.startswith(WITHHELD):
-            raise ValueError("the images of a task and their prompts are not written down: give them again")
+            raise ValueError("images and prompts of a task are not written down: give them again")
         return value
 
     @field_validator("levels", mode="before")
@@ -52,11 +51,13 @@ class ImageTask(Settings):
     def _levels(cls, given: Any) -> Any:
         return levels_of(given)
 
-    @field_serializer(*SECRET)
-    def _withheld(self, value: Any) -> str | None:
-        if value is None or (isinstance(value, str) and not value):
-            return value
-        return f"{WITHHELD}: {1 if isinstance(value, str) else len(value)}"
+    @field_serializer("images", "data", "held_out")
+    def _withheld_images(self, value: Any) -> str | None:
+        return None if value is None else f"{WITHHELD}: {len(value)}"
+
+    @field_serializer("prompts", "data_prompts", "held_out_prompts")
+    def _withheld_prompts(self, value: Any) -> str | None:
+        return None if value is None else WITHHELD if any(value) else ""
 
 
 def levels_of(given: Any) -> Any:

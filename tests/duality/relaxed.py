@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 
 import cvxpy as cp
 import numpy as np
@@ -33,15 +34,9 @@ def least_share(problem: du.Problem, ratios: du.LogRatios, gaps: np.ndarray, cho
     have the priors that the ratios carry.
     """
     kinds, levels = forms(problem), problem.levels
-    inputs = problem.inputs(ratios)
     q, n = np.exp(ratios.log_weights), ratios.n
     sums = np.equal.outer(np.arange(ratios.group_weights.size), ratios.groups).astype(float)
-    tables = []
-    for i, kind in enumerate(kinds):
-        column = inputs[:, i]
-        if kind in ("at most", "at least") and not _is_detector(problem, i):
-            column = 0.3 * np.exp(column)
-        tables.append(column)
+    tables = _tables(problem, ratios)
     rows = np.flatnonzero(chosen)
     upper = [i for i in rows if kinds[i].startswith("keep-")]
     lower = [i for i in rows if kinds[i] in ("ru", "fu")]
@@ -53,12 +48,7 @@ def least_share(problem: du.Problem, ratios: du.LogRatios, gaps: np.ndarray, cho
         return -np.inf
     if not lower:
         w, t = cp.Variable(n, nonneg=True), cp.Variable()
-        meets = [(sums * q) @ w == ratios.group_weights]
-        meets += [side[kinds[i]] * ((q * (tables[i] - levels[i])) @ w) <= t * gaps[i] for i in fixed]
-        for i in upper:
-            r = np.exp(tables[i])
-            divergence = q @ cp.rel_entr(w, r) if kinds[i] == "keep-ru" else (q * r) @ (tables[i] - cp.log(w))
-            meets.append(divergence <= levels[i] + t * gaps[i])
+        meets = _convex(problem, ratios, w, t * gaps, [*fixed, *upper])
         return _run(cp.Problem(cp.Minimize(t), meets))
     y, shares = cp.Variable(len(kinds), nonneg=True), ratios.group_weights
     meets = [gaps @ y == 1] + [y[i] == 0 for i in range(len(kinds)) if i not in (*upper, *lower, *fixed)]
@@ -84,6 +74,45 @@ def least_share(problem: du.Problem, ratios: du.LogRatios, gaps: np.ndarray, cho
         value = -q @ entropy + q @ u - shares @ mu
         value = value + sum(sign[kinds[i]] * y[i] * (levels[i] - own[i]) for i in (*upper, *lower))
     return _run(cp.Problem(cp.Maximize(value), meets))
+
+
+def least_cost(problem: du.Problem, ratios: du.LogRatios) -> float:
+    """The value of a problem all of whose constraints are convex in p, as the convex program that it is."""
+    bound = problem.bind(ratios)
+    kinds = forms(bound)
+    assert not {"ru", "fu"} & set(kinds)
+    q, w = np.exp(ratios.log_weights), cp.Variable(ratios.n, nonneg=True)
+    cost = -q @ cp.log(w) if "keep-fu" in kinds else -q @ cp.entr(w)
+    nothing = np.zeros(len(kinds))
+    return _run(cp.Problem(cp.Minimize(cost), _convex(bound, ratios, w, nothing, range(len(kinds)))))
+
+
+def _convex(
+    problem: du.Problem, ratios: du.LogRatios, w: cp.Variable, room: cp.Expression, rows: Iterable[int]
+) -> list[cp.Constraint]:
+    """p = q w keeps the shares of groups and misses each of the chosen constraints by at most its room."""
+    kinds, tables, q = forms(problem), _tables(problem, ratios), np.exp(ratios.log_weights)
+    sums = np.equal.outer(np.arange(ratios.group_weights.size), ratios.groups).astype(float)
+    meets = [(sums * q) @ w == ratios.group_weights]
+    for i in rows:
+        r, level = np.exp(tables[i]), problem.levels[i]
+        if kinds[i] == "keep-ru":
+            miss = q @ cp.rel_entr(w, r) - level
+        elif kinds[i] == "keep-fu":
+            miss = (q * r) @ (tables[i] - cp.log(w)) - level
+        else:
+            miss = (1 if kinds[i] == "at most" else -1) * ((q * (tables[i] - level)) @ w)
+        meets.append(miss <= room[i])
+    return meets
+
+
+def _tables(problem: du.Problem, ratios: du.LogRatios) -> list[np.ndarray]:
+    """What each constraint reads: log ratios, or what is bounded in expectation."""
+    tables = []
+    for i, (kind, column) in enumerate(zip(forms(problem), problem.inputs(ratios).T, strict=True)):
+        posterior = kind in ("at most", "at least") and not _is_detector(problem, i)
+        tables.append(0.3 * np.exp(column) if posterior else column)
+    return tables
 
 
 def _is_detector(problem: du.Problem, i: int) -> bool:

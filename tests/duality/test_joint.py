@@ -23,6 +23,36 @@ def test_against_cvxpy_and_definitions(kind: str) -> None:
         assert "NOT_ATTAINED" in seen
 
 
+@pytest.mark.parametrize("kind", ["keep reverse", "keep forward", "likelihood, keep", "keep forward, expectations"])
+def test_what_is_convex_in_p_against_the_program_over_p_itself(kind: str) -> None:
+    # The reference forms of these are duals, written from the same theory; this one is written from the definitions.
+    pytest.importorskip("cvxpy")
+    from relaxed import least_cost
+
+    makers = MAKERS | {
+        "keep forward, expectations": lambda rng, own: du.Joint(
+            [
+                du.Likelihood(own[0] * rng.uniform(0.4, 1.0), kind="detector"),
+                du.Keep(rng.uniform(0.1, 0.9, 3), kind="forward-kl"),
+                du.Keep(own[1:] * rng.uniform(0.8, 1.3, 2)),
+            ]
+        )
+    }
+    solved = 0
+    for seed in range(25):
+        rng = np.random.default_rng(seed)
+        ratios = grouped_space(rng, detectors=3, m=3)
+        problem = makers[kind](rng, np.exp(ratios.log_weights) @ ratios.detectors)
+        try:
+            found = du.solve(problem, ratios)
+        except du.InfeasibleError:
+            assert not np.isfinite(least_cost(problem, ratios))
+            continue
+        assert found.dual == pytest.approx(least_cost(problem, ratios), rel=1e-6, abs=1e-6)
+        solved += found.status is du.Status.OPTIMAL
+    assert solved >= 5
+
+
 def test_unlearning_alone_costs_the_neighbours_and_keeping_them_has_a_price() -> None:
     # A concept, and a neighbour that shows along with it: forgetting the one forgets the other, unless it is kept.
     rng = np.random.default_rng(0)

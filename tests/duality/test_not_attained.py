@@ -179,3 +179,27 @@ def test_everything_forgotten_leaves_a_value_and_no_density(levels):
     assert "everything of q is to be forgotten" in str(solution)
     again = du.Solution.from_json(solution.to_json())
     assert str(again) == str(solution)
+
+
+@pytest.mark.filterwarnings("ignore::duality.MassWarning")
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_concept_that_is_absent_somewhere_leaves_the_others_their_limit(beside):
+    # Densities next to the limit charge the set where it is absent a little, and so are infinitely far from it.
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        q = rng.dirichlet(np.ones(25))
+        values = rng.normal(size=(25, 3))
+        values[rng.random(25) < 0.2, 0] = -np.inf
+        seen = rng.random(25)
+        levels = rng.uniform(1.0, 6.0, 3)
+        with_it = du.LogRatios(values, np.log(q), detectors=seen)
+        without = du.LogRatios(values[:, 1:], np.log(q), detectors=seen)
+
+        def problem(levels):
+            far = du.ReverseKL(levels)
+            return du.Joint([far, du.Likelihood(q @ seen, kind="detector")]) if beside else far  # noqa: B023
+
+        one, other = du.solve(problem(levels), with_it), du.solve(problem(levels[1:]), without)
+        assert one.status is not du.Status.INEXACT
+        assert one.dual == pytest.approx(other.dual, abs=1e-9)
+        assert one.gap <= 1e-9

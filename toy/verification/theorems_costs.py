@@ -19,7 +19,7 @@ def renyi(generator: np.random.Generator) -> float:
     k = order / (order - 1)
     # v = (1 - theta·l)_+ first; levels that its target reaches then say what lam is.
     theta = 10 ** generator.uniform(-1.0, 0.5, size=2)
-    theta *= min(1.0, 0.9 / float((seen @ theta).min()))
+    theta *= min(1.0, 1 / float(np.median(seen @ theta)))  # half of the weights vanish, at most
     v = np.maximum(1 - seen @ theta, 0)
     p = q * v ** (k - 1)
     p /= p.sum()
@@ -46,6 +46,8 @@ def tail(generator: np.random.Generator) -> float:
     lowest = np.full(made.shares.size, np.inf)
     np.minimum.at(lowest, made.groups, seen)
     least = tail_mean(made.shares, lowest, share)
+    if own - least < 1e-6:
+        return 0.0  # q has next to the least of all tails
     level = least + generator.uniform(0.1, 0.95) * (own - least)
     ratios = du.LogRatios(None, made.ratios.log_weights, None, None, made.groups, made.shares, seen)
     found = du.solve(du.TailLikelihood(level, kind="detector", tail=share), ratios)

@@ -218,7 +218,9 @@ def test_nothing_that_is_written_shows_or_names_the_images(tmp_path, coarse):
         evaluation=EvaluationConfig(samples=6), fit=BRIEF, output=tmp_path / "out",
     )  # fmt: skip
     written = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
-    assert {"certificate.json", "README.md", "samples.png"} <= {path.name for path in written}
+    assert {"certificate.json", "README.md", "samples.png", "task.yaml", "config.yaml"} <= {
+        path.name for path in written
+    }
     image = np.asarray(Image.open(paths[0]).convert("RGB"))
     for path in written:
         data = path.read_bytes()
