@@ -115,6 +115,29 @@ def domain_end(
     return float((room[rising] / slope[rising, index]).min()) if rising.any() else float("inf")
 
 
+def places_along(lam: float, slack: float, end: float, points: int = 161) -> Array:
+    """Multipliers (k,) worth a picture of g along one of them: from 0 beyond lam*, or to the domain's end close by.
+
+    lam, slack : of the optimum. end : of the domain. Where the constraint is inactive g falls from the start at the
+    rate of its slack: about one nat of it. Towards the right end the places get denser, as g may plunge there.
+    """
+    right = min(end, 1 / max(slack, 1e-6)) if lam == 0 else (end if end < 8 * lam else 2.2 * lam)
+    dense = right * (1 - np.logspace(-1.7, -8, max(points // 4, 8)))
+    return np.unique(np.concatenate([np.linspace(0, right, points), dense, [lam]]))
+
+
+def limits_of(values: Array, best: tuple[float, float], above: float) -> tuple[float, float]:
+    """The visible range of g (k,), with its maximum (lam*, value) and some room above, as a part of the range.
+
+    A deep plunge at the end of the domain would flatten the rest: as much is shown below g(0) as there is above it.
+    """
+    lam, value = best
+    top = max(value, float(values.max()))
+    bottom = max(float(values.min()), float(values[0]) - 1.2 * (top - float(values[0])) if lam > 0 else -np.inf)
+    span = max(top - bottom, 1e-9)
+    return bottom - 0.06 * span, top + above * span
+
+
 def _tail_rates(mixture: GaussianMixture) -> Array:
     """s(v) = min_k v^T C_k^-1 v for unit vectors v over a half circle (the two ends of a line in dimension 1)."""
     d = mixture.dimension

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import duality as du
-from toy.dual import domain_end, dual_value
+from toy.dual import domain_end, dual_value, limits_of, places_along
 from toy.mixtures import Array
 from toy.plot_style import (
     CYCLE,
@@ -135,11 +135,7 @@ def plot_dual(answer: ToySolution, index: int = 0, ax: Any = None) -> Any:
     solution, ratios = answer.solution, answer.ratios
     best, lam = np.asarray(solution.multipliers), float(solution.multipliers[index])
     end = domain_end(solution.problem, answer.pretrained, answer.unlearn, ratios, best, index)
-    # Where the domain ends close by, show its end. Where the constraint is inactive g falls from the start at the rate
-    # of its slack: show about one nat of it.
-    inactive = min(end, 1 / max(float(solution.slack[index]), 1e-6))
-    right = inactive if lam == 0 else (end if end < 8 * lam else 2.2 * lam)
-    grid = np.unique(np.concatenate([np.linspace(0, right, 161), right * (1 - np.logspace(-1, -9, 33)), [lam]]))
+    grid = places_along(lam, float(solution.slack[index]), end)
     values = np.array([_along(answer, best, index, float(one)) for one in grid])
     finite = np.isfinite(values)
     symbol = f"λ$_{index + 1}$" if len(best) > 1 else "λ"
@@ -156,12 +152,8 @@ def dual_axes(multipliers: Array, values: Array, best: tuple[float, float], end:
     ax.plot(multipliers, values, color=TARGET)
     ax.plot([lam], [value], "o", color=INK, ms=6, zorder=5)
     ax.axhline(value, color=GREY, lw=0.9, ls=":")
-    top = max(value, float(values.max()))
-    # A deep plunge at the end of the domain would flatten the rest: show as much below g(0) as there is above it.
-    rise = top - float(values[0])
-    bottom = max(float(values.min()), float(values[0]) - 1.2 * rise if lam > 0 else -np.inf)
-    span = max(top - bottom, 1e-9)
-    ax.set_ylim(bottom - 0.06 * span, top + 0.22 * span)
+    bottom, top = limits_of(values, best, 0.22)
+    ax.set_ylim(bottom, top)
     ax.set_xlim(-0.03 * right, right * 1.12)
     ax.annotate(
         f"{symbol}* = {lam:.6g}\nvalue = {value + 0.0:.6g} nats",
@@ -176,7 +168,15 @@ def dual_axes(multipliers: Array, values: Array, best: tuple[float, float], end:
     if end <= right * 1.001:
         ax.axvspan(end, right * 1.12, color=UNWANTED, alpha=0.10, lw=0)
         ax.axvline(end, color=UNWANTED, ls="--", lw=1.2)
-        ax.text(end, bottom, f" domain ends at {end:.4g} ", color=UNWANTED, fontsize=9, ha="right", va="bottom")
+        ax.text(
+            end,
+            bottom + 0.05 * (top - bottom),
+            f" domain ends at {end:.4g} ",
+            color=UNWANTED,
+            fontsize=9,
+            ha="right",
+            va="bottom",
+        )
     ax.set(xlabel=f"multiplier {symbol}", ylabel="dual function g (nats)")
     return ax
 

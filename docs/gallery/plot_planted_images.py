@@ -41,7 +41,7 @@ print(table(result))
 
 # %%
 # Images, samples, levels
-# ---------------------
+# -----------------------
 # The rows are the planted images and the sample that comes nearest to each, with its similarity: from the model that
 # was never shown the images, from the one that copies them, and from that one after forgetting.
 

@@ -12,11 +12,12 @@ import pytest
 
 import duality as du
 import toy
-from toy.explorer.compute import Engine, View
+from toy.explorer.compute import Engine
 from toy.explorer.export import numbers
 from toy.explorer.links import from_example, from_link
 from toy.explorer.script import python_lines
 from toy.explorer.state import KINDS, PROBLEMS, EntryError, State
+from toy.explorer.views import View
 from toy.explorer.words import certificate_html, number, status_html, status_line, trade_off_html
 
 WORKED = from_example("worked")

@@ -77,10 +77,24 @@ def test_bad_entries_are_explained_where_they_were_made(page: Page) -> None:
     assert "between 0 and 1" in page.controls.level_wrong.object
     assert page.certificate.object == ""
     assert all(button.disabled for button in page.save.figures)
+    page.controls.level1 = 1.5
+    assert "between 0 and 1, given 1.5" in page.controls.level_wrong.object
+    assert "No answer" in page.status.object
     page.controls.level1 = None
     assert "level 1: the entry is empty" in page.controls.level_wrong.object
     page.controls.level1 = 0.02
     assert "Solved" in page.status.object
+    for name, value, words in (
+        ("c11", -0.5, "both variances must be above 0, given -0.5 and 0.5"),
+        ("weight", -0.1, "weights must not be negative"),
+        ("share1", 0.0, "q_1 has no mode"),
+    ):
+        before = getattr(page.controls, name)
+        setattr(page.controls, name, value)
+        assert words in page.controls.mode_wrong.object
+        assert "No answer" in page.status.object
+        setattr(page.controls, name, before)
+        assert page.controls.mode_wrong.object == ""
 
 
 def test_entries_that_nothing_can_be_computed_with_are_refused(page: Page) -> None:

@@ -10,7 +10,7 @@ import pytest
 import duality as du
 import toy
 from toy.explorer.compare import compare
-from toy.explorer.compute import Engine, View
+from toy.explorer.compute import Engine
 from toy.explorer.export import compare_figure, image, noise_figure, target_figure
 from toy.explorer.links import from_example
 from toy.explorer.noise import LATTICE, NO_GUIDANCE, chains, exact_law, noise_view, rules
@@ -27,6 +27,7 @@ from toy.explorer.shapes import (
     window,
 )
 from toy.explorer.state import EntryError, Mode, State
+from toy.explorer.views import View
 
 WORKED = from_example("worked")
 

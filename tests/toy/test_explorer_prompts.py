@@ -10,13 +10,14 @@ import pytest
 
 import duality as du
 import toy
-from toy.explorer.compute import Engine, View
+from toy.explorer.compute import Engine
 from toy.explorer.export import numbers
 from toy.explorer.links import from_dict, from_example, from_link, to_dict, to_link
 from toy.explorer.noise import chains, noise_view, rules
 from toy.explorer.script import python_lines
 from toy.explorer.shapes import Window
 from toy.explorer.state import KINDS, PROBLEMS, PROMPTS, EntryError, State
+from toy.explorer.views import View
 from toy.explorer.words import certificate_html, status_html
 
 WORKED = from_example("worked")
@@ -157,6 +158,23 @@ def test_noise_under_a_prompt_with_something_kept(problem: str) -> None:
     error = shown.std() / np.sqrt(len(shown))
     assert abs(shown.mean() - view.whole.shown[2, 0]) < 4 * error + 0.01  # 48 steps are not the end of the schedule
     assert list(rules(view.answer))[-1] == "no guidance"
+
+
+def test_what_q_lacks_cannot_be_kept_and_far_modes_overflow_nothing() -> None:
+    """Posteriors of what q has none of, and log ratios beyond what doubles hold: each is refused or answered."""
+    lacking = replace(WORKED, problem="RU").with_mode(2, weight=0.0, keep=0.5)
+    assert Engine().view(lacking).errors == {"mode 3": "mode 3: q has none of it, so there is nothing to keep"}
+    far = PROMPTED.with_mode(0, weight=0.0, other=0.2).with_mode(1, weight=0.0, other=0.1, x=12.0)
+    for problem in PROBLEMS:
+        view = Engine().view(replace(far.with_mode(2, keep=0.3), problem=problem))
+        assert view.solution is not None or view.errors
+        assert "nan" not in status_html(view) + certificate_html(view)
+
+
+def test_a_grid_that_this_page_cannot_afford_is_said_in_its_own_words() -> None:
+    narrow = replace(PROMPTED, problem="RU").with_mode(0, c11=0.004, c22=0.004).with_mode(2, x=9.0)
+    (text,) = Engine().view(narrow).errors.values()
+    assert "that this page can afford" in text or "too narrow" in text
 
 
 def test_bad_entries_name_their_mode() -> None:

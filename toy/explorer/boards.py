@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -23,23 +22,12 @@ _FAINT, _FAINTER = -30.0, -95.0
 
 @dataclass(frozen=True, eq=False)
 class Board:
-    """The scene of one prompt on a grid: what every problem posed on it shares. ``coarse`` is the sub-lattice of twice
-    the spacing. kept : log ratios of the modes that are to be kept, None where there are none."""
+    """The scene of one prompt on a grid. kept : log ratios of the modes that are to be kept, None for no mode."""
 
     scene: Scene
     nodes: Nodes
     ratios: du.LogRatios
     kept: du.LogRatios | None = None
-
-    @cached_property
-    def coarse(self) -> du.LogRatios:
-        """The ratios on every second node of each axis, for curves of tilts that are bounded by 1."""
-        return thinned(self.ratios, self._seen(_FAINT))
-
-    @cached_property
-    def coarse_and_wide(self) -> du.LogRatios:
-        """The same for tilts by log ratios."""
-        return thinned(self.ratios, self._seen(_FAINTER))
 
     @cached_property
     def all_ratios(self) -> du.LogRatios:
@@ -56,7 +44,13 @@ class Board:
         """(m + k,) of what is to be unlearned and of what is to be kept, 0 where q has none of it."""
         return np.array([*self.scene.priors, *self.scene.shares])
 
-    def _seen(self, least: float) -> np.ndarray:
+    @property
+    def alone(self) -> Stage:
+        """A stage of this prompt alone, on which nothing is to be kept."""
+        return Stage((replace(self, kept=None),))
+
+    def seen(self, least: float) -> np.ndarray:
+        """(n,), the nodes of the sub-lattice of twice the spacing that have some mass (log) under q or a q_i."""
         assert self.nodes.coarse is not None  # a grid always has them
         heaviest = self.ratios.log_weights + np.maximum(self.ratios.values.max(axis=1), 0.0)
         return np.asarray(self.nodes.coarse & (heaviest > least))
@@ -81,19 +75,17 @@ class Stage:
     @cached_property
     def ratios(self) -> du.LogRatios:
         """All ratios, on all nodes."""
-        if self.plain:
-            return self.boards[0].ratios
-        return self._joined(lambda board: np.ones(board.ratios.n, dtype=bool))
+        return self._joined(None)
 
     @cached_property
     def coarse(self) -> du.LogRatios:
-        """As ``Board.coarse``."""
-        return self.boards[0].coarse if self.plain else self._joined(lambda board: board._seen(_FAINT))
+        """The ratios on every second node of each axis, for curves of tilts that are bounded by 1."""
+        return self._joined(_FAINT)
 
     @cached_property
     def coarse_and_wide(self) -> du.LogRatios:
-        """As ``Board.coarse_and_wide``."""
-        return self.boards[0].coarse_and_wide if self.plain else self._joined(lambda board: board._seen(_FAINTER))
+        """The same for tilts by log ratios."""
+        return self._joined(_FAINTER)
 
     @cached_property
     def unlearned(self) -> du.LogRatios:
@@ -114,12 +106,22 @@ class Stage:
             self._ranges[key] = ranges(key, self.unlearned)
         return self._ranges[key]
 
-    def _joined(self, chosen: Callable[[Board], np.ndarray]) -> du.LogRatios:
-        parts, seen = [], []
-        for board in self.boards:
-            parts.append(thinned(board.all_ratios, chosen(board)))
-            seen.append(np.minimum(board.priors * np.exp(parts[-1].values), 1.0))
+    def _joined(self, least: float | None) -> du.LogRatios:
+        """On the nodes that are seen at that log mass, or on all."""
+        ratios = [board.all_ratios for board in self.boards]
+        parts = ratios
+        if least is not None:
+            parts = [thinned(one, board.seen(least)) for one, board in zip(ratios, self.boards, strict=True)]
+        if self.plain:
+            return parts[0]
+        seen = [posteriors(board.priors, part.values) for board, part in zip(self.boards, parts, strict=True)]
         return joined(parts, np.full(len(parts), 1 / len(parts)), np.concatenate(seen))
+
+
+def posteriors(priors: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """priors_i e^{rho_i}, (m,) and (n, m) -> (n, m), at most 1 also where a prior is next to nothing."""
+    with np.errstate(divide="ignore"):  # a prior of exactly zero is allowed: its posterior is zero
+        return np.asarray(np.exp(np.minimum(values + np.log(priors), 0.0)))
 
 
 def board(places: Scene, size: int, reach: float, covered: tuple[GaussianMixture, ...] = ()) -> Board:

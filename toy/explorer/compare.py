@@ -12,9 +12,10 @@ import numpy as np
 from scipy.optimize import least_squares
 
 import duality as du
-from toy.explorer.boards import Board
-from toy.explorer.compute import View, solved
+from toy.explorer.boards import Stage
+from toy.explorer.compute import solved
 from toy.explorer.state import EntryError
+from toy.explorer.views import View
 from toy.mixtures import Array
 from toy.solving import ToySolution, TruncationError, check_truncation
 
@@ -52,7 +53,7 @@ def compare(view: View, kept: float) -> tuple[Matched, ...]:
                 f"concept {i + 1}",
                 f"q_{i + 1} is no part of q, so no share of q is concept {i + 1} and removals cannot be matched",
             )
-    tables = _Tables(board)
+    tables = _Tables(board.alone)
     shares = kept * tables.priors
     return _reverse(tables, shares), _forward(tables, shares), _likelihood(tables, shares)
 
@@ -60,10 +61,10 @@ def compare(view: View, kept: float) -> tuple[Matched, ...]:
 class _Tables:
     """What the three families share. q : masses (n,). posteriors : Pr(i|x) at the nodes, (n, m)."""
 
-    def __init__(self, board: Board, ratios: du.LogRatios | None = None) -> None:
-        self.board = board
-        self.priors = np.array(board.scene.priors)
-        self.ratios = board.ratios if ratios is None else ratios
+    def __init__(self, stage: Stage, ratios: du.LogRatios | None = None) -> None:
+        self.stage = stage
+        self.priors = np.array(stage.boards[0].scene.priors)
+        self.ratios = stage.ratios if ratios is None else ratios
         self.q = np.exp(self.ratios.log_weights)
         self.posteriors = self.priors * np.exp(self.ratios.values)
 
@@ -77,7 +78,7 @@ class _Tables:
 def _likelihood(tables: _Tables, shares: Array) -> Matched:
     """LU bounds the share itself."""
     try:
-        solution = solved(du.Likelihood(shares, priors=tables.priors), tables.board)
+        solution = solved(du.Likelihood(shares, priors=tables.priors), tables.stage)
     except du.InfeasibleError as error:
         return Matched("LU", None, np.full(len(shares), np.nan), np.nan, np.nan, str(error))
     return _matched("LU", tables, solution)
@@ -109,7 +110,7 @@ def _forward(tables: _Tables, shares: Array) -> Matched:
 
 def _reverse(tables: _Tables, shares: Array) -> Matched:
     """a with E_{p_a}[post_i] = share_i: on a quarter of the nodes first, then all of them confirm it."""
-    a, _ = _matching(_Tables(tables.board, tables.board.coarse_and_wide), shares, np.full(len(shares), 0.05))
+    a, _ = _matching(_Tables(tables.stage, tables.stage.coarse_and_wide), shares, np.full(len(shares), 0.05))
     a, miss = _matching(tables, shares, np.maximum(a, 1e-9))
     matched = _at(tables, du.ReverseKL(np.ones(len(shares))), a / (1 + a.sum()), "RU")
     if miss > _MET:
@@ -144,7 +145,7 @@ def _at(tables: _Tables, problem: du.Problem, lam: Array, name: str) -> Matched:
 
 
 def _matched(name: str, tables: _Tables, solution: du.Solution) -> Matched:
-    board, ratios, q = tables.board, tables.ratios, tables.q
+    board, ratios, q = tables.stage.boards[0], tables.ratios, tables.q
     log_p = np.asarray(solution.log_weights)
     p = np.exp(log_p)
     held = (p > 0) & (q > 0)

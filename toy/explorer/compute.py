@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, field, replace
+import warnings
+from dataclasses import replace
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
 import duality as du
 from toy.dual import domain_end
-from toy.explorer.boards import Board, Stage, board
-from toy.explorer.curves import Curve, dual_curve, frontier_curve
-from toy.explorer.levels import Range, suggested
+from toy.explorer.boards import Stage, board, posteriors
+from toy.explorer.curves import dual_curve, frontier_curve
+from toy.explorer.levels import suggested
 from toy.explorer.posed import check_concepts, joint, parts_of, problem_of, under
 from toy.explorer.scenes import Scene, scenes
 from toy.explorer.state import EntryError, State
-from toy.mixtures import Array, GaussianMixture
+from toy.explorer.views import Kept, View, Whole, looked_at
+from toy.mixtures import GaussianMixture
 from toy.quadrature import REACH
 from toy.solving import ResolutionError, ToySolution, TruncationError, check_masses, check_resolution, check_truncation
 
@@ -24,69 +26,15 @@ from toy.solving import ResolutionError, ToySolution, TruncationError, check_mas
 # many per axis solves four times as fast, its error is checked just the same, and it is refined where it fails.
 _DENSITY = 2.9
 _LEAST, _MOST = 61, 401
+_LEFT = (
+    "The target leaves the neighbourhood of q, beyond the widest grid that this page can afford: ask for a level "
+    "nearer to what q has."
+)
+_TOO_FINE = (
+    "The target varies faster than the finest grid that this page can afford, {} nodes per axis, can show: ask for "
+    "less, widen the modes, or move them closer."
+)
 _LARGE = 25_000  # nodes from which it pays to solve on every second node of each axis first
-
-
-@dataclass(frozen=True, eq=False)
-class Kept:
-    """What keeping one mode (from 0) takes: multiplier, and how much less V would be without it, nats."""
-
-    mode: int
-    multiplier: float
-    cost: float
-
-
-@dataclass(frozen=True, eq=False)
-class Whole:
-    """The answer over all prompts, and with what is kept.
-
-    answers : the same under each prompt. shown : E_{p_c}[Pr(i|x, c)], (C, m). costs : of each prompt, (C,) nats. kept,
-    and together, what keeping all of them costs, nats.
-    """
-
-    solution: du.Solution
-    stage: Stage
-    answers: tuple[ToySolution, ...]
-    shown: Array
-    costs: Array
-    kept: tuple[Kept, ...] = ()
-    together: float = 0.0
-
-
-@dataclass(frozen=True, eq=False)
-class View:
-    """A state with its numbers.
-
-    errors : place -> what is wrong there, empty where all is well. board, answer : under the prompt that is looked at;
-    whole : under all of them, None where there is but one law of which nothing is kept. answer, dual, frontier : None
-    where the problem has no answer. end : end of the dual domain along the chosen multiplier. truncation, resolution :
-    estimated errors of the grid (mass at its edge; relative error of mass and cost).
-    """
-
-    state: State
-    errors: dict[str, str] = field(default_factory=dict)
-    stage: Stage | None = None
-    ranges: tuple[Range, ...] = ()
-    levels: tuple[float, ...] = ()
-    answer: ToySolution | None = None
-    whole: Whole | None = None
-    dual: Curve | None = None
-    frontier: Curve | None = None
-    end: float = float("inf")
-    truncation: float = 0.0
-    resolution: float = 0.0
-
-    @property
-    def board(self) -> Board | None:
-        """Of the prompt that is looked at."""
-        return None if self.stage is None else self.stage.boards[self.state.prompt]
-
-    @property
-    def solution(self) -> du.Solution | None:
-        """What was solved for: over all prompts, with all that is kept."""
-        if self.whole is not None:
-            return self.whole.solution
-        return None if self.answer is None else self.answer.solution
 
 
 class Engine:
@@ -117,8 +65,10 @@ class Engine:
         asked = (state.modes, state.prompts, state.key, state.levels.get(state.key), state.concept, curves)
         if self._last is not None and self._last[0] == asked:
             # What the numbers do not depend on has changed: the prompt, the noise level, the open section and the like.
-            return _looked_at(self._last[1], state)
-        with self._threads.limit(limits=1, user_api="blas"):
+            return looked_at(self._last[1], state)
+        with self._threads.limit(limits=1, user_api="blas"), warnings.catch_warnings():
+            # Mixtures are laws. What their masses on a grid lack is the grid's, and is checked.
+            warnings.simplefilter("ignore", du.MassWarning)
             view = self._solved(state, places, curves)
         self._last = ((*asked[:3], view.levels or asked[3], *asked[4:]), view)
         return view
@@ -129,11 +79,13 @@ class Engine:
         try:
             first = max(_first_size(one, REACH) for one in places)
             reach = REACH * wider
-            size = min(_odd(finer * wider * first), _MOST)
+            most = _odd(_MOST * len(places) ** -0.3)  # five prompts: twice the nodes of one
+            size = min(_odd(finer * wider * first), most)
             stage = self._stage(state, places, size, reach)
             state_ranges = stage.ranges(key)
         except ValueError as error:
-            return View(state, {"problem": str(error)})
+            text = _TOO_FINE.format(_MOST) if str(error).startswith("per_axis") else str(error)
+            return View(state, {"problem": text})
         levels = state.levels.get(key) or suggested(state_ranges)
         blank = View(state, {}, stage, state_ranges, levels)
         try:
@@ -147,7 +99,7 @@ class Engine:
                         size = _odd(1.45 * size)  # twice the nodes; the error falls exponentially in their number
                     else:
                         size, reach = _odd(1.5 * size), 1.5 * reach
-                    if size > _MOST or reach > 31:
+                    if size > most or reach > 31:
                         raise
                     blank = replace(blank, stage=self._stage(state, places, size, reach))
                     self._strain[key] = size * REACH / (first * reach), reach / REACH
@@ -155,8 +107,13 @@ class Engine:
             return replace(blank, errors={error.place: str(error)})
         except du.InfeasibleError as error:
             return replace(blank, errors={"level": _infeasible(state, error)})
+        except TruncationError:
+            return replace(blank, errors={"level": _LEFT})
+        except ResolutionError:
+            return replace(blank, errors={"problem": _TOO_FINE.format(most)})
         except ValueError as error:
-            return replace(blank, errors={"level" if str(error).startswith("levels") else "problem": str(error)})
+            text = _TOO_FINE.format(most) if str(error).startswith("per_axis") else str(error)
+            return replace(blank, errors={"level" if text.startswith("levels") else "problem": text})
 
     def _finish(self, blank: View, curves: bool) -> View:
         stage, state = blank.stage, blank.state
@@ -195,7 +152,7 @@ class Engine:
         return self._stages[key]
 
 
-def solved(problem: du.Problem, stage: Stage | Board) -> du.Solution:
+def solved(problem: du.Problem, stage: Stage) -> du.Solution:
     """The solution on a grid; where that is large, from the multipliers that a quarter of its nodes gives."""
     start = None
     if stage.ratios.n > _LARGE:
@@ -205,23 +162,18 @@ def solved(problem: du.Problem, stage: Stage | Board) -> du.Solution:
     return du.solve(problem, stage.ratios, start)
 
 
-def _looked_at(view: View, state: State) -> View:
-    """The same numbers under another prompt, at another noise level and the like."""
-    answer = view.answer if view.whole is None else view.whole.answers[state.prompt]
-    return replace(view, state=state, answer=answer)
-
-
 def _whole(state: State, stage: Stage, solution: du.Solution, answers: tuple[ToySolution, ...]) -> Whole:
     """What the answer does under each prompt, and what each mode that is kept costs: V is solved for without it."""
     shown, costs = [], []
     for one, answer in zip(stage.boards, answers, strict=True):
         p = np.asarray(answer.solution.log_weights)
-        shown.append(np.exp(p) @ (np.array(one.scene.priors) * np.exp(one.ratios.values)))
+        shown.append(np.exp(p) @ posteriors(np.array(one.scene.priors), one.ratios.values))
         costs.append(answer.solution.problem.cost(one.ratios, p))
     first = parts_of(solution.problem)[0]
 
     def without(keeping: tuple[int, ...]) -> float:
-        return float(solved(joint(first, state, stage, keeping), stage).dual)
+        rows = [*range(state.m), *(state.m + state.keeping.index(k) for k in keeping)]
+        return float(du.solve(joint(first, state, stage, keeping), stage.ratios, solution.multipliers[rows]).dual)
 
     kept, together = [], 0.0
     for mode, multiplier in zip(state.keeping, solution.multipliers[state.m :], strict=True):
@@ -288,7 +240,10 @@ def _infeasible(state: State, error: du.InfeasibleError) -> str:
         text = f"No density does this: {what[blamed[0]]}"
     if np.isnan(error.least).any():
         return text + ". Ask for less."
-    parts = [f"{100 * level:.4g} % of mode {k + 1}" for k, level in zip(state.keeping, error.least[m:], strict=True)]
+    parts = [
+        f"{100 * max(level, 0.0):.4g} % of mode {k + 1}"
+        for k, level in zip(state.keeping, error.least[m:], strict=True)
+    ]
     first = ", ".join(f"{level:.4g}" for level in error.least[:m])
     return (
         f"{text}. What can just be had, the same part of the way back to q for all: {first} for the concepts, and "

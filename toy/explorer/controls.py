@@ -10,12 +10,12 @@ from typing import Any
 import panel as pn
 import param
 
-from toy.explorer.compute import View
 from toy.explorer.entries import ENTRIES
 from toy.explorer.layout import PANES, WIDGETS
 from toy.explorer.levels import SUBSCRIPTS, relation, unit
 from toy.explorer.links import names
 from toy.explorer.state import MOST_CONCEPTS, MOST_MODES, PROMPTS, EntryError
+from toy.explorer.views import View
 
 PROBLEM_LABELS = {"Reverse KL": "RU", "Forward KL": "FU", "Likelihood": "LU"}
 KIND_LABELS = {"posterior, Pr(i|x)": "posterior", "density, qᵢ(x)": "density", "log ratio, log qᵢ/q": "log-ratio"}

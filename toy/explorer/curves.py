@@ -8,7 +8,7 @@ import numpy as np
 from scipy.interpolate import CubicHermiteSpline
 
 import duality as du
-from toy.dual import dual_values
+from toy.dual import dual_values, places_along
 from toy.explorer.levels import Range, critical_level
 from toy.explorer.posed import direction, parts_of
 from toy.mixtures import Array
@@ -31,11 +31,7 @@ class Curve:
 def dual_curve(problem: du.Problem, ratios: du.LogRatios, solution: du.Solution, index: int, end: float) -> Curve:
     """g along lam_index with the other multipliers at their optimum, from 0 to beyond lam* or to the domain's end."""
     best, lam = np.array(solution.multipliers), float(solution.multipliers[index])
-    # Where the constraint is inactive g falls from the start at the rate of its slack: show one nat of it.
-    inactive = min(end, 1 / max(float(solution.slack[index]), 1e-6))
-    right = inactive if lam == 0 else (end if end < 8 * lam else 2.2 * lam)
-    places = np.concatenate([np.linspace(0, right, 33), right * (1 - np.logspace(-1.7, -8, 9)), [lam]])
-    places = np.unique(places)
+    places = places_along(lam, float(solution.slack[index]), end, 33)
     moved = np.repeat(best[None], len(places), axis=0)
     moved[:, index] = places
     if (

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from toy.explorer.compute import View
 from toy.explorer.links import from_example
 from toy.explorer.shapes import dragged
 from toy.explorer.state import PLAIN, EntryError, State, check_number
+from toy.explorer.views import View
 
 ENTRIES = {
     "x": "x₁ of the mean",

@@ -11,10 +11,10 @@ import numpy as np
 
 from toy import plots
 from toy.explorer.compare import Matched
-from toy.explorer.compute import View
 from toy.explorer.links import to_dict, to_link
 from toy.explorer.noise import EVERY, LATTICE, NoiseView
 from toy.explorer.shapes import Window, on_lattice
+from toy.explorer.views import View
 from toy.mixtures import Array
 
 

@@ -18,13 +18,14 @@ from bokeh.models import (
 from bokeh.models.annotations import BoxAnnotation, Span
 from bokeh.plotting import figure
 
-from toy.explorer.compute import View
+from toy.dual import limits_of
 from toy.explorer.curves import slope
 from toy.explorer.export import arrow_lengths
 from toy.explorer.levels import SUBSCRIPTS
 from toy.explorer.noise import EVERY, LATTICE
 from toy.explorer.shapes import Window, contour_lines, ellipse, handles, shade
 from toy.explorer.state import MOST_CONCEPTS, Mode
+from toy.explorer.views import View
 from toy.mixtures import Array
 from toy.plots import INK, TARGET, UNWANTED, solid_and_dashed
 
@@ -182,12 +183,7 @@ class DualFigure(Picture):
         self._curve.data = {"x": curve.x, "y": curve.y}
         self._point.data = {"x": [lam], "y": [value]}
         right = max(float(curve.x[-1]), lam, 1e-12)
-        top = max(value, float(curve.y.max()))
-        # A plunge at the end of the domain would flatten the rest: as much below g(0) as there is above it.
-        rise = top - float(curve.y[0])
-        bottom = max(float(curve.y.min()), float(curve.y[0]) - 1.2 * rise if lam > 0 else -np.inf)
-        span = max(top - bottom, 1e-9)
-        self.ranges((-0.03 * right, 1.12 * right), (bottom - 0.06 * span, top + 0.12 * span))
+        self.ranges((-0.03 * right, 1.12 * right), limits_of(curve.y, (lam, value), 0.12))
         inside = view.end <= 1.12 * right
         self._end.visible = self._beyond.visible = inside
         self._top.location = value

@@ -94,12 +94,12 @@ def _range(key: str, ratios: du.LogRatios, q: Array, i: int) -> Range:
         little, much = 0.9 * reverse, reverse + max(20.0, 1.5 * reverse)
         return Range(little, much, False) if key == "RU" else Range(-little, -much, False)
     if key == "FU":
-        forward = float((q * np.exp(rho)) @ rho)  # KL(q_i‖q)
+        forward = float(np.exp(ratios.log_weights + rho) @ rho)  # KL(q_i‖q)
         much = min(max(1.15 * critical_level(ratios, i), forward + 3.0), forward + 40.0)
         return Range(0.5 * forward, much, False)
     if key == "LU posterior":
         if ratios.detectors is not None:  # under several prompts
-            mean = float(q @ ratios.detectors[:, i])
+            mean = max(float(q @ ratios.detectors[:, i]), 1e-12)  # 0 is for `check_concepts` to refuse
         else:
             mean = float(ratios.priors[i]) if ratios.priors is not None else 0.5
     else:

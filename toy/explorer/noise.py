@@ -12,9 +12,9 @@ import numpy as np
 
 import duality as du
 from toy import guidance
-from toy.explorer.compute import View
 from toy.explorer.posed import parts_of
 from toy.explorer.shapes import Window
+from toy.explorer.views import View
 from toy.mixtures import Array
 from toy.noised import NoisedLaw, TiltedLaw, noised_target
 from toy.quadrature import Nodes

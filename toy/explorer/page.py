@@ -13,7 +13,7 @@ import param
 from bokeh.models import ColumnDataSource, CustomJS
 
 from toy.explorer import layout
-from toy.explorer.compute import Engine, View
+from toy.explorer.compute import Engine
 from toy.explorer.controls import Controls, asked, pane
 from toy.explorer.entries import entered
 from toy.explorer.figures import DualFigure, FrontierFigure
@@ -23,6 +23,7 @@ from toy.explorer.plane import HELD, DraggedPlane
 from toy.explorer.sections import CompareSection, NoiseSection, SaveSection, section_figure
 from toy.explorer.sessions import release
 from toy.explorer.state import EntryError
+from toy.explorer.views import View
 from toy.explorer.words import certificate_html, failure_html, number, status_html, trade_off_html
 
 _WAIT_MS = 12  # entries that arrive within this time are answered together

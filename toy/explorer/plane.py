@@ -10,11 +10,11 @@ from bokeh.events import PanEnd, Tap
 from bokeh.models import ColumnDataSource, CustomJS
 
 from toy.explorer.boards import Board
-from toy.explorer.compute import View
 from toy.explorer.figures import Plane
 from toy.explorer.layout import SEND_WHILE_DRAGGING
 from toy.explorer.shapes import Window, draws, on_lattice, window
 from toy.explorer.state import State
+from toy.explorer.views import View
 from toy.mixtures import Array
 
 _DRAWS = 350

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 import duality as du
+from toy import prompts
 from toy.explorer.boards import Stage
 from toy.explorer.scenes import Scene
 from toy.explorer.state import EntryError, State
@@ -37,6 +38,11 @@ def check_levels(state: State, levels: tuple[float, ...]) -> None:
                 f"level {i + 1}",
                 f"level {i + 1}: a Kullback-Leibler divergence is never negative; ask for 0 nats or more",
             )
+        if level > 1 and state.key == "LU posterior":
+            raise EntryError(
+                f"level {i + 1}",
+                f"level {i + 1}: a mean posterior lies between 0 and 1, given {level:g}; ask for 1 or less",
+            )
         if level <= 0 and state.key in ("LU posterior", "LU density"):
             what = "a mean posterior lies between 0 and 1" if state.kind == "posterior" else "a density is above 0"
             raise EntryError(
@@ -51,6 +57,9 @@ def problem_of(state: State, stage: Stage, levels: tuple[float, ...]) -> du.Prob
     Raises ``EntryError`` at the level, the mode or the concept that makes no sense.
     """
     check_levels(state, levels)
+    for k, shares in zip(state.keeping, np.transpose([board.scene.shares for board in stage.boards]), strict=True):
+        if not shares.any():
+            raise EntryError(f"mode {k + 1}", f"mode {k + 1}: q has none of it, so there is nothing to keep")
     values = np.array(levels)
     if state.problem == "RU":
         first: du.Problem = du.ReverseKL(values)
@@ -92,9 +101,7 @@ def under(solution: du.Solution, stage: Stage, prompt: int) -> du.Solution:
     """The solution as one of the law under one prompt: its masses there, and a problem that reads log ratios alone."""
     if stage.plain:
         return solution
-    board, groups = stage.boards[prompt], stage.ratios.groups
-    assert groups is not None
-    masses = np.asarray(solution.log_weights)[groups == prompt] + np.log(len(stage.boards))
+    board = stage.boards[prompt]
     priors, begin, parts = np.clip(board.priors, 1e-12, 1 - 1e-12), 0, []
     for part in parts_of(solution.problem):
         own = priors[begin : begin + part.levels.size]
@@ -105,6 +112,7 @@ def under(solution: du.Solution, stage: Stage, prompt: int) -> du.Solution:
             part = du.Keep(part.levels, kind="posterior", priors=own)
         parts.append(part)
     alone = parts[0] if len(parts) == 1 else du.Joint(parts)
+    masses = prompts.under(solution.log_weights, stage.ratios, prompt)
     return replace(solution, problem=alone.bind(board.all_ratios), log_weights=masses)
 
 

@@ -47,7 +47,8 @@ def _joint_lines(state: State, every: tuple[Scene, ...], levels: list[float]) ->
     lines += [
         "nodes = [toy.grid(law, [*parts, *laws]) for law in laws]",
         "each = [toy.log_ratios(law, parts, at) for law, at in zip(laws, nodes)]",
-        "seen = [np.exp(one.values) * prior for one, prior in zip(each, priors)]",
+        "priors = np.maximum(priors, 1e-300)",
+        "seen = [np.exp(np.minimum(one.values + np.log(prior), 0)) for one, prior in zip(each, priors)]",
         f"ratios = joined(each, [1 / {count}] * {count}, np.concatenate(seen))",
     ]
     unlearned, kept = list(range(m)), list(range(m, m + len(first.keeping)))

@@ -12,7 +12,6 @@ import panel as pn
 
 from toy.explorer import export
 from toy.explorer.compare import Matched, compare
-from toy.explorer.compute import View
 from toy.explorer.controls import pane, widget, wrong
 from toy.explorer.figures import ChainFigure, FieldFigure, Plane
 from toy.explorer.layout import tiles
@@ -20,6 +19,7 @@ from toy.explorer.noise import Chains, NoiseView, chains, noise_view, rules
 from toy.explorer.script import python_lines
 from toy.explorer.shapes import Window, on_lattice, window
 from toy.explorer.state import EntryError
+from toy.explorer.views import View
 from toy.explorer.words import number
 
 FIELDS = 5  # the exact field and up to four rules

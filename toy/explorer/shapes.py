@@ -8,8 +8,8 @@ import contourpy
 import numpy as np
 from scipy.ndimage import map_coordinates, zoom
 
-from toy.explorer.compute import View
 from toy.explorer.state import Mode
+from toy.explorer.views import View
 from toy.mixtures import Array
 from toy.plots import contour_levels
 from toy.solving import ToySolution

@@ -7,10 +7,10 @@ from html import escape
 import numpy as np
 
 import duality as du
-from toy.explorer.compute import View
 from toy.explorer.curves import slope
 from toy.explorer.levels import functional, unit
 from toy.explorer.posed import direction
+from toy.explorer.views import View
 
 
 def number(value: float, digits: int = 4) -> str:

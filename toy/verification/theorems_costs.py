@@ -6,7 +6,7 @@ import numpy as np
 
 import duality as du
 from toy.mixtures import Array
-from toy.verification.theorems import theorem
+from toy.verification.table import theorem
 from toy.verification.theorems_groups import space
 
 

@@ -7,7 +7,7 @@ from scipy.optimize import brentq
 
 import duality as du
 from toy.mixtures import Array
-from toy.verification.theorems import theorem
+from toy.verification.table import theorem
 from toy.verification.theorems_groups import Space, error, space
 
 
