@@ -7,8 +7,8 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffusion.evaluation.measure import LOOKED_AT
 from diffusion.evaluation.measured import Moved
+from diffusion.evaluation.pairs import LOOKED_AT
 from diffusion.evaluation.ratio_table import Comparison
 from diffusion.evaluation.samples import ImageClassifier, SampleSet, agreement
 from diffusion.reports.figures import bars

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from diffusion.digits.prompts import DigitsClassifiers, prompts_for
-from diffusion.evaluation.measure import LOOKED_AT, PAIRED
 from diffusion.evaluation.measured import Moved
+from diffusion.evaluation.pairs import LOOKED_AT, PAIRED
 from diffusion.evaluation.ratio_comparison import compare
 from diffusion.evaluation.samples import SampleSet, retained, take_samples
 from diffusion.guidance.guided import constant

@@ -14,7 +14,8 @@ from PIL import Image
 import diffusion
 import duality as du
 from diffusion.api import is_digits, prompts_of
-from diffusion.evaluation.measure import PAIRED, EvaluationConfig
+from diffusion.evaluation.measure import EvaluationConfig
+from diffusion.evaluation.pairs import PAIRED
 from diffusion.guidance.sampling import guided_samples
 from diffusion.methods import ESD, METHODS, PrimalDual, Tilted, method_of
 from diffusion.pipelines import denoiser_of, load_pipeline
