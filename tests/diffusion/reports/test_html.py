@@ -3,6 +3,8 @@
 import io
 import json
 import re
+import tomllib
+from pathlib import Path
 
 import pytest
 from jinja2 import UndefinedError
@@ -36,6 +38,20 @@ def test_what_is_missing_is_an_error_and_not_an_empty_place():
     with pytest.raises(UndefinedError, match="title"):
         render("page")
     assert "<h1>A &amp; B</h1>" in render("page", title="A & B")
+
+
+def test_templates_are_part_of_what_is_installed():
+    root = Path(__file__).parents[3]
+    data = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["package-data"]
+    templates = set((root / "diffusion").rglob("*.jinja"))
+    shipped = {
+        path
+        for package, patterns in data.items()
+        for pattern in patterns
+        for path in (root / package.replace(".", "/")).glob(pattern)
+    }
+    assert len(templates) >= 4
+    assert templates <= shipped
 
 
 def test_a_row_has_as_many_cells_as_there_are_columns():
