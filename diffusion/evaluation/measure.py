@@ -22,6 +22,7 @@ from diffusion.evaluation.measured import (
     Share,
     level_found,
 )
+from diffusion.evaluation.pairs import PAIR_IMAGES, PAIRED, pairs
 from diffusion.evaluation.planning import Plan
 from diffusion.evaluation.samples import ImageClassifier, SampleSet, retained, take_samples, weighted_frequency
 from diffusion.methods.level_estimates import Meter
@@ -34,7 +35,6 @@ from diffusion.tasks.config import EvaluationConfig
 from diffusion.training.lora import base_model, merged_adapters
 
 PICTURES = 96  # of the anchor from the noise of q's own samples, to be looked at beside them
-PAIR_PROMPTS, PAIR_IMAGES = 3, 8  # of each condition, to be looked at before and after: prompts, and images of each
 
 
 def measure_lora(
@@ -70,32 +70,8 @@ def measure_lora(
     )
     if image_classifier is not None:
         found = found.model_copy(update=_by_classifiers(estimate, solution, samples, image_classifier, evaluation))
-    return samples | _pairs(denoiser, estimate, evaluation, bar), found
-
-
-PAIRED = "LoRA, from the same noise"
-PAIRS = ("before, pairs", "LoRA, pairs")  # from common noise under common prompts; looked at, and counted nowhere
-LOOKED_AT = (PAIRED, *PAIRS)
-
-
-def _pairs(denoiser: Denoiser, estimate: RatioEstimate, evaluation: EvaluationConfig, bar: Bar) -> dict[str, SampleSet]:
-    """Samples of both networks under prompts of the concepts and retained ones; none where there are no prompts."""
-    asked = {text: None for concept in estimate.prompts.concepts for text in concept.prompts}
-    kept = dict.fromkeys(estimate.retained[1])
-    count = min(PAIR_IMAGES, evaluation.samples)
-    some = [text for texts in (asked, kept) for text in list(texts)[:PAIR_PROMPTS] for _ in range(count)]
-    if not some:
-        return {}
-    pipeline, seed = denoiser.pipeline, fresh_seed(evaluation, estimate, 30)
-    found = {}
-    with bar("samples side by side", 2 * len(some)) as shown:
-        for name in PAIRS:
-            with base_model(denoiser) if name == PAIRS[0] else merged_adapters(denoiser):
-                latents = sample_latents(
-                    pipeline, some, seed=seed, steps=estimate.sampling.num_inference_steps, progress=shown.update
-                )
-            found[name] = take_samples(name, pipeline, some, latents, None, seed)
-    return found
+    count, seed = min(PAIR_IMAGES, evaluation.samples), fresh_seed(evaluation, estimate, 30)
+    return samples | pairs(denoiser, estimate, count, seed, bar), found
 
 
 def _drawn(

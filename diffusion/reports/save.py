@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from diffusion.evaluation.measure import PAIR_IMAGES, PAIR_PROMPTS, PAIRED, PAIRS
+from diffusion.evaluation.pairs import PAIR_IMAGES, PAIR_PROMPTS, PAIRED, PAIRS
 from diffusion.evaluation.samples import SampleSet
 from diffusion.pipelines import Denoiser
 from diffusion.pipelines.fitted import holds_fit

@@ -14,7 +14,7 @@ from PIL import Image
 import diffusion
 import duality as du
 from diffusion.api import is_digits, prompts_of
-from diffusion.evaluation.measure import LOOKED_AT, PAIRED, EvaluationConfig
+from diffusion.evaluation.pairs import PAIRED
 from diffusion.guidance.sampling import guided_samples
 from diffusion.methods import ESD, METHODS, PrimalDual, Tilted, method_of
 from diffusion.pipelines import denoiser_of, load_pipeline
@@ -22,7 +22,7 @@ from diffusion.pipelines.fingerprint import fingerprint
 from diffusion.pipelines.images import read_images
 from diffusion.pipelines.sampling import sample_latents
 from diffusion.tasks.concepts import ConceptLaw, Examples
-from diffusion.tasks.config import FitConfig
+from diffusion.tasks.config import EvaluationConfig, FitConfig
 from diffusion.tasks.contrast_prompts import propose
 from diffusion.tasks.task import Concept, ConceptTask
 from diffusion.training.lora import base_model
@@ -437,9 +437,8 @@ def test_a_fit_of_one_step_is_not_certified_and_the_level_and_its_bound_are_name
     assert {level.prompts for level in result.measured.levels} == {"anchor", "concept"}
     assert {each.prompts for each in result.measured.costs} == {"anchor", "concept"}
     # None of the samples start from the noise of those that were solved on.
-    counted = [name for name in result.samples if name.startswith("LoRA, ") and name not in LOOKED_AT]
-    seeds = {result.samples[name].noise for name in counted}
-    assert len(seeds) == 3
+    seeds = {sample.noise for name, sample in result.samples.items() if name.startswith("LoRA, ") and name != PAIRED}
+    assert len(seeds) == 4
     assert result.estimate.budget.anchor_seed not in seeds
 
 
