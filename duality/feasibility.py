@@ -8,6 +8,7 @@ from scipy.optimize import linprog
 from duality.group_programs import minimise
 from duality.groups import Partition
 
+CONFLICT = 1e-12  # of the size of a constraint: what is met by less is not met
 WORKING_SET = 2000  # columns of the restricted program; the rest is priced in one matrix product per round
 
 
@@ -86,23 +87,32 @@ def conflicting(table: np.ndarray, log_weights: np.ndarray, levels: np.ndarray, 
     miss = np.where(used, likelihood, 0.0) - np.where(used, levels, 0.0)
     size = np.abs(miss).max(axis=0)
     size[size == 0] = 1.0
-
-    def conflict(chosen: np.ndarray) -> bool:
-        """Whether min_p max_i E_p[l_i - b_i]/size_i is not below zero, by more than rounding."""
-        if not chosen.any():
-            return False
-        rows = miss[:, chosen] / size[chosen]
-        found = minimise(rows, np.ones(rows.shape[1]), np.zeros(rows.shape[1]), partition)
-        return found is None or found.value >= -1e-12
-
-    named = used.copy()
-    if not conflict(named):
-        return named  # only just infeasible: all that is known
-    for i in np.flatnonzero(used):
-        without = named & (np.arange(levels.size) != i)
-        if conflict(without):
-            named = without
+    miss /= size
+    named = _proved(miss, used, partition)
+    if named is None:
+        return used  # only just infeasible: all that is known
+    for i in np.flatnonzero(named):
+        if named[i]:
+            without = _proved(miss, named & (np.arange(levels.size) != i), partition)
+            named = named if without is None else without
     return named
+
+
+def _proved(rows: np.ndarray, chosen: np.ndarray, partition: Partition) -> np.ndarray | None:
+    """Those of the chosen constraints that already conflict, by prices y ≥ 0 with sum y_i v_i ≥ 0; None if none do.
+
+    rows v `(k, m)` are (l - b)/size: none conflict where min_p max_i E_p[v_i] is below zero, by more than rounding.
+    """
+    if not chosen.any():
+        return None
+    part = rows[:, chosen]
+    found = minimise(part, np.ones(part.shape[1]), np.zeros(part.shape[1]), partition, -CONFLICT)
+    proved = chosen.copy()
+    if found is not None:
+        if found.value < -CONFLICT:
+            return None
+        proved[chosen] = found.prices > 0
+    return proved
 
 
 def least_each(table: np.ndarray, partition: Partition) -> np.ndarray:

@@ -11,8 +11,9 @@ from duality.groups import Partition
 from duality.linear_program import tightest
 from duality.ratios import EPS
 
-ENTERING = 4  # nodes of each group that may join in one round
+ENTERING = 50  # nodes that join in one round, where there is one group; of several, one of each
 WORKING_SET = 4000
+SIGN = 300  # nodes to start with where only the sign of t is asked
 ROUNDS = 200
 
 
@@ -33,7 +34,13 @@ class Program:
     reached: np.ndarray
 
 
-def minimise(table: np.ndarray, direction: np.ndarray, limits: np.ndarray, partition: Partition) -> Program | None:
+def minimise(
+    table: np.ndarray,
+    direction: np.ndarray,
+    limits: np.ndarray,
+    partition: Partition,
+    threshold: float | None = None,
+) -> Program | None:
     """The least t, for T `(k, m)` on the nodes of the partition; None where no t will do.
 
     HiGHS on a working set of nodes, which those of negative reduced cost join until none is left: exact, and a million
@@ -44,12 +51,13 @@ def minimise(table: np.ndarray, direction: np.ndarray, limits: np.ndarray, parti
         direction: d `(m,)`, ≥ 0 and not all zero.
         limits: r `(m,)`.
         partition: the nodes' groups and shares.
+        threshold: where all that is asked is on which side of it t lies: as soon as that is proved, it will do.
     """
     size = np.maximum(np.abs(table - limits).max(axis=0), direction)
     size[size == 0] = 1.0
     scaled, slope = (table - limits) / size, direction / size  # with p of mass one, E_p[T] - r = E_p[T - r]
     labels = np.repeat(np.arange(partition.count), partition.sizes)
-    working = _first(scaled, partition)
+    working = _first(scaled, partition, WORKING_SET if threshold is None else SIGN)
     best: Program | None = None
     for _ in range(ROUNDS):
         found = _restricted(scaled[working], slope, labels[working], partition.shares)
@@ -66,6 +74,16 @@ def minimise(table: np.ndarray, direction: np.ndarray, limits: np.ndarray, parti
             masses = np.zeros(len(scaled))
             masses[working] = carried
             best = Program(value, prices / size, masses, masses @ table)
+        if threshold is not None:
+            masses = np.zeros(len(scaled))
+            masses[working] = carried
+            reached = masses @ table
+            excess = reached - limits
+            above = excess[direction == 0].max(initial=-np.inf)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                least = np.where(direction > 0, excess / direction, -np.inf).max()
+            if value >= threshold or (above <= 0 and least < threshold):
+                return Program(value, prices / size, masses, reached)
         held = np.full(partition.count, np.inf)
         np.minimum.at(held, labels[working], across[working])
         entering = _entering(across, held, partition)
@@ -115,17 +133,20 @@ def least_at_any_cost(table: np.ndarray, direction: np.ndarray, sharing: np.ndar
     return best
 
 
-def _first(scaled: np.ndarray, partition: Partition) -> np.ndarray:
+def _first(scaled: np.ndarray, partition: Partition, count: int = WORKING_SET) -> np.ndarray:
     """For each constraint the nodes that are least in it, one of each group, and a thin sample of all."""
     chosen = [partition.modes(-column) for column in scaled.T]
     chosen.append(partition.modes(-scaled.max(axis=1)))
-    chosen.append(np.arange(0, len(scaled), max(len(scaled) // WORKING_SET, 1)))
+    chosen.append(np.arange(0, len(scaled), max(len(scaled) // count, 1)))
     return np.unique(np.concatenate(chosen))
 
 
 def _entering(across: np.ndarray, held: np.ndarray, partition: Partition) -> np.ndarray:
-    """In each group the node that undercuts those held the most."""
+    """In each group the node that undercuts those held the most, in a single one several of them."""
     noise = 64 * EPS * (1.0 + float(np.abs(held).max()))
+    if partition.count == 1:
+        least = np.argpartition(across, min(ENTERING, across.size - 1))[:ENTERING]
+        return least[across[least] < held[0] - noise]
     least = partition.modes(-across)
     return least[across[least] < held - noise]
 

@@ -49,6 +49,7 @@ class ImageMeasurement(ImageLikelihood):
     """All that was measured of a network that forgot images. It holds no image, and no name of one."""
 
     samples: int
+    num_inference_steps: int
     copies: Copies
     copies_of_each: tuple[Copies, ...]
 

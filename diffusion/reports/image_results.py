@@ -31,4 +31,4 @@ class Forgotten:
     @property
     def full_weights(self) -> bool:
         """Whether all weights were trained, not a LoRA."""
-        return self.certificate.fitted_model.fit["rank"] is None
+        return bool(self.certificate.fitted_model.fit["full_weights"])

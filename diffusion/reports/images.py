@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from diffusion.reports.model_card import loading, title_block
+from diffusion.reports.model_card import loading, with_metadata
 
 if TYPE_CHECKING:
     from diffusion.evaluation.bounds import Counted
+    from diffusion.reports.base_model import BaseModel
     from diffusion.reports.image_results import Forgotten
 
 
@@ -55,23 +56,21 @@ def _percent(share: Counted) -> str:
     return f"{100 * share.mean:.2f} ± {100 * share.stderr:.2f} %"
 
 
-def model_card(result: Forgotten, stock: bool = True) -> str:
-    """README.md of the output folder; ``stock``: whether the pipeline's class loads LoRAs itself."""
+def model_card(result: Forgotten, base: BaseModel) -> str:
+    """README.md of the output folder."""
     proof = result.certificate
     full_weights, count = result.full_weights, proof.question.images
     verdict = "Certified." if proof.certified else "**Not certified**: " + "; ".join(proof.objections) + "."
     lines = [
-        *title_block(
-            f"{'Network' if full_weights else 'LoRA'} that forgets {count} image{'s' * (count > 1)}", full_weights
-        ),
+        f"# {'Network' if full_weights else 'LoRA'} that forgets {count} image{'s' * (count > 1)}",
+        "",
         f"Forward KL, one constraint and one multiplier an image. {verdict}",
         "",
-        *loading(full_weights, stock),
+        *loading(base, full_weights, "", result.measured.num_inference_steps),
         "",
         *findings(result),
         "",
         "Errors of three kinds, kept apart, are in `certificate.json`. The images themselves are not in this folder. "
         "One training seed; standard errors are of the samples alone.",
-        "",
     ]
-    return "\n".join(lines)
+    return with_metadata(lines, base, full_weights)

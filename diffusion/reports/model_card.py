@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
     from diffusion.evaluation.bounds import Estimate
     from diffusion.methods import Outcome
+    from diffusion.reports.base_model import BaseModel
     from diffusion.reports.results import Unlearned
 
 
-def model_card(result: Unlearned, stock: bool = True) -> str:
-    """README.md of the output folder; ``stock``: whether the pipeline's class loads LoRAs itself."""
+def model_card(result: Unlearned, base: BaseModel) -> str:
+    """README.md of the output folder."""
     proof, solution, prompts = result.certificate, result.solution, result.estimate.prompts
     concept = ", ".join(repr(c.name) for c in prompts.concepts)
     full_weights = result.full_weights
@@ -22,8 +23,10 @@ def model_card(result: Unlearned, stock: bool = True) -> str:
         if proof.certified
         else (f"{'Network' if full_weights else 'LoRA'} that was to unlearn {concept} (not certified)")
     )
+    asked = next((text for c in prompts.concepts for text in c.prompts), prompts.anchor)
     lines = [
-        *title_block(title, full_weights),
+        f"# {title}",
+        "",
         f"Problem: {type(solution.problem).__name__}, level {_numbers(result.plan.asked.levels)}; solved for "
         f"{_numbers(solution.problem.levels)}, so that {result.plan.samples} evaluation samples can show it. "
         f"Multipliers {_numbers(solution.multipliers)}, predicted cost {solution.primal:.4f} nats, "
@@ -31,7 +34,7 @@ def model_card(result: Unlearned, stock: bool = True) -> str:
         "",
         *verdicts(result),
         "",
-        *loading(full_weights, stock),
+        *loading(base, full_weights, asked, result.estimate.sampling.num_inference_steps),
         "",
         "Prompts that ask for the concept fall back to the anchor " + repr(prompts.anchor) + ":",
         "",
@@ -39,36 +42,37 @@ def model_card(result: Unlearned, stock: bool = True) -> str:
         "",
         *findings(result),
         "",
-        "The three verdicts with their evidence are in `certificate.json`; the image is `before_after.png`. "
-        "One training seed; bounds and standard errors are of the samples alone.",
-        "",
+        "The three verdicts with their evidence are in `certificate.json`. `before_after.png` shows samples before and "
+        "after, from the same noise under the same prompt. One training seed; bounds and standard errors are of the "
+        "samples alone.",
     ]
-    return "\n".join(lines)
+    return with_metadata(lines, base, full_weights)
 
 
-def title_block(title: str, full_weights: bool) -> list[str]:
-    """What model hubs read, and the title. ``full_weights``: all weights were trained, not a LoRA."""
-    tags = f"tags: [diffusers, {'' if full_weights else 'lora, '}unlearning]"
-    return ["---", tags, "library_name: diffusers", "---", "", f"# {title}", ""]
+def with_metadata(lines: list[str], base: BaseModel, full_weights: bool) -> str:
+    """A card with what model hubs read above it. What is not known of the base model is left out."""
+    from huggingface_hub import ModelCard, ModelCardData
+
+    more: dict[str, Any] = {}
+    if base.hub and base.source is not None:
+        more = {"base_model": base.source, "base_model_relation": "finetune" if full_weights else "adapter"}
+    data = ModelCardData(
+        license=base.license,
+        library_name="diffusers",
+        pipeline_tag=base.pipeline_tag,
+        tags=["unlearning", *([] if full_weights else ["lora"])],
+        **more,
+    )
+    body = "\n".join(lines)
+    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n"))
 
 
-def loading(full_weights: bool, stock: bool) -> list[str]:
-    """How stock libraries load what lies beside the card; ``stock``: whether the pipeline's class loads LoRAs."""
-    lines = ["pipeline.load_lora_weights(FOLDER)  # stock diffusers"]
-    if full_weights:
-        lines = [
-            "from diffusers import DiffusionPipeline, UNet2DConditionModel  # or the class that config.json names",
-            "",
-            'unet = UNet2DConditionModel.from_pretrained(FOLDER, subfolder="unet")  # a transformer: likewise',
-            "pipeline = DiffusionPipeline.from_pretrained(MODEL, unet=unet)",
-        ]
-    elif not stock:
-        lines = [
-            "from peft import PeftModel",
-            "",
-            "PeftModel.from_pretrained(pipeline.unet, FOLDER)  # puts the adapters on the network in place",
-        ]
-    return ["```python", *lines, "```"]
+def loading(base: BaseModel, full_weights: bool, prompt: str, steps: int) -> list[str]:
+    """Of what model it is, and Python that loads and samples it."""
+    origin = "not known to this card"
+    if base.source is not None:
+        origin = f"`{base.source}`" + (", which comes with unlearning-duality" if base.embedded else "")
+    return [f"Base model: {origin}.", "", "```python", *base.snippet(full_weights, prompt, steps), "```"]
 
 
 def verdicts(result: Unlearned) -> list[str]:
@@ -98,7 +102,7 @@ def findings(result: Unlearned) -> list[str]:
     for level in measured.levels:
         side = "≤" if level.bound.side == "upper" else "≥"
         lines.append(
-            f"| {level.concept} | {level.prompts} | {level.by} | {level.estimate.n} | {level.asked:.4g} "
+            f"| {_cell(level.concept)} | {level.prompts} | {level.by} | {level.estimate.n} | {level.asked:.4g} "
             f"| {level.estimate} | {side} {level.bound.value:.4g} ({level.bound.rule}) "
             f"| {'yes' if level.met else 'no'} |"
         )
@@ -124,7 +128,7 @@ def findings(result: Unlearned) -> list[str]:
             "|---" * 5 + "|",
         ]
         lines += [
-            f"| {kept.prompts} | {kept.by} | {_percent(kept.before)} | {_percent(kept.after)} "
+            f"| {_cell(kept.prompts)} | {kept.by} | {_percent(kept.before)} | {_percent(kept.after)} "
             f"| {100 * kept.bound.value:.1f} % |"
             for kept in measured.retained
         ]
@@ -132,7 +136,7 @@ def findings(result: Unlearned) -> list[str]:
     for share in measured.shares:
         which = f", {share.concept!r}" if share.concept and len(result.estimate.prompts.concepts) > 1 else ""
         name = _shown(share.sample, full_weights) + which
-        lines.append(f"| {name} | {share.estimate.n} | {share.by} | {_percent(share.estimate)} |")
+        lines.append(f"| {_cell(name)} | {share.estimate.n} | {share.by} | {_percent(share.estimate)} |")
     return lines
 
 
@@ -145,6 +149,11 @@ def rounds_table(outcome: Outcome) -> list[str]:
         seen = ", ".join(f"{mean:.4g} ± {stderr:.2g}" for mean, stderr in zip(level, error, strict=True))
         lines.append(f"| {index + 1} | {_numbers(outcome.multipliers[index])} | {seen} |")
     return [*lines, f"| next | {_numbers(outcome.multipliers[-1])} | |"]
+
+
+def _cell(text: str) -> str:
+    """Words of others in a Markdown table."""
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def _percent(share: Estimate) -> str:

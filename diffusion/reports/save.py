@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from diffusion.evaluation.measure import PAIRED
+from diffusion.evaluation.pairs import PAIR_IMAGES, PAIR_PROMPTS, PAIRED, PAIRS
 from diffusion.evaluation.samples import SampleSet
 from diffusion.pipelines import Denoiser
 from diffusion.pipelines.fitted import holds_fit
-from diffusion.reports.figures import save_images
+from diffusion.reports.base_model import base_of
+from diffusion.reports.figures import Pairs, save_pairs
 from diffusion.reports.results import Unlearned
-from diffusion.training.lora import has_loader, save_student
+from diffusion.training.lora import save_student
 
 
 def save(result: Unlearned, denoiser: Denoiser, folder: Path) -> None:
@@ -24,22 +22,24 @@ def save(result: Unlearned, denoiser: Denoiser, folder: Path) -> None:
         save_student(denoiser, folder)
     (folder / "certificate.json").write_text(result.certificate.to_json(), encoding="utf-8")
     (folder / "solution.json").write_text(result.solution.to_json() + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(model_card(result, has_loader(denoiser)), encoding="utf-8")
-    save_images(folder / "before_after.png", panels(result.samples), columns=12)
+    (folder / "README.md").write_text(model_card(result, base_of(denoiser)), encoding="utf-8")
+    save_pairs(folder / "before_after.png", pairs(result.samples))
 
 
-def panels(samples: dict[str, SampleSet], count: int = 60) -> list[tuple[str, Any]]:
-    """Before and after, side by side: samples of the anchor, of the concept's prompts, of the retained prompts."""
-    shown = []
-    for condition in ("anchor", "concept", "retained"):
-        for when in ("before", "LoRA"):
-            name = f"{when}, {condition}"
-            if name not in samples:
-                continue
-            paired = condition == "anchor" and PAIRED in samples
-            sample = samples[PAIRED] if paired and when == "LoRA" else samples[name]
-            # Prompts take turns, so every k-th row might be the same prompt over and over; pairs stay pairs.
-            most = min(len(samples[PAIRED]), len(sample)) if paired else len(sample)
-            rows = np.random.default_rng(0).permutation(most)[:count]
-            shown.append((f"{condition}: {when}", sample.images[rows]))
-    return shown
+def pairs(samples: dict[str, SampleSet]) -> list[Pairs]:
+    """Before and after from the same noise, a strip for each prompt: the anchor first, then concepts and the rest."""
+    before, after = samples["before, anchor"], samples[PAIRED]
+    anchor = f"{before.prompts[0]!r}" if before.prompts[0] else "the empty prompt"
+    count = min(PAIR_IMAGES * PAIR_PROMPTS, len(before), len(after))
+    found = []
+    for start in range(0, count, PAIR_IMAGES):
+        some = slice(start, min(start + PAIR_IMAGES, count))
+        if start and some.stop - some.start < PAIR_IMAGES:
+            break  # strips are of one width
+        found.append(Pairs(anchor, before.images[some], after.images[some]))
+    if PAIRS[0] in samples:
+        before, after = (samples[name] for name in PAIRS)
+        for prompt in dict.fromkeys(before.prompts):
+            rows = [j for j, text in enumerate(before.prompts) if text == prompt]
+            found.append(Pairs(f"{prompt!r}", before.images[rows], after.images[rows]))
+    return found

@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 
 from diffusion.pipelines import Denoiser
 from diffusion.pipelines.fitted import holds_fit
+from diffusion.reports.base_model import base_of
 from diffusion.reports.figures import save_images
 from diffusion.reports.image_results import Forgotten
 from diffusion.reports.images import model_card
 from diffusion.runtime.files import atomic_write
-from diffusion.training.lora import has_loader, save_student
+from diffusion.training.lora import save_student
 
 
 def save(result: Forgotten, denoiser: Denoiser, folder: Path) -> None:
@@ -21,7 +22,7 @@ def save(result: Forgotten, denoiser: Denoiser, folder: Path) -> None:
     if not holds_fit(folder):  # else it was kept as soon as it was there
         save_student(denoiser, folder)
     (folder / "certificate.json").write_text(result.certificate.to_json(), encoding="utf-8")
-    (folder / "README.md").write_text(model_card(result, has_loader(denoiser)), encoding="utf-8")
+    (folder / "README.md").write_text(model_card(result, base_of(denoiser)), encoding="utf-8")
     save_images(folder / "samples.png", [("samples after", _three(result.sample))], columns=12, panel_columns=1)
 
 

@@ -11,6 +11,7 @@ from diffusion.tasks.settings import Settings
 from diffusion.tasks.task import WITHHELD
 
 UNSEEN = "unseen"
+SECRET = ("images", "prompts", "data", "data_prompts", "held_out", "held_out_prompts")
 
 
 class ImageTask(Settings):
@@ -39,11 +40,11 @@ class ImageTask(Settings):
     def __init__(self, images: Any = None, /, **data: Any) -> None:
         super().__init__(**({"images": images} if images is not None else {}) | data)
 
-    @field_validator("images", "prompts", "data", "data_prompts", "held_out", "held_out_prompts", mode="before")
+    @field_validator(*SECRET, mode="before")
     @classmethod
     def _given(cls, value: Any) -> Any:
         if isinstance(value, str) and value.startswith(WITHHELD):
-            raise ValueError("images and prompts of a task are not written down: give them again")
+            raise ValueError("the images of a task and their prompts are not written down: give them again")
         return value
 
     @field_validator("levels", mode="before")
@@ -51,13 +52,11 @@ class ImageTask(Settings):
     def _levels(cls, given: Any) -> Any:
         return levels_of(given)
 
-    @field_serializer("images", "data", "held_out")
-    def _withheld_images(self, value: Any) -> str | None:
-        return None if value is None else f"{WITHHELD}: {len(value)}"
-
-    @field_serializer("prompts", "data_prompts", "held_out_prompts")
-    def _withheld_prompts(self, value: Any) -> str | None:
-        return None if value is None else WITHHELD if any(value) else ""
+    @field_serializer(*SECRET)
+    def _withheld(self, value: Any) -> str | None:
+        if value is None or (isinstance(value, str) and not value):
+            return value
+        return f"{WITHHELD}: {1 if isinstance(value, str) else len(value)}"
 
 
 def levels_of(given: Any) -> Any:

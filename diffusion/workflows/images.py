@@ -115,7 +115,10 @@ def forget(
         denoiser, targets.images, task.held_out, task.held_out_prompts, seed=fit.seed + 1, noise_levels=NOISE_LEVELS,
         repeats=REPEATS,
     )  # fmt: skip
-    measured = ImageMeasurement(**dict(nats), samples=count, copies=of_any, copies_of_each=of_each)
+    measured = ImageMeasurement(
+        **dict(nats), samples=count, num_inference_steps=config.sampling.num_inference_steps, copies=of_any,
+        copies_of_each=of_each,
+    )  # fmt: skip
     seconds = time.monotonic() - started
     proof = certificate(task, targets, answers, outcome, measured, fit=fitted, fingerprint=name, seconds=seconds)
     far_was, far_now = (np.where(under, far, np.inf) for far in (far_was, far_now))

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from instances import finite_space
+from instances import finite_space, mixture_draws
 from scipy.optimize import linprog
 
 import duality as du
@@ -90,3 +90,30 @@ def test_a_kind_that_does_not_say_what_can_be_had():
     with pytest.raises(du.InfeasibleError, match=r"what can be had is not known.*Problem.least_levels") as caught:
         du.solve(Silent(1e-9, priors=0.5), finite_space(np.random.default_rng(0), 50, 1))
     assert np.isnan(caught.value.least).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_conflicts_among_many_concepts_are_minimal(seed):
+    # By a linear program over all draws, from the definition: the constraints named have no density in common, and
+    # without any one of them they do.
+    ratios = mixture_draws(np.random.default_rng(seed), 3000, concepts=(0, 1, 2))
+    table = np.exp(ratios.values) * np.array([0.3, 0.4, 0.3])
+    table = np.hstack([table, 1 - table, np.random.default_rng(seed).uniform(size=(3000, 6))])
+    own = table.mean(axis=0)
+    levels = np.concatenate([0.3 * own[:3], own[3:6] * [1.0, 0.9, 0.5], 0.9 * own[6:]])
+    detected = du.LogRatios(detectors=table)
+    with pytest.raises(du.InfeasibleError) as caught:
+        du.solve(du.Likelihood(levels, kind="detector"), detected)
+    named = caught.value.conflict
+
+    def least(chosen):
+        rows = np.hstack([(table[:, chosen] - levels[chosen]).T, -np.ones((len(chosen), 1))])
+        cost = np.append(np.zeros(3000), 1.0)
+        mass = np.append(np.ones(3000), 0.0)[None]
+        bounds = [(0, None)] * 3000 + [(None, None)]
+        return linprog(cost, A_ub=rows, b_ub=np.zeros(len(chosen)), A_eq=mass, b_eq=[1.0], bounds=bounds).fun
+
+    assert 1 < named.size < 12
+    assert least(named) > 0
+    for i in named:
+        assert least(named[named != i]) < 0

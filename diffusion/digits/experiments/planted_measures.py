@@ -105,6 +105,6 @@ def _influence(x: Array, y: Array, kept: NDArray[np.bool_] | None) -> tuple[floa
     of_x, to_y = within(some), mean_kernel(some, y)
     value = float(of_x.mean() + within(y).mean() - 2 * to_y.mean())
     influence = np.zeros(len(x))
-    image_classifier = of_x - to_y
-    influence[mask] = 2 * (image_classifier - image_classifier.mean()) * len(x) / n
+    difference = of_x - to_y
+    influence[mask] = 2 * (difference - difference.mean()) * len(x) / n
     return value, influence

@@ -6,11 +6,14 @@ from functools import cache
 
 import numpy as np
 import pytest
+import torch
 
 import duality as du
 from diffusion.digits.data import WORDS, concept_of
-from diffusion.evaluation.measure import PAIRED, fresh_seed, measure_lora, wanted_prompts
+from diffusion.evaluation.fresh import fresh_seed, wanted_prompts
+from diffusion.evaluation.measure import measure_lora
 from diffusion.evaluation.measured import CLASSIFIER
+from diffusion.evaluation.pairs import PAIR_PROMPTS, PAIRED, PAIRS
 from diffusion.evaluation.planning import Plan
 from diffusion.ratios.calibration import Calibration
 from diffusion.tasks.config import EvaluationConfig
@@ -83,9 +86,15 @@ def test_shares_by_the_classifier_and_by_detectors_under_both_kinds_of_prompts()
 def test_samples_are_fresh():
     estimate, (samples, _) = measured("reverse")
     seeds = [sample.noise for name, sample in samples.items() if name.startswith("LoRA, ") and name != PAIRED]
-    assert len(set(seeds)) == len(seeds) == 3
+    assert len(set(seeds)) == len(seeds) == 4
     assert estimate.budget.anchor_seed not in seeds
     assert samples[PAIRED].noise == samples["before, anchor"].noise == estimate.budget.anchor_seed
+    before, after = (samples[name] for name in PAIRS)  # by prompt and noise; fresh adapters change nothing
+    assert before.prompts == after.prompts
+    assert before.noise == after.noise
+    assert torch.equal(before.latents, after.latents)
+    asked = [text for concept in estimate.prompts.concepts for text in concept.prompts][:PAIR_PROMPTS]
+    assert set(asked) < set(before.prompts) <= {*asked, *estimate.retained[1]}
     other = FEW.but(seed=1)
     assert fresh_seed(other, estimate, 0) != fresh_seed(FEW, estimate, 0) != fresh_seed(FEW, estimate, 1)
 

@@ -27,6 +27,7 @@ def measured(drops, after=FAR):
         elbo_drop=tuple(Estimate(mean=mean, stderr=error, n=8) for mean, error in drops),
         cost=Estimate(mean=1.0, stderr=0.1, n=20),
         samples=50,
+        num_inference_steps=25,
         copies=of_any,
         copies_of_each=of_each,
     )
@@ -42,7 +43,7 @@ def judged(drops, stderr=(0.0, 0.0), after=FAR):
         exact(targets.images, LEVELS),
         Outcome([], np.array([[0.1, 0.2]])),
         None if drops is None else measured(drops, after),
-        fit={"rank": 2},
+        fit={"full_weights": False},
         fingerprint="none",
     )
 

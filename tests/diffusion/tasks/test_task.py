@@ -105,6 +105,7 @@ def test_images_to_forget_are_never_written_down(tmp_path):
     text = task.to_yaml()
     assert "ann" not in text.lower()
     assert "other" not in text
+    assert "portrait" not in text
     (tmp_path / "task.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match="not written down: give them again"):
         ImageTask.from_yaml(tmp_path / "task.yaml")

@@ -14,7 +14,7 @@ from PIL import Image
 import diffusion
 import duality as du
 from diffusion.api import is_digits, prompts_of
-from diffusion.evaluation.measure import PAIRED, EvaluationConfig
+from diffusion.evaluation.pairs import PAIRED
 from diffusion.guidance.sampling import guided_samples
 from diffusion.methods import ESD, METHODS, PrimalDual, Tilted, method_of
 from diffusion.pipelines import denoiser_of, load_pipeline
@@ -22,7 +22,7 @@ from diffusion.pipelines.fingerprint import fingerprint
 from diffusion.pipelines.images import read_images
 from diffusion.pipelines.sampling import sample_latents
 from diffusion.tasks.concepts import ConceptLaw, Examples
-from diffusion.tasks.config import FitConfig
+from diffusion.tasks.config import EvaluationConfig, FitConfig
 from diffusion.tasks.contrast_prompts import propose
 from diffusion.tasks.task import Concept, ConceptTask
 from diffusion.training.lora import base_model
@@ -191,6 +191,20 @@ def test_a_second_run_on_one_pipeline_has_to_say_from_what(full):
     with base_model(denoiser_of(pipeline)):  # what is sampled before the fit is what the fit starts from
         base = sample_latents(pipeline, ["one"], seed=0, steps=2)
     np.testing.assert_allclose(base, fitted, atol=1e-4 * scale)
+
+
+@pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
+def test_stages_are_numbered_in_their_order():
+    seen = []
+
+    class Noted(quiet):
+        def __init__(self, title, total):
+            seen.append(title)
+
+    unlearn(build(families.sd), ["seven"], du.ReverseKL(0.3), **TASK, **TINY, bar=Noted)
+    numbers = [title.split()[0] for title in seen]
+    assert numbers[:8] == [f"{k}/8" for k in range(1, 9)]
+    assert all("/" not in number for number in numbers[8:])  # what an evaluation does beside has no number
 
 
 class Failing(Exception):
@@ -424,7 +438,7 @@ def test_a_fit_of_one_step_is_not_certified_and_the_level_and_its_bound_are_name
     assert {each.prompts for each in result.measured.costs} == {"anchor", "concept"}
     # None of the samples start from the noise of those that were solved on.
     seeds = {sample.noise for name, sample in result.samples.items() if name.startswith("LoRA, ") and name != PAIRED}
-    assert len(seeds) == 3
+    assert len(seeds) == 4
     assert result.estimate.budget.anchor_seed not in seeds
 
 
