@@ -30,6 +30,10 @@ _LEFT = (
     "The target leaves the neighbourhood of q, beyond the widest grid that this page can afford: ask for a level "
     "nearer to what q has."
 )
+_LOST = (
+    "The numbers of this view are beyond what can be solved in double precision, as where a concept or a mode that is "
+    "kept is next to nothing under some prompt: move the modes closer, or give it more weight."
+)
 _TOO_FINE = (
     "The target varies faster than the finest grid that this page can afford, {} nodes per axis, can show: ask for "
     "less, widen the modes, or move them closer."
@@ -99,7 +103,9 @@ class Engine:
                         size = _odd(1.45 * size)  # twice the nodes; the error falls exponentially in their number
                     else:
                         size, reach = _odd(1.5 * size), 1.5 * reach
-                    if size > most or reach > 31:
+                    # Levels that conflict do so on a wider grid as well, or are all but impossible there.
+                    conflict = isinstance(error, du.InfeasibleError) and bool(state.keeping)
+                    if conflict or size > most or reach > 31:
                         raise
                     blank = replace(blank, stage=self._stage(state, places, size, reach))
                     self._strain[key] = size * REACH / (first * reach), reach / REACH
@@ -111,6 +117,8 @@ class Engine:
             return replace(blank, errors={"level": _LEFT})
         except ResolutionError:
             return replace(blank, errors={"problem": _TOO_FINE.format(most)})
+        except np.linalg.LinAlgError:
+            return replace(blank, errors={"problem": _LOST})
         except ValueError as error:
             text = _TOO_FINE.format(most) if str(error).startswith("per_axis") else str(error)
             return replace(blank, errors={"level" if text.startswith("levels") else "problem": text})
@@ -246,6 +254,6 @@ def _infeasible(state: State, error: du.InfeasibleError) -> str:
     ]
     first = ", ".join(f"{level:.4g}" for level in error.least[:m])
     return (
-        f"{text}. What can just be had, the same part of the way back to q for all: {first} for the concepts, and "
-        f"{', '.join(parts)} kept in all."
+        f"{text}. What can just be had on this grid, the same part of the way back to q for all: {first} for the "
+        f"concepts, and {', '.join(parts)} kept in all."
     )
