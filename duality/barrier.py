@@ -50,7 +50,7 @@ def maximise_on_cone(
     size = y.size + float(weights.sum())
     tau = max(1.0, abs(at.value))
     while True:
-        y, at = _centre(function, rows, weights, direction, y, at, tau)
+        y, at = _centre(function, Walls(rows, weights, direction), y, at, tau)
         if at.value > best[0]:
             best = at.value, y
         if tau * size <= CLOSE * (1.0 + abs(at.value)):
@@ -58,16 +58,19 @@ def maximise_on_cone(
         tau *= SHRINK
 
 
+class Walls(NamedTuple):
+    """What y keeps within: rows @ y > 0, each with a weight in the barrier, and direction · y = 1."""
+
+    rows: np.ndarray
+    weights: np.ndarray
+    direction: np.ndarray
+
+
 def _centre(
-    function: Function,
-    rows: np.ndarray,
-    weights: np.ndarray,
-    direction: np.ndarray,
-    y: np.ndarray,
-    at: Homogeneous,
-    tau: float,
+    function: Function, walls: Walls, y: np.ndarray, at: Homogeneous, tau: float
 ) -> tuple[np.ndarray, Homogeneous]:
     """Newton's method at one tau, in steps relative to y, so that prices that vanish keep their digits."""
+    rows, weights, direction = walls
     m = y.size
     for _ in range(NEWTON_STEPS):
         room = rows @ y
@@ -85,7 +88,7 @@ def _centre(
         gain = float(gradient @ step)
         if not gain > max(1e-6, NOISE * (1.0 + abs(at.value)) / tau):
             break
-        moved = _move(function, rows, weights, direction, y, at, step, gain, tau)
+        moved = _move(function, walls, y, at, step, gain, tau)
         if moved is None:
             break
         y, at = moved
@@ -93,17 +96,10 @@ def _centre(
 
 
 def _move(
-    function: Function,
-    rows: np.ndarray,
-    weights: np.ndarray,
-    direction: np.ndarray,
-    y: np.ndarray,
-    at: Homogeneous,
-    step: np.ndarray,
-    gain: float,
-    tau: float,
+    function: Function, walls: Walls, y: np.ndarray, at: Homogeneous, step: np.ndarray, gain: float, tau: float
 ) -> tuple[np.ndarray, Homogeneous] | None:
     """Along the step until the value has risen by a part of what the slope promises; None where it does not rise."""
+    rows, weights, direction = walls
     room, change = rows @ y, rows @ (y * step)
     fastest = max(float((-step).max()), float((-change / room).max(initial=0.0)))
     t = min(1.0, TO_BOUNDARY / fastest) if fastest > 0 else 1.0

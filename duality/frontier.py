@@ -37,7 +37,7 @@ def frontier(problem: Problem, ratios: LogRatios, levels: Any, tolerance: float 
 
     Raises:
         ValueError: for levels of another shape.
-        InfeasibleError: at the first levels that cannot be had (Likelihood only).
+        InfeasibleError: at the first levels that cannot be had.
     """
     table, m = to_numpy("levels", levels), problem.count(ratios)
     if table.ndim == 1:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -111,10 +110,9 @@ def _best(problem: TailLikelihood, ratios: LogRatios) -> float:
     if places.size == 0:
         return none
     at = _start(likelihood, log_q, problem.tail, places)
-    bounds, bound_all = (
-        np.full(places.size, -np.inf),
-        _bounds(likelihood, log_q, partition, level, problem.tail, places),
-    )
+    bounds = np.full(places.size, -np.inf)
+    grouped = _Bounds(likelihood, log_q, partition, level, problem.tail)
+    pooled = grouped.pooled() if partition.count > 1 else None
     best, cost = none, np.inf
     while bounds[at] < cost - CLOSE * (1.0 + abs(cost)) or bounds[at] == -np.inf:
         table = np.asarray(problem.excess(inputs, float(places[at])))
@@ -122,8 +120,12 @@ def _best(problem: TailLikelihood, ratios: LogRatios) -> float:
         value = np.inf if found.exhausted else found.at.value
         if value < cost:
             best, cost = float(places[at]), value
-        bounds = np.maximum(bounds, bound_all(float(found.dual.to_natural(found.x)[0])))
+        lam = float(found.dual.to_natural(found.x)[0])
         bounds[at] = np.inf  # done with
+        if pooled is not None:  # the logarithm of a mean over groups is weaker, and rules out most at once
+            bounds = np.maximum(bounds, pooled.at(lam, places))
+        open_ = bounds < cost - CLOSE * (1.0 + abs(cost))
+        bounds[open_] = np.maximum(bounds[open_], grouped.at(lam, places[open_]))
         at = int(bounds.argmin())
         if bounds[at] == np.inf:
             break
@@ -147,28 +149,38 @@ def _start(likelihood: np.ndarray, log_q: np.ndarray, tail: float, places: np.nd
     return int(np.abs(places - own).argmin())
 
 
-def _bounds(
-    likelihood: np.ndarray, log_q: np.ndarray, partition: Partition, level: float, tail: float, places: np.ndarray
-) -> Callable[[float], np.ndarray]:
-    """lam -> lam (t - b) - sum_c P_c log E_{q_c}[e^{-lam (l - t)_+/tail}], at all thresholds t at once `(k,)`."""
-    ends = np.append(partition.starts[1:], likelihood.size)
-    groups = []
-    for start, end, share in zip(partition.starts, ends, partition.shares, strict=True):
-        rising = start + np.argsort(likelihood[start:end], kind="stable")
-        log_weights = log_q[rising] - np.log(share)
-        below = np.concatenate([[0.0], np.cumsum(np.exp(log_weights))])
-        known = np.searchsorted(likelihood[rising], places, side="right")  # how many are not above each threshold
-        groups.append((share, likelihood[rising], log_weights, below[known], known))
+class _Bounds:
+    """lam (t - b) - sum_c P_c log E_{q_c}[e^{-lam (l - t)_+/tail}], at many thresholds t at once."""
 
-    def at(lam: float) -> np.ndarray:
+    def __init__(
+        self, likelihood: np.ndarray, log_q: np.ndarray, partition: Partition, level: float, tail: float
+    ) -> None:
+        self._given = likelihood, log_q, level, tail
+        self._groups = []
+        ends = np.append(partition.starts[1:], likelihood.size)
+        for start, end, share in zip(partition.starts, ends, partition.shares, strict=True):
+            rising = start + np.argsort(likelihood[start:end], kind="stable")
+            log_weights = log_q[rising] - np.log(share)
+            below = np.concatenate([[0.0], np.cumsum(np.exp(log_weights))])
+            self._groups.append((share, likelihood[rising], log_weights, below))
+
+    def pooled(self) -> _Bounds:
+        """The same with all groups as one, which by Jensen's inequality is no larger."""
+        likelihood, log_q, level, tail = self._given
+        one = Partition(np.arange(log_q.size), np.zeros(1, dtype=np.intp), np.array([log_q.size]), np.ones(1))
+        return _Bounds(likelihood, log_q, one, level, tail)
+
+    def at(self, lam: float, places: np.ndarray) -> np.ndarray:
+        _, _, level, tail = self._given
         value = lam * (places - level)
-        for share, sorted_values, log_weights, below, known in groups:
-            rates = log_weights - lam / tail * sorted_values
+        if places.size == 0:
+            return np.asarray(value)
+        for share, rising, log_weights, below in self._groups:
+            known = np.searchsorted(rising, places, side="right")  # how many are not above each threshold
+            rates = log_weights - lam / tail * rising
             above = np.append(np.logaddexp.accumulate(rates[::-1])[::-1], -np.inf)[known] + lam / tail * places
-            value = value - share * np.log(below + np.exp(above))
+            value = value - share * np.log(below[known] + np.exp(above))
         return np.asarray(value)
-
-    return at
 
 
 def _dual(problem: TailLikelihood, ratios: LogRatios, table: np.ndarray) -> Dual:

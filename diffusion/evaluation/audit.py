@@ -22,7 +22,7 @@ from torch import Tensor
 
 from diffusion.evaluation.audit_table import Asked, Audit, Cell, judged
 from diffusion.evaluation.measured import CLASSIFIER
-from diffusion.evaluation.relearning import NEW_WORD, Curve, RelearnConfig, recall, teach, turned
+from diffusion.evaluation.relearning import NEW_WORD, Arm, Curve, RelearnConfig, recall, teach, turned
 from diffusion.evaluation.samples import ImageClassifier
 from diffusion.pipelines import Denoiser
 from diffusion.pipelines.latents import decode
@@ -217,9 +217,8 @@ def taught_again(
     and new.
 
     Images are the estimate's samples of the concept that the classifier is surest of, other ones for every seed. A
-    model
-    without prompts is taught under its only one, and the known concept has no other name there: the base model's curve
-    starts where its share is. Raises ``ValueError`` where there are fewer of them than images asked for.
+    model without prompts is taught under its only one, and the known concept has no other name there: the base model's
+    curve starts where its share is. Raises ``ValueError`` where there are fewer of them than images asked for.
     """
     concept = estimate.prompts.concepts[classifier.index]
     pool = estimate.labelled[estimate.labels == classifier.index]
@@ -237,29 +236,16 @@ def taught_again(
     def upright(latents: Tensor) -> np.ndarray:
         return classifier.shows(turned(before, latents, 3))
 
-    plan: tuple[tuple[str, Denoiser, list[Tensor], str, Callable[[Tensor], Any]], ...] = (
-        (f"unlearned, {own!r}", after, sets, own, classifier.shows),
-        (f"known: base model, new word {word!r}", before, sets, word, classifier.shows),
-        (f"new: base model, {word!r}, images on their side", before, aside, word, upright),
+    plan = (
+        (after, Arm(f"unlearned, {own!r}", sets, own, classifier.shows)),
+        (before, Arm(f"known: base model, new word {word!r}", sets, word, classifier.shows)),
+        (before, Arm(f"new: base model, {word!r}, images on their side", aside, word, upright)),
     )
-    curves = []
-    with bar(
-        "teaching it again", len(plan) * relearn_config.seeds * len(relearn_config.steps) * relearn_config.samples
-    ) as shown:
-        for arm, denoiser, images, prompt, shows in plan:
-            curves.append(
-                teach(
-                    denoiser,
-                    arm,
-                    images,
-                    prompt,
-                    shows,
-                    relearn_config,
-                    estimate.sampling.num_inference_steps,
-                    seed=seed,
-                    progress=shown.update,
-                )
-            )
+    steps, count = estimate.sampling.num_inference_steps, len(plan) * relearn_config.seeds * len(relearn_config.steps)
+    with bar("relearning", count * relearn_config.samples) as shown:
+        curves = [
+            teach(denoiser, arm, relearn_config, steps, seed=seed, progress=shown.update) for denoiser, arm in plan
+        ]
     return curves[0], curves[1], curves[2]
 
 

@@ -29,7 +29,7 @@ from torch import Tensor
 import duality as du
 from diffusion.evaluation.benchmark_table import Compared, Failure, MethodRun, Quantity, Table, summary
 from diffusion.evaluation.bounds import Estimate, mean_estimate
-from diffusion.evaluation.measure import wanted_prompts
+from diffusion.evaluation.fresh import wanted_prompts
 from diffusion.evaluation.measured import CLASSIFIER, Condition
 from diffusion.evaluation.samples import ImageClassifier, agreement, retained, take_samples
 from diffusion.guidance.guided import Guided, Strength

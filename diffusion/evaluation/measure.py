@@ -10,6 +10,7 @@ from torch import Tensor
 
 import duality as du
 from diffusion.evaluation.bounds import Estimate, Rule, Side, bound, mean_estimate
+from diffusion.evaluation.fresh import fresh_seed, wanted_prompts
 from diffusion.evaluation.measured import (
     CLASSIFIER,
     Condition,
@@ -34,22 +35,6 @@ from diffusion.tasks.config import EvaluationConfig
 from diffusion.training.lora import base_model, merged_adapters
 
 PICTURES = 96  # of the anchor from the noise of q's own samples, to be looked at beside them
-
-
-def wanted_prompts(config: EvaluationConfig, estimate: RatioEstimate) -> dict[str, list[str]]:
-    """What is asked for: the anchor, each concept in its paraphrases in turn, retained prompts; no empty lists."""
-    count = config.concept_samples or config.samples
-    asking = [c.prompts[j % len(c.prompts)] for c in estimate.prompts.concepts if c.prompts for j in range(count)]
-    every = estimate.retained[1]
-    kept = [every[j % len(every)] for j in range(config.retained_samples)] if every else []
-    wanted = {"anchor": [estimate.prompts.anchor] * config.samples, "concept": asking, "retained": kept}
-    return {name: some for name, some in wanted.items() if some}
-
-
-def fresh_seed(config: EvaluationConfig, estimate: RatioEstimate, index: int) -> int:
-    """Of samples that share no noise with the estimate, the fit, or each other."""
-    words = np.random.SeedSequence([config.seed, estimate.budget.seed, index]).generate_state(1, np.uint64)
-    return int(words[0] >> np.uint64(2))
 
 
 def measure_lora(

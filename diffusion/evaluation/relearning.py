@@ -119,21 +119,28 @@ def turned(denoiser: Denoiser, latents: Tensor, times: int = 1) -> Tensor:
     return encode(denoiser.pipeline, images.rot90(times, (-2, -1)).contiguous())
 
 
+@dataclass(frozen=True)
+class Arm:
+    """What is taught: ``images``, one set (k, ...) a seed, under ``prompt``; ``shows`` says whether a sample has it."""
+
+    name: str
+    images: Sequence[Tensor]
+    prompt: str
+    shows: Shows
+
+
 def teach(
     denoiser: Denoiser,
-    arm: str,
-    images: Sequence[Tensor],
-    prompt: str,
-    shows: Shows,
+    arm: Arm,
     relearn_config: RelearnConfig,
     sampler_steps: int,
     *,
     seed: int,
     progress: Progress | None = None,
 ) -> Curve:
-    """One arm: for every seed, ``images`` (k, ...) taught under ``prompt`` to a fresh adapter, and taken off again.
+    """One arm: for every seed, its images taught under its prompt to a fresh adapter, and taken off again.
 
-    ``images``: one set a seed. ``progress`` counts samples.
+    ``progress`` counts samples.
     """
     frequency = np.zeros((relearn_config.seeds, len(relearn_config.steps)))
     errors = np.zeros_like(frequency)
@@ -150,7 +157,7 @@ def teach(
             trainer = Trainer(
                 denoiser.network,
                 parameters,
-                _denoising(denoiser, images[number], prompt, relearn_config.batch),
+                _denoising(denoiser, arm.images[number], arm.prompt, relearn_config.batch),
                 settings,
             )
             for place, step in enumerate(relearn_config.steps):
@@ -158,18 +165,18 @@ def teach(
                     trainer.run(until=step)
                 latents = sample_latents(
                     denoiser.pipeline,
-                    [prompt] * relearn_config.samples,
+                    [arm.prompt] * relearn_config.samples,
                     seed=seed + 1000 * (number + 1) + place,
                     steps=sampler_steps,
                     progress=progress,
                 )
-                value = np.asarray(shows(latents), float)
+                value = np.asarray(arm.shows(latents), float)
                 frequency[number, place] = value.mean()
                 errors[number, place] = value.std() / len(value) ** 0.5
         finally:
             remove_lora(denoiser)
             denoiser.network.eval()
-    return Curve(arm, relearn_config.steps, frequency, errors)
+    return Curve(arm.name, relearn_config.steps, frequency, errors)
 
 
 def _denoising(denoiser: Denoiser, latents: Tensor, prompt: str, batch: int) -> Objective:

@@ -49,11 +49,13 @@ class Chain:
     """Noise levels ``t`` (k + 1,) from most to least noise, the network being asked at all but the last.
 
     ``own``: whether these are the kernels of the pipeline's own sampler; ``clip``: x_0 is cut to [-clip, clip].
+    ``forward``: the base model runs along it, not the changed one.
     """
 
     t: Tensor
     own: bool
     clip: float | None = None
+    forward: bool = False
 
     @property
     def steps(self) -> int:
@@ -91,7 +93,6 @@ def path_cost(
     based_on: str | None = None,
     student: Callable[[], AbstractContextManager[Any]] = nullcontext,
     plain: Plain | None = None,
-    forward: bool = False,
     batch: int = 128,
 ) -> Tensor:
     """The sum above (n,), one for each of ``prompts``, double; its mean estimates the cost.
@@ -100,7 +101,6 @@ def path_cost(
         based_on: the prompt that the base model is asked under (its target's law); left out, each one's own.
         student: context in which the network is the changed one; ``plain``: inside of it, the base model, by default
             adapters off or old weights in.
-        forward: run the base model's chain instead of the changed one's.
 
     Raises:
         FloatingPointError: where the network says what is not finite.
@@ -126,7 +126,7 @@ def path_cost(
                 apart = (f - said).double().square().flatten(1).sum(1).cpu()
                 total[part] += 0.5 * (snr[k + 1] - snr[k]) * apart
                 fresh = torch.randn(x.shape, generator=generator).to(device)
-                x = _step(x, said if forward else f, fresh, (signal[k : k + 2], noise[k : k + 2]))
+                x = _step(x, said if chain.forward else f, fresh, (signal[k : k + 2], noise[k : k + 2]))
     if not bool(torch.isfinite(total).all()):
         raise FloatingPointError("cost along the chain: the network's output is not finite")
     return total

@@ -14,7 +14,7 @@ features: a ratio is a property of the image, not of the student.
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -99,6 +99,7 @@ class Meter:
     def cost(self) -> tuple[Tensor, Chain]:
         """What the student costs, nats, by ``count`` runs (n,) of its chain, for ForwardKL of q's; and the chain."""
         chain = chain_of(self.denoiser, self.estimate.sampling.num_inference_steps, 2 * self.noise_levels)
+        chain = replace(chain, forward=isinstance(self.problem, du.ForwardKL))
         student, plain = self._sides
         values = path_cost(
             self.denoiser,
@@ -108,7 +109,6 @@ class Meter:
             based_on=self.estimate.prompts.anchor,
             student=lambda: student,
             plain=plain,
-            forward=isinstance(self.problem, du.ForwardKL),
         )
         return values, chain
 

@@ -106,9 +106,10 @@ def estimate_ratios(
                 )
 
         everything = torch.ones_like(label, dtype=torch.bool)
+        held_out = [labelled[(labels == index) & ~training] for index in range(m)]
         if prompts.has_priors:
             return dict(fitted(everything, label, prompts.priors).state_dict())
-        priors, errors = _estimated_priors(denoiser, prompts, fitted, label, labelled, labels, training, anchor, seed)
+        priors, errors = _estimated_priors(denoiser, prompts, fitted, label, held_out, anchor, seed)
         state = dict(fitted(everything, label, priors.tolist()).state_dict())
         return state | {"priors": torch.from_numpy(priors), "priors_stderr": torch.from_numpy(errors)}
 
@@ -175,14 +176,14 @@ def _estimated_priors(
     prompts: TaskPrompts,
     fitted: Callable[[Tensor, Tensor, Sequence[float]], RatioClassifier],
     label: Tensor,
-    labelled: Tensor,
-    labels: Tensor,
-    training: Tensor,
+    held_out: Sequence[Tensor],
     anchor: Tensor,
     seed: int,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Priors and standard errors (m,), by a classifier under provisional ones, which change nothing but its
-    constants."""
+    """Priors and standard errors (m,), by a classifier under provisional ones, which change nothing but its constants.
+
+    ``label``: of the noised samples that it learns from; ``held_out``: of each concept, samples that it never sees.
+    """
     m = len(prompts.concepts)
     provisional = np.full(m, 1 / (m + 2))
     if not prompts.unlabelled:
@@ -194,8 +195,7 @@ def _estimated_priors(
     shares = classifier.log_shares.exp()
     found, errors = np.zeros(m), np.zeros(m)
     for index in range(m):
-        held_out = labelled[(labels == index) & ~training]
-        values = classifier_ratios(denoiser, classifier, held_out, seed=seed + 8)
+        values = classifier_ratios(denoiser, classifier, held_out[index], seed=seed + 8)
         # Relative to the samples of q themselves, which are this classifier's rest.
         rest = (1 - (values.double().exp() * torch.from_numpy(provisional)).sum(1)).clamp_min(1e-12)
         ratio = values[:, index].double() - (rest.log() - float(np.log1p(-provisional.sum())))

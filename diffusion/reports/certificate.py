@@ -136,12 +136,11 @@ def certificate(
     solution: du.Solution,
     measured: Measurement,
     outcome: Outcome,
-    fit: dict[str, Any],
-    evaluation: dict[str, Any],
+    settings: Mapping[str, dict[str, Any]],
     seconds: float = 0.0,
     standards: Standards | None = None,
 ) -> Certificate:
-    """Judge a run. ``fit``, ``evaluation``: the settings of each, as plain data."""
+    """Judge a run. ``settings``: of ``fit`` and ``evaluation``, as plain data."""
     standards = standards or Standards()
     names = [concept.name for concept in estimate.prompts.concepts]
     capped = [name for name, held in zip(names, outcome.capped, strict=False) if held]
@@ -166,12 +165,12 @@ def certificate(
             multipliers_capped=tuple(capped),
             dual_rounds=_rounds(outcome),
             next_multipliers=tuple(outcome.multipliers[-1].tolist()) if len(outcome.levels) else None,
-            fit=fit,
+            fit=settings["fit"],
         ),
         provenance=Provenance(
             model_fingerprint=estimate.fingerprint,
             budget=estimate.budget.plain(),
-            evaluation=evaluation,
+            evaluation=dict(settings.get("evaluation", {})),
             standards=standards.data(),
             versions=versions(),
             seconds=round(seconds, 1),
@@ -183,7 +182,7 @@ def so_far(
     estimate: RatioEstimate, plan: Plan, solution: du.Solution, outcome: Outcome, fit: dict[str, Any]
 ) -> Certificate:
     """The certificate of a network that is fitted and not measured yet, which certifies nothing."""
-    return certificate(estimate, plan, solution, Measurement(levels=(), costs=()), outcome, fit, {})
+    return certificate(estimate, plan, solution, Measurement(levels=(), costs=()), outcome, {"fit": fit})
 
 
 def _question(estimate: RatioEstimate, plan: Plan) -> Question:

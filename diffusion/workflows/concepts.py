@@ -20,13 +20,24 @@ from diffusion.reports.fitted import save_fit
 from diffusion.reports.results import Unlearned
 from diffusion.runtime.cache import Cache
 from diffusion.runtime.distributed import world
-from diffusion.runtime.progress import Bar, progress_bar
+from diffusion.runtime.progress import Bar, numbered, progress_bar
 from diffusion.runtime.trackers import Tracked
 from diffusion.tasks.concepts import TaskPrompts
 from diffusion.tasks.config import Config
 from diffusion.tasks.levels import Asked, resolved
 from diffusion.training.lora import left_as_given
 from diffusion.workflows.validation import check, check_something_to_do, check_split
+
+# Titles of stages, in their order, as whoever runs them says them.
+ESTIMATION = (
+    "samples of known prompts",
+    "samples of q",
+    "features for the classifier",
+    "ratio classifier",
+    "log ratios",
+    "ELBO check",
+)
+MEASUREMENT = ("evaluation samples",)
 
 
 @left_as_given
@@ -58,6 +69,8 @@ def unlearn(
     check_split(fit, bool(prompts.contrast))
     check_samples(problem, evaluation.fewest, evaluation.confidence)
     tracked = tracked_by(config)
+    title = "fit of all weights" if fit.full_weights else "fit of the LoRA"
+    bar = numbered(bar, [*ESTIMATION, title, *MEASUREMENT])
     started = time.monotonic()
     cache_folder = runtime.cache_folder
     cache = Cache(cache_folder, fingerprint(denoiser.pipeline)) if cache_folder else None
@@ -71,7 +84,6 @@ def unlearn(
         request = f"{estimate.fingerprint}{prompts}{config.ratios!r}{config.sampling!r}{fit!r}{method}"
         digest = hashlib.sha256((request + solution.to_json()).encode()).hexdigest()[:12]
         checkpoint = cache_folder / f"fit-{digest}.safetensors"
-    title = "fit of all weights" if fit.full_weights else "fit of the LoRA"
     with bar(title, fit.max_train_steps) as shown, tracked:
         context = FitContext(denoiser, estimate, solution, fit, checkpoint, runtime.checkpointing_steps, shown.update)
         outcome = method.fit(context)
@@ -84,8 +96,7 @@ def unlearn(
         solution,
         measured,
         outcome,
-        fit=trained,
-        evaluation=evaluation.plain(),
+        settings={"fit": trained, "evaluation": evaluation.plain()},
         seconds=time.monotonic() - started,
     )
     return Unlearned(estimate, plan, solution, samples, measured, proof, outcome)

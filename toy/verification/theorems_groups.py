@@ -59,9 +59,11 @@ def space(generator: np.random.Generator, m: int = 2, detectors: int = 2) -> Spa
     return Space(ratios, q, groups, shares)
 
 
-def error(made: Space, problem: du.Problem, cost: float, dual: float, log_p: Array) -> float:
+def error(
+    made: Space, problem: du.Problem, cost: float, dual: float, log_p: Array, ratios: du.LogRatios | None = None
+) -> float:
     """Of the solver's answer, against a known optimum: values, target, and its own certificate."""
-    found = du.solve(problem, made.ratios)
+    found = du.solve(problem, made.ratios if ratios is None else ratios)
     scale = 1 + abs(cost)
     # Costs that differ by eps leave densities sqrt(eps) apart (Pinsker): a thousandth of that error counts here.
     apart = 0.5 * float(np.abs(np.exp(found.log_weights) - np.exp(log_p)).sum())
@@ -150,3 +152,42 @@ def keep(generator: np.random.Generator) -> float:
     )
     problem = du.Joint([du.ForwardKL(levels[0]), du.Keep(levels[1], kind="forward-kl")])
     return error(made, problem, cost, dual, np.log(p))
+
+
+@theorem("own shares", "FU and LU whose constraints weigh groups by shares of their own: cost = dual", 1e-10)
+def own_shares(generator: np.random.Generator) -> float:
+    made = space(generator)
+    q, count = made.q, made.shares.size
+    own = generator.dirichlet(np.ones(count), size=2).T
+    own[generator.random(own.shape) < 0.2] = 0.0
+    own = np.where(own.sum(axis=0) > 0, own, 1.0)
+    own /= own.sum(axis=0)
+    alpha = (own / made.shares[:, None])[made.groups]
+    ratio = np.exp(made.ratios.values)
+    weighed = made.ratios.weighed(own)
+    if generator.random() < 0.5:
+        direction = generator.dirichlet(np.ones(2))
+        lam = direction * generator.uniform(0.05, 0.97) / float(((alpha * ratio) @ direction).max())
+        u = 1 - (alpha * ratio) @ lam
+        p = made.normalised(u)
+        # sum_c a_c KL(q_ic||p_c) + KL(a||P), term by term.
+        each = [made.within(part * np.log(part / p)) / made.shares for part in (q[:, None] * ratio).T]
+        extra = np.where(own > 0, own * np.log(np.where(own > 0, own, 1.0) / made.shares[:, None]), 0.0).sum(axis=0)
+        levels = np.array([share @ one for share, one in zip(own.T, each, strict=True)]) + extra
+        apart = [made.within(part * np.log(ratio[:, i])) / made.shares for i, part in enumerate((q[:, None] * ratio).T)]
+        known = np.array([share @ one for share, one in zip(own.T, apart, strict=True)]) + extra
+        z = made.within(q * u) / made.shares
+        dual = float(lam @ (levels - known) - (q * u) @ np.log(u) + made.shares @ (z * np.log(z)))
+        return error(made, du.ForwardKL(levels), made.divergence(q, p), dual, np.log(p), weighed)
+    assert made.ratios.priors is not None
+    seen = made.ratios.priors * ratio
+    lam = 10 ** generator.uniform(-1, 1.0, size=2) / (alpha * seen).max(axis=0)
+    w = np.exp(-(alpha * seen) @ lam)
+    p = made.normalised(w)
+    means = np.stack([made.within(p * column) / made.shares for column in seen.T], axis=1)
+    levels = (own * means).sum(axis=0)
+    least = np.stack([[column[made.groups == c].min() for c in range(count)] for column in seen.T], axis=1)
+    if (levels - (own * least).sum(axis=0) < 1e-6).any():
+        return 0.0  # groups of a single point, which no density can change
+    dual = float(-made.shares @ made.log_normalisers(w) - lam @ levels)
+    return error(made, du.Likelihood(levels), made.divergence(p, q), dual, np.log(p), weighed)

@@ -11,7 +11,7 @@ from diffusion.evaluation.audit_table import Audit, AuditReport, Cell, judged
 from diffusion.evaluation.benchmark import GUIDED, Bench, chosen_methods, run_bench
 from diffusion.evaluation.benchmark_table import Compared, Failure, MethodRow, MethodRun, Quantity, Table, summary
 from diffusion.evaluation.bounds import Estimate
-from diffusion.evaluation.relearning import Curve, RelearnConfig, recall, teach, turned
+from diffusion.evaluation.relearning import Arm, Curve, RelearnConfig, recall, teach, turned
 from diffusion.methods import METHODS
 from diffusion.pipelines import denoiser_of
 from diffusion.pipelines.sampling import sample_latents
@@ -92,7 +92,7 @@ def test_teaching_leaves_the_network_as_it_was():
         seen.append(latents)
         return np.array([1.0, 0.0, 0.5])
 
-    made = teach(denoiser, "arm", [images, images], "seven", shows, relearn_config, 2, seed=5)
+    made = teach(denoiser, Arm("arm", [images, images], "seven", shows), relearn_config, 2, seed=5)
     assert made.frequency.shape == (2, 3)
     np.testing.assert_allclose(made.mean, 0.5)
     assert not torch.equal(seen[1], seen[2])

@@ -10,7 +10,8 @@ import torch
 
 import duality as du
 from diffusion.digits.data import WORDS, concept_of
-from diffusion.evaluation.measure import fresh_seed, measure_lora, wanted_prompts
+from diffusion.evaluation.fresh import fresh_seed, wanted_prompts
+from diffusion.evaluation.measure import measure_lora
 from diffusion.evaluation.measured import CLASSIFIER
 from diffusion.evaluation.pairs import PAIR_PROMPTS, PAIRED, PAIRS
 from diffusion.evaluation.planning import Plan

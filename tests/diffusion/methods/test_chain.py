@@ -1,6 +1,7 @@
 """Cost along a stochastic chain: exact between Gaussians, never below what the chain's own samples show."""
 
 from contextlib import contextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -64,9 +65,9 @@ def test_between_gaussians_it_is_the_kl_divergence_as_steps_grow(forward):
     denoiser = Exact(normal(MU), normal(0.0))
     costs = {}
     for steps in (40, 160):
-        chain = chain_of(denoiser, 14, steps)
+        chain = replace(chain_of(denoiser, 14, steps), forward=forward)
         assert not chain.own
-        value = path_cost(denoiser, [""] * 3, chain, seed=0, plain=denoiser.plain, forward=forward)
+        value = path_cost(denoiser, [""] * 3, chain, seed=0, plain=denoiser.plain)
         # |difference| = mu noise^2 at every state, so every path costs the same sum.
         signal, noise = (np.asarray(table)[chain.t] for table in (denoiser.noising.signal, denoiser.noising.noise))
         expected = 0.5 * MU**2 * (np.diff((signal / noise) ** 2) * noise[:-1] ** 4).sum()

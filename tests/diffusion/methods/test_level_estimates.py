@@ -73,12 +73,12 @@ def test_cost_is_along_the_chain_that_its_direction_asks_for(name, estimate):
     denoiser = moved_adapters(make_denoiser())
     meter = Meter(denoiser, estimate, LEVELS[name].bind(estimate.ratios), **FEW)
     value, chain = meter.cost()
-    options = {"seed": 6, "based_on": "", "forward": name == "forward"}
-    assert torch.equal(value, path_cost(denoiser, [""] * 6, chain, **options))
+    assert chain.forward is (name == "forward")
+    assert torch.equal(value, path_cost(denoiser, [""] * 6, chain, seed=6, based_on=""))
     assert float(value.min()) > 0
     asked = estimate.prompts.concepts[0].prompts
     under, _ = replace(meter, asked=asked).cost()
-    assert torch.equal(under, path_cost(denoiser, [*asked] * 3, chain, **options))
+    assert torch.equal(under, path_cost(denoiser, [*asked] * 3, chain, seed=6, based_on=""))
 
 
 def test_cost_of_guidance_is_along_the_guided_chain(fresh, estimate):

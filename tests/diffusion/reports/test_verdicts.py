@@ -21,7 +21,7 @@ STANDARDS = Standards()
 
 def judged(right, plan, solved, measured, outcome=None):
     outcome = outcome or Outcome([], solved.multipliers[None])
-    return certificate(right, plan, solved, measured, outcome, {"rank": 8}, {"samples": N})
+    return certificate(right, plan, solved, measured, outcome, {"fit": {"rank": 8}, "evaluation": {"samples": N}})
 
 
 def test_everything_right_is_certified(right, plan, solved, good):

@@ -14,7 +14,6 @@ from PIL import Image
 import diffusion
 import duality as du
 from diffusion.api import is_digits, prompts_of
-from diffusion.evaluation.measure import EvaluationConfig
 from diffusion.evaluation.pairs import PAIRED
 from diffusion.guidance.sampling import guided_samples
 from diffusion.methods import ESD, METHODS, PrimalDual, Tilted, method_of
@@ -23,7 +22,7 @@ from diffusion.pipelines.fingerprint import fingerprint
 from diffusion.pipelines.images import read_images
 from diffusion.pipelines.sampling import sample_latents
 from diffusion.tasks.concepts import ConceptLaw, Examples
-from diffusion.tasks.config import FitConfig
+from diffusion.tasks.config import EvaluationConfig, FitConfig
 from diffusion.tasks.contrast_prompts import propose
 from diffusion.tasks.task import Concept, ConceptTask
 from diffusion.training.lora import base_model
@@ -192,6 +191,20 @@ def test_a_second_run_on_one_pipeline_has_to_say_from_what(full):
     with base_model(denoiser_of(pipeline)):  # what is sampled before the fit is what the fit starts from
         base = sample_latents(pipeline, ["one"], seed=0, steps=2)
     np.testing.assert_allclose(base, fitted, atol=1e-4 * scale)
+
+
+@pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
+def test_stages_are_numbered_in_their_order():
+    seen = []
+
+    class Noted(quiet):
+        def __init__(self, title, total):
+            seen.append(title)
+
+    unlearn(build(families.sd), ["seven"], du.ReverseKL(0.3), **TASK, **TINY, bar=Noted)
+    numbers = [title.split()[0] for title in seen]
+    assert numbers[:8] == [f"{k}/8" for k in range(1, 9)]
+    assert all("/" not in number for number in numbers[8:])  # what an evaluation does beside has no number
 
 
 class Failing(Exception):
