@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -19,17 +20,19 @@ def test_terminated_in_the_fit_and_resumed(tmp_path):
     build(families.sd).save_pretrained(tmp_path / "sd")
     words = [
         *(sys.executable, "-W", "ignore", "-m", "diffusion.cli.main", "distill", str(tmp_path / "sd")),
-        *("--concept", "seven", "--contrast", "one", "--prior", "0.1", "--level", "0.99x", "--samples", "40"),
-        *("--labelled", "20", "--judged", "4", "--steps", "60", "--rank", "1", "--uncorrected", "--batch", "6"),
-        *("--cache", str(tmp_path / "cache"), "--output", str(tmp_path / "deep" / "out")),
+        *("--concept", "seven", "--retained-prompt", "one", "--prior", "0.1", "--level", "0.99x"),
+        *("--num-samples", "40", "--concept-samples", "20", "--retained-samples", "30", "--evaluation-samples", "80"),
+        *("--max-train-steps", "400", "--rank", "1", "--fixed-multipliers", "--train-batch-size", "6"),
+        *("--cache-folder", str(tmp_path / "cache"), "--output", str(tmp_path / "deep" / "out")),
         *("--checkpointing-steps", "1000"),
     ]
     with subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, bufsize=0) as process:
         seen = b""
-        while not re.search(rb"fit of the LoRA.* [1-9]\d*/60", seen, re.DOTALL):  # at least one step
+        while not re.search(rb"fit of the LoRA \(400\)\n", seen):
             block = process.stderr.read(200)
             assert block, seen[-2000:]
             seen += block
+        time.sleep(2)  # a step takes some hundredths of a second
         process.send_signal(signal.SIGTERM)
         said = process.stderr.read().decode()
     assert process.returncode == 128 + signal.SIGTERM, said
@@ -42,4 +45,4 @@ def test_terminated_in_the_fit_and_resumed(tmp_path):
     assert "resuming from step" in run.stderr
     assert str(checkpoint) in run.stderr
     proof = json.loads((tmp_path / "deep" / "out" / "certificate.json").read_text(encoding="utf-8"))
-    assert proof["network"]["measured"]["fit"]["steps"] == 60
+    assert proof["fitted_model"]["fit"]["max_train_steps"] == 400

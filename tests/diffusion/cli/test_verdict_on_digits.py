@@ -15,8 +15,9 @@ from diffusion.cli import main as cli
 def test_one_step_of_training_is_not_certified(monkeypatch, capsys, tmp_path):
     words = (
         *("distill", "digits", "--concept", "a handwritten seven", "--level", "0.01"),
-        *("--steps", "1", "--rank", "1", "--uncorrected", "--samples", "1000", "--labelled", "300"),
-        *("--evaluation-samples", "600", "--cache", tmp_path / "cache", "--output", tmp_path / "out"),
+        *("--max-train-steps", "1", "--rank", "1", "--fixed-multipliers", "--num-samples", "1000"),
+        *("--concept-samples", "300", "--retained-samples", "500"),
+        *("--evaluation-samples", "600", "--cache-folder", tmp_path / "cache", "--output", tmp_path / "out"),
     )
     monkeypatch.setattr(sys, "argv", ["unlearn", *map(str, words)])
     with pytest.raises(SystemExit) as ended:

@@ -68,7 +68,8 @@ def main() -> None:
     settings = FitConfig(
         max_train_steps=given.steps,
         train_batch_size=12,
-        rank=given.rank or None,
+        rank=given.rank or 1,
+        full_weights=not given.rank,
         learning_rate=1e-2 if given.rank else 1e-3,
         seed=3,
         gradient_accumulation_steps=given.accumulate,
