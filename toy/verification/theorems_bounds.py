@@ -229,10 +229,12 @@ def opposite_gaussians(generator: np.random.Generator) -> float:
     if found.status is not du.Status.NOT_ATTAINED:
         return 1.0
     reached = cost - (value - levels)
-    # The target is the one at a cost up to 1e-12 (of V and the levels) above the threshold. In the thinnest direction of
-    # the means that lets its centre move by as much over their least singular value, and cost and levels |centre| times.
+    # The target is the one at a cost up to e = 1e-12 (of V and the levels) above the threshold: mu_i·x may exceed what
+    # it is in the limit by e, and, as sum w_i mu_i = 0, fall short of it by e/w_i. The centre moves by no more than the
+    # length of these over the least singular value of the means; cost and levels by |centre| times that.
     above = 1e-12 * (1 + value + more + float(levels.max() + more))
-    moved = above * (1 + float(np.linalg.norm(centre))) / float(np.linalg.svd(means, compute_uv=False)[-1])
+    shift = above * float(np.linalg.norm(1 / weights)) / float(np.linalg.svd(means, compute_uv=False)[-1])
+    moved = shift * (1 + float(np.linalg.norm(centre)))
     off = max(abs(found.primal - cost) / (1 + cost), float(np.abs(found.levels - reached).max()))
     return max(
         abs(found.dual - value - more) / (1 + value + more),
