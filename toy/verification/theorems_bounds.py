@@ -219,7 +219,7 @@ def opposite_gaussians(generator: np.random.Generator) -> float:
     cost = 0.5 * float(centre @ centre)
     # Farther levels move V and leave the target: as far as it takes for the target to cost less than V.
     more = max(cost - value, 0.0) + float(generator.uniform(0.1, 4.0))
-    line = np.linspace(-10, 10, 201 if d == 1 else 51)
+    line = np.linspace(-12, 12, 241 if d == 1 else 61)  # seven deviations beyond the farthest target that is looked at
     x = np.stack(np.meshgrid(*[line] * d, indexing="ij"), axis=-1).reshape(-1, d)
     log_weights = -0.5 * np.square(x).sum(axis=1)
     log_weights -= log_mean_exp(log_weights, np.zeros(len(x)))
