@@ -219,7 +219,7 @@ def opposite_gaussians(generator: np.random.Generator) -> float:
     cost = 0.5 * float(centre @ centre)
     # Farther levels move V and leave the target: as far as it takes for the target to cost less than V.
     more = max(cost - value, 0.0) + float(generator.uniform(0.1, 4.0))
-    line = np.linspace(-10, 10, 201 if d == 1 else 51)
+    line = np.linspace(-12, 12, 241 if d == 1 else 61)  # seven deviations beyond the farthest target that is looked at
     x = np.stack(np.meshgrid(*[line] * d, indexing="ij"), axis=-1).reshape(-1, d)
     log_weights = -0.5 * np.square(x).sum(axis=1)
     log_weights -= log_mean_exp(log_weights, np.zeros(len(x)))
@@ -230,10 +230,16 @@ def opposite_gaussians(generator: np.random.Generator) -> float:
     if found.status is not du.Status.NOT_ATTAINED:
         return 1.0
     reached = cost - (value - levels)
+    # The target is the one at a cost up to e = 1e-12 (of V and the levels) above the threshold: mu_i·x may exceed what
+    # it is in the limit by e, and, as sum w_i mu_i = 0, fall short of it by e/w_i. The centre moves by no more than the
+    # length of these over the least singular value of the means; cost and levels by |centre| times that.
+    above = 1e-12 * (1 + value + more + float(levels.max() + more))
+    shift = above * float(np.linalg.norm(1 / weights)) / float(np.linalg.svd(means, compute_uv=False)[-1])
+    moved = shift * (1 + float(np.linalg.norm(centre)))
+    off = max(abs(found.primal - cost) / (1 + cost), float(np.abs(found.levels - reached).max()))
     return max(
         abs(found.dual - value - more) / (1 + value + more),
         float(np.abs(found.multipliers - weights).max()) if np.linalg.matrix_rank(means, 0.05) == d else 0.0,
-        abs(found.primal - cost) / (1 + cost),
-        float(np.abs(found.levels - reached).max()),
+        max(off - moved, 0.0),
         found.kkt_residual,
     )
