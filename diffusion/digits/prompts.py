@@ -26,8 +26,8 @@ def prompts_for(concepts: Sequence[str], anchor: str = "") -> TaskPrompts:
         if digit is None:
             if not prompt.strip():
                 raise ValueError("concept must be a prompt that asks for a digit, got an empty string")
-            estimate = ", ".join(repr(paraphrase) for paraphrase in paraphrases(7))
-            raise ValueError(f"concept {prompt!r} asks for none of the ten digits; for seven, for example: {estimate}")
+            examples = ", ".join(repr(paraphrase) for paraphrase in paraphrases(7))
+            raise ValueError(f"concept {prompt!r} asks for none of the ten digits; for seven, for example: {examples}")
         if digit in digits:
             raise ValueError(f"concept {prompt!r} asks for {WORDS[digit]}, which another concept already names")
         digits.append(digit)

@@ -45,9 +45,9 @@ def contrast_loss(
     if log_unlabelled is None:
         return nn.functional.cross_entropy(score, labels)
     eta = (score - log_shares + log_priors).log_softmax(-1)
-    estimate = eta - log_priors + log_shares
+    known = eta - log_priors + log_shares
     return nn.functional.cross_entropy(
-        torch.cat([estimate, torch.full_like(estimate[:, :1], log_unlabelled)], 1), labels
+        torch.cat([known, torch.full_like(known[:, :1], log_unlabelled)], 1), labels
     )
 
 

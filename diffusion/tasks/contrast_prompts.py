@@ -62,13 +62,13 @@ def propose(
     )
     if not some:
         raise ValueError("vocabulary must hold prompts that do not ask for a concept, got none")
-    estimate = embed(denoiser, some)
-    mean = estimate.mean(0) if len(some) > 2 else torch.zeros_like(estimate[0])
-    estimate = torch.nn.functional.normalize(estimate - mean, dim=1)
+    embedded = embed(denoiser, some)
+    mean = embedded.mean(0) if len(some) > 2 else torch.zeros_like(embedded[0])
+    embedded = torch.nn.functional.normalize(embedded - mean, dim=1)
     best, which = torch.full((len(some),), -2.0), torch.zeros(len(some), dtype=torch.long)
     for index, concept in enumerate(concepts):
         own = torch.nn.functional.normalize(embed(denoiser, concept.prompts) - mean, dim=1)
-        near = (estimate @ own.T).amax(1)
+        near = (embedded @ own.T).amax(1)
         which[near > best] = index
         best = torch.maximum(best, near)
     order = best.argsort(descending=True)[:count].tolist()

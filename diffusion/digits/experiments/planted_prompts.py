@@ -48,10 +48,10 @@ def write(folder: Path, images: Tensor, prompts: Sequence[str]) -> None:
 def labels_of(images: Tensor) -> list[int]:
     """What real digits (n, 1, 8, 8) in [-1, 1] are."""
     every = [load_digits(part) for part in ("train", "held-out")]
-    estimate = {
+    labels = {
         image.tobytes(): int(label) for part in every for image, label in zip(part.images, part.labels, strict=True)
     }
-    return [estimate[((image[0] + 1) / 2).numpy().astype(np.float32).tobytes()] for image in images]
+    return [labels[((image[0] + 1) / 2).numpy().astype(np.float32).tobytes()] for image in images]
 
 
 def run(output: Path, *, seed: int, steps: int, work: Path) -> None:

@@ -233,11 +233,11 @@ def test_nothing_that_is_written_shows_or_names_the_images(tmp_path, coarse):
 def test_what_is_measured_after_the_fit(latents):
     data, unseen = random_samples(latents, 9), random_samples(latents, 3, 2)
     task = task_of(latents, data[:2], prompts="one", data=data, held_out=unseen, levels=1.0)
-    estimate = image_targets(latents, task, random_samples(latents, 4, 1), ["one"] * 4)
+    targets = image_targets(latents, task, random_samples(latents, 4, 1), ["one"] * 4)
     add_lora(latents, 2, 0)
 
     def measured():
-        return in_nats(latents, estimate.images, task.held_out, ["one"] * 3, seed=1, noise_levels=12, repeats=8)
+        return in_nats(latents, targets.images, task.held_out, ["one"] * 3, seed=1, noise_levels=12, repeats=8)
 
     same = measured()
     assert [drop.mean for drop in same.elbo_drop] == [0.0, 0.0]
