@@ -11,6 +11,7 @@ from torch import Tensor
 
 from diffusion.digits import PIPELINE_FOLDER
 from diffusion.digits.prompts import prompts_for
+from diffusion.evaluation.planning import check_samples
 from diffusion.evaluation.samples import ImageClassifier
 from diffusion.methods import ImageMethod, Method, configured, configured_for_images, image_method_of, method_of
 from diffusion.pipelines import DIGITS, Denoiser, denoiser_of, load_pipeline
@@ -21,7 +22,7 @@ from diffusion.reports.job import write_job
 from diffusion.reports.results import Unlearned
 from diffusion.reports.save import save
 from diffusion.reports.save_images import save as save_forgotten
-from diffusion.runtime.distributed import is_main
+from diffusion.runtime.distributed import is_main, world
 from diffusion.runtime.output_folder import OutputFolder
 from diffusion.runtime.progress import Bar, progress_bar
 from diffusion.tasks.concepts import ConceptLaw, Examples, TaskPrompts
@@ -50,10 +51,11 @@ def unlearn(
 ) -> Unlearned:
     """See :func:`diffusion.unlearn`, which has the defaults."""
     chosen = configured(config.fit) if method is None else method_of(method)
-    denoiser = open_denoiser(pipeline)
-    prompts = prompts_of(denoiser, task)
-    check(denoiser, prompts, task.asked, chosen)
-    with output_of(output, overwrite) as folder:
+    check_samples(task.asked, config.evaluation.fewest, config.evaluation.confidence)
+    with output_of(output, overwrite) as folder:  # an output that cannot be had is found out before a model is loaded
+        denoiser = open_denoiser(pipeline)
+        prompts = prompts_of(denoiser, task)
+        check(denoiser, prompts, task.asked, chosen)
         result = run(
             denoiser,
             prompts,
@@ -82,9 +84,9 @@ def forget(
 ) -> Forgotten:
     """See :func:`diffusion.forget`, which has the defaults."""
     chosen = configured_for_images(config.fit) if method is None else image_method_of(method)
-    denoiser = open_denoiser(pipeline)
-    read = read_task(denoiser, task)
     with output_of(output, overwrite) as folder:
+        denoiser = open_denoiser(pipeline)
+        read = read_task(denoiser, task)
         result = run_on_images(denoiser, read, config, method=chosen, bar=bar or progress_bar, folder=folder)
         if folder is not None and is_main():
             save_forgotten(result, denoiser, folder)
@@ -103,8 +105,8 @@ def output_of(output: Path | str | None, overwrite: bool) -> Iterator[Path | Non
 
 
 def open_denoiser(pipeline: Any) -> Denoiser:
-    """The network of a pipeline, of a folder or hub name that holds one, or of ``digits``."""
-    return denoiser_of(load_pipeline(pipeline) if isinstance(pipeline, str) else pipeline)
+    """The network of a pipeline; one that is named (a folder, a hub name, ``digits``) goes to this process's device."""
+    return denoiser_of(load_pipeline(pipeline).to(world().device) if isinstance(pipeline, str) else pipeline)
 
 
 def named(task: Task, pipeline: Any) -> Task:

@@ -22,8 +22,9 @@ import typer
 from pydantic.fields import FieldInfo
 
 from diffusion.cli.task_options import concept_task, image_task
-from diffusion.tasks.config import SECTIONS, SEEDED, Config
+from diffusion.tasks.config import CONFIG, SECTIONS, SEEDED, Config
 from diffusion.tasks.settings import read_yaml
+from diffusion.tasks.task import TASK
 
 if TYPE_CHECKING:
     from diffusion.tasks.image_task import ImageTask
@@ -38,7 +39,6 @@ TITLES = {
     "runtime": "Run",
 }
 PREFIXES = {"evaluation": "evaluation-", "audit": "audit-"}  # where two sections have fields of one name
-TASK_FILE, CONFIG_FILE = "task.yaml", "config.yaml"
 ModelArgument = Annotated[
     str | None, typer.Argument(help="'digits', a folder or a hub name that diffusers can load, or a result's folder")
 ]
@@ -64,9 +64,10 @@ class Job:
     folder: Path | None = None
     model: str | None = None
 
-    def concept_task(self) -> ConceptTask:
-        """See :func:`diffusion.cli.task_options.concept_task`."""
-        return concept_task(self.said, self.flags, self.model)
+    def concept_task(self, **defaults: Any) -> ConceptTask:
+        """See :func:`diffusion.cli.task_options.concept_task`; ``defaults``: fields where nobody has said them."""
+        said = {name: value for name, value in self.said.items() if value is not None}
+        return concept_task(defaults | said, self.flags, self.model)
 
     def image_task(self) -> tuple[ImageTask, list[Path]]:
         """See :func:`diffusion.cli.task_options.image_task`."""
@@ -89,7 +90,7 @@ def with_job(
             flags = {name: words.pop(name) for name in asked}
             settings = {name: words.pop(name) for name in options}
             file, model = words.pop("config"), words.pop("model", None)
-            if model is not None and (Path(model) / TASK_FILE).is_file():
+            if model is not None and (Path(model) / TASK).is_file():
                 if file is not None:
                     raise ValueError(f"config cannot be given where the model {model!r} is a result, which has its own")
                 file, model = Path(model), None
@@ -139,12 +140,12 @@ def read_files(file: Path | None) -> tuple[dict[str, Any], dict[str, dict[str, A
     if file is None:
         return {}, {}, None
     folder = file if file.is_dir() else None
-    path = file / CONFIG_FILE if folder else file
+    path = file / CONFIG if folder else file
     if not path.is_file():
-        raise ValueError(f"config {str(file)!r} is neither a file nor a folder with {CONFIG_FILE}")
+        raise ValueError(f"config {str(file)!r} is neither a file nor a folder with {CONFIG}")
     data = read_yaml(path)
     task = data.pop("task", None)
-    beside = path.with_name(TASK_FILE)
+    beside = path.with_name(TASK)
     if task is None:
         task = read_yaml(beside) if beside.is_file() else {}
     unknown = [name for name in data if name not in SECTIONS]

@@ -9,7 +9,7 @@ import typer
 
 from diffusion.cli import options as shared
 from diffusion.cli.derived import Job, with_job
-from diffusion.cli.task_options import CONCEPT_OPTIONS
+from diffusion.cli.task_options import CONCEPT_OPTIONS, NO_LEVEL
 from diffusion.tasks.config import Config
 
 BENCH = Path("out/bench")
@@ -29,10 +29,9 @@ def audit(
     if lora is None:
         raise ValueError("lora must be given: the folder of a LoRA or network, or a result's folder as the model")
     shared.check_lora(lora)
-    said = job.said if job.said.get("levels") else job.said | {"levels": ["0.5x"]}  # an audit asks for no level
-    task = Job(said, job.flags, job.config, job.folder, job.model).concept_task()
+    task = job.concept_task(levels=NO_LEVEL)
     model = shared.model_of(task)
-    from diffusion.api import output_of
+    from diffusion.api import open_denoiser, output_of
     from diffusion.evaluation.audit import audit as look_for
     from diffusion.evaluation.audit import audit_config
     from diffusion.pipelines.fitted import put_in
@@ -40,13 +39,13 @@ def audit(
     from diffusion.runtime.distributed import is_main
 
     with output_of(output, overwrite) as folder:
-        after = shared.open_model(model)
+        after = open_denoiser(model)
         put_in(after, lora)
-        before = shared.open_model(model)
+        before = open_denoiser(model)
         prompts = shared.prompts_for(before, task)
         store = shared.store_of(before, job.config)
         estimate = estimate_ratios(before, prompts, job.config.ratios, job.config.sampling, store)
-        classifier = shared.image_classifier_of(model, prompts)
+        classifier = shared.image_classifier_of(task)
         config = audit_config(job.config.audit, job.config.runtime.seed)
         found = look_for(before, after, estimate, image_classifier=classifier, config=config)
         text = "\n".join(found.lines())
@@ -76,13 +75,13 @@ def bench(
     """Every method, baselines too, on one task: same ratios, adapters, budget and seeds; a table and JSON; resumes."""
     from diffusion.pipelines import DIGITS
 
-    said = {"model": DIGITS, "levels": ["1%"], **job.said}
-    if (job.model or said["model"]) == DIGITS:
-        said = {"concepts": ["a handwritten seven"], **said}
-    task = Job(said, job.flags, job.config, job.folder, job.model).concept_task()
+    ours = job.model or job.said.get("model", DIGITS)
+    seven = {"concepts": ["a handwritten seven"]} if ours == DIGITS else {}
+    task = job.concept_task(model=DIGITS, levels=["1%"], **seven)
     model, config = shared.model_of(task), job.config
     if seeds < 1:
         raise ValueError(f"seeds must be at least 1, got {seeds}")
+    from diffusion.api import open_denoiser
     from diffusion.evaluation.benchmark import Bench, chosen_methods, run_bench
     from diffusion.ratios.estimate import estimate_ratios
     from diffusion.runtime.files import check_folder
@@ -91,13 +90,13 @@ def bench(
     if output.exists() and not output.is_dir():
         raise ValueError(f"output {str(output)!r} is a file; a folder is needed")
     check_folder(output, "output")
-    denoiser = shared.open_model(model)
+    denoiser = open_denoiser(model)
     prompts = shared.prompts_for(denoiser, task)
     store = shared.store_of(denoiser, config)
     estimate = estimate_ratios(denoiser, prompts, config.ratios, config.sampling, store)
     seed = config.runtime.seed
     plan = Bench(chosen, tuple(range(seed, seed + seeds)), config.fit.but(seed=0), config.evaluation)
-    classifier = shared.image_classifier_of(model, prompts)
+    classifier = shared.image_classifier_of(task)
     found = run_bench(denoiser, estimate, task.asked.problem(estimate.ratios), plan, classifier, output)
     typer.echo("\n".join(found.lines()))
     typer.echo(f"written to {output}")

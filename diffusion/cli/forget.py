@@ -27,26 +27,16 @@ def forget(
     task, forgotten = job.image_task()
     model = shared.model_of(task)
     need_extra()
-    from diffusion.methods import configured_for_images
+    from diffusion import api
     from diffusion.reports.images import findings
-    from diffusion.reports.job import write_job
-    from diffusion.reports.save_images import save, save_comparison
+    from diffusion.reports.save_images import save_comparison
     from diffusion.runtime.distributed import is_main
     from diffusion.runtime.files import check_file
-    from diffusion.runtime.output_folder import OutputFolder
-    from diffusion.tasks.images import read_task
-    from diffusion.workflows.images import forget as run
 
-    config = shared.with_cache(job.config)
-    method = configured_for_images(config.fit)
     if comparison is not None:
         check_file(comparison, "comparison")
-    with OutputFolder(output, overwrite) as folder:
-        denoiser = shared.open_model(model)
-        result = run(denoiser, read_task(denoiser, task), config, method=method, folder=folder)
-        if is_main():
-            save(result, denoiser, folder)
-            write_job(folder, task, config)
+    config = shared.with_cache(job.config)
+    result = api.forget(model, task, config, output=output, overwrite=overwrite, method=None, bar=None)
     if not is_main():
         return
     if comparison is not None:

@@ -19,7 +19,7 @@ from diffusion.cli import options as shared
 from diffusion.cli.derived import Job, with_job
 from diffusion.cli.evaluate import audit, bench
 from diffusion.cli.forget import forget
-from diffusion.cli.task_options import CONCEPT_OPTIONS
+from diffusion.cli.task_options import CONCEPT_OPTIONS, NO_LEVEL
 from diffusion.cli.toy import explore, frontier, solve, verify
 from diffusion.runtime.interrupts import terminable
 from diffusion.tasks.config import Config
@@ -50,40 +50,26 @@ def distill(
     overwrite: shared.OverwriteOption = False,
 ) -> None:
     """Solve for the target, fit it into a LoRA or all weights, and certify: ratios, multipliers, training, evidence."""
-    task = job.concept_task()
+    task, config = job.concept_task(), shared.with_cache(job.config)
     model = shared.model_of(task)
     need_extra()
-    from diffusion.api import output_of
-    from diffusion.evaluation.planning import check_samples
-    from diffusion.methods import configured
-    from diffusion.reports.job import write_job
+    from diffusion.api import open_denoiser, unlearn
     from diffusion.reports.model_card import findings
-    from diffusion.reports.save import save
     from diffusion.runtime.distributed import is_main
-    from diffusion.workflows.concepts import unlearn
-    from diffusion.workflows.validation import check
+    from diffusion.workflows.dry_run import cost_lines
 
-    config = shared.with_cache(job.config)
-    check_samples(task.asked, config.evaluation.fewest, config.evaluation.confidence)
-    method = configured(config.fit)
-    with output_of(None if dry_run else output, overwrite) as folder:
-        denoiser = shared.open_model(model)
+    if dry_run:
+        denoiser = open_denoiser(model)
         prompts = shared.prompts_for(denoiser, task)
-        check(denoiser, prompts, task.asked, method)
-        if folder is None:
-            from diffusion.workflows.dry_run import cost_lines
-
-            typer.echo("\n".join(cost_lines(denoiser, prompts, task.asked, config)))
-            return
-        classifier = shared.image_classifier_of(model, prompts)
-        result = unlearn(
-            denoiser, prompts, task.asked, config, method=method, image_classifier=classifier, folder=folder
-        )
-        if is_main():
-            save(result, denoiser, folder)
-            write_job(folder, task, config)
+        typer.echo("\n".join(cost_lines(denoiser, prompts, task.asked, config)))
+        return
+    classifier = shared.image_classifier_of(task)
+    result = unlearn(
+        model, task, config, output=output, overwrite=overwrite, method=None, image_classifier=classifier, bar=None
+    )
     if not is_main():
         return
+    shared.say_rest(task, result.estimate.prompts)
     typer.echo("\n".join([*result.plan.lines(), str(result.solution), *findings(result)]))
     typer.echo("\n".join(result.certificate.lines()))
     typer.echo(f"written to {output}")
@@ -113,6 +99,7 @@ def sample(
     task = None if lora is not None and (job.model or job.said.get("model")) else job.concept_task()
     model = shared.model_of(task) if task else str(job.model or job.said["model"])
     need_extra()
+    from diffusion.api import open_denoiser
     from diffusion.pipelines.fitted import put_in
     from diffusion.pipelines.latents import decode
     from diffusion.pipelines.sampling import sample_latents
@@ -124,7 +111,7 @@ def sample(
         shared.check_lora(lora)
     config = shared.with_cache(job.config)
     with OutputFolder(output, overwrite) as folder:
-        denoiser = shared.open_model(model)
+        denoiser = open_denoiser(model)
         wanted = [prompt] * count
         if lora is not None:
             put_in(denoiser, lora)
@@ -171,13 +158,10 @@ def ratios(
 ) -> None:
     """Estimate and keep log ratios, examine every estimator, and say what levels mean for this model."""
     solved = bool(job.flags["level"] or job.said.get("levels"))
-    task = (
-        job.concept_task()
-        if solved
-        else Job(job.said | {"levels": ["0.5x"]}, job.flags, job.config, None, job.model).concept_task()
-    )
+    task = job.concept_task(levels=NO_LEVEL)
     model = shared.model_of(task)
     need_extra()
+    from diffusion.api import open_denoiser
     from diffusion.evaluation.ratio_comparison import compare
     from diffusion.ratios.estimate import estimate_ratios
     from diffusion.ratios.level_table import level_table
@@ -190,11 +174,11 @@ def ratios(
     config = config.but(
         ratios=config.ratios.but(elbo_samples=min(config.ratios.elbo_samples, config.ratios.num_samples))
     )
-    denoiser = shared.open_model(model)
+    denoiser = open_denoiser(model)
     prompts = shared.prompts_for(denoiser, task)
     store = shared.store_of(denoiser, config)
     estimate = estimate_ratios(denoiser, prompts, config.ratios, config.sampling, store)
-    compared = compare(denoiser, estimate, shared.image_classifier_of(model, prompts), store, path_steps=path_steps)
+    compared = compare(denoiser, estimate, shared.image_classifier_of(task), store, path_steps=path_steps)
     table = level_table(estimate, task.asked if solved else None)
     report = ratios_report(estimate, compared, table)
     typer.echo("\n".join([*compared.lines(), *table.lines(), *report.lines()]))

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from diffusion import need_extra
-
 if TYPE_CHECKING:
     from diffusion.pipelines import Denoiser
     from diffusion.runtime.cache import Cache
@@ -26,15 +24,6 @@ def model_of(task: Any) -> str:
     return str(task.model)
 
 
-def open_model(model: str) -> Any:
-    """The network of a pipeline, on this process's device."""
-    need_extra()
-    from diffusion.pipelines import denoiser_of, load_pipeline
-    from diffusion.runtime.distributed import world
-
-    return denoiser_of(load_pipeline(model).to(world().device))
-
-
 def prompts_for(denoiser: Denoiser, task: ConceptTask) -> TaskPrompts:
     """What the task is about for this model, checked; what stands for the rest is said."""
     from diffusion.api import prompts_of
@@ -42,11 +31,16 @@ def prompts_for(denoiser: Denoiser, task: ConceptTask) -> TaskPrompts:
 
     prompts = prompts_of(denoiser, task)
     check(denoiser, prompts)
+    say_rest(task, prompts)
+    return prompts
+
+
+def say_rest(task: ConceptTask, prompts: TaskPrompts) -> None:
+    """What stands for the rest, where nobody has said it."""
     if task.words:
         typer.echo("retained prompts proposed: " + "; ".join(prompts.retained))
     if prompts.unlabelled:
         typer.echo("samples of the model itself stand for the rest")
-    return prompts
 
 
 def with_cache(config: Config) -> Config:
@@ -65,16 +59,17 @@ def store_of(denoiser: Denoiser, config: Config) -> Cache:
     return Cache(config.runtime.cache_folder or default_folder(), fingerprint(denoiser.pipeline))
 
 
-def image_classifier_of(model: str, prompts: TaskPrompts) -> Any:
+def image_classifier_of(task: ConceptTask) -> Any:
     """Independent classifiers, for ``digits`` and concepts that are digits; None elsewhere."""
     from diffusion.pipelines import DIGITS
 
-    if model != DIGITS:
+    if task.model != DIGITS:
         return None
     from diffusion.digits.prompts import DigitsClassifiers
 
     found = DigitsClassifiers()
-    return found if all(found.asked(concept.name) is not None for concept in prompts.concepts) else None
+    known = all(each.prompts and found.asked(each.prompts[0]) is not None for each in task.concepts)
+    return found if known else None
 
 
 def check_lora(folder: Path) -> None:

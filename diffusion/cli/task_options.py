@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from diffusion.tasks.task import ConceptTask
 
 PANEL = "Task"
+NO_LEVEL = ["1x"]  # of commands that ask for no level: the present one
 
 
 def _option(name: str, help: str, shown: str = "") -> Any:

@@ -46,9 +46,7 @@ def contrast_loss(
         return nn.functional.cross_entropy(score, labels)
     eta = (score - log_shares + log_priors).log_softmax(-1)
     known = eta - log_priors + log_shares
-    return nn.functional.cross_entropy(
-        torch.cat([known, torch.full_like(known[:, :1], log_unlabelled)], 1), labels
-    )
+    return nn.functional.cross_entropy(torch.cat([known, torch.full_like(known[:, :1], log_unlabelled)], 1), labels)
 
 
 def examine(values: Tensor, labels: Tensor, index: int, prior: float) -> Calibration:

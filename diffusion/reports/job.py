@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from diffusion.runtime.files import write_text
-from diffusion.tasks.config import Config
+from diffusion.tasks.config import CONFIG, Config
 from diffusion.tasks.settings import Settings
-
-TASK, CONFIG = "task.yaml", "config.yaml"
+from diffusion.tasks.task import TASK
 
 
 def write_job(folder: Path, task: Settings, config: Config) -> None:

@@ -16,6 +16,7 @@ from diffusion.tasks.settings import Settings
 
 # Share of the peak rate for steps beyond the last one asked for, which correct what the fit has missed.
 AFTER = 0.1
+CONFIG = "config.yaml"  # the file beside a result
 STEPS = 14  # of the sampler, unless somebody says another number
 HIDDEN: dict[str, Any] = {"flag": None}  # a field for Python and YAML, without an option of its own
 

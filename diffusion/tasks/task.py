@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SEPARATOR = "|"  # between the paraphrases of one concept where they are one string
 WITHHELD = "withheld"  # in place of images that are in memory, or must not be named
-PROBLEMS = ("likelihood", "reverse-kl", "forward-kl")
+TASK = "task.yaml"  # the file beside a result
 
 
 def paraphrases(name: str, given: str) -> tuple[str, ...]:
