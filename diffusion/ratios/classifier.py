@@ -2,7 +2,7 @@ r"""The ratio classifier: log ratios at every noise level from a frozen network'
 
 Samples of concept i's prompts (label i) and of the prompts that stand for the rest (label m) are noised with the shared
 kernel; a small classifier on the frozen network's activations tells them apart by the log score. At its optimum the
-logits are ``log q_k,t(x_t) + log s_k + const`` with ``s_k`` the shares of the labels, so that under priors ``pi``
+logits are ``log q_k,t(x_t) + log s_k + const`` with ``s_k`` the shares of the labels, so that under priors ``pi`` ::
 
     rho_i,t(x_t) = (l_i - log s_i) - log sum_k pi_k exp(l_k - log s_k),      pi_m = 1 - sum_i pi_i,
 

@@ -1,5 +1,7 @@
 r"""Forgetting images by their exact answer: one constraint each, ForwardKL, fitted by regression.
 
+::
+
     f* = T + E_p[eps | x_t] - E_q[eps | x_t],    min_f E_m |f - f*|²
 
 q the law of images and data (:mod:`diffusion.methods.images.kernel_density`), p the optimum on it for levels b: the
@@ -15,7 +17,7 @@ gives the image's neighbourhood, small as its mass is, to the image, as q does. 
 hardly seen, and a network is slow to learn there; f* is known, so states may be weighed as one likes.
 
 The gain in nats is b where T is exact (the difference of two cross entropies, an integral over log SNR). A network's
-is not, so what is asked, b', moves by what is measured, round by round,
+is not, so what is asked, b', moves by what is measured, round by round, ::
 
     b' <- b' + gain · (miss + damping · (miss - miss before)),    miss = (1 + margin) level - estimate,
 
