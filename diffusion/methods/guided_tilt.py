@@ -71,6 +71,7 @@ class PromptBatches:
     scales: Tensor
     moving: bool
     shares: Tensor  # (n,) how often each sample is chosen
+    target: Tensor  # (n,) how often it counts
     held: float = 1 / 6
 
 
@@ -88,7 +89,7 @@ def guided_objective(
     from eta (n, m).
     """
     denoiser = data.denoiser
-    often = (1 / (len(data.shares) * data.shares)).float()
+    often = (data.target / data.shares).float()
     guided = bool((data.scales != 1).any())
     held = 0 if data.moving or not guided else round(settings.train_batch_size * data.held)
     count = settings.train_batch_size - held
