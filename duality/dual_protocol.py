@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,7 +18,7 @@ class Evaluation:
     Attributes:
         value: g, nats.
         gradient: `(m,)`.
-        curvature: `(m, m)`, positive semidefinite; the metric of the Newton step.
+        bend: the curvature, or what computes it on demand.
         misses: `(m,)`, by how much the tilt misses each level, in the level's unit; positive where it is not met.
         excess: lam·misses, by which the value exceeds the cost of the tilt.
         noise: how far rounding may have moved the value, nats; see `rounding`.
@@ -26,11 +27,23 @@ class Evaluation:
 
     value: float
     gradient: np.ndarray
-    curvature: np.ndarray
+    bend: np.ndarray | Callable[[], np.ndarray]
     misses: np.ndarray
     excess: float
     noise: float
     faint: float = 0.0
+
+    @property
+    def curvature(self) -> np.ndarray:
+        """`(m, m)`, positive semidefinite; the metric of the Newton step."""
+        if not isinstance(self.bend, np.ndarray):
+            object.__setattr__(self, "bend", self.bend())
+        return np.asarray(self.bend)
+
+
+def glance(dual: Dual, x: np.ndarray) -> Evaluation:
+    """`dual.evaluate(x)`, by a dual function that has a `glance` of its own without the curvature until it is asked."""
+    return getattr(dual, "glance", dual.evaluate)(x)  # type: ignore[no-any-return]
 
 
 def rounding(value: float, terms: float, n: int) -> float:
