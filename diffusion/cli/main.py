@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,6 +38,21 @@ app.command()(explore)
 app.command()(forget)
 app.command()(audit)
 app.command()(bench)
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"unlearn {version('unlearning-duality')}")
+        raise typer.Exit
+
+
+@app.callback()
+def unlearn_options(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="print the version and exit")
+    ] = False,
+) -> None:
+    """What holds for `unlearn` itself rather than for one of its commands."""
 
 
 @app.command()

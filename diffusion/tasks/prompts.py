@@ -1,5 +1,7 @@
 r"""The prompts that people ask: a law P(c) over prompts, with groups, and anchors in context.
 
+::
+
     one prompt a line (.txt);   prompt[, weight][, group][, anchor] (.csv with a heading);   the same fields (.jsonl)
 
 ``weight``: how often a prompt is asked, relative to the others (1 where left out). ``group``: a name; levels may be
@@ -48,7 +50,7 @@ class Prompt(Settings):
 
     @property
     def sampled(self) -> str:
-        """The prompt whose law is sampled: the anchor, where there is one."""
+        """The prompt whose law is sampled, which is the anchor, where there is one."""
         return self.prompt if self.anchor is None else self.anchor
 
 
