@@ -76,6 +76,8 @@ def unlearn(
 ) -> Unlearned:
     r"""min distance(p, q) over laws p of images, subject to separation from the concepts, fitted into a LoRA.
 
+    ::
+
         rho_i(x) = log q_i(x)/q(x) from a ratio classifier  ->  lam* (m,) by `duality.solve`  ->  adapters on the
         network
 
@@ -135,6 +137,8 @@ def forget(
     bar: Bar | None = None,
 ) -> Forgotten:
     r"""min KL(q‖p) over laws p of images, subject to a negative ELBO higher by level_i nats at each image, as a LoRA.
+
+    ::
 
         levels, shares pi (m,)  ->  lam* (m,) by `duality.point_masses`  ->  adapters, lam moved by measured ELBO drops
 

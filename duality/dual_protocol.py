@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,7 +18,7 @@ class Evaluation:
     Attributes:
         value: g, nats.
         gradient: `(m,)`.
-        curvature: `(m, m)`, positive semidefinite; the metric of the Newton step.
+        bend: the curvature, or what computes it on demand.
         misses: `(m,)`, by how much the tilt misses each level, in the level's unit; positive where it is not met.
         excess: lam·misses, by which the value exceeds the cost of the tilt.
         noise: how far rounding may have moved the value, nats; see `rounding`.
@@ -26,15 +27,27 @@ class Evaluation:
 
     value: float
     gradient: np.ndarray
-    curvature: np.ndarray
+    bend: np.ndarray | Callable[[], np.ndarray]
     misses: np.ndarray
     excess: float
     noise: float
     faint: float = 0.0
 
+    @property
+    def curvature(self) -> np.ndarray:
+        """`(m, m)`, positive semidefinite; the metric of the Newton step."""
+        if not isinstance(self.bend, np.ndarray):
+            object.__setattr__(self, "bend", self.bend())
+        return np.asarray(self.bend)
+
+
+def glance(dual: Dual, x: np.ndarray) -> Evaluation:
+    """`dual.evaluate(x)`, by a dual function that has a `glance` of its own without the curvature until it is asked."""
+    return getattr(dual, "glance", dual.evaluate)(x)  # type: ignore[no-any-return]
+
 
 def rounding(value: float, terms: float, n: int) -> float:
-    """eps (16 (1 + |value|) + 4 sqrt(n) terms): by how much rounding may move a value that sums over n nodes.
+    """`eps (16 (1 + |value|) + 4 sqrt(n) terms)`: by how much rounding may move a value that sums over n nodes.
 
     terms is the sum of the absolute values of all summands. A sum of n doubles in *any* order is off by at most
     8 sqrt(n) u times that, u = eps/2, but for a chance of 2n e^-32, roundings being about as good as independent
@@ -52,7 +65,7 @@ class Dual(Protocol):
     lower: np.ndarray
     #: How close to its limit a row counts as reached.
     touch: float
-    #: No feasible problem has a larger value: a dual value above it certifies infeasibility.
+    #: No feasible problem has a larger value, so that a dual value above it certifies infeasibility.
     ceiling: float
 
     def evaluate(self, x: np.ndarray) -> Evaluation:

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 from copy import copy
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
 
+from duality.columns import Columns
 from duality.dual_protocol import Dual, Evaluation, rounding
-from duality.ratios import EPS
+from duality.passes import gram, longest, parts, run
+from duality.ratio_tables import EPS
 from duality.slices import slices, spread
-
-FEW = 1000  # nodes, below which counting those that carry mass costs more than it saves
+from duality.tilt_sums import TiltSums
 
 
 class ExponentialDual:
     """-log E_q[e^{-theta·(T - b)}], or the same divided by 1 + sum theta (shared=True).
 
     With statistics T and theta ≥ 0 the maximum over theta is the value of min KL(p‖q), E_p[T_i] ≤ b_i: `Likelihood`.
-    For `ReverseKL`, T = rho and theta = a = lam/(1 - sum lam). Its dual in lam is the perspective of the above,
+    For `ReverseKL`, T = rho and theta = a = lam/(1 - sum lam). Its dual in lam is the perspective of the above, ::
 
         g = lam·b - (1 - L) log E_q[e^{-lam·rho/(1 - L)}] = ( a·b - log E_q[e^{-a·rho}] ) / (1 + sum a),
 
     and the bound L < 1 becomes no bound on a at all. The map lam -> a is projective, so it carries line segments to
-    line segments, and Newton's direction for the concave g in lam is, in a, the solution d of
+    line segments, and Newton's direction for the concave g in lam is, in a, the solution d of ::
 
         Cov_p(rho) d = r,       r_i = E_p[rho_i] + b_i - g,
 
@@ -35,50 +37,82 @@ class ExponentialDual:
     The climb is in x = theta · scale - base with T scaled to [-1, 1]: ratios of 1e-12 nats and of 1e4 look alike.
     The base is zero at first; `refined` moves it to where the climb arrived, so that targets which hang on small
     differences of large exponents (conflicting concepts, extreme nodes) are set to all digits.
+
+    The table is read in blocks, in one pass for each evaluation, and never copied as a whole.
+
+    Args:
+        table: T `(n, m)`.
+        log_weights: `(n,)`, adding up to one.
+        levels: b `(m,)`; -b for shared.
+        shared: see above.
+        ends: least and greatest T `(m,)` on the nodes that have weight, where they are known.
     """
 
-    def __init__(self, table: np.ndarray, log_weights: np.ndarray, levels: np.ndarray, *, shared: bool) -> None:
+    def __init__(
+        self,
+        table: np.ndarray | Columns,
+        log_weights: np.ndarray,
+        levels: np.ndarray,
+        *,
+        shared: bool,
+        ends: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> None:
+        columns = table if isinstance(table, Columns) else Columns(np.asfortranarray(table))
         self._n = log_weights.size
         self._kept: np.ndarray | None = None
         if not np.isfinite(log_weights).all():
             self._kept = np.isfinite(log_weights)
-            table, log_weights = np.asfortranarray(table[self._kept]), log_weights[self._kept]
-        self.m = table.shape[1]
+            columns, log_weights = Columns(np.asfortranarray(columns.whole()[self._kept])), log_weights[self._kept]
+        self.m = columns.m
         self.lower = np.zeros(self.m)
+        self._columns = columns
         self._log_q = log_weights
         self._shared = shared
-        q = np.exp(log_weights)
+        least, greatest = columns.ends() if ends is None else ends
         # A statistic of -inf on positive mass: q itself has E_q[T_i] = -inf (for ReverseKL, KL(q‖q_i) = inf), and so
         # has every tilt by the other statistics. The constraint holds whatever b is and its multiplier is zero.
-        self._free = ~np.isfinite(table).all(axis=0)
+        self._free = ~(np.isfinite(least) & np.isfinite(greatest))
         self._any_free = bool(self._free.any())
-        if self._any_free:
-            table = np.where(self._free, 0.0, table)
-        # Statistics are centred where digits matter: at the level itself where E_p[T] is compared with it, at the mean
-        # under q where it is compared with the level and the cost together.
-        self._shift = q @ table if shared else np.where(self._free, 0.0, levels)
-        centred = table - self._shift
-        reach = np.maximum(centred.max(axis=0), -centred.min(axis=0))
+        least, greatest = np.where(self._free, 0.0, least), np.where(self._free, 0.0, greatest)
+        # Statistics are centred where digits matter: at the level itself where E_p[T] is compared with it, in their own
+        # range, at zero if that is there, where it is compared with the level and the cost together.
+        self._shift = np.clip(0.0, least, greatest) if shared else np.where(self._free, 0.0, levels)
+        below, above = self._shift - least, greatest - self._shift
+        reach = np.maximum(above, below)
         if not shared:
             # Exponents that matter are those of nodes below the level: where they lie a billionth as far from it as the
             # nodes above, exponents in units of the latter would have to pass REACH (weights of 1e-300, for instance).
             # (Within limits: squares of the table and multipliers have to stay below 1e308.)
-            below = -centred.min(axis=0)
             reach = np.where(below > 0, np.maximum(below, np.maximum(1e-100 * reach, 1e-290)), reach)
         reach[reach <= 0] = 1.0
-        centred /= reach
         self._scale = reach
-        self._table = centred
+        # Where centring would win less than two bits, and squares are in range, blocks are taken as they come.
+        size = np.maximum(np.abs(least), np.abs(greatest))
+        self._plain = not self._any_free and bool(
+            ((np.abs(self._shift) <= 4 * reach) & (size <= 4 * reach) & (reach > 1e-100) & (reach < 1e100)).all()
+        )
         self._base = np.zeros(self.m)
-        self._tilt: np.ndarray | float = 0.0  # log weight at the base
+        self._tilt: np.ndarray | float = 0.0  # log weight at the base, but for a constant
         self._beta = (levels - self._shift) / self._scale
         self.touch = 1e-12 * self.REACH
-        self.ceiling = np.inf if shared else float(-log_weights.min())
         self._slices = slices(log_weights.size)
+        self._parts = parts(log_weights.size, self.m)
+        self._latest: tuple[bytes, TiltSums] | None = None
 
     # Where the tilt has concentrated on its extreme nodes the curvature vanishes and steps are without bound: exponents
     # stop here, fourteen decades out, beyond which nothing changes that double precision could show.
     REACH: ClassVar[float] = 2.0**46
+
+    @cached_property
+    def ceiling(self) -> float:
+        """No density that is feasible costs more, if `shared` is not the case."""
+        return np.inf if self._shared else float(-self._log_q.min())
+
+    @cached_property
+    def _table(self) -> np.ndarray:
+        """T centred and scaled `(k, m)`, as a whole."""
+        whole = np.where(self._free, 0.0, self._columns.whole()) if self._any_free else self._columns.whole()
+        return np.asfortranarray((whole - self._shift) / self._scale)
 
     def rows(self) -> tuple[np.ndarray, np.ndarray]:
         return np.ones((1, self.m)), np.array([max(self.REACH - float(self._base.sum()), 0.0)])
@@ -92,6 +126,7 @@ class ExponentialDual:
             return None
         finer = copy(self)
         finer._base, finer._tilt, finer.lower = self._base + x, self._tilt - self._table @ x, -(self._base + x)
+        finer._latest = None
         return finer
 
     def stride(self, x: np.ndarray, step: np.ndarray) -> float:
@@ -113,38 +148,80 @@ class ExponentialDual:
         # A free constraint has no multiplier but zero, whatever was given: any other makes g = -inf.
         return np.where(self._free, self.lower, natural * self._scale - self._base)
 
-    def _tilted(self, x: np.ndarray) -> tuple[np.ndarray, float, float]:
-        """Node masses p of the tilt `(n,)`, KL(p‖q), and the size of the terms that it is summed from.
+    # -- blocks --------------------------------------------------------------------------------------------------------
 
-        The divergence is summed over p, not taken from x·E_p[T] + log Z, which cancels where x is large.
-        """
-        tilt, mode = self._centred_tilt(x)
-        p = np.exp(self._log_q + tilt - self._log_q[mode])
-        total = float(p.sum())
-        p /= total
-        divergence = float(p @ tilt) - (float(np.log(total)) + float(self._log_q[mode]))
-        return p, divergence, float(p @ np.abs(tilt)) + 1.0  # the masses add up to one, and the logarithm is of that
+    def _block(self, part: slice, out: np.ndarray) -> np.ndarray:
+        """T `(m, k)` of some nodes: centred and scaled, unless `_plain`."""
+        rows = self._columns.block(part, out)
+        if self._plain:
+            return rows
+        centred = out[:, : part.stop - part.start]
+        if self._any_free:
+            rows = np.where(self._free[:, None], 0.0, rows)
+        np.subtract(rows, self._shift[:, None], out=centred)
+        centred /= self._scale[:, None]
+        return centred
 
-    def _centred_tilt(self, x: np.ndarray) -> tuple[np.ndarray, int]:
-        """log w at the nodes `(n,)` relative to the heaviest node of the target, and which that is.
+    def _falls(self, x: np.ndarray) -> np.ndarray:
+        """The factors `(m,)` of what `_block` gives in the tilt."""
+        return -x / self._scale if self._plain else -x
 
-        Large tilts are subtracted from each other before anything small is added to them, or their rounding would
-        enter the masses and not the divergence.
-        """
-        tilt = self._tilt - self._table @ x
-        mode = int((self._log_q + tilt).argmax())
-        tilt -= tilt[mode]
-        return tilt, mode
+    def _sums(self, x: np.ndarray, curved: bool) -> TiltSums:
+        """One pass over the nodes, of the tilt at x."""
+        if self._latest is not None and self._latest[0] == x.tobytes():
+            if not curved or self._latest[1].moments.second is not None:
+                return self._latest[1]
+        falls = self._falls(x)
+        based = isinstance(self._tilt, np.ndarray)
+
+        def visit(blocks: list[slice]) -> TiltSums:
+            size = longest(blocks)
+            sums = TiltSums(self.m, curved)
+            tilts, masses, out = np.empty(size), np.empty(size), np.empty((self.m, size))
+            weighted = np.empty((self.m, size)) if curved else out
+            for part in blocks:
+                k = part.stop - part.start
+                rows, log_q = self._block(part, out), self._log_q[part]
+                tilt, p = np.matmul(falls, rows, out=tilts[:k]), masses[:k]
+                if based:
+                    tilt += self._tilt[part]  # type: ignore[index]
+                mode = int(np.add(log_q, tilt, out=p).argmax())
+                node = float(tilt[mode]), float(log_q[mode])
+                tilt -= node[0]
+                np.add(log_q, tilt, out=p)
+                p -= node[1]
+                np.exp(p, out=p)
+                total, linear = float(p.sum()), float(p @ tilt)
+                mean = rows @ p / total
+                second = None
+                if curved:
+                    deviation = np.subtract(rows, mean[:, None], out=out[:, :k])
+                    second = gram(deviation, np.multiply(deviation, p, out=weighted[:, :k]))
+                sums.add(node, (total, linear, float(p @ np.abs(tilt, out=tilt))), mean, second)
+            return sums
+
+        found = run(self._parts, visit)
+        self._latest = (x.tobytes(), found)
+        return found
 
     def _share(self, x: np.ndarray) -> float:
         """1 - sum lam = 1 / (1 + sum a) for the perspective, else 1."""
         return 1.0 / (1.0 + float(self.to_natural(x).sum())) if self._shared else 1.0
 
     def evaluate(self, x: np.ndarray) -> Evaluation:
-        p, divergence, terms = self._tilted(x)
-        mean = p @ self._table
-        curvature = self._covariance(p, mean)
-        core = mean - self._beta
+        return self._read(x, self._sums(x, True))
+
+    def glance(self, x: np.ndarray) -> Evaluation:
+        """As `evaluate`, with the curvature in a pass of its own if it is asked for."""
+        if type(self).evaluate is not ExponentialDual.evaluate:  # a function of one's own
+            return self.evaluate(x)
+        return self._read(x, self._sums(x, False))
+
+    def _read(self, x: np.ndarray, sums: TiltSums) -> Evaluation:
+        divergence = sums.divergence
+        mean = sums.moments.mean
+        # E_p[T] - b in the coordinates of the climb.
+        core = (mean - self._shift) / self._scale - self._beta if self._plain else mean - self._beta
         share = self._share(x)
         misses = core * self._scale
         if self._shared:
@@ -161,20 +238,20 @@ class ExponentialDual:
             misses = np.where(self._free, -np.inf, misses)
         value = divergence + excess
         # |T| ≤ 1 in these coordinates, so the terms of lam·E_p[T] add up to no more than this.
-        noise = rounding(value, terms + share * float((self._base + x).sum()), p.size)
-        return Evaluation(value, gradient, curvature / share, misses, excess, noise)
+        noise = rounding(value, sums.terms + share * float((self._base + x).sum()), self._log_q.size)
+        bend = (lambda: self._curvature(x)) if sums.moments.second is None else self._scaled(x, sums)
+        return Evaluation(value, gradient, bend, misses, excess, noise)
 
-    def _covariance(self, p: np.ndarray, mean: np.ndarray) -> np.ndarray:
-        """Of the statistics under node masses p, `(m, m)`."""
-        carrying = np.flatnonzero(p) if p.size > FEW else np.arange(p.size)
-        if 4 * carrying.size < p.size:  # far out most masses are zero to the last bit, and say nothing
-            deviation = self._table[carrying] - mean
-            return np.asarray(deviation.T @ (deviation * p[carrying, None]))
-        covariance = np.zeros((self.m, self.m))
-        for part in self._slices:
-            deviation = self._table[part] - mean
-            covariance += deviation.T @ (deviation * p[part, None])
-        return covariance
+    def _curvature(self, x: np.ndarray) -> np.ndarray:
+        return self._scaled(x, self._sums(x, True))
+
+    def _scaled(self, x: np.ndarray, sums: TiltSums) -> np.ndarray:
+        """Of g in the coordinates of the climb, from the covariance of T."""
+        assert sums.moments.second is not None
+        covariance = sums.moments.second / sums.moments.total
+        if self._plain:
+            covariance = covariance / self._scale / self._scale[:, None]
+        return np.asarray(covariance / self._share(x))
 
     def hessian(self, x: np.ndarray) -> np.ndarray:
         share = self._share(x)
@@ -186,15 +263,25 @@ class ExponentialDual:
         return np.asarray(-share * change.T @ covariance @ change)
 
     def log_masses(self, x: np.ndarray) -> np.ndarray:
-        exponent = self._log_q + self._centred_tilt(x)[0]
-        top = float(exponent.max())
-        exponent -= top + np.log(np.exp(exponent - top).sum())
-        return spread(exponent, self._kept, self._n)
+        return spread(self._log_masses(x), self._kept, self._n)
+
+    def _log_masses(self, x: np.ndarray) -> np.ndarray:
+        sums, falls = self._sums(x, False), self._falls(x)
+        log_total = float(np.log(sums.moments.total))
+        exponent = np.empty(self._log_q.size)
+        out = np.empty((self.m, longest(self._parts)))
+        for part in self._parts:
+            tilt = np.matmul(falls, self._block(part, out), out=exponent[part])
+            if isinstance(self._tilt, np.ndarray):
+                tilt += self._tilt[part]
+            tilt -= sums.tilt
+            tilt += self._log_q[part]
+            tilt -= sums.log_q + log_total
+        return exponent
 
     def influence(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        p = self._tilted(x)[0]
-        weight = p * self._log_q.size  # w/Z, of mean 1 over draws
-        mean = p @ self._table
+        weight = np.exp(self._log_masses(x)) * self._log_q.size  # w/Z, of mean 1 over draws
+        mean = weight @ self._table / self._log_q.size
         share = self._share(x)
         pull = -share * (weight - 1.0)
         if self._shared:

@@ -7,8 +7,11 @@ from typing import ClassVar
 
 import numpy as np
 
+from duality.columns import Columns
 from duality.dual_protocol import Dual, Evaluation, rounding
-from duality.ratios import EPS
+from duality.mixture_sums import Least, MixtureFacts, MixtureSums
+from duality.passes import gram, longest, parts, run
+from duality.ratio_tables import EPS
 from duality.slices import slices, spread
 
 
@@ -21,7 +24,7 @@ class MixtureDual:
 
     **Attained or not.** On finitely many nodes the level can always be had, by driving u to e^{-missing/mass} at the
     one node (or few) that define the face: an artefact, since on the continuum that node is a set whose mass tends to
-    zero as the nodes are refined. The ratios are known to a relative eps (1 + |rho|), so u cannot be told from zero
+    zero as the nodes are refined. The ratios are known to a relative `eps (1 + |rho|)`, so u cannot be told from zero
     below about eps max(1, rho). The climb therefore stays in u ≥ RESOLUTION · max(1, max rho): where the optimum of
     that slightly smaller polyhedron presses against a face, the level is one that no density attains as far as
     these nodes can tell, and g there is the value to within RESOLUTION · log(1/RESOLUTION). This rule depends on
@@ -33,48 +36,99 @@ class MixtureDual:
     The climb is in x_i = lam_i e^{max_j rho_ji} - base_i, so that the polyhedron fits the unit box. The base is zero at
     first. Near a face, where u is much smaller than 1, doubles near 1 are too far apart to set u to a relative eps;
     `refined` then moves the base to where the climb arrived, so that x becomes a small correction with all its digits.
+
+    Each evaluation is one pass over blocks of r_i = e^{rho_i - max rho_i}, which are kept, or, where the ratios are not
+    in memory in double precision, made anew in every pass.
+
+    Args:
+        values: rho `(n, m)`.
+        log_weights: `(n,)`, adding up to one.
+        levels: b `(m,)`.
+        top: max rho `(m,)` on the nodes that have weight, where it is known.
     """
 
     RESOLUTION: ClassVar[float] = 16 * EPS
 
-    def __init__(self, values: np.ndarray, log_weights: np.ndarray, levels: np.ndarray) -> None:
+    def __init__(
+        self,
+        values: np.ndarray | Columns,
+        log_weights: np.ndarray,
+        levels: np.ndarray,
+        top: np.ndarray | None = None,
+    ) -> None:
+        columns = values if isinstance(values, Columns) else Columns(np.asfortranarray(values))
         self._n = log_weights.size
         self._kept: np.ndarray | None = None
         if not np.isfinite(log_weights).all():
             self._kept = np.isfinite(log_weights)
-            values, log_weights = np.asfortranarray(values[self._kept]), log_weights[self._kept]
-        self.m = values.shape[1]
-        top = values.max(axis=0)
+            columns, log_weights = Columns(np.asfortranarray(columns.whole()[self._kept])), log_weights[self._kept]
+        self.m = columns.m
+        top = columns.ends()[1] if top is None else top
         if top.max() > 700:
             raise ValueError(
                 f"values: a log ratio of {top.max():.5g} nats given, but ForwardKL works with e^rho, which overflows"
                 " above 700 (E_q[e^rho] must be 1, so exact ratios stay below -min log_weights)"
             )
         # Scales are kept where e^top and e^-top are finite. A q_i that is nowhere above e^-700 is as good as absent.
-        absent = top < -700.0
-        if absent.any():
-            values = np.asfortranarray(np.where(absent, -np.inf, values))
-        self._top = np.where(absent, 0.0, top)
+        self._absent = top < -700.0
+        self._top = np.where(self._absent, 0.0, top)
         self._shrink = np.exp(-self._top)
-        self._values = values
-        self._log_q = log_weights
-        self._q = np.exp(log_weights)
-        self._relative = np.exp(values - self._top)
-        self._mass = np.exp(values + log_weights[:, None])
-        self._total = self._mass.sum(axis=0)
-        finite = np.where(self._mass > 0, values, 0.0) if not np.isfinite(values).all() else values
-        self._self = np.einsum("nm,nm->m", self._mass, finite)
-        self._self_terms = np.einsum("nm,nm->m", self._mass, np.abs(finite))
+        self._columns, self._log_q = columns, log_weights
         self._levels = levels
-        self._heavy = self._mass.max(axis=1) > EPS
-        self._heavy_relative = self._relative[self._heavy]
+        self._q = np.exp(log_weights) if self.m > 1 else None
+        self._parts, self._slices = parts(log_weights.size, self.m), slices(log_weights.size)
+        self._heavy = np.empty(log_weights.size, dtype=bool)  # nodes that carry more than rounding of some q_i
+        if columns.direct:
+            kept = np.empty((self.m, log_weights.size))
+            facts, self._ratio = run(self._parts, lambda blocks: self._survey(blocks, kept)), Columns(kept.T)
+        else:
+            facts = run(self._parts, lambda blocks: self._survey(blocks, None))
+            self._ratio = columns.mapped(self._relate)
+        scale = np.exp(self._top)
+        self._peaks = facts.peaks
+        self._total, self._self, self._self_terms = facts.total * scale, facts.own * scale, facts.own_terms * scale
         self._base = np.zeros(self.m)
-        self._slack = np.ones(len(log_weights))  # u at the base
+        self._slack: np.ndarray | None = None  # u at the base, where that is not 1
         self.lower = np.zeros(self.m)
         self.floor = self.RESOLUTION * max(1.0, float(self._top.max()))
         self.touch = self.floor / 4
         self.ceiling = np.inf
-        self._slices = slices(log_weights.size)
+        self._latest: tuple[np.ndarray, MixtureSums] | None = None
+
+    def _relate(self, rows: np.ndarray) -> None:
+        """rho `(m, k)` to r, in place."""
+        rows -= self._top[:, None]
+        np.exp(rows, out=rows)
+        if self._absent.any():
+            rows[self._absent] = 0.0
+
+    def _survey(self, blocks: list[slice], kept: np.ndarray | None) -> MixtureFacts:
+        """Sums over some nodes, whose r go to kept `(m, n)`."""
+        facts = MixtureFacts(self.m)
+        out, other = np.empty((self.m, longest(blocks))), np.empty((self.m, longest(blocks)))
+        scale = np.exp(self._top)
+        for part in blocks:
+            k = part.stop - part.start
+            values, q = self._columns.block(part, other), self._qs(part)
+            r = out[:, :k] if kept is None else kept[:, part]
+            r[...] = values
+            self._relate(r)
+            heaviest = r[0] * scale[0]
+            for i in range(1, self.m):
+                np.maximum(heaviest, r[i] * scale[i], out=heaviest)
+            self._heavy[part] = heaviest * q > EPS
+            nodes = r.argmax(axis=1)
+            facts.rise(nodes + part.start, r[np.arange(self.m), nodes])
+            facts.total += r @ q
+            # Where r vanishes so does r rho, at rho = -inf too.
+            information = np.multiply(np.where(r > 0, values, 0.0), r, out=other[:, :k])
+            facts.own += information @ q
+            facts.own_terms += np.abs(information, out=information) @ q
+        return facts
+
+    def _qs(self, part: slice) -> np.ndarray:
+        """q at some nodes `(k,)`."""
+        return np.exp(self._log_q[part]) if self._q is None else self._q[part]
 
     @property
     def log_q(self) -> np.ndarray:
@@ -84,11 +138,11 @@ class MixtureDual:
     @property
     def table(self) -> np.ndarray:
         """e^{rho_i - max rho_i} on these nodes, `(k, m)`, in [0, 1]."""
-        return self._relative
+        return self._ratio.whole()
 
     @property
     def shrink(self) -> np.ndarray:
-        """e^{-max rho_i} `(m,)`: multipliers per unit of x."""
+        """e^{-max rho_i} `(m,)`, multipliers per unit of x."""
         return self._shrink
 
     @property
@@ -98,44 +152,85 @@ class MixtureDual:
 
     def misses_of(self, log_ratio: np.ndarray) -> np.ndarray:
         """b_i - KL(q_i‖p) `(m,)` for a density with log p/q `(k,)` on these nodes."""
-        return np.asarray(self._levels - self._self + log_ratio @ self._mass)
+        return np.asarray(self._levels - self._self + (np.exp(self._log_q) * log_ratio) @ self.table * np.exp(self._top))
 
     def spread(self, log_p: np.ndarray) -> np.ndarray:
         """Log masses on these nodes as log masses on all `(n,)`."""
         return spread(log_p, self._kept, self._n)
 
+    # -- the set that the climb is on ----------------------------------------------------------------------------------
+
+    def _row(self, node: int) -> np.ndarray:
+        """r `(m,)` at one node."""
+        return np.array(self._ratio.block(slice(node, node + 1), np.empty((self.m, 1)))[:, 0])
+
+    def _slacks(self, part: slice) -> np.ndarray | float:
+        """u at the base, at some nodes."""
+        return 1.0 if self._slack is None else self._slack[part]
+
     def rows(self) -> tuple[np.ndarray, np.ndarray]:
         # At first one node for each constraint, its largest ratio; later also the node of least slack.
-        chosen = self._relative.argmax(axis=0)
-        if self._base.any():
-            chosen = np.append(chosen, self._slack.argmin())
-        return self._relative[chosen], np.maximum(self._slack[chosen] - self.floor, 0.0)
+        chosen = [int(node) for node in self._peaks]
+        if self._slack is not None:
+            chosen.append(int(self._slack.argmin()))
+        slack = np.array([1.0 if self._slack is None else self._slack[node] for node in chosen])
+        return np.array([self._row(node) for node in chosen]), np.maximum(slack - self.floor, 0.0)
+
+    def _at_least(self, x: np.ndarray) -> float:
+        """A bound on min u at x, from the point that was evaluated last: there r ≤ 1 can have moved it this far."""
+        if self._latest is None:
+            return -np.inf
+        before, sums = self._latest
+        return sums.least - float(np.maximum(x - before, 0.0).sum())
 
     def cut(self, x: np.ndarray) -> tuple[np.ndarray, float] | None:
-        u = self._slack - self._relative @ x
-        j = int(u.argmin())
-        if u[j] >= self.floor / 2:
+        if self._at_least(x) >= self.floor:
             return None
-        return self._relative[j], float(self._slack[j]) - self.floor
+
+        def visit(blocks: list[slice]) -> Least:
+            least, out = Least(), np.empty((self.m, longest(blocks)))
+            for part in blocks:
+                least.add(self._slacks(part) - x @ self._ratio.block(part, out), part.start)
+            return least
+
+        found = run(self._parts, visit)
+        if found.value >= self.floor / 2:
+            return None
+        return self._row(found.node), (1.0 if self._slack is None else float(self._slack[found.node])) - self.floor
 
     def refined(self, x: np.ndarray) -> Dual | None:
-        slack = self._slack - self._relative @ x
-        if slack.min() > 1e-3:  # eps / 1e-3 leaves u the twelve digits that a residual of 1e-10 needs, and more
+        if self._at_least(x) > 1e-3:  # eps / 1e-3 leaves u the twelve digits that a residual of 1e-10 needs, and more
+            return None
+        slack, out = np.empty(self._log_q.size), np.empty((self.m, longest(self._parts)))
+        for part in self._parts:
+            slack[part] = self._slacks(part) - x @ self._ratio.block(part, out)
+        if slack.min() > 1e-3:
             return None
         finer = copy(self)
         finer._base, finer._slack, finer.lower = self._base + x, slack, -(self._base + x)
+        finer._latest = None
         return finer
 
     def stride(self, x: np.ndarray, step: np.ndarray) -> float:
         # Quadratic models of u log u hold over a factor, not over decades: no node that matters loses more than nine
         # tenths of its u at once. Nodes of negligible mass may go to the face directly.
-        fall = self._heavy_relative @ step
-        falling = fall > 0
-        if not falling.any():
+        least = self._at_least(x)
+        if least > 0.0 and float(np.maximum(step, 0.0).sum()) <= 0.9 * least:
             return 1.0
-        u = (self._slack[self._heavy] - self._heavy_relative @ x)[falling]
-        with np.errstate(over="ignore"):  # what hardly falls has room without end
-            return min(1.0, max(0.9 * float((u / fall[falling]).min()), 1e-3))
+        both = np.stack([x, step])
+
+        def visit(blocks: list[slice]) -> Least:
+            least, out = Least(), np.empty((self.m, longest(blocks)))
+            for part in blocks:
+                here, fall = both @ self._ratio.block(part, out)
+                room = self._slacks(part) - here
+                # What hardly falls has room without end.
+                with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+                    ratio = np.where((fall > 0) & self._heavy[part], room / fall, np.inf)
+                least.add(ratio, part.start)
+            return least
+
+        return min(1.0, max(0.9 * run(self._parts, visit).value, 1e-3))
 
     def price(self, x: np.ndarray) -> np.ndarray:
         return 1.0 / self._shrink
@@ -149,37 +244,78 @@ class MixtureDual:
     def from_natural(self, natural: np.ndarray) -> np.ndarray:
         return natural / self._shrink - self._base
 
-    def _log(self, u: np.ndarray, fall: np.ndarray) -> np.ndarray:
-        """log u, for u = slack - fall: around the origin by log1p, which keeps the digits of small multipliers."""
-        return np.log(u) if self._base.any() else np.log1p(-fall)
+    # -- the function --------------------------------------------------------------------------------------------------
+
+    def _sums(self, x: np.ndarray, curved: bool) -> MixtureSums:
+        """One pass over the nodes at x, which ends early where u is not positive."""
+
+        def visit(blocks: list[slice]) -> MixtureSums:
+            size = longest(blocks)
+            sums = MixtureSums(self.m, curved)
+            falls, logs, out = np.empty(size), np.empty(size), np.empty((self.m, size))
+            deviations, weighted = np.empty((2, self.m, size)) if curved else (out, out)
+            for part in blocks:
+                k = part.stop - part.start
+                r, q = self._ratio.block(part, out), self._qs(part)
+                fall = np.matmul(x, r, out=falls[:k])
+                u, log_u = self._logs(part, fall, logs[:k])
+                sums.least = min(sums.least, float(u.min()))
+                if sums.least <= 0.0:
+                    break
+                weight = q * log_u
+                sums.logs += r @ weight
+                sums.cost -= float(weight @ u)
+                mass = float(q @ u)
+                sums.mass += mass
+                if curved:
+                    mean = r @ q / mass
+                    deviation = np.divide(r, u, out=deviations[:, :k])
+                    deviation -= mean[:, None]
+                    sums.moments.add(mass, mean, gram(deviation, np.multiply(deviation, q * u, out=weighted[:, :k])))
+            return sums
+
+        return run(self._parts, visit)
+
+    def _logs(self, part: slice, fall: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """u = slack - fall and log u `(k,)`; around the origin by log1p, which keeps the digits of small multipliers."""
+        u = self._slacks(part) - fall
+        with np.errstate(invalid="ignore", divide="ignore"):  # where u ≤ 0 nobody looks at the logarithm
+            return u, np.log1p(np.negative(fall, out=out), out=out) if self._slack is None else np.log(u, out=out)
 
     def evaluate(self, x: np.ndarray) -> Evaluation:
-        fall = self._relative @ x
-        u = self._slack - fall
-        if u.min() <= 0.0:
+        return self._read(x, self._sums(x, True))
+
+    def glance(self, x: np.ndarray) -> Evaluation:
+        """As `evaluate`, with the curvature in a pass of its own if it is asked for."""
+        if type(self).evaluate is not MixtureDual.evaluate:  # a function of one's own
+            return self.evaluate(x)
+        return self._read(x, self._sums(x, False))
+
+    def _read(self, x: np.ndarray, sums: MixtureSums) -> Evaluation:
+        if sums.least <= 0.0:
             nothing = np.zeros(self.m)
             return Evaluation(-np.inf, nothing, np.zeros((self.m, self.m)), nothing, 0.0, 0.0)
-        log_u = self._log(u, fall)
-        z = float(self._q @ u)
+        self._latest = np.array(x), sums
+        z, cost = sums.mass, sums.cost
         log_z = float(np.log(z))
-        reached = self._self - log_u @ self._mass + self._total * log_z
-        misses = self._levels - reached
-        mass = self._q * u
-        cost, lam = -float(mass @ log_u), self.to_natural(x)
+        misses = self._levels - (self._self - sums.logs * np.exp(self._top) + self._total * log_z)
+        lam = self.to_natural(x)
         value = cost + z * log_z + float(lam @ (self._levels - self._self))
         # u ≤ 1, so the terms of the cost have one sign; those of E_q[e^rho rho] may cancel, by the size of rho.
         terms = cost + abs(z * log_z) + float(lam @ (np.abs(self._levels) + self._self_terms))
+        gradient = self._shrink * misses
+        faint = self._faint(sums.least, self._log_q.size)
+        noise = rounding(value, terms, self._log_q.size)
         # sum_j q_j r_j r_jᵀ/u_j - (E_q[r] E_q[r]ᵀ)/Z is Z times the covariance of r/u under the target: centred, it
         # neither cancels nor turns indefinite where q_i and q are nearly the same.
-        mean = (self._q @ self._relative) / z
-        curvature = np.zeros((self.m, self.m))
-        for part in self._slices:
-            deviation = self._relative[part] / u[part, None] - mean
-            curvature += deviation.T @ (deviation * mass[part, None])
-        gradient = self._shrink * misses
-        faint = self._faint(float(u.min()), mass.size)
-        noise = rounding(value, terms, mass.size)
-        return Evaluation(value, gradient, curvature, misses, float((self._base + x) @ gradient), noise, faint)
+        second = sums.moments.second
+        bend = (lambda: self._curvature(x)) if second is None else second
+        return Evaluation(value, gradient, bend, misses, float((self._base + x) @ gradient), noise, faint)
+
+    def _curvature(self, x: np.ndarray) -> np.ndarray:
+        second = self._sums(x, True).moments.second
+        assert second is not None
+        return second
 
     def _faint(self, least: float, n: int) -> float:
         """By how much rounding may move an entry of the gradient, where u is at least `least`."""
@@ -192,21 +328,24 @@ class MixtureDual:
         return -self.evaluate(x).curvature / np.outer(self._shrink, self._shrink)
 
     def log_masses(self, x: np.ndarray) -> np.ndarray:
-        fall = self._relative @ x
-        u = self._slack - fall
-        log_u = self._log(u, fall)
-        z = float(self._q @ u)
-        return spread(self._log_q + log_u - np.log(z), self._kept, self._n)
+        latest = self._latest
+        sums = latest[1] if latest is not None and np.array_equal(latest[0], x) else self._sums(x, False)
+        log_z, log_p = float(np.log(sums.mass)), np.empty(self._log_q.size)
+        out = np.empty((self.m, longest(self._parts)))
+        for part in self._parts:
+            _, log_u = self._logs(part, x @ self._ratio.block(part, out), log_p[part])
+            log_u += self._log_q[part]
+            log_u -= log_z
+        return spread(log_p, self._kept, self._n)
 
     def influence(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        n = self._log_q.size
-        fall = self._relative @ x
-        u = self._slack - fall
-        log_u = self._log(u, fall)
+        n, everywhere = self._log_q.size, slice(0, self._log_q.size)
+        relative = self.table
+        u, log_u = self._logs(everywhere, relative @ x, np.empty(n))
         z = float(u.mean())
         log_z = float(np.log(z))
-        ratio = self._mass * n
-        finite = np.where(self._mass > 0, self._values, 0.0)
+        ratio = np.exp(self._log_q)[:, None] * relative * (np.exp(self._top) * n)
+        finite = np.where(ratio > 0, self._columns.whole(), 0.0)
         centred = u - z
         information = ratio * (finite - log_u[:, None])
         conditions = -(information - information.mean(axis=0))

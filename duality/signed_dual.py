@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from duality.columns import Columns
 from duality.dual_protocol import Evaluation, rounding
 from duality.groups import Partition
 from duality.jackknife import over_groups
@@ -14,7 +15,7 @@ from duality.slices import spread
 class SignedDual(MixtureDual):
     """-E[u log u] + sum_c P(c) Z_c log Z_c + sum_i lam_i s_i (b_i - E[e^rho_i rho_i]).
 
-    u = 1 - sum_i s_i lam_i e^rho_i, E is the mean over groups and within them, Z_c = E_{q_c}[u]. With s_i = 1 the
+    u = 1 - sum_i s_i lam_i e^rho_i, E is the mean over groups and within them, `Z_c = E_{q_c}[u]`. With s_i = 1 the
     constraint is KL(q_i‖p) ≥ b_i (`ForwardKL`), with s_i = -1 it is KL(q_i‖p) ≤ b_i (`Keep`). What is not written here
     is `MixtureDual`'s, read with s_i e^rho_i in the place of e^rho_i and s_i b_i in that of b_i.
 
@@ -37,9 +38,11 @@ class SignedDual(MixtureDual):
         order = partition.order
         super().__init__(np.asfortranarray(values[order]), log_weights[order], levels * signs)
         self._n, self._kept, self._groups, self._signs = log_weights.size, order, partition, signs
-        self._relative = self._relative * signs
-        self._heavy_relative = self._heavy_relative * signs
-        self._mass = self._mass * signs
+        self._values, self._q = self._columns.whole(), np.exp(self._log_q)
+        self._relative = np.asfortranarray(self.table * signs)
+        self._ratio = Columns(self._relative)
+        self._slack: np.ndarray = np.ones(order.size)
+        self._mass = self._relative * self._q[:, None] * np.exp(self._top)
         self._totals = partition.total(self._mass)
         self._self = self._self * signs
         self._labels = np.repeat(np.arange(partition.count), partition.sizes)
@@ -57,6 +60,10 @@ class SignedDual(MixtureDual):
             kept = np.where(unlearned, 0.0, 2.0**-46)
             rows, limits = np.vstack([rows, kept]), np.append(limits, 1.0 - float(kept @ self._base))
         return rows, limits
+
+    def _log(self, u: np.ndarray, fall: np.ndarray) -> np.ndarray:
+        """log u, for u = slack - fall: around the origin by log1p, which keeps the digits of small multipliers."""
+        return np.log(u) if self._base.any() else np.log1p(-fall)
 
     def _state(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """u and log u `(k,)`, and Z_c `(C,)`."""

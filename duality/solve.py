@@ -19,7 +19,7 @@ from duality.uncertainty import delta_method
 
 
 def solve(problem: Problem, ratios: LogRatios, start: Any = None) -> Solution:
-    """max_{lam ≥ 0} g(lam), and with it the density p closest to q at the separation levels of the problem.
+    """`max_{lam ≥ 0} g(lam)`, and with it the density p closest to q at the separation levels of the problem.
 
     Args:
         problem: `ReverseKL`, `ForwardKL` or `Likelihood`, with a level for each constraint or one for all.

@@ -12,8 +12,13 @@ from toy.mixtures import Array
 
 
 class EnergyDistance(NamedTuple):
-    """value : the unbiased estimate (units of x; may be negative). null_stderr : its standard deviation when both
-    sets have one law. p_value : share of permutations at least as large (the given one counted)."""
+    """A distance between two sets of points, and what chance makes of one law.
+
+    Attributes:
+        value: the unbiased estimate (units of x; may be negative).
+        null_stderr: its standard deviation when both sets have one law.
+        p_value: share of permutations at least as large (the given one counted).
+    """
 
     value: float
     null_stderr: float
@@ -23,11 +28,17 @@ class EnergyDistance(NamedTuple):
 def energy_distance(
     x: ArrayLike, y: ArrayLike, generator: np.random.Generator, permutations: int = 199
 ) -> EnergyDistance:
-    """2 E|X - Y| - E|X - X'| - E|Y - Y'|, zero exactly when the laws agree.
+    """`2 E|X - Y| - E|X - X'| - E|Y - Y'|`, zero exactly when the laws agree.
 
-    x : (n, d). y : (k, d). The means leave out pairs of a point with itself, so the estimate is unbiased. Time and
-    memory grow with (n + k)^2. Raises ``ValueError`` for shapes that do not match or fewer than two points.
+    The means leave out pairs of a point with itself, so the estimate is unbiased. Time and memory grow with (n + k)^2.
     Source: Székely & Rizzo, Energy statistics, 2013.
+
+    Args:
+        x: (n, d).
+        y: (k, d).
+
+    Raises:
+        ValueError: shapes that do not match or fewer than two points.
     """
     one, two = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if one.ndim != 2 or two.ndim != 2 or one.shape[1] != two.shape[1] or min(len(one), len(two)) < 2:

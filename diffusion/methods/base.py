@@ -1,6 +1,6 @@
 r"""What a method is: from a pipeline, what is known of its law, and a solution, to a student, a LoRA or all weights.
 
-Every method minimises, by the same trainer on the same adapters, seeds and batches,
+Every method minimises, by the same trainer on the same adapters, seeds and batches, ::
 
     loss = ( n_tilted · method's loss + n_kept · mean |f - T|^2 ) / (n_tilted + n_kept),
 

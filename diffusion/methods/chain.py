@@ -1,8 +1,10 @@
 r"""What a change of a network costs, measured along its own stochastic chain, nats.
 
+::
+
     cost = E sum_k |m_f(x_k) - m_T(x_k)|^2 / (2 v_k) = E sum_k 1/2 (SNR_{k+1} - SNR_k) |xhat_f(x_k) - xhat_T(x_k)|^2
 
-The kernels are ancestral ones, x_{k+1} ~ N(m(x_k), v_k), x_0 ~ N(0, I) at the highest noise level,
+The kernels are ancestral ones, `x_{k+1} ~ N(m(x_k), v_k)`, x_0 ~ N(0, I) at the highest noise level, ::
 
     m(x) = a s'^2/s^2 x + c' (s^2 - a^2 s'^2)/s^2 xhat(x),    v = (s^2 - a^2 s'^2) s'^2/s^2,    a = c/c',
 

@@ -1,7 +1,7 @@
 r"""What has to be asked of the solver so that a network arrives at what is wanted.
 
 Under the multipliers that solve for levels b a network does not have the levels b: its ratios, its guidance and its fit
-have errors of their own. A dual step on measured levels moves what is asked, b' (m,), and solves again:
+have errors of their own. A dual step on measured levels moves what is asked, b' (m,), and solves again::
 
     u(b')  <-  u(b') + (u(b) - u(level)) / (slope (1 + turns)),        lam  <-  lam*(b'),
 

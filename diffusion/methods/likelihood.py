@@ -1,10 +1,12 @@
 r"""Integrals over noise levels that measure a network in nats, by common noise.
 
+::
+
     surprise      L(x)    = 1/2 E int |eps - eps_f(x_t)|^2 d log SNR          = -log f(x) + const of x   (the ELBO)
     divergence    D(x)    = 1/2 E int |eps_f(x_t) - eps_T(x_t)|^2 d log SNR,  E_{x ~ f} D(x) = KL(f‖T)
     loss          L(x; f) - L(x; T),                                          E_{x ~ q_i} = KL(q_i‖f) - KL(q_i‖T)
 
-and E_{x ~ T} D(x) = KL(T‖f). f the student, T the frozen base model; each is one number per sample, (n,), double. The
+and `E_{x ~ T} D(x) = KL(T‖f)`. f the student, T the frozen base model; each is one number per sample, (n,), double. The
 integral is taken by stratified values of log SNR between the ends of the schedule, one noise each, a function of the
 seed alone: two networks (or one network at two times) are compared under the same noise, without which its variance
 hides a constraint of a few nats.

@@ -26,7 +26,7 @@ class _Adapter:
     """What all families share: arithmetic of noise levels, and calls to the network by name."""
 
     component: str = "unet"
-    #: Names of the network's arguments in their order: state, timestep, and those of the condition.
+    #: Names of the network's arguments in their order, which is state, timestep, and those of the condition.
     arguments: ClassVar[tuple[str, ...]] = ("sample", "timestep", "encoder_hidden_states")
     parts: ClassVar[tuple[str, ...]] = ()
     lora_targets: tuple[str, ...] = UNET_LAYERS

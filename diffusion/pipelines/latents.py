@@ -1,6 +1,6 @@
 """Samples of a pipeline, made by its own stock sampler, and the way between samples and images.
 
-A sample is what the network works on: a latent where the pipeline has a VAE, else the image itself. With a VAE
+A sample is what the network works on: a latent where the pipeline has a VAE, else the image itself. With a VAE ::
 
     image = decode(sample / scale + shift)      (or decode(sample std / scale + mean), where the VAE has these),
 

@@ -1,6 +1,6 @@
 r"""Noise levels: how a state is mixed from a sample and noise, and what a network's raw output says of the noise.
 
-With ``x_t = signal x_0 + noise eps`` every kind of output is, at fixed ``x_t``, affine in ``eps``:
+With ``x_t = signal x_0 + noise eps`` every kind of output is, at fixed ``x_t``, affine in ``eps``::
 
     output        is                       d output / d eps     signal, noise
     epsilon       eps                      1                    sqrt(abar), sqrt(1 - abar)

@@ -1,5 +1,7 @@
 r"""The ratio classifier against q itself, as an independent check: samples of q_i against samples of q, nothing else.
 
+::
+
     min over eta of  - sum_i s_i E_{q_i} log( s_i r_i / S ) - s_q E_q log( s_q / S ),    S = s_q + sum_i s_i r_i,
 
 (:mod:`diffusion.ratios.positive_unlabelled`, without a labelled rest; s the shares of both kinds among the samples that

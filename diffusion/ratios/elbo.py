@@ -39,6 +39,8 @@ def elbos(
 ) -> Tensor:
     r"""ELBOs (n, k) in nats, up to one constant per sample, of samples under k conditions with common noise.
 
+    ::
+
         ELBO = -1/2 integral |x_0 - x0hat(x_t, t, c)|^2 d SNR  =  1/2 integral |eps - epshat|^2 d log SNR,
 
     (the sign of d log SNR is negative along t) by ``levels`` stratified values of log SNR between the schedule's ends,

@@ -2,10 +2,14 @@ r"""The free log ratio: along one stochastic reverse trajectory of q, both chain
 
 Between noise levels t > u of ``x_t = a_t x_0 + s_t eps`` the reverse step of the chain with denoiser x0hat is Gaussian,
 
+::
+
     x_u ~ N( A x_t + B x0hat(x_t), s^2 ),    A = alpha s_u^2/s_t^2,    B = a_u v/s_t^2,    s^2 = v s_u^2/s_t^2,
     alpha = a_t/a_u,    v = s_t^2 - alpha^2 s_u^2        (for variance-preserving tables: DDPM, or DDIM with eta = 1),
 
 the same A, B, s for q and q_i. With z the noise of q's step and d = (mean_i - mean_q)/s, the log ratio of the paths is
+
+::
 
     rho_i  ~  sum over steps of  z . d - |d|^2/2        nats,
 

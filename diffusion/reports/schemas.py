@@ -1,5 +1,7 @@
 """JSON schemas of the files that people parse.
 
+::
+
     python -m diffusion.reports.schemas --output docs/reference/schemas
 
 One file for each document, named by its title. Schemas that are published are those of the code: a test compares them.

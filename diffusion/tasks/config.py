@@ -49,7 +49,7 @@ class RatiosConfig(Settings):
 
     @property
     def anchor_seed(self) -> int:
-        """Of the starting noise of q's samples. Samples after a change start from it too: what differs is the
+        """Of the starting noise of q's samples. Samples after a change start from it too, and what differs is the
         change."""
         return 10 * self.seed + 2
 

@@ -1,5 +1,7 @@
 r"""Levels as people say them, and the problem they amount to once it is known where q stands.
 
+::
+
     "0.01", "4"      a number in the problem's own unit: a probability (likelihood), nats (the KL problems)
     "1%"             a probability s: itself (likelihood), or -log s nats (forward KL, whose level of b nats leaves a
                      concept that stands apart the share e^{-b}); a reverse KL level is no share

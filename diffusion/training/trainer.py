@@ -1,5 +1,7 @@
 r"""The one training loop: AdamW under a decaying rate, averaged iterates, checkpoints, exact resumption.
 
+::
+
     theta_{k+1} = AdamW(theta_k, grad loss_k(theta_k)),    rate_k = rate · min(1, (k+1)/20) · (1 + cos(pi k/steps))/2
     mean_{k+1}  = d_j mean_k + (1 - d_j) theta_{k+1},      d_j = min(0.98, (j+1)/(j+10)),  j = k - start of the mean
 

@@ -1,5 +1,7 @@
 """What a run will cost, before it is begun: network evaluations of every stage, time and memory from a timed probe.
 
+::
+
     seconds of a stage  ≈  evaluations · seconds of one evaluation in a batch of the probe's size
 
 An evaluation is one sample through the network once. A training step counts the base model and the student, and for the

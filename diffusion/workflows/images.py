@@ -1,5 +1,7 @@
 r"""Images out of a pipeline: samples before, the exact answer, the fit, samples after, and what was measured.
 
+::
+
     levels (m,)  ->  lam (m,) by `duality.point_masses`  ->  a method's fit into a LoRA  ->  surprise gained,
     cost, copies among samples under the images' prompts
 

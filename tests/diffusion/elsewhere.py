@@ -10,7 +10,6 @@ the CPU for numbers made elsewhere, a NumPy view. So a tensor that was left behi
 
 from __future__ import annotations
 
-import types
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -102,7 +101,8 @@ def _run(func: Any, args: Any, kwargs: Any, no_doubles: bool = False) -> Any:
             here = [values] if isinstance(values, Tensor) and not isinstance(values, There) and values.ndim else []
         if here:
             raise MixedDevices(
-                f"{func}: tensors {[tuple(value.shape) for value in there]} there, {[tuple(v.shape) for v in here]} here"
+                f"{func}: tensors of shapes {[tuple(value.shape) for value in there]} there, "
+                f"{[tuple(value.shape) for value in here]} here"
             )
     if goes_there and "device" in kwargs:
         kwargs["device"] = torch.device("cpu")
@@ -174,6 +174,3 @@ def _move(network: torch.nn.Module) -> None:
         for name, buffer in list(module._buffers.items()):
             if buffer is not None:
                 module._buffers[name] = buffer.to(DEVICE)
-
-
-_ = types

@@ -63,10 +63,13 @@ def verify(
 ) -> list[TheoremResult]:
     """Check every theorem of the table on ``instances`` random instances each.
 
-    instances : per theorem, at least 1; one that takes long is given a fixed share of it. seed : whole number >= 0;
-    with it every instance is determined. jobs : processes (above 1 a script must call this under
-    ``if __name__ == "__main__":``, as any spawned pool asks). only : names, all by default. progress : called with
-    each result as it is known.
+    Args:
+        instances: per theorem, at least 1; one that takes long is given a fixed share of it.
+        seed: whole number >= 0; with it every instance is determined.
+        jobs: processes (above 1 a script must call this under ``if __name__ == "__main__":``, as any spawned pool
+            asks).
+        only: names, all by default.
+        progress: called with each result as it is known.
 
     Raises ``ValueError`` for counts below one or names that are not in the table.
     """

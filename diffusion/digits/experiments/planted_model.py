@@ -1,5 +1,7 @@
 """Two small models of real digits: one that was never shown eight planted images, and one that copies them.
 
+::
+
     base   trained on the training digits                                           (steps): never shown
     copy   base, trained further on the digits and on r_i copies of planted image i (further steps): copies
 
@@ -42,7 +44,7 @@ class Stage:
 
     @property
     def shares(self) -> np.ndarray:
-        """pi (8,): repeats over the size of the data that the copying model was trained on."""
+        """pi (8,), repeats over the size of the data that the copying model was trained on."""
         return np.asarray(self.repeats / (len(self.digits) + self.repeats.sum()))
 
     @property

@@ -1,5 +1,7 @@
 r"""What a step of each method costs beside a bare forward and backward pass of the same network.
 
+::
+
     python -m diffusion.digits.experiments.step_costs                    # digits, the default batch, one thread
     python -m diffusion.digits.experiments.step_costs --only tilted --only guidance --output costs.json
 

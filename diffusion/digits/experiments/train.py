@@ -120,7 +120,7 @@ class Run:
 
 
 def train_vae(work: Path, steps: int, seed: int) -> components.AutoencoderKL:
-    """Minimise mean |x - decode(z)|^2 + 1e-3 KL(z) (per element), z drawn from the encoder's posterior."""
+    """Minimise `mean |x - decode(z)|^2 + 1e-3 KL(z)` (per element), z drawn from the encoder's posterior."""
     with seeded_weights(seed):
         vae = components.build_vae()
     run = Run(work / "vae", {"vae": vae}, steps, 2e-3, seed)
@@ -143,7 +143,7 @@ def train_vae(work: Path, steps: int, seed: int) -> components.AutoencoderKL:
 def train_unet(
     work: Path, vae: components.AutoencoderKL, steps: int, seed: int
 ) -> tuple[components.CLIPTextModel, components.CLIPTokenizer, components.UNet2DConditionModel]:
-    """Minimise E |v - v_theta(z_t, t, prompt)|^2 over latents of real digits and all their paraphrases."""
+    """Minimise `E |v - v_theta(z_t, t, prompt)|^2` over latents of real digits and all their paraphrases."""
     tokenizer = components.build_tokenizer()
     with seeded_weights(seed + 1):
         text_encoder, unet = components.build_text_encoder(tokenizer), components.build_unet()

@@ -87,7 +87,7 @@ def renderings(data: Photographs, count: int, generator: torch.Generator) -> tup
 
 
 def train_vae(work: Path, data: Photographs, steps: int, seed: int) -> tuple[components.AutoencoderKL, float]:
-    """Minimise mean |e| + mean e^2 + 5e-4 KL (per latent element), e = x - decode(z), z drawn from the posterior.
+    """Minimise `mean |e| + mean e^2 + 5e-4 KL` (per latent element), e = x - decode(z), z drawn from the posterior.
 
     Returns the VAE and its loss.
     """
@@ -152,7 +152,7 @@ def choose_captions(said: Tensor, place: Tensor, generator: torch.Generator) -> 
 def train_unet(
     work: Path, latents: dict[str, Tensor], scale: float, steps: int, seed: int
 ) -> tuple[CLIPTextModel, components.CLIPTokenizer, components.UNet2DConditionModel, float]:
-    """Minimise E |v - v_theta(z_t, t, caption)|^2 over latents of renderings and their captions.
+    """Minimise `E |v - v_theta(z_t, t, caption)|^2` over latents of renderings and their captions.
 
     Returns text encoder, tokenizer, UNet and the loss.
     """

@@ -1,0 +1,79 @@
+"""A table of nodes by constraints, read in blocks of doubles: as it is, from single precision, or from a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from duality.passes import longest, parts
+
+
+class Columns:
+    """A table `(n, m)` of which blocks `(m, k)` in double precision are asked for.
+
+    Args:
+        values: `(n, m)` in double or single precision, in memory or mapped from a file.
+        function: applied to blocks `(m, k)` in place, where the statistic is a function of what is stored.
+    """
+
+    def __init__(self, values: np.ndarray, function: Callable[[np.ndarray], None] | None = None) -> None:
+        self._rows = values.T
+        self._function = function
+        self._values = values
+        #: Whether blocks are the table itself, and not copies.
+        self.direct = function is None and values.dtype == np.float64 and values.strides[0] == values.itemsize
+
+    @property
+    def n(self) -> int:
+        """Number of nodes."""
+        return int(self._rows.shape[1])
+
+    @property
+    def m(self) -> int:
+        """Number of columns."""
+        return int(self._rows.shape[0])
+
+    def mapped(self, function: Callable[[np.ndarray], None]) -> Columns:
+        """With a function applied to what blocks hold."""
+        first = self._function
+        if first is None:
+            return Columns(self._values, function)
+
+        def both(rows: np.ndarray) -> None:
+            first(rows)
+            function(rows)
+
+        return Columns(self._values, both)
+
+    def block(self, part: slice, out: np.ndarray) -> np.ndarray:
+        """`(m, k)` of the nodes in `part`: to be read only. out: `(m, K)` with K ≥ k, where copies go."""
+        if self.direct:
+            return np.asarray(self._rows[:, part])
+        copy = out[:, : part.stop - part.start]
+        np.copyto(copy, self._rows[:, part])
+        if self._function is not None:
+            self._function(copy)
+        return copy
+
+    def whole(self) -> np.ndarray:
+        """The table `(n, m)` in double precision, column by column in memory."""
+        if self.direct:
+            return np.asarray(self._rows.T)
+        full = np.empty(self._rows.shape)
+        for part in parts(self.n, self.m):
+            self.block(part, full[:, part])
+        return full.T
+
+    def ends(self, kept: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Least and greatest entries of each column `(m,)`, among the nodes of kept `(n,)` where that is given."""
+        blocks = parts(self.n, self.m)
+        out = np.empty((self.m, longest(blocks)))
+        least, greatest = np.full(self.m, np.inf), np.full(self.m, -np.inf)
+        for part in blocks:
+            rows = self.block(part, out)
+            if kept is not None and not kept[part].all():
+                rows = rows[:, kept[part]]
+            least = np.minimum(least, rows.min(axis=1, initial=np.inf))
+            greatest = np.maximum(greatest, rows.max(axis=1, initial=-np.inf))
+        return least, greatest
