@@ -38,6 +38,7 @@ from diffusion.methods.likelihood import Plain
 from diffusion.pipelines import Denoiser, rows
 from diffusion.ratios.classifier import log_snr
 from diffusion.ratios.noise_integral import span
+from diffusion.runtime.precision import squares
 from diffusion.training.lora import base_model
 
 STEPS = 40  # of a chain that is not the sampler's own: log SNR in steps of 0.4
@@ -131,7 +132,7 @@ def path_cost(
                 f = _clean(denoiser, x, t, (condition, empty), chain)
                 with plain():
                     said = _clean(denoiser, x, t, (base, empty), chain)
-                apart = (f - said).double().square().flatten(1).sum(1).cpu()
+                apart = squares(f - said)
                 total[part] += 0.5 * (snr[k + 1] - snr[k]) * apart
                 fresh = torch.randn(x.shape, generator=generator).to(device)
                 x = _step(x, said if chain.forward else f, fresh, (signal[k : k + 2], noise[k : k + 2]))

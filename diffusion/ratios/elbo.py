@@ -19,8 +19,10 @@ import torch
 from torch import Tensor
 
 from diffusion.pipelines import Condition, Denoiser, add_noise, repeat, rows
+from diffusion.pipelines.base import device_of
 from diffusion.ratios.classifier import log_snr
 from diffusion.ratios.classifier_ratios import Progress
+from diffusion.runtime.precision import squares
 from diffusion.tasks.concepts import TaskPrompts
 
 
@@ -50,7 +52,7 @@ def elbos(
     signs = (1, -1) if antithetic else (1,)
     if levels < 1 or levels % len(signs):
         raise ValueError(f"levels must be positive, and even with antithetic noise, got {levels}")
-    values = levels // len(signs)
+    values, device = levels // len(signs), device_of(denoiser)
     generator = torch.Generator().manual_seed(seed)
     every = log_snr(denoiser, torch.arange(denoiser.levels))
     # The ends carry nothing: pure noise says nothing of x_0, and at SNR > e^8 every condition predicts alike.
@@ -64,13 +66,13 @@ def elbos(
         for eps in (sign * noise for sign in signs):
             for start in range(0, len(latents), batch):
                 part = slice(start, start + batch)
-                x = add_noise(denoiser, latents[part], eps[part], t[part])
+                x0, level, chance = (some[part].to(device) for some in (latents, t, eps))
+                x = add_noise(denoiser, x0, chance, level)
                 for c in range(count):
                     with torch.no_grad():
                         condition = repeat(rows(conditions, slice(c, c + 1)), len(x))
-                        said = denoiser.epsilon(denoiser.predict(x, t[part], condition), x, t[part])
-                    error = (eps[part] - said).double().square().flatten(1).sum(1)
-                    result[part, c] -= 0.5 * error * (high - low) / levels
+                        said = denoiser.epsilon(denoiser.predict(x, level, condition), x, level)
+                    result[part, c] -= 0.5 * squares(chance - said) * (high - low) / levels
                 if progress is not None:
                     progress(len(x) * count)
     return result

@@ -56,5 +56,5 @@ def integrate(
             x0, noise, level = samples[part].to(device), eps[part].to(device, samples.dtype), t[part].to(device)
             with torch.no_grad():
                 value = error(add_noise(denoiser, x0, noise, level), level, noise, rows(condition, part))
-            result[part] += 0.5 * value.double().cpu() * (high - low) / levels
+            result[part] += 0.5 * value.cpu().double() * (high - low) / levels
     return result
