@@ -62,7 +62,7 @@ class ExponentialDual:
         self._kept: np.ndarray | None = None
         if not np.isfinite(log_weights).all():
             self._kept = np.isfinite(log_weights)
-            columns, log_weights = Columns(np.asfortranarray(columns.whole()[self._kept])), log_weights[self._kept]
+            columns, log_weights = columns.at(self._kept), log_weights[self._kept]
         self.m = columns.m
         self.lower = np.zeros(self.m)
         self._columns = columns
@@ -95,6 +95,7 @@ class ExponentialDual:
         self._tilt: np.ndarray | float = 0.0  # log weight at the base, but for a constant
         self._beta = (levels - self._shift) / self._scale
         self.touch = 1e-12 * self.REACH
+        self.ceiling = np.inf if shared else float(-log_weights.min())
         self._slices = slices(log_weights.size)
         self._parts = parts(log_weights.size, self.m)
         self._latest: tuple[bytes, TiltSums] | None = None
@@ -102,11 +103,6 @@ class ExponentialDual:
     # Where the tilt has concentrated on its extreme nodes the curvature vanishes and steps are without bound: exponents
     # stop here, fourteen decades out, beyond which nothing changes that double precision could show.
     REACH: ClassVar[float] = 2.0**46
-
-    @cached_property
-    def ceiling(self) -> float:
-        """No density that is feasible costs more, if `shared` is not the case."""
-        return np.inf if self._shared else float(-self._log_q.min())
 
     @cached_property
     def _table(self) -> np.ndarray:
@@ -168,9 +164,9 @@ class ExponentialDual:
 
     def _sums(self, x: np.ndarray, curved: bool) -> TiltSums:
         """One pass over the nodes, of the tilt at x."""
-        if self._latest is not None and self._latest[0] == x.tobytes():
-            if not curved or self._latest[1].moments.second is not None:
-                return self._latest[1]
+        seen = self._latest
+        if seen and seen[0] == x.tobytes() and not (curved and seen[1].moments.second is None):
+            return seen[1]
         falls = self._falls(x)
         based = isinstance(self._tilt, np.ndarray)
 
