@@ -182,11 +182,10 @@ class MixtureDual:
                 r = self._ratio.block(part, out)
                 here, fall = both @ r
                 room = self._slacks(part) - here
-                heavy = self._qs(part) * np.abs(r * scale[:, None]).max(axis=0) > EPS
-                # What hardly falls has room without end.
-                with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-                    ratio = np.where((fall > 0) & heavy, room / fall, np.inf)
-                least.add(ratio, part.start)
+                far = np.flatnonzero(fall > 0.9 * room)  # of the others none holds the step back
+                far = far[self._qs(part)[far] * np.abs(r[:, far] * scale[:, None]).max(axis=0) > EPS]
+                if far.size:
+                    least.add(room[far] / fall[far], part.start)
             return least
 
         return min(1.0, max(0.9 * run(self._parts, visit).value, 1e-3))

@@ -32,7 +32,7 @@ class Start:
 
 
 def nearby(problem: Problem, ratios: LogRatios, dual: Dual) -> Start | None:
-    """The maximum on one node in `SHARE` or fewer, as a start for the climb on all; None where that is none, or saves nothing.
+    """The maximum on one node in `SHARE` or fewer, as a start for the climb on all; None where there is none.
 
     Nodes are taken at even distances, each displaced at random by a generator of its own. The answer does not depend on
     them: what a start leads to is used where it is the maximum beyond doubt (`solve`).
