@@ -9,14 +9,16 @@ import numpy as np
 
 from duality.columns import Columns
 from duality.dual_protocol import Dual, Evaluation, rounding
+from duality.mixture_nodes import MixtureNodes
 from duality.mixture_sums import Least, MixtureSums, pulls
 from duality.mixture_table import MixtureTable
 from duality.passes import gram, longest, parts, run
+from duality.pulls import Pulls
 from duality.ratio_tables import EPS
 from duality.slices import slices, spread
 
 
-class MixtureDual:
+class MixtureDual(MixtureNodes):
     """-E_q[u log u] + Z log Z + sum_i lam_i (b_i - E_q[e^{rho_i} rho_i]), with u = 1 - sum_i lam_i e^{rho_i}.
 
     u is the unnormalised density of the target against q and Z = E_q[u]. The domain is the polyhedron u ≥ 0 at every
@@ -79,36 +81,6 @@ class MixtureDual:
         self.touch = self.floor / 4
         self.ceiling = np.inf
         self._latest: tuple[np.ndarray, MixtureSums] | None = None
-
-    @property
-    def log_q(self) -> np.ndarray:
-        """`(k,)`, on the k nodes that have weight."""
-        return self._log_q
-
-    @property
-    def table(self) -> np.ndarray:
-        """e^{rho_i - max rho_i} on these nodes, `(k, m)`, in [0, 1]."""
-        return self._ratio.whole()
-
-    @property
-    def shrink(self) -> np.ndarray:
-        """e^{-max rho_i} `(m,)`: multipliers per unit of x."""
-        return self._shrink
-
-    @property
-    def gain(self) -> np.ndarray:
-        """The part of g that is linear in x, `(m,)`."""
-        return self._shrink * (self._levels - self._self)
-
-    def misses_of(self, log_ratio: np.ndarray) -> np.ndarray:
-        """b_i - KL(q_i‖p) `(m,)` for a density with log p/q `(k,)` on these nodes."""
-        return np.asarray(
-            self._levels - self._self + (np.exp(self._log_q) * log_ratio) @ self.table * np.exp(self._top)
-        )
-
-    def spread(self, log_p: np.ndarray) -> np.ndarray:
-        """Log masses on these nodes as log masses on all `(n,)`."""
-        return spread(log_p, self._kept, self._n)
 
     # -- the set that the climb is on ----------------------------------------------------------------------------------
 
@@ -290,9 +262,21 @@ class MixtureDual:
             log_u -= log_z
         return spread(log_p, self._kept, self._n)
 
+    def pulls(self, x: np.ndarray) -> Pulls:
+        """`influence` block by block."""
+        sums, scale = self._sums(x, False), np.exp(self._top)
+        known = sums.mass, self._total, self._self, self._self - sums.logs * scale, sums.cost, self.to_natural(x)
+
+        def pulled(part: slice) -> tuple[np.ndarray, np.ndarray]:
+            out = np.empty((2, self.m, part.stop - part.start))
+            r = self._ratio.block(part, out[0])
+            u, log_u = self._logs(part, x @ r, np.empty(r.shape[1]))
+            mass = self._qs(part) * self._log_q.size * (r * scale[:, None])
+            pull, conditions = pulls(mass, self._columns.block(part, out[1]), u, log_u, known)
+            return pull, conditions * self._shrink[:, None]
+
+        return pulled
+
     def influence(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        relative, n = self.table, self._log_q.size
-        u, log_u = self._logs(slice(0, n), relative @ x, np.empty(n))
-        mass = np.exp(self._log_q)[:, None] * relative * (np.exp(self._top) * n)
-        pull, conditions = pulls(mass, self._columns.whole(), u, log_u, (self._total, self._self, self.to_natural(x)))
-        return pull, conditions * self._shrink
+        pull, conditions = self.pulls(x)(slice(0, self._log_q.size))
+        return pull, conditions.T

@@ -53,23 +53,21 @@ def pulls(
     values: np.ndarray,
     u: np.ndarray,
     log_u: np.ndarray,
-    known: tuple[np.ndarray, np.ndarray, np.ndarray],
+    known: tuple[float, np.ndarray, np.ndarray, np.ndarray, float, np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """By how much each of n draws moves g `(n,)` and the levels' conditions `(n, m)`.
+    """By how much each of some draws moves g `(k,)` and the levels' conditions `(m, k)`.
 
     Args:
-        ratio: e^rho `(n, m)`.
-        values: rho `(n, m)`.
-        u: `(n,)`.
-        log_u: `(n,)`.
-        known: E_q[e^rho], E_q[e^rho rho] and lam, `(m,)` each.
+        ratio: e^rho `(m, k)`.
+        values: rho `(m, k)`.
+        u: `(k,)`.
+        log_u: `(k,)`.
+        known: means over all draws: of u, e^rho, e^rho rho, e^rho (rho - log u), and -u log u; and lam.
     """
-    total, own, lam = known
-    z = float(u.mean())
+    z, total, own, informed, cost, lam = known
     log_z = float(np.log(z))
     finite, centred = np.where(ratio > 0, values, 0.0), u - z
-    information = ratio * (finite - log_u[:, None])
-    conditions = -(information - information.mean(axis=0))
-    conditions -= (ratio - total) * log_z + np.outer(centred, total) / z
-    pull = -(u * log_u - (u * log_u).mean()) + (1.0 + log_z) * centred - (ratio * finite - own) @ lam
+    conditions = informed[:, None] - ratio * (finite - log_u)
+    conditions -= (ratio - total[:, None]) * log_z + np.outer(total, centred) / z
+    pull = -(u * log_u + cost) + (1.0 + log_z) * centred - lam @ (ratio * finite - own[:, None])
     return pull, conditions

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +15,16 @@ from duality.dual_protocol import Dual
 from duality.newton import MET, TARGET, Climb, climb
 from duality.problems import Problem
 from duality.ratios import LogRatios
-from duality.solution import FEW_DRAWS, FewDrawsWarning, InfeasibleError, SmallGroupsWarning, Solution, Status
-from duality.uncertainty import delta_method
+from duality.solution import (
+    FEW_DRAWS,
+    FewDrawsWarning,
+    InfeasibleError,
+    SmallGroupsWarning,
+    Solution,
+    Status,
+    computed_later,
+)
+from duality.uncertainty import Uncertainty, later, reliance
 from duality.warm import Start, nearby
 
 
@@ -161,24 +170,27 @@ def finish(problem: Problem, ratios: LogRatios, answer: Answer, tolerance: float
     if answer.limit and status is not Status.OPTIMAL and problem.emptied(answer.natural):
         primal, levels = float("nan"), np.full(lam.size, np.nan)
     sample_size = 1.0 / squares
-    multipliers_stderr, levels_stderr = np.full(lam.size, np.nan), np.full(lam.size, np.nan)
+    errors: Callable[[], Uncertainty] | None = None
     primal_stderr, bias = float("nan"), float("nan")
     if ratios.is_draws:
         effective = sample_size
         if answer.smooth:
-            errors = delta_method(problem, ratios, found, log_weights)
-            multipliers_stderr, levels_stderr, primal_stderr = errors.multipliers, errors.levels, errors.value
-            effective = errors.effective
+            rests = reliance(ratios, found, sample_size)
+            effective, primal_stderr = rests.effective, rests.value
+            errors = later(problem, ratios, found, log_weights)
             if ratios.grouped:
-                bias = errors.excess + found.dual.log_mean_bias(found.x)  # type: ignore[attr-defined]
+                known = errors()
+                bias = known.excess + found.dual.log_mean_bias(found.x)  # type: ignore[attr-defined]
+                errors = lambda: known  # noqa: E731
         if status is Status.NOT_ATTAINED:  # multipliers are an extreme of the draws: no normal law holds for them
-            multipliers_stderr, levels_stderr = np.full(lam.size, np.nan), np.full(lam.size, np.nan)
+            errors = None
         if effective < FEW_DRAWS:
             warnings.warn(FewDrawsWarning(effective, ratios.n), stacklevel=3)
         if ratios.grouped and not bias <= primal_stderr:
             single = float(ratios.partition.shares[ratios.partition.sizes == 1].sum())
             warnings.warn(SmallGroupsWarning(bias, primal_stderr, single), stacklevel=3)
-    return Solution(
+    unknown = frozen(np.full(lam.size, np.nan))
+    solution = Solution(
         problem=problem,
         multipliers=frozen(lam),
         natural=frozen(answer.natural),
@@ -190,10 +202,11 @@ def finish(problem: Problem, ratios: LogRatios, answer: Answer, tolerance: float
         log_weights=frozen(log_weights),
         kkt_residual=float((wrong / units).max()),
         effective_sample_size=sample_size,
-        multipliers_stderr=frozen(multipliers_stderr),
-        levels_stderr=frozen(levels_stderr),
+        multipliers_stderr=unknown,
+        levels_stderr=unknown,
         primal_stderr=primal_stderr,
         primal_bias=bias,
         critical_levels=levels if status is Status.NOT_ATTAINED else None,
         iterations=answer.iterations,
     )
+    return solution if errors is None else computed_later(solution, errors)
