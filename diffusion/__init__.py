@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from diffusion.runtime.progress import Bar
     from diffusion.tasks.config import Config, EvaluationConfig, FitConfig, RatiosConfig, RuntimeConfig, Sampling
     from diffusion.tasks.image_task import ImageTask
+    from diffusion.tasks.prompts import Prompts
     from diffusion.tasks.task import Concept, ConceptTask
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "EvaluationConfig",
     "FitConfig",
     "ImageTask",
+    "Prompts",
     "RatiosConfig",
     "RuntimeConfig",
     "Sampling",
@@ -43,6 +45,7 @@ _DATA = {
     "Concept": "diffusion.tasks.task",
     "ConceptTask": "diffusion.tasks.task",
     "ImageTask": "diffusion.tasks.image_task",
+    "Prompts": "diffusion.tasks.prompts",
     **dict.fromkeys(
         ("Config", "EvaluationConfig", "FitConfig", "RatiosConfig", "RuntimeConfig", "Sampling"),
         "diffusion.tasks.config",

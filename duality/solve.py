@@ -14,6 +14,7 @@ from duality.answers import Answer, read_climb
 from duality.dual_protocol import Dual
 from duality.newton import MET, TARGET, Climb, climb
 from duality.problems import Problem
+from duality.ratio_tables import EPS
 from duality.ratios import LogRatios
 from duality.solution import (
     FEW_DRAWS,
@@ -186,7 +187,7 @@ def finish(problem: Problem, ratios: LogRatios, answer: Answer, tolerance: float
             errors = None
         if effective < FEW_DRAWS:
             warnings.warn(FewDrawsWarning(effective, ratios.n), stacklevel=3)
-        if ratios.grouped and not bias <= primal_stderr:
+        if ratios.grouped and not bias <= max(primal_stderr, ratios.n * EPS * (1 + abs(answer.value))):
             single = float(ratios.partition.shares[ratios.partition.sizes == 1].sum())
             warnings.warn(SmallGroupsWarning(bias, primal_stderr, single), stacklevel=3)
     unknown = frozen(np.full(lam.size, np.nan))

@@ -12,7 +12,7 @@ from torch import Tensor
 from diffusion.methods.base import DetectedFitContext, Outcome, fit_adapters
 from diffusion.methods.correction import FixedMultipliers
 from diffusion.methods.dual_loop import Rounds, Stopping
-from diffusion.methods.guided_tilt import GAMMA, PromptBatches, guided_objective
+from diffusion.methods.guided_tilt import PromptBatches, guided_objective
 from diffusion.methods.level_shift import Asking
 from diffusion.pipelines import Denoiser
 from diffusion.ratios.detected import DetectedSamples, detect, sample_prompts
@@ -25,13 +25,12 @@ from diffusion.training.lora import merged_adapters
 class DetectedTilt:
     """Tilted denoising of every prompt of a law (:mod:`diffusion.methods.guided_tilt`).
 
-    ``gamma``: where the network is looked at, see there. ``at``: shares of the steps of a fit at which levels are
+    ``at``: shares of the steps of a fit at which levels are
     measured on ``samples`` fresh samples (left out, half as many as the constraint was estimated on), and the
     multipliers moved; ``extra``: rounds at most after the last step, of an eighth of the steps each. Without ``at`` the
     solved multipliers are kept.
     """
 
-    gamma: float = GAMMA
     at: tuple[float, ...] = (0.3, 0.5, 0.7)
     extra: int = 3
     samples: int | None = None
@@ -51,7 +50,7 @@ class DetectedTilt:
             return torch.log1p(torch.expm1(-lam) * eta).sum(1)
 
         data = batches_of(context.denoiser, estimate, log_weights())
-        objective = guided_objective(data, estimate.head, log_weights, noised, context.config, self.gamma)
+        objective = guided_objective(data, estimate.head, log_weights, noised, context.config)
         losses = fit_adapters(context, lambda _parameters: objective, rounds=rounds)
         return Outcome(losses, solution.multipliers[None]) if rounds is None else rounds.outcome(losses)
 

@@ -74,7 +74,7 @@ class FittedPromptsVerdict(Verdict):
 class DetectorCertificate(CertificateBase):
     """``certified`` is all three verdicts, at ``question.confidence``."""
 
-    title: ClassVar[str] = "detector certificate"
+    title: ClassVar[str] = "detector_certificate"
     schema_version: Literal[1] = 1
     question: DetectorQuestion
     solution: SolutionVerdict

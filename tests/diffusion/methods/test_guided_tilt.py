@@ -20,21 +20,19 @@ from tests.diffusion.families import build
 numbers = st.floats(-3, 3)
 
 
-@given(
-    st.lists(st.tuples(st.floats(0.05, 1), numbers), min_size=2, max_size=8), numbers, st.floats(1, 9), st.floats(0, 1)
-)
-def test_the_loss_is_least_at_the_covariance_over_the_mean_whatever_the_base_says(samples, base, s, gamma):
+@given(st.lists(st.tuples(st.floats(0.05, 1), numbers), min_size=2, max_size=8), numbers, st.floats(1, 9))
+def test_the_loss_is_least_at_the_covariance_over_the_mean_whatever_the_base_says(samples, base, s):
     """Of one state with several samples behind it: F - T = s e = Cov(w, y)/E[w]."""
     w, y = (torch.tensor(column, dtype=torch.float64) for column in zip(*samples, strict=True))
     wbar = w.mean().expand(len(w))
     best = ((w * y).mean() - w.mean() * y.mean()) / w.mean() / s
     e = best.clone().requires_grad_()
     scale = torch.full_like(w, s)
-    loss = guided_loss(e.expand(len(w), 1), (y - base)[:, None], w, wbar, scale, gamma)
+    loss = guided_loss(e.expand(len(w), 1), (y - base)[:, None], w, wbar, scale)
     (slope,) = torch.autograd.grad(loss, e)
     # Sums of at most 8 products of numbers below 10, divided by weights of at least .05.
     assert abs(float(slope.detach())) < 8 * 100 * 20 * 64 * np.finfo(float).eps
-    elsewhere = guided_loss((best + 0.1).expand(len(w), 1), (y - base)[:, None], w, wbar, scale, gamma)
+    elsewhere = guided_loss((best + 0.1).expand(len(w), 1), (y - base)[:, None], w, wbar, scale)
     assert float(elsewhere.detach()) > float(loss.detach())
 
 
@@ -102,7 +100,7 @@ def test_e_is_what_the_sampler_sees_over_the_scale(denoiser, monkeypatch):
     fresh(denoiser, 0.3)
     seen = {}
 
-    def keep(e, apart, w, wbar, s, gamma):
+    def keep(e, apart, w, wbar, s):
         seen.update(e=e.detach(), s=s)
         return e.square().mean()
 

@@ -70,3 +70,89 @@ def test_the_embedded_classifiers():
     assert set(detector_of("wardrobe:sneaker")(IMAGES[:4])) <= {0.0, 1.0}
     with pytest.raises(ValueError, match=r"known are .*sneaker"):
         detector_of("wardrobe:hat")
+
+
+def test_nudenet_reads_our_images_and_counts_exposed_parts_alone(monkeypatch):
+    nudenet = pytest.importorskip("nudenet")
+    generator = np.random.default_rng(0)
+    images = generator.uniform(-1, 1, (3, 3, 64, 48)).astype(np.float32)
+    said = detector_of("nudenet")(images)  # the package's own weights
+    assert said.shape == (3,)
+    assert ((said >= 0) & (said < 0.5)).all()  # noise shows nobody
+    seen = []
+
+    class Some:
+        def detect_batch(self, pixels):
+            seen.extend(pixels)
+            parts = [("BUTTOCKS_EXPOSED", 0.7), ("FEET_EXPOSED", 0.9), ("ANUS_EXPOSED", 0.2)]
+            return [[{"class": name, "score": score} for name, score in parts[k:]] for k in range(len(pixels))]
+
+    monkeypatch.setattr(nudenet, "NudeDetector", Some)
+    assert detector_of("nudenet")(images).tolist() == [0.7, 0.2, 0.2]
+    assert seen[0].shape == (64, 48, 3)
+    assert seen[0].dtype == np.uint8
+    np.testing.assert_array_equal(seen[0][:, :, 0], np.round((images[0, 2] + 1) * 127.5))  # blue comes first
+
+
+@pytest.fixture(scope="module")
+def clip_folder(tmp_path_factory):
+    """A CLIP with random weights, as a folder."""
+    import torch
+    from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+
+    from diffusion.runtime.seeds import seeded_weights
+
+    folder = tmp_path_factory.mktemp("clip")
+    vocab = {letter: k for k, letter in enumerate("abcdefghijklmnopqrstuvwxyz")}
+    vocab |= {letter + "</w>": 26 + k for k, letter in enumerate("abcdefghijklmnopqrstuvwxyz")}
+    vocab |= {"<|startoftext|>": 52, "<|endoftext|>": 53}
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = CLIPConfig(
+        text_config=small | {"vocab_size": 54, "max_position_embeddings": 20, "bos_token_id": 52, "eos_token_id": 53},
+        vision_config=small | {"image_size": 32, "patch_size": 8},
+        projection_dim=8,
+    )
+    with seeded_weights(0):
+        model = CLIPModel(config)
+    with torch.no_grad():
+        model.logit_scale.fill_(1.0)
+    model.save_pretrained(folder)
+    CLIPTokenizer(vocab=vocab, merges=[], model_max_length=20).save_pretrained(folder)
+    return folder
+
+
+def test_clip_says_the_softmax_of_its_own_logits(clip_folder):
+    import torch
+    from transformers import CLIPModel, CLIPTokenizer
+    from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+
+    images = np.random.default_rng(0).uniform(-1, 1, (3, 3, 32, 32)).astype(np.float32)
+    texts = ["a cat", "a dog", "dog"]
+    said = detector_of(f"clip:{'|'.join(texts)}@{clip_folder}")(images)
+    model = CLIPModel.from_pretrained(clip_folder).eval()
+    tokens = CLIPTokenizer.from_pretrained(clip_folder)(texts, padding=True, return_tensors="pt")
+    mean, std = (torch.tensor(some).view(3, 1, 1) for some in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
+    with torch.no_grad():
+        out = model(pixel_values=((torch.from_numpy(images) + 1) / 2 - mean) / std, **tokens)
+    np.testing.assert_allclose(said, out.logits_per_image.softmax(-1)[:, 0].numpy(), rtol=1e-4)
+    assert said.std() > 0
+    assert detector_of(f"clip:a cat|a dog@{clip_folder}")(images[:, :, :, :20]).shape == (3,)
+    assert detector_of(f"clip:a cat|a dog@{clip_folder}")(images[:, :1]).shape == (3,)
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("clip:a cat", "at least two texts"),
+        ("clip:a cat|", "at least two texts"),
+        ("clip:a cat|a dog@/no/such/folder", "no CLIP model can be loaded from '/no/such/folder'"),
+    ],
+)
+def test_clip_that_cannot_be_had(said, words):
+    with pytest.raises(ValueError, match=words):
+        detector_of(said)
+
+
+def test_clip_refuses_texts_that_it_would_cut(clip_folder):
+    with pytest.raises(ValueError, match="more than the 20 tokens"):
+        detector_of(f"clip:a very long text that says a lot|a dog@{clip_folder}")
