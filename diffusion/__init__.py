@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from diffusion.evaluation.samples import ImageClassifier
     from diffusion.methods import ImageMethod, Method
+    from diffusion.reports.detector_results import DetectedUnlearned
     from diffusion.reports.image_results import Forgotten
     from diffusion.reports.results import Unlearned
     from diffusion.runtime.progress import Bar
@@ -73,7 +74,7 @@ def unlearn(
     method: Method | None = None,
     image_classifier: ImageClassifier | None = None,
     bar: Bar | None = None,
-) -> Unlearned:
+) -> Unlearned | DetectedUnlearned:
     r"""min distance(p, q) over laws p of images, subject to separation from the concepts, fitted into a LoRA.
 
     ::
@@ -101,7 +102,8 @@ def unlearn(
 
     Returns:
         `diffusion.reports.results.Unlearned`: what is known of the model, the solution, what was measured, the
-        certificate (``result.certificate.certified``).
+        certificate (``result.certificate.certified``); where detectors define the concepts, the like
+        `diffusion.reports.detector_results.DetectedUnlearned`.
 
     Raises:
         ImportError: without the extra ``diffusion``.

@@ -152,7 +152,9 @@ class MixtureDual:
 
     def misses_of(self, log_ratio: np.ndarray) -> np.ndarray:
         """b_i - KL(q_i‖p) `(m,)` for a density with log p/q `(k,)` on these nodes."""
-        return np.asarray(self._levels - self._self + (np.exp(self._log_q) * log_ratio) @ self.table * np.exp(self._top))
+        return np.asarray(
+            self._levels - self._self + (np.exp(self._log_q) * log_ratio) @ self.table * np.exp(self._top)
+        )
 
     def spread(self, log_p: np.ndarray) -> np.ndarray:
         """Log masses on these nodes as log masses on all `(n,)`."""

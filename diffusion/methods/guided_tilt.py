@@ -2,7 +2,7 @@ r"""Tilted denoising of what a sampler makes under classifier-free guidance, pro
 
 The sampler combines F = f_0 + s (f_c - f_0) of the network's raw outputs without and with the prompt. With T its value
 for the frozen network (under the anchor of a prompt that asks for a concept), y the denoising target of a sample x_0
-that the sampler made, w = e^{-lam·l(x_0)} its weight and wbar an estimate of E[w | x_t, c],
+that the sampler made, w = e^{-lam·l(x_0)} its weight and wbar an estimate of E[w | x_t, c], ::
 
     e = (F - T)/s,        loss = E[ v ( w |e|^2 - (2/s) (w - wbar) <e, y - T> ) ],        v = wbar^{-gamma},
 
@@ -71,6 +71,7 @@ class PromptBatches:
     scales: Tensor
     moving: bool
     shares: Tensor  # (n,) how often each sample is chosen
+    target: Tensor  # (n,) how often it counts
     held: float = 1 / 6
 
 
@@ -88,7 +89,7 @@ def guided_objective(
     from eta (n, m).
     """
     denoiser = data.denoiser
-    often = (1 / (len(data.shares) * data.shares)).float()
+    often = (data.target / data.shares).float()
     guided = bool((data.scales != 1).any())
     held = 0 if data.moving or not guided else round(settings.train_batch_size * data.held)
     count = settings.train_batch_size - held

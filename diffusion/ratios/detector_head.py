@@ -1,10 +1,12 @@
 r"""A detector's word on noised states: what it will say of the image, in the mean.
 
+::
+
     eta_i(x_t, c) = E[ l_i(x_0) | x_t, c ]        for detectors l_i in [0, 1], under prompt c,
 
 the minimiser of the cross-entropy with soft labels, -E[ l log eta + (1 - l) log(1 - eta) ], over functions of the
 frozen network's own features under that prompt (n, D). Needs no priors and no contrast: the prompt is known. Along the
-sampler eta is a martingale. With two-valued detectors Doob's function is
+sampler eta is a martingale. With two-valued detectors Doob's function is ::
 
     h(x_t, c) = E[ e^{-lam·l} | x_t, c ] = prod_i (1 - (1 - e^{-lam_i}) eta_i)        (one detector; several: if apart)
 

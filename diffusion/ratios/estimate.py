@@ -53,7 +53,7 @@ def estimate_ratios(
 
     def sampled(title: str, some: list[str], seed: int) -> Callable[[], dict[str, Tensor]]:
         def make() -> dict[str, Tensor]:
-            try_out(pipeline, some[0] if some else "", sampling.num_inference_steps)
+            try_out(pipeline, some[0] if some else "", steps=sampling.num_inference_steps)
             with bar(title, len(some)) as shown:
                 latents = sample_latents(
                     pipeline, some, seed=seed, steps=sampling.num_inference_steps, progress=shown.update

@@ -1,4 +1,4 @@
-"""A small network on a frozen one's features at any noise level: ratio classifiers and detector heads are such."""
+"""A small network on noised features of a frozen one: ratio classifiers and detector heads are made of it."""
 
 from __future__ import annotations
 

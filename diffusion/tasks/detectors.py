@@ -1,5 +1,7 @@
 r"""Detectors: a concept by definition, l: images -> [0, 1].
 
+::
+
     a callable                                images (n, c, height, width) in [-1, 1]  ->  l (n,)
     "module:name"                             such a callable, imported
     "digits:seven", "wardrobe:sneaker"        the embedded networks' probability of a class

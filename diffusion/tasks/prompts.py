@@ -1,5 +1,7 @@
 r"""The prompts that people ask: a law P(c) over prompts, with groups, and anchors in context.
 
+::
+
     one prompt a line (.txt);   prompt[, weight][, group][, anchor] (.csv with a heading);   the same fields (.jsonl)
 
 ``weight``: how often a prompt is asked, relative to the others (1 where left out). ``group``: a name; levels may be
@@ -26,6 +28,11 @@ from diffusion.tasks.settings import Settings
 FIELDS = ("prompt", "weight", "group", "anchor")
 
 
+def normalised(prompt: str) -> str:
+    """Lower case, single spaces: prompts that differ in nothing else ask for the same thing."""
+    return " ".join(prompt.lower().split())
+
+
 class Prompt(Settings):
     """One prompt of the law."""
 
@@ -43,7 +50,7 @@ class Prompt(Settings):
 
     @property
     def sampled(self) -> str:
-        """The prompt whose law is sampled: the anchor, where there is one."""
+        """The prompt whose law is sampled, which is the anchor, where there is one."""
         return self.prompt if self.anchor is None else self.anchor
 
 

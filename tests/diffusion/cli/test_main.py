@@ -3,6 +3,9 @@
 import json
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +13,8 @@ import pytest
 pytest.importorskip("typer")
 
 from diffusion.cli import main as cli
+
+PROJECT = Path(__file__).parents[3] / "pyproject.toml"
 
 
 def run(monkeypatch, capsys, *words):
@@ -173,6 +178,19 @@ def test_verify_passes_and_fails_by_its_exit_code(monkeypatch, capsys, tmp_path)
         monkeypatch, capsys, "verify", "--instances", "1", "--seed", "1", "--jobs", "1", "--output", tmp_path / "v.json"
     )
     assert code == 1
+
+
+def test_the_version_is_that_of_the_installed_package(monkeypatch, capsys):
+    code, out, err = run(monkeypatch, capsys, "--version")
+    assert (code, out, err) == (0, f"unlearn {version('unlearning-duality')}\n", "")
+    assert version("unlearning-duality") == tomllib.loads(PROJECT.read_text("utf-8"))["project"]["version"]
+
+
+def test_help_is_of_unlearn_itself(monkeypatch, capsys):
+    code, out, _ = run(monkeypatch, capsys, "--help")
+    assert code == 0
+    assert "--version" in out
+    assert "Unlearning in diffusion models, solved exactly" in out  # not the docstring of what holds the option
 
 
 def test_a_missing_extra_is_named():
