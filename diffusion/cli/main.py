@@ -84,7 +84,7 @@ def distill(
             distill_detected(model, task, config, output=output, overwrite=overwrite, image_classifier=classifier)
         return
     if dry_run:
-        denoiser = open_denoiser(model)
+        denoiser = open_denoiser(model, config.runtime)
         prompts = shared.prompts_for(denoiser, task)
         typer.echo("\n".join(cost_lines(denoiser, prompts, task.asked, config)))
         return
@@ -135,7 +135,7 @@ def sample(
         shared.check_lora(lora)
     config = shared.with_cache(job.config)
     with OutputFolder(output, overwrite) as folder:
-        denoiser = open_denoiser(model)
+        denoiser = open_denoiser(model, config.runtime)
         wanted = [prompt] * count
         if lora is not None:
             put_in(denoiser, lora)
@@ -198,7 +198,7 @@ def ratios(
     config = config.but(
         ratios=config.ratios.but(elbo_samples=min(config.ratios.elbo_samples, config.ratios.num_samples))
     )
-    denoiser = open_denoiser(model)
+    denoiser = open_denoiser(model, config.runtime)
     prompts = shared.prompts_for(denoiser, task)
     store = shared.store_of(denoiser, config)
     estimate = estimate_ratios(denoiser, prompts, config.ratios, config.sampling, store)
