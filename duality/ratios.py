@@ -137,7 +137,7 @@ class LogRatios:
 
     @property
     def values(self) -> np.ndarray:
-        """rho `(n, m)` in double precision: as it is kept, or a copy each time."""
+        """rho `(n, m)` in double precision, as it is kept or a copy each time."""
         return self.stored if self.table.direct else frozen(self.table.whole())
 
     @property
