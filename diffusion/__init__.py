@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from diffusion.evaluation.samples import ImageClassifier
     from diffusion.methods import ImageMethod, Method
+    from diffusion.reports.detector_results import DetectedUnlearned
     from diffusion.reports.image_results import Forgotten
     from diffusion.reports.results import Unlearned
     from diffusion.runtime.progress import Bar
     from diffusion.tasks.config import Config, EvaluationConfig, FitConfig, RatiosConfig, RuntimeConfig, Sampling
     from diffusion.tasks.image_task import ImageTask
+    from diffusion.tasks.prompts import Prompts
     from diffusion.tasks.task import Concept, ConceptTask
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "EvaluationConfig",
     "FitConfig",
     "ImageTask",
+    "Prompts",
     "RatiosConfig",
     "RuntimeConfig",
     "Sampling",
@@ -42,6 +45,7 @@ _DATA = {
     "Concept": "diffusion.tasks.task",
     "ConceptTask": "diffusion.tasks.task",
     "ImageTask": "diffusion.tasks.image_task",
+    "Prompts": "diffusion.tasks.prompts",
     **dict.fromkeys(
         ("Config", "EvaluationConfig", "FitConfig", "RatiosConfig", "RuntimeConfig", "Sampling"),
         "diffusion.tasks.config",
@@ -73,7 +77,7 @@ def unlearn(
     method: Method | None = None,
     image_classifier: ImageClassifier | None = None,
     bar: Bar | None = None,
-) -> Unlearned:
+) -> Unlearned | DetectedUnlearned:
     r"""min distance(p, q) over laws p of images, subject to separation from the concepts, fitted into a LoRA.
 
     ::
@@ -101,7 +105,8 @@ def unlearn(
 
     Returns:
         `diffusion.reports.results.Unlearned`: what is known of the model, the solution, what was measured, the
-        certificate (``result.certificate.certified``).
+        certificate (``result.certificate.certified``); where detectors define the concepts, the like
+        `diffusion.reports.detector_results.DetectedUnlearned`.
 
     Raises:
         ImportError: without the extra ``diffusion``.

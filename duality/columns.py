@@ -56,6 +56,10 @@ class Columns:
             self._function(copy)
         return copy
 
+    def at(self, kept: np.ndarray) -> Columns:
+        """Those of some nodes `(n,)`, copied."""
+        return Columns(np.asfortranarray(self.whole()[kept]))
+
     def whole(self) -> np.ndarray:
         """The table `(n, m)` in double precision, column by column in memory."""
         if self.direct:

@@ -11,6 +11,7 @@ import numpy as np
 from duality.columns import Columns
 from duality.dual_protocol import Dual, Evaluation, rounding
 from duality.passes import gram, longest, parts, run
+from duality.pulls import Pulls
 from duality.ratio_tables import EPS
 from duality.slices import slices, spread
 from duality.tilt_sums import TiltSums
@@ -62,7 +63,7 @@ class ExponentialDual:
         self._kept: np.ndarray | None = None
         if not np.isfinite(log_weights).all():
             self._kept = np.isfinite(log_weights)
-            columns, log_weights = Columns(np.asfortranarray(columns.whole()[self._kept])), log_weights[self._kept]
+            columns, log_weights = columns.at(self._kept), log_weights[self._kept]
         self.m = columns.m
         self.lower = np.zeros(self.m)
         self._columns = columns
@@ -95,6 +96,7 @@ class ExponentialDual:
         self._tilt: np.ndarray | float = 0.0  # log weight at the base, but for a constant
         self._beta = (levels - self._shift) / self._scale
         self.touch = 1e-12 * self.REACH
+        self.ceiling = np.inf if shared else float(-log_weights.min())
         self._slices = slices(log_weights.size)
         self._parts = parts(log_weights.size, self.m)
         self._latest: tuple[bytes, TiltSums] | None = None
@@ -102,11 +104,6 @@ class ExponentialDual:
     # Where the tilt has concentrated on its extreme nodes the curvature vanishes and steps are without bound: exponents
     # stop here, fourteen decades out, beyond which nothing changes that double precision could show.
     REACH: ClassVar[float] = 2.0**46
-
-    @cached_property
-    def ceiling(self) -> float:
-        """No density that is feasible costs more, if `shared` is not the case."""
-        return np.inf if self._shared else float(-self._log_q.min())
 
     @cached_property
     def _table(self) -> np.ndarray:
@@ -168,9 +165,9 @@ class ExponentialDual:
 
     def _sums(self, x: np.ndarray, curved: bool) -> TiltSums:
         """One pass over the nodes, of the tilt at x."""
-        if self._latest is not None and self._latest[0] == x.tobytes():
-            if not curved or self._latest[1].moments.second is not None:
-                return self._latest[1]
+        seen = self._latest
+        if seen and seen[0] == x.tobytes() and not (curved and seen[1].moments.second is None):
+            return seen[1]
         falls = self._falls(x)
         based = isinstance(self._tilt, np.ndarray)
 
@@ -213,9 +210,8 @@ class ExponentialDual:
 
     def glance(self, x: np.ndarray) -> Evaluation:
         """As `evaluate`, with the curvature in a pass of its own if it is asked for."""
-        if type(self).evaluate is not ExponentialDual.evaluate:  # a function of one's own
-            return self.evaluate(x)
-        return self._read(x, self._sums(x, False))
+        own = type(self).evaluate is ExponentialDual.evaluate
+        return self._read(x, self._sums(x, False)) if own else self.evaluate(x)
 
     def _read(self, x: np.ndarray, sums: TiltSums) -> Evaluation:
         divergence = sums.divergence
@@ -279,13 +275,26 @@ class ExponentialDual:
             tilt -= sums.log_q + log_total
         return exponent
 
+    def pulls(self, x: np.ndarray) -> Pulls:
+        """`influence` block by block."""
+        sums, share, n = self._sums(x, False), self._share(x), self._log_q.size
+        falls, log_total = self._falls(x), float(np.log(sums.moments.total))
+        scale = self._scale if self._plain else np.ones(self.m)
+        centre = sums.moments.mean if self._shared else self._beta * scale + (self._shift if self._plain else 0.0)
+
+        def pulled(part: slice) -> tuple[np.ndarray, np.ndarray]:
+            rows = self._block(part, np.empty((self.m, part.stop - part.start)))
+            tilt = falls @ rows + (self._tilt[part] if isinstance(self._tilt, np.ndarray) else 0.0)
+            # w/Z, of mean 1 over draws.
+            weight = np.exp(self._log_q[part] + (tilt - sums.tilt) - (sums.log_q + log_total)) * n
+            pull = -share * (weight - 1.0)
+            conditions = weight * ((rows - centre[:, None]) / scale[:, None])
+            if self._shared:
+                conditions -= pull / self._scale[:, None]
+            return pull, conditions / share
+
+        return pulled
+
     def influence(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        weight = np.exp(self._log_masses(x)) * self._log_q.size  # w/Z, of mean 1 over draws
-        mean = weight @ self._table / self._log_q.size
-        share = self._share(x)
-        pull = -share * (weight - 1.0)
-        if self._shared:
-            conditions = weight[:, None] * (self._table - mean) - pull[:, None] / self._scale
-        else:
-            conditions = weight[:, None] * (self._table - self._beta)
-        return pull, conditions / share
+        pull, conditions = self.pulls(x)(slice(0, self._log_q.size))
+        return pull, conditions.T

@@ -15,6 +15,7 @@ from duality._arrays import (
     safe_log,
 )
 from duality.answers import Answer
+from duality.columns import Columns
 from duality.dual_functions import MixtureDual
 from duality.dual_protocol import Dual
 from duality.faces import beyond, settle
@@ -23,6 +24,7 @@ from duality.newton import Climb, Patience
 from duality.problem_checks import check_nonnegative, odds
 from duality.problems import Problem, Shown
 from duality.ratios import LogRatios
+from duality.reached import Reached, mixture_means
 from duality.signed_dual import SignedDual
 from duality.signed_faces import beyond_signed, leave_false_faces
 
@@ -49,8 +51,7 @@ class ForwardKL(Problem):
         check_nonnegative(self.levels)
 
     def bind(self, ratios: LogRatios) -> Self:
-        held = np.isfinite(ratios.log_weights)[:, None]
-        top = ratios.values.max(axis=0, where=held, initial=-np.inf)
+        top = ratios.ends[1]
         if top.max() > 700:
             raise ValueError(
                 f"values: a log ratio of {top.max():.5g} nats given for constraint {int(top.argmax())}, but ForwardKL"
@@ -97,6 +98,12 @@ class ForwardKL(Problem):
         log_masses = ratios.values + ratios.log_weights[:, None]
         return np.array([divergence(log_mass, log_weights) for log_mass in log_masses.T])
 
+    def reached(self, ratios: LogRatios, log_weights: np.ndarray) -> Reached:
+        if type(self) is not ForwardKL:
+            return super().reached(ratios, log_weights)
+        cost, levels, squares = mixture_means(Columns(ratios.values), log_weights, ratios.log_weights)
+        return Reached(cost, levels, self.slack(levels), squares)
+
     def level_influence(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
         # level_i = E_q[r_i (rho_i - t)], t = log p/q = log u - log Z, and log Z moves by omega - 1.
         omega, tilt = odds(ratios, log_weights)
@@ -116,7 +123,7 @@ class ForwardKL(Problem):
     def dual(self, ratios: LogRatios) -> Dual:
         if ratios.grouped:
             return SignedDual(*self.mixtures(ratios), ratios.partition, ratios.log_weights)
-        return MixtureDual(ratios.values, ratios.log_weights, self.levels)
+        return MixtureDual(Columns(ratios.values), ratios.log_weights, self.levels, ratios.ends[1])
 
     def answer(self, ratios: LogRatios, dual: Dual, found: Climb, tolerance: float) -> Answer:
         units = self.units(ratios)

@@ -15,6 +15,7 @@ from duality.problems import Problem
 from duality.ratios import LogRatios
 from duality.solution import InfeasibleError, Solution
 from duality.solve import finish, inside, optimise, solve
+from duality.warm import Start
 
 
 def frontier(problem: Problem, ratios: LogRatios, levels: Any, tolerance: float = TARGET) -> list[Solution]:
@@ -56,7 +57,7 @@ def frontier(problem: Problem, ratios: LogRatios, levels: Any, tolerance: float 
         if bound.out_of_reach(ratios):
             raise InfeasibleError(bound.levels, bound.least_levels(ratios), bound.conflict(ratios))
         dual = bound.dual(ratios)
-        found = optimise(bound, ratios, dual, _start(dual, last, before), tolerance)
+        found = optimise(bound, ratios, dual, Start(_start(dual, last, before)), tolerance)
         solutions.append(finish(bound, ratios, found, tolerance))
         if solutions[-1].attained:
             before, last = last, solutions[-1]

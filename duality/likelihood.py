@@ -16,15 +16,18 @@ from duality._arrays import (
     namespace,
     pick,
 )
+from duality.columns import Columns
 from duality.dual_functions import ExponentialDual
 from duality.dual_protocol import Dual
 from duality.families import Statistics
 from duality.family_dual import FamilyDual
 from duality.feasibility import conflicting, least_each, least_levels
+from duality.likelihood_facts import LikelihoodFacts, survey
 from duality.likelihoods import KINDS, Kind
 from duality.problem_checks import checked_error, odds, refuse_weighed
 from duality.problems import Problem
 from duality.ratios import EPS, LogRatios, check_priors
+from duality.reached import Reached, tilt_means
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,15 +107,9 @@ class Likelihood(Problem):
         the level (a posterior that hardly varies), and at most the room below the level: near the least level the value
         grows as -log(b - min l). A miss is measured against the smallest of these.
         """
-        kept = np.isfinite(ratios.log_weights)
-        q = np.exp(ratios.log_weights[kept])
-        miss = self._table(ratios)[kept] - self.levels
-        miss = np.where(np.isfinite(miss), miss, 0.0)
-        reach = np.abs(miss).max(axis=0)
-        scaled = miss / np.where(reach > 0, reach, 1.0)
-        mean = q @ scaled
-        unit = reach * np.maximum(np.abs(mean), np.sqrt(q @ (scaled - mean) ** 2))
-        room = -miss.min(axis=0)
+        facts = self._facts(ratios)
+        unit, room = facts.unit, self.levels - facts.ends[0]
+        room = np.where(np.isfinite(room), room, 0.0)
         unit = np.where(room > 0, np.minimum(unit, room), unit)
         size = self.rule.size(self.levels)
         return np.minimum(np.where(unit > 0, unit, np.where(np.isfinite(size), size, 1.0)), size)
@@ -131,6 +128,13 @@ class Likelihood(Problem):
 
     def levels_of(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
         return expectation(np.exp(log_weights), self._table(ratios))
+
+    def reached(self, ratios: LogRatios, log_weights: np.ndarray) -> Reached:
+        if type(self) is not Likelihood:
+            return super().reached(ratios, log_weights)
+        columns = self._facts(ratios).columns
+        cost, levels, missing, squares = tilt_means(columns, log_weights, ratios.log_weights, self.levels)
+        return Reached(cost, levels, -missing, squares)
 
     def slack_of(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
         # E_p[b - l], not b - E_p[l]: where l hardly varies the digits of the difference are in the terms.
@@ -156,7 +160,8 @@ class Likelihood(Problem):
 
     def out_of_reach(self, ratios: LogRatios) -> bool:
         # E_p[l_i] > ess inf l_i for every density, unless l_i is constant on a set: the level must be above it.
-        return bool((self.levels <= least_each(self._table(ratios), ratios.partition)).any())
+        least = least_each(self._table(ratios), ratios.partition) if ratios.grouped else self._facts(ratios).ends[0]
+        return bool((self.levels <= least).any())
 
     @property
     def source(self) -> str:
@@ -167,7 +172,25 @@ class Likelihood(Problem):
 
     def _table(self, ratios: LogRatios) -> np.ndarray:
         """l_i at the nodes, `(n, m)`."""
-        return np.asarray(self.likelihoods(self.inputs(ratios)))
+        return self._facts(ratios).columns.whole()
+
+    def _facts(self, ratios: LogRatios) -> LikelihoodFacts:
+        """l_i at the nodes and under q."""
+        kept = np.isfinite(ratios.log_weights)
+        if type(self).likelihoods is not Likelihood.likelihoods:  # another function of the inputs, not to be kept
+            columns = Columns(np.asfortranarray(self.likelihoods(self.inputs(ratios))))
+            return survey(columns, ratios.log_weights, self.levels, np.stack(columns.ends(kept)))
+        key = type(self), self.kind, self.levels.tobytes(), None if self.priors is None else self.priors.tobytes()
+        return ratios.recall(key, lambda: self._looked_at(ratios, kept))
+
+    def _looked_at(self, ratios: LogRatios, kept: np.ndarray) -> LikelihoodFacts:
+        columns = Columns(self.inputs(ratios))
+        ends = np.stack(ratios.ends if self.inputs(ratios) is ratios.values else columns.ends(kept))
+        function = self.rule.in_place(self.priors)
+        if function is not None:
+            columns = columns.mapped(function)
+            function(ends.T)
+        return survey(columns, ratios.log_weights, self.levels, ends)
 
     def least_levels(self, ratios: LogRatios) -> np.ndarray:
         return least_levels(self._table(ratios), ratios.log_weights, self.levels, ratios.partition)
@@ -178,4 +201,5 @@ class Likelihood(Problem):
     def dual(self, ratios: LogRatios) -> Dual:
         if ratios.grouped:
             return FamilyDual(*self.statistics(ratios), ratios.partition, ratios.log_weights)
-        return ExponentialDual(self._table(ratios), ratios.log_weights, self.levels, shared=False)
+        facts = self._facts(ratios)
+        return ExponentialDual(facts.columns, ratios.log_weights, self.levels, shared=False, ends=facts.ends)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import ClassVar
 
 import numpy as np
@@ -34,6 +35,10 @@ class Kind(ABC):
     @abstractmethod
     def likelihood(self, values: Array, priors: Array) -> Array:
         """l_i, `(..., m)`."""
+
+    def in_place(self, priors: np.ndarray | None) -> Callable[[np.ndarray], None] | None:
+        """`likelihood` of blocks `(m, k)` of inputs in their place; None where it is the input itself."""
+        return None
 
     def noised_tilt(self, values: Array, natural: Array, priors: Array) -> Array:
         """log E_q[w | x_t] to leading order: w itself with the noised ratio in place of the ratio, `(...)`."""
@@ -94,6 +99,9 @@ class DensityKind(Kind):
     def likelihood(self, values: Array, priors: Array) -> Array:
         return array_namespace(values).exp(values)
 
+    def in_place(self, priors: np.ndarray | None) -> Callable[[np.ndarray], None] | None:
+        return lambda rows: _exp(rows)
+
     def strengths(self, values: Array, natural: Array, priors: Array) -> Array:
         return natural * self.likelihood(values, priors)
 
@@ -113,7 +121,7 @@ class PosteriorKind(Kind):
     needs_priors: ClassVar[bool] = True
 
     def check(self, ratios: LogRatios) -> None:
-        top = float(ratios.values.max())
+        top = ratios.peak
         if top > 700:
             raise ValueError(
                 f"values: a log ratio of {top:.4g} nats given, but its posterior, prior · e^rho, overflows; a posterior"
@@ -122,6 +130,10 @@ class PosteriorKind(Kind):
 
     def likelihood(self, values: Array, priors: Array) -> Array:
         return priors * array_namespace(values).exp(values)
+
+    def in_place(self, priors: np.ndarray | None) -> Callable[[np.ndarray], None] | None:
+        assert priors is not None
+        return lambda rows: _exp(rows, priors)
 
     def noised_tilt(self, values: Array, natural: Array, priors: Array) -> Array:
         xp = array_namespace(values)
@@ -190,6 +202,12 @@ class DetectorKind(Kind):
         inside = xp.clip(values, 0.0, 1.0)
         steep = -xp.expm1(-natural) / ((1 - inside) + inside * xp.exp(-natural))
         return xp.where(values == inside, steep, natural + xp.zeros_like(values))
+
+
+def _exp(rows: np.ndarray, factors: np.ndarray | None = None) -> None:
+    np.exp(rows, out=rows)
+    if factors is not None:
+        rows *= factors[:, None]
 
 
 KINDS: dict[str, Kind] = {

@@ -9,13 +9,16 @@ import numpy as np
 
 from duality.columns import Columns
 from duality.dual_protocol import Dual, Evaluation, rounding
-from duality.mixture_sums import Least, MixtureFacts, MixtureSums
+from duality.mixture_nodes import MixtureNodes
+from duality.mixture_sums import Least, MixtureSums, pulls
+from duality.mixture_table import MixtureTable
 from duality.passes import gram, longest, parts, run
+from duality.pulls import Pulls
 from duality.ratio_tables import EPS
 from duality.slices import slices, spread
 
 
-class MixtureDual:
+class MixtureDual(MixtureNodes):
     """-E_q[u log u] + Z log Z + sum_i lam_i (b_i - E_q[e^{rho_i} rho_i]), with u = 1 - sum_i lam_i e^{rho_i}.
 
     u is the unnormalised density of the target against q and Z = E_q[u]. The domain is the polyhedron u ≥ 0 at every
@@ -24,7 +27,7 @@ class MixtureDual:
 
     **Attained or not.** On finitely many nodes the level can always be had, by driving u to e^{-missing/mass} at the
     one node (or few) that define the face: an artefact, since on the continuum that node is a set whose mass tends to
-    zero as the nodes are refined. The ratios are known to a relative `eps (1 + |rho|)`, so u cannot be told from zero
+    zero as the nodes are refined. The ratios are known to a relative eps (1 + |rho|), so u cannot be told from zero
     below about eps max(1, rho). The climb therefore stays in u ≥ RESOLUTION · max(1, max rho): where the optimum of
     that slightly smaller polyhedron presses against a face, the level is one that no density attains as far as
     these nodes can tell, and g there is the value to within RESOLUTION · log(1/RESOLUTION). This rule depends on
@@ -48,6 +51,7 @@ class MixtureDual:
     """
 
     RESOLUTION: ClassVar[float] = 16 * EPS
+    ROOM: ClassVar[float] = 0.05
 
     def __init__(
         self,
@@ -56,37 +60,20 @@ class MixtureDual:
         levels: np.ndarray,
         top: np.ndarray | None = None,
     ) -> None:
-        columns = values if isinstance(values, Columns) else Columns(np.asfortranarray(values))
         self._n = log_weights.size
         self._kept: np.ndarray | None = None
+        columns = values if isinstance(values, Columns) else Columns(np.asfortranarray(values))
         if not np.isfinite(log_weights).all():
             self._kept = np.isfinite(log_weights)
-            columns, log_weights = Columns(np.asfortranarray(columns.whole()[self._kept])), log_weights[self._kept]
-        self.m = columns.m
-        top = columns.ends()[1] if top is None else top
-        if top.max() > 700:
-            raise ValueError(
-                f"values: a log ratio of {top.max():.5g} nats given, but ForwardKL works with e^rho, which overflows"
-                " above 700 (E_q[e^rho] must be 1, so exact ratios stay below -min log_weights)"
-            )
-        # Scales are kept where e^top and e^-top are finite. A q_i that is nowhere above e^-700 is as good as absent.
-        self._absent = top < -700.0
-        self._top = np.where(self._absent, 0.0, top)
-        self._shrink = np.exp(-self._top)
-        self._columns, self._log_q = columns, log_weights
-        self._levels = levels
-        self._q = np.exp(log_weights) if self.m > 1 else None
+            columns, log_weights = columns.at(self._kept), log_weights[self._kept]
+        known = MixtureTable(columns, log_weights, top)
+        self.m, self._columns, self._ratio = columns.m, columns, known.ratio
+        self._top, self._shrink, self._peaks = known.top, np.exp(-known.top), known.peaks
+        self._total, self._self, self._self_terms = known.total, known.own, known.own_terms
+        self._qs = known.q
+        self._log_q = log_weights
         self._parts, self._slices = parts(log_weights.size, self.m), slices(log_weights.size)
-        self._heavy = np.empty(log_weights.size, dtype=bool)  # nodes that carry more than rounding of some q_i
-        if columns.direct:
-            kept = np.empty((self.m, log_weights.size))
-            facts, self._ratio = run(self._parts, lambda blocks: self._survey(blocks, kept)), Columns(kept.T)
-        else:
-            facts = run(self._parts, lambda blocks: self._survey(blocks, None))
-            self._ratio = columns.mapped(self._relate)
-        scale = np.exp(self._top)
-        self._peaks = facts.peaks
-        self._total, self._self, self._self_terms = facts.total * scale, facts.own * scale, facts.own_terms * scale
+        self._levels = levels
         self._base = np.zeros(self.m)
         self._slack: np.ndarray | None = None  # u at the base, where that is not 1
         self.lower = np.zeros(self.m)
@@ -95,97 +82,44 @@ class MixtureDual:
         self.ceiling = np.inf
         self._latest: tuple[np.ndarray, MixtureSums] | None = None
 
-    def _relate(self, rows: np.ndarray) -> None:
-        """rho `(m, k)` to r, in place."""
-        rows -= self._top[:, None]
-        np.exp(rows, out=rows)
-        if self._absent.any():
-            rows[self._absent] = 0.0
-
-    def _survey(self, blocks: list[slice], kept: np.ndarray | None) -> MixtureFacts:
-        """Sums over some nodes, whose r go to kept `(m, n)`."""
-        facts = MixtureFacts(self.m)
-        out, other = np.empty((self.m, longest(blocks))), np.empty((self.m, longest(blocks)))
-        scale = np.exp(self._top)
-        for part in blocks:
-            k = part.stop - part.start
-            values, q = self._columns.block(part, other), self._qs(part)
-            r = out[:, :k] if kept is None else kept[:, part]
-            r[...] = values
-            self._relate(r)
-            heaviest = r[0] * scale[0]
-            for i in range(1, self.m):
-                np.maximum(heaviest, r[i] * scale[i], out=heaviest)
-            self._heavy[part] = heaviest * q > EPS
-            nodes = r.argmax(axis=1)
-            facts.rise(nodes + part.start, r[np.arange(self.m), nodes])
-            facts.total += r @ q
-            # Where r vanishes so does r rho, at rho = -inf too.
-            information = np.multiply(np.where(r > 0, values, 0.0), r, out=other[:, :k])
-            facts.own += information @ q
-            facts.own_terms += np.abs(information, out=information) @ q
-        return facts
-
-    def _qs(self, part: slice) -> np.ndarray:
-        """q at some nodes `(k,)`."""
-        return np.exp(self._log_q[part]) if self._q is None else self._q[part]
-
-    @property
-    def log_q(self) -> np.ndarray:
-        """`(k,)`, on the k nodes that have weight."""
-        return self._log_q
-
-    @property
-    def table(self) -> np.ndarray:
-        """e^{rho_i - max rho_i} on these nodes, `(k, m)`, in [0, 1]."""
-        return self._ratio.whole()
-
-    @property
-    def shrink(self) -> np.ndarray:
-        """e^{-max rho_i} `(m,)`, multipliers per unit of x."""
-        return self._shrink
-
-    @property
-    def gain(self) -> np.ndarray:
-        """The part of g that is linear in x, `(m,)`."""
-        return self._shrink * (self._levels - self._self)
-
-    def misses_of(self, log_ratio: np.ndarray) -> np.ndarray:
-        """b_i - KL(q_i‖p) `(m,)` for a density with log p/q `(k,)` on these nodes."""
-        return np.asarray(self._levels - self._self + (np.exp(self._log_q) * log_ratio) @ self.table * np.exp(self._top))
-
-    def spread(self, log_p: np.ndarray) -> np.ndarray:
-        """Log masses on these nodes as log masses on all `(n,)`."""
-        return spread(log_p, self._kept, self._n)
-
     # -- the set that the climb is on ----------------------------------------------------------------------------------
 
     def _row(self, node: int) -> np.ndarray:
         """r `(m,)` at one node."""
         return np.array(self._ratio.block(slice(node, node + 1), np.empty((self.m, 1)))[:, 0])
 
-    def _slacks(self, part: slice) -> np.ndarray | float:
+    def _slacks(self, part: slice) -> np.ndarray:
         """u at the base, at some nodes."""
-        return 1.0 if self._slack is None else self._slack[part]
+        return np.ones(1) if self._slack is None else self._slack[part]
 
     def rows(self) -> tuple[np.ndarray, np.ndarray]:
         # At first one node for each constraint, its largest ratio; later also the node of least slack.
         chosen = [int(node) for node in self._peaks]
-        if self._slack is not None:
-            chosen.append(int(self._slack.argmin()))
-        slack = np.array([1.0 if self._slack is None else self._slack[node] for node in chosen])
+        chosen += [] if self._slack is None else [int(self._slack.argmin())]
+        slack = np.concatenate([self._slacks(slice(node, node + 1)) for node in chosen])
         return np.array([self._row(node) for node in chosen]), np.maximum(slack - self.floor, 0.0)
 
     def _at_least(self, x: np.ndarray) -> float:
         """A bound on min u at x, from the point that was evaluated last: there r ≤ 1 can have moved it this far."""
         if self._latest is None:
             return -np.inf
-        before, sums = self._latest
-        return sums.least - float(np.maximum(x - before, 0.0).sum())
+        return self._latest[1].least - float(np.maximum(x - self._latest[0], 0.0).sum())
 
     def cut(self, x: np.ndarray) -> tuple[np.ndarray, float] | None:
         if self._at_least(x) >= self.floor:
             return None
+        found = self._least(x)
+        if found.value >= self.floor / 2:
+            return None
+        return self._row(found.node), float(self._slacks(slice(found.node, found.node + 1))[0]) - self.floor
+
+    def inwards(self, x: np.ndarray) -> np.ndarray:
+        """x `(m,)`, or what is left of it on the way from the origin before u falls below `ROOM`."""
+        least = self._least(x).value
+        return x if least >= self.ROOM else x * ((1.0 - self.ROOM) / (1.0 - least))
+
+    def _least(self, x: np.ndarray) -> Least:
+        """The smallest u at x, and where it is."""
 
         def visit(blocks: list[slice]) -> Least:
             least, out = Least(), np.empty((self.m, longest(blocks)))
@@ -193,17 +127,12 @@ class MixtureDual:
                 least.add(self._slacks(part) - x @ self._ratio.block(part, out), part.start)
             return least
 
-        found = run(self._parts, visit)
-        if found.value >= self.floor / 2:
-            return None
-        return self._row(found.node), (1.0 if self._slack is None else float(self._slack[found.node])) - self.floor
+        return run(self._parts, visit)
 
     def refined(self, x: np.ndarray) -> Dual | None:
         if self._at_least(x) > 1e-3:  # eps / 1e-3 leaves u the twelve digits that a residual of 1e-10 needs, and more
             return None
-        slack, out = np.empty(self._log_q.size), np.empty((self.m, longest(self._parts)))
-        for part in self._parts:
-            slack[part] = self._slacks(part) - x @ self._ratio.block(part, out)
+        slack = self._slacks(slice(0, self._log_q.size)) - self.table @ x
         if slack.min() > 1e-3:
             return None
         finer = copy(self)
@@ -217,17 +146,18 @@ class MixtureDual:
         least = self._at_least(x)
         if least > 0.0 and float(np.maximum(step, 0.0).sum()) <= 0.9 * least:
             return 1.0
-        both = np.stack([x, step])
+        both, scale = np.stack([x, step]), np.exp(self._top)
 
         def visit(blocks: list[slice]) -> Least:
             least, out = Least(), np.empty((self.m, longest(blocks)))
             for part in blocks:
-                here, fall = both @ self._ratio.block(part, out)
+                r = self._ratio.block(part, out)
+                here, fall = both @ r
                 room = self._slacks(part) - here
-                # What hardly falls has room without end.
-                with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-                    ratio = np.where((fall > 0) & self._heavy[part], room / fall, np.inf)
-                least.add(ratio, part.start)
+                far = np.flatnonzero(fall > 0.9 * room)  # of the others none holds the step back
+                far = far[self._qs(part)[far] * np.abs(r[:, far] * scale[:, None]).max(axis=0) > EPS]
+                if far.size:
+                    least.add(room[far] / fall[far], part.start)
             return least
 
         return min(1.0, max(0.9 * run(self._parts, visit).value, 1e-3))
@@ -277,7 +207,7 @@ class MixtureDual:
         return run(self._parts, visit)
 
     def _logs(self, part: slice, fall: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """u = slack - fall and log u `(k,)`; around the origin by log1p, which keeps the digits of small multipliers."""
+        """u = slack - fall, and log u `(k,)`: at the origin by log1p, which keeps the digits of small multipliers."""
         u = self._slacks(part) - fall
         with np.errstate(invalid="ignore", divide="ignore"):  # where u ≤ 0 nobody looks at the logarithm
             return u, np.log1p(np.negative(fall, out=out), out=out) if self._slack is None else np.log(u, out=out)
@@ -287,9 +217,8 @@ class MixtureDual:
 
     def glance(self, x: np.ndarray) -> Evaluation:
         """As `evaluate`, with the curvature in a pass of its own if it is asked for."""
-        if type(self).evaluate is not MixtureDual.evaluate:  # a function of one's own
-            return self.evaluate(x)
-        return self._read(x, self._sums(x, False))
+        own = type(self).evaluate is MixtureDual.evaluate
+        return self._read(x, self._sums(x, False)) if own else self.evaluate(x)
 
     def _read(self, x: np.ndarray, sums: MixtureSums) -> Evaluation:
         if sums.least <= 0.0:
@@ -309,13 +238,8 @@ class MixtureDual:
         # sum_j q_j r_j r_jᵀ/u_j - (E_q[r] E_q[r]ᵀ)/Z is Z times the covariance of r/u under the target: centred, it
         # neither cancels nor turns indefinite where q_i and q are nearly the same.
         second = sums.moments.second
-        bend = (lambda: self._curvature(x)) if second is None else second
+        bend = (lambda: np.asarray(self._sums(x, True).moments.second)) if second is None else second
         return Evaluation(value, gradient, bend, misses, float((self._base + x) @ gradient), noise, faint)
-
-    def _curvature(self, x: np.ndarray) -> np.ndarray:
-        second = self._sums(x, True).moments.second
-        assert second is not None
-        return second
 
     def _faint(self, least: float, n: int) -> float:
         """By how much rounding may move an entry of the gradient, where u is at least `least`."""
@@ -338,18 +262,21 @@ class MixtureDual:
             log_u -= log_z
         return spread(log_p, self._kept, self._n)
 
+    def pulls(self, x: np.ndarray) -> Pulls:
+        """`influence` block by block."""
+        sums, scale = self._sums(x, False), np.exp(self._top)
+        known = sums.mass, self._total, self._self, self._self - sums.logs * scale, sums.cost, self.to_natural(x)
+
+        def pulled(part: slice) -> tuple[np.ndarray, np.ndarray]:
+            out = np.empty((2, self.m, part.stop - part.start))
+            r = self._ratio.block(part, out[0])
+            u, log_u = self._logs(part, x @ r, np.empty(r.shape[1]))
+            mass = self._qs(part) * self._log_q.size * (r * scale[:, None])
+            pull, conditions = pulls(mass, self._columns.block(part, out[1]), u, log_u, known)
+            return pull, conditions * self._shrink[:, None]
+
+        return pulled
+
     def influence(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        n, everywhere = self._log_q.size, slice(0, self._log_q.size)
-        relative = self.table
-        u, log_u = self._logs(everywhere, relative @ x, np.empty(n))
-        z = float(u.mean())
-        log_z = float(np.log(z))
-        ratio = np.exp(self._log_q)[:, None] * relative * (np.exp(self._top) * n)
-        finite = np.where(ratio > 0, self._columns.whole(), 0.0)
-        centred = u - z
-        information = ratio * (finite - log_u[:, None])
-        conditions = -(information - information.mean(axis=0))
-        conditions -= (ratio - self._total) * log_z + np.outer(centred, self._total) / z
-        own = ratio * finite - self._self
-        pull = -(u * log_u - (u * log_u).mean()) + (1.0 + log_z) * centred - own @ self.to_natural(x)
-        return pull, conditions * self._shrink
+        pull, conditions = self.pulls(x)(slice(0, self._log_q.size))
+        return pull, conditions.T

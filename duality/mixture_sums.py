@@ -1,4 +1,4 @@
-"""What one pass over a signed mixture adds up, as sums that merge; and what it needs to know before the first."""
+"""What one pass over a signed mixture adds up, as sums that merge."""
 
 from __future__ import annotations
 
@@ -31,30 +31,6 @@ class MixtureSums:
         self.moments.add(other.moments.total, other.moments.mean, other.moments.second)
 
 
-class MixtureFacts:
-    """Sums over nodes that do not depend on x.
-
-    Attributes:
-        total: E_q[r] `(m,)`.
-        own: E_q[r rho] `(m,)`, and `own_terms` of its absolute values.
-        peaks: `(m,)` the first nodes where r is largest, with `heights`, r there.
-    """
-
-    def __init__(self, m: int) -> None:
-        self.total, self.own, self.own_terms = np.zeros(m), np.zeros(m), np.zeros(m)
-        self.peaks, self.heights = np.zeros(m, dtype=np.intp), np.full(m, -np.inf)
-
-    def rise(self, nodes: np.ndarray, heights: np.ndarray) -> None:
-        """Nodes further on `(m,)` with r there."""
-        higher = heights > self.heights
-        self.peaks, self.heights = np.where(higher, nodes, self.peaks), np.where(higher, heights, self.heights)
-
-    def merge(self, other: MixtureFacts) -> None:
-        self.rise(other.peaks, other.heights)
-        self.total = self.total + other.total
-        self.own, self.own_terms = self.own + other.own, self.own_terms + other.own_terms
-
-
 class Least:
     """The smallest entry of what is passed over, and its first node."""
 
@@ -70,3 +46,28 @@ class Least:
     def merge(self, other: Least) -> None:
         if other.value < self.value:
             self.value, self.node = other.value, other.node
+
+
+def pulls(
+    ratio: np.ndarray,
+    values: np.ndarray,
+    u: np.ndarray,
+    log_u: np.ndarray,
+    known: tuple[float, np.ndarray, np.ndarray, np.ndarray, float, np.ndarray],
+) -> tuple[np.ndarray, np.ndarray]:
+    """By how much each of some draws moves g `(k,)` and the levels' conditions `(m, k)`.
+
+    Args:
+        ratio: e^rho `(m, k)`.
+        values: rho `(m, k)`.
+        u: `(k,)`.
+        log_u: `(k,)`.
+        known: means over all draws: of u, e^rho, e^rho rho, e^rho (rho - log u), and -u log u; and lam.
+    """
+    z, total, own, informed, cost, lam = known
+    log_z = float(np.log(z))
+    finite, centred = np.where(ratio > 0, values, 0.0), u - z
+    conditions = informed[:, None] - ratio * (finite - log_u)
+    conditions -= (ratio - total[:, None]) * log_z + np.outer(total, centred) / z
+    pull = -(u * log_u + cost) + (1.0 + log_z) * centred - lam @ (ratio * finite - own[:, None])
+    return pull, conditions

@@ -64,10 +64,15 @@ ENDLESS = Patience()
 
 
 def climb(
-    dual: Dual, start: np.ndarray, units: np.ndarray, target: float = TARGET, patience: Patience = ENDLESS
+    dual: Dual,
+    start: np.ndarray,
+    units: np.ndarray,
+    target: float = TARGET,
+    patience: Patience = ENDLESS,
+    bend: np.ndarray | None = None,
 ) -> Climb:
     """`maximise`, and once more in finer coordinates where the dual says that these were too coarse."""
-    first = maximise(dual, start, units, target, patience)
+    first = maximise(dual, start, units, target, patience, bend)
     if first.gave_up:
         return first
     finer = dual.refined(first.x)
@@ -86,7 +91,12 @@ def climb(
 
 
 def maximise(
-    dual: Dual, start: np.ndarray, units: np.ndarray, target: float = TARGET, patience: Patience = ENDLESS
+    dual: Dual,
+    start: np.ndarray,
+    units: np.ndarray,
+    target: float = TARGET,
+    patience: Patience = ENDLESS,
+    bend: np.ndarray | None = None,
 ) -> Climb:
     """max g(x) over {x ≥ lower, rows·x ≤ limits}, by Newton steps that solve the quadratic model on that set.
 
@@ -96,6 +106,7 @@ def maximise(
         units: `(m,)`, sizes against which misses of the levels are judged.
         target: the relative residual at which to stop.
         patience: how many steps to take at most.
+        bend: `(m, m)`, about the curvature at the start, for the first step.
 
     Each step maximises the quadratic model over the set (adding the node whose constraint it violates most, until
     it violates none), then searches along it. The search accepts by slope as well as by value, because within
@@ -104,12 +115,12 @@ def maximise(
     """
     rows, limits = dual.rows()
     lower = dual.lower
-    x, at = start, dual.evaluate(start)
+    x, at = start, dual.evaluate(start) if bend is None else glance(dual, start)
     best_residual, stale, still = np.inf, 0, 0
     top, flattest = -np.inf, np.inf
     best = (x, at, np.zeros(dual.m))
     iteration = pressing = 0
-    last_residual, bend = np.inf, None
+    last_residual, lent = np.inf, bend is not None
     while iteration < patience.steps and pressing < patience.pressed and limits.size <= patience.faces:
         if at.value > dual.ceiling + 1.0:
             return Climb(dual, x, at, x > lower, np.zeros(dual.m), iteration, True)
@@ -143,8 +154,9 @@ def maximise(
             break
         known = limits.size
         if step is None:
-            if bend is None or residual > FAST * last_residual or last_residual > NEAR:
+            if bend is None or not (lent or (residual <= FAST * last_residual and last_residual <= NEAR)):
                 bend = at.curvature
+            lent = False
             step, _, rows, limits = _model_step(dual, x, at, bend, rows, limits)
         last_residual = residual
         moved = _search(dual, x, at, step, push, rows, limits, close=residual <= NEAR)

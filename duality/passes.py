@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
+from itertools import pairwise
 from typing import Protocol, Self, TypeVar
 
 import numpy as np
@@ -54,7 +55,7 @@ def run(blocks: list[slice], visit: Callable[[list[slice]], State]) -> State:
     if count <= 1:
         return visit(blocks)
     ends = [len(blocks) * k // count for k in range(count + 1)]
-    shares = [blocks[a:b] for a, b in zip(ends, ends[1:], strict=False)]
+    shares = [blocks[a:b] for a, b in pairwise(ends)]
     with ThreadPoolExecutor(count) as pool:
         states = list(pool.map(visit, shares))
     for other in states[1:]:

@@ -37,6 +37,7 @@ from duality.families import Mixtures, Statistics
 from duality.masses import check_masses
 from duality.newton import ENDLESS, Climb, Patience
 from duality.ratios import LogRatios
+from duality.reached import Reached
 
 
 @dataclass(frozen=True)
@@ -193,6 +194,12 @@ class Problem(ABC):
     def slack(self, levels: np.ndarray) -> np.ndarray:
         """How far levels `(m,)` are on the right side of those asked for; a level is met when slack ≥ 0."""
         return self.direction * (levels - self.levels)
+
+    def reached(self, ratios: LogRatios, log_weights: np.ndarray) -> Reached:
+        """`cost`, `levels_of` and `slack_of` of any density p given by its log masses `(n,)`, and sum_j p_j²."""
+        masses = np.exp(log_weights)
+        levels, slack = self.levels_of(ratios, log_weights), self.slack_of(ratios, log_weights)
+        return Reached(self.cost(ratios, log_weights), levels, slack, float(masses @ masses))
 
     def slack_of(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
         """The slack `(m,)` of any density p given by its log masses `(n,)`."""

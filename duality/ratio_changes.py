@@ -1,4 +1,4 @@
-"""Log ratios with a constant added in each group: masses mended, and shares of a constraint's own."""
+"""Log ratios with a constant added in each group (masses mended, shares of a constraint's own), and views on them."""
 
 from __future__ import annotations
 
@@ -6,19 +6,45 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from duality._arrays import frozen, to_numpy
+from duality._arrays import frozen, logsumexp, to_numpy
 
 if TYPE_CHECKING:
     from duality.ratios import LogRatios
 
 
+#: What is computed of the tables, and not to be taken over by a view on other ones.
+DERIVED = ("log_masses", "masses", "spreads", "group_log_masses", "ends", "peak", "memory")
+
+
+def _view(ratios: LogRatios, without: tuple[str, ...]) -> LogRatios:
+    """The same, but for what is named."""
+    view = object.__new__(type(ratios))
+    view.__dict__.update({name: value for name, value in ratios.__dict__.items() if name not in without})
+    return view
+
+
+def some(ratios: LogRatios, places: np.ndarray) -> LogRatios:
+    """See `LogRatios.some`."""
+    view = _view(ratios, (*DERIVED, "partition"))
+    for name in ("values", "log_densities", "detectors"):
+        table = getattr(ratios, name)
+        view.__dict__[name] = None if table is None else frozen(np.asfortranarray(table[places]))
+    weights = ratios.log_weights[places]
+    view.__dict__["log_weights"] = frozen(weights - logsumexp(np, weights))
+    return view
+
+
+def remembering(ratios: LogRatios) -> LogRatios:
+    """See `LogRatios.remembering`."""
+    view = _view(ratios, ("memory",))
+    view.__dict__["memory"] = {}
+    return view
+
+
 def changed(ratios: LogRatios, change: np.ndarray) -> LogRatios:
     """rho_i + change_ci in group c, and log q_i likewise; all else as it is. change: `(C, m)`."""
     at_points = change[np.zeros(ratios.n, dtype=np.intp) if ratios.groups is None else ratios.groups]
-    again = object.__new__(type(ratios))
-    again.__dict__.update(ratios.__dict__)
-    for cached in ("log_masses", "masses", "spreads", "group_log_masses"):
-        again.__dict__.pop(cached, None)
+    again = _view(ratios, DERIVED)
     again.__dict__["values"] = frozen(np.asfortranarray(ratios.values + at_points))
     if ratios.log_densities is not None:
         again.__dict__["log_densities"] = frozen(np.asfortranarray(ratios.log_densities + at_points))

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from duality._arrays import frozen, logsumexp, precision, vector
+from duality.columns import Columns
 from duality.groups import Partition, check_groups
-from duality.ratio_changes import changed, weighed
+from duality.ratio_changes import DERIVED, changed, remembering, some, weighed
 from duality.ratio_tables import EPS as EPS
 from duality.ratio_tables import finite_table, normalised_weights, ratio_table
+
+Kept = TypeVar("Kept")
 
 
 class LogRatios:
@@ -89,7 +93,9 @@ class LogRatios:
         sampled = groups is not None and group_weights is None
         if groups is not None:
             groups, group_weights, weights = check_groups(groups, group_weights, weights)
-        absent = (values.max(axis=0, where=np.isfinite(weights)[:, None], initial=-np.inf)) == -np.inf
+        kept = np.isfinite(weights)
+        ends = Columns(values).ends(None if kept.all() else kept)
+        absent = ends[1] == -np.inf
         if absent.any():
             raise ValueError(
                 f"values: constraint {int(np.argmax(absent))} is -inf at every point that has weight, so that nothing"
@@ -115,6 +121,7 @@ class LogRatios:
             ("groups_sampled", sampled),
             ("detectors", None if detectors is None else frozen(detectors)),
             ("constraint_shares", None),
+            ("ends", ends),
         ):
             object.__setattr__(self, name, value)
 
@@ -140,9 +147,7 @@ class LogRatios:
     def select(self, source: str, chosen: np.ndarray) -> LogRatios:
         """The same points with some columns of "values" (and of what belongs to them), or of "detectors", alone."""
         view = object.__new__(LogRatios)
-        view.__dict__.update(self.__dict__)
-        for cached in ("log_masses", "masses", "spreads", "group_log_masses"):
-            view.__dict__.pop(cached, None)
+        view.__dict__.update({name: value for name, value in self.__dict__.items() if name not in DERIVED})
         own: dict[str, np.ndarray | None] = {"detectors": None}
         if source == "detectors":
             assert self.detectors is not None
@@ -156,6 +161,34 @@ class LogRatios:
             own["priors"] = None if self.priors is None else self.priors[chosen]
         view.__dict__.update({name: None if value is None else frozen(value) for name, value in own.items()})
         return view
+
+    def some(self, places: np.ndarray) -> LogRatios:
+        """The points at `places` (increasing), with their weights made to add up to one; without groups."""
+        return some(self, places)
+
+    def remembering(self) -> LogRatios:
+        """The same points; what problems compute of them is kept for as long as this view is."""
+        return remembering(self)
+
+    def recall(self, key: Any, compute: Callable[[], Kept]) -> Kept:
+        """What `compute` makes, from memory where there is one that has it."""
+        memory = self.__dict__.get("memory")
+        if memory is None:
+            return compute()
+        if key not in memory:
+            memory[key] = compute()
+        return memory[key]  # type: ignore[no-any-return]
+
+    @cached_property
+    def ends(self) -> tuple[np.ndarray, np.ndarray]:
+        """Least and greatest rho_i `(m,)` on the points that have weight."""
+        kept = np.isfinite(self.log_weights)
+        return Columns(self.values).ends(None if kept.all() else kept)
+
+    @cached_property
+    def peak(self) -> float:
+        """The greatest entry of all, on whatever point."""
+        return float(self.values.max())
 
     @cached_property
     def partition(self) -> Partition:

@@ -16,6 +16,7 @@ from duality._arrays import (
     pick,
 )
 from duality.answers import Answer
+from duality.columns import Columns
 from duality.convex_form import solve_by_cost
 from duality.dual_functions import ExponentialDual
 from duality.dual_protocol import Dual
@@ -25,6 +26,7 @@ from duality.newton import MET, SURE, Climb, Patience
 from duality.problem_checks import check_nonnegative, checked_error, odds, refuse_weighed
 from duality.problems import Problem, Shown
 from duality.ratios import LogRatios
+from duality.reached import Reached, tilt_means
 
 
 class ReverseKL(Problem):
@@ -90,6 +92,12 @@ class ReverseKL(Problem):
     def levels_of(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
         return self.cost(ratios, log_weights) - expectation(np.exp(log_weights), ratios.values)
 
+    def reached(self, ratios: LogRatios, log_weights: np.ndarray) -> Reached:
+        if type(self) is not ReverseKL:
+            return super().reached(ratios, log_weights)
+        cost, means, _, squares = tilt_means(Columns(ratios.values), log_weights, ratios.log_weights)
+        return Reached(cost, cost - means, self.slack(cost - means), squares)
+
     def level_influence(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
         # level_i = E_p[t - rho_i], t = log p/q. With omega = p/q, E_p[f] moves by omega (f - E_p f), and t itself by
         # 1 - omega, that of -log Z.
@@ -109,7 +117,7 @@ class ReverseKL(Problem):
     def dual(self, ratios: LogRatios) -> Dual:
         if ratios.grouped:
             return FamilyDual(*self.statistics(ratios), ratios.partition, ratios.log_weights)
-        return ExponentialDual(ratios.values, ratios.log_weights, -self.levels, shared=True)
+        return ExponentialDual(Columns(ratios.values), ratios.log_weights, -self.levels, shared=True, ends=ratios.ends)
 
     def statistics(self, ratios: LogRatios) -> Statistics:
         return Statistics(ratios.values, -self.levels, np.ones(self.levels.size))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from enum import Enum
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from duality._arrays import Array, namespace
+from duality._arrays import Array, frozen, namespace
 from duality.problems import Problem
+
+if TYPE_CHECKING:
+    from duality.uncertainty import Uncertainty
 
 
 class Status(Enum):
@@ -83,6 +88,7 @@ class SmallGroupsWarning(UserWarning):
         )
 
 
+LATER = ("multipliers_stderr", "levels_stderr")
 FEW_DRAWS = 100  # where the normal approximation behind the delta method begins to hold, tests/duality/test_draws.py
 
 
@@ -107,6 +113,7 @@ class Solution:
             not attained, of the conditions for `bound`.
         effective_sample_size: 1 / sum_j p_j², how many nodes of equal mass the target amounts to.
         multipliers_stderr: `(m,)` standard errors of lam* where the nodes are draws, else NaN; 0 where lam_i = 0.
+            Computed when it is first looked at, and `levels_stderr` with it.
         levels_stderr: `(m,)` standard errors of `levels` where the nodes are draws, else NaN: how far the levels that
             this target has under q itself lie from those that it has on the draws, which meet what was asked exactly.
         primal_stderr: standard error of the value where the nodes are draws, else NaN.
@@ -135,6 +142,19 @@ class Solution:
     primal_bias: float
     critical_levels: np.ndarray | None
     iterations: int
+
+    if not TYPE_CHECKING:  # to a type checker these are fields like any others
+
+        def __getattr__(self, name: str) -> Any:
+            if name not in LATER or "_errors" not in self.__dict__:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            found = self.__dict__.pop("_errors")()
+            self.__dict__.update(multipliers_stderr=frozen(found.multipliers), levels_stderr=frozen(found.levels))
+            return self.__dict__[name]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All fields, standard errors among them: what pickle and copy take."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
 
     @property
     def gap(self) -> float:
@@ -239,6 +259,14 @@ class Solution:
         from duality import solution_json  # it knows `Solution`
 
         return solution_json.from_json(text)
+
+
+def computed_later(solution: Solution, errors: Callable[[], Uncertainty]) -> Solution:
+    """The same solution, whose standard errors of multipliers and levels are computed when somebody looks at them."""
+    for name in LATER:
+        del solution.__dict__[name]
+    solution.__dict__["_errors"] = errors
+    return solution
 
 
 def _row(values: np.ndarray) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +12,21 @@ import numpy as np
 from duality._arrays import frozen, vector
 from duality.answers import Answer, read_climb
 from duality.dual_protocol import Dual
-from duality.newton import MET, TARGET, climb
+from duality.newton import MET, TARGET, Climb, climb
 from duality.problems import Problem
+from duality.ratio_tables import EPS
 from duality.ratios import LogRatios
-from duality.solution import FEW_DRAWS, FewDrawsWarning, InfeasibleError, SmallGroupsWarning, Solution, Status
-from duality.uncertainty import delta_method
+from duality.solution import (
+    FEW_DRAWS,
+    FewDrawsWarning,
+    InfeasibleError,
+    SmallGroupsWarning,
+    Solution,
+    Status,
+    computed_later,
+)
+from duality.uncertainty import Uncertainty, later, reliance
+from duality.warm import Start, nearby
 
 
 def solve(problem: Problem, ratios: LogRatios, start: Any = None) -> Solution:
@@ -43,6 +54,7 @@ def solve(problem: Problem, ratios: LogRatios, start: Any = None) -> Solution:
     Source: strong duality for these nonconvex problems, arXiv:2605.30825; docs/theory.
     """
     bound = problem.bind(ratios)
+    ratios = ratios.remembering()
     if bound.out_of_reach(ratios):
         raise InfeasibleError(bound.levels, bound.least_levels(ratios), bound.conflict(ratios))
     dual = bound.dual(ratios)
@@ -52,13 +64,16 @@ def solve(problem: Problem, ratios: LogRatios, start: Any = None) -> Solution:
         if lam.size != dual.m:
             raise ValueError(f"start: {lam.size} multipliers given for {dual.m} constraints")
         if bound.domain(lam):
-            x = np.maximum(dual.from_natural(np.asarray(bound.natural(lam))), dual.lower)
-            first = x if inside(dual, x) else None
+            first = Start(np.maximum(dual.from_natural(np.asarray(bound.natural(lam))), dual.lower))
+    else:
+        first = nearby(bound, ratios, dual)
+    if first is not None and not inside(dual, first.x):
+        first = None
     return finish(bound, ratios, optimise(bound, ratios, dual, first))
 
 
 def optimise(
-    problem: Problem, ratios: LogRatios, dual: Dual, first: np.ndarray | None = None, tolerance: float = TARGET
+    problem: Problem, ratios: LogRatios, dual: Dual, first: Start | None = None, tolerance: float = TARGET
 ) -> Answer:
     """The maximum of the dual function, from `first`, and from 0 where the way from `first` does not lead to it.
 
@@ -67,14 +82,21 @@ def optimise(
     units = problem.units(ratios)
     origin = np.zeros(dual.m)
     found = None
-    if first is not None and (dual.evaluate(origin).misses > tolerance * units).any():
-        found = climb(dual, first, units, tolerance, problem.patience)
-    if found is None or not found.stationary(units, tolerance):
-        # What a start leads to is used where it is the maximum beyond doubt, so that it never changes the answer.
+    if first is not None:
+        found = climb(dual, first.x, units, tolerance, problem.patience, first.bend)
+    # What a start leads to is used where it is the maximum beyond doubt, so that it never changes the answer, and where
+    # q itself is none: g is concave, so g(lam) ≤ sum lam_i (its miss at 0), which these are larger than.
+    if found is None or not found.stationary(units, tolerance) or not _risen(problem, found, tolerance * units):
         found = climb(dual, origin, units, tolerance, problem.patience)
     if found.exhausted:
         return read_climb(found)
     return problem.answer(ratios, dual, found, tolerance)
+
+
+def _risen(problem: Problem, found: Climb, allowed: np.ndarray) -> bool:
+    """Whether the value shows that q misses a level by more than what is allowed `(m,)`."""
+    multipliers = problem.multipliers(found.dual.to_natural(found.x))
+    return found.at.value > float(allowed @ np.abs(multipliers)) + found.at.noise
 
 
 def inside(dual: Dual, x: np.ndarray) -> bool:
@@ -133,11 +155,10 @@ def finish(problem: Problem, ratios: LogRatios, answer: Answer, tolerance: float
         if found.exhausted or (problem.slack(least) < -MET * units).any():
             raise InfeasibleError(problem.levels, least, problem.conflict(ratios))
     log_weights, lam = answer.log_weights, answer.multipliers
-    levels = problem.levels_of(ratios, log_weights)
-    primal = problem.cost(ratios, log_weights)
-    slack = problem.slack_of(ratios, log_weights)
-    met = met + problem.resolution(ratios, log_weights)
+    primal, levels, slack, squares = problem.reached(ratios, log_weights)
     wrong = np.where(answer.active, np.abs(slack), np.maximum(-slack, 0.0))
+    if (wrong > met).any():
+        met = met + problem.resolution(ratios, log_weights)
     bound = primal
     if not (wrong > met).any():
         status = Status.OPTIMAL if answer.active.any() else Status.INACTIVE
@@ -149,26 +170,28 @@ def finish(problem: Problem, ratios: LogRatios, answer: Answer, tolerance: float
         wrong = shown.wrong if status is Status.NOT_ATTAINED else wrong
     if answer.limit and status is not Status.OPTIMAL and problem.emptied(answer.natural):
         primal, levels = float("nan"), np.full(lam.size, np.nan)
-    masses = np.exp(log_weights)
-    sample_size = 1.0 / float(masses @ masses)
-    multipliers_stderr, levels_stderr = np.full(lam.size, np.nan), np.full(lam.size, np.nan)
+    sample_size = 1.0 / squares
+    errors: Callable[[], Uncertainty] | None = None
     primal_stderr, bias = float("nan"), float("nan")
     if ratios.is_draws:
         effective = sample_size
         if answer.smooth:
-            errors = delta_method(problem, ratios, found, log_weights)
-            multipliers_stderr, levels_stderr, primal_stderr = errors.multipliers, errors.levels, errors.value
-            effective = errors.effective
+            rests = reliance(ratios, found, sample_size)
+            effective, primal_stderr = rests.effective, rests.value
+            errors = later(problem, ratios, found, log_weights)
             if ratios.grouped:
-                bias = errors.excess + found.dual.log_mean_bias(found.x)  # type: ignore[attr-defined]
+                known = errors()
+                bias = known.excess + found.dual.log_mean_bias(found.x)  # type: ignore[attr-defined]
+                errors = lambda: known  # noqa: E731
         if status is Status.NOT_ATTAINED:  # multipliers are an extreme of the draws: no normal law holds for them
-            multipliers_stderr, levels_stderr = np.full(lam.size, np.nan), np.full(lam.size, np.nan)
+            errors = None
         if effective < FEW_DRAWS:
             warnings.warn(FewDrawsWarning(effective, ratios.n), stacklevel=3)
-        if ratios.grouped and not bias <= primal_stderr:
+        if ratios.grouped and not bias <= max(primal_stderr, ratios.n * EPS * (1 + abs(answer.value))):
             single = float(ratios.partition.shares[ratios.partition.sizes == 1].sum())
             warnings.warn(SmallGroupsWarning(bias, primal_stderr, single), stacklevel=3)
-    return Solution(
+    unknown = frozen(np.full(lam.size, np.nan))
+    solution = Solution(
         problem=problem,
         multipliers=frozen(lam),
         natural=frozen(answer.natural),
@@ -180,10 +203,11 @@ def finish(problem: Problem, ratios: LogRatios, answer: Answer, tolerance: float
         log_weights=frozen(log_weights),
         kkt_residual=float((wrong / units).max()),
         effective_sample_size=sample_size,
-        multipliers_stderr=frozen(multipliers_stderr),
-        levels_stderr=frozen(levels_stderr),
+        multipliers_stderr=unknown,
+        levels_stderr=unknown,
         primal_stderr=primal_stderr,
         primal_bias=bias,
         critical_levels=levels if status is Status.NOT_ATTAINED else None,
         iterations=answer.iterations,
     )
+    return solution if errors is None else computed_later(solution, errors)

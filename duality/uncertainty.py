@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from duality.dual_protocol import Dual
+from duality.exponential_dual import ExponentialDual
+from duality.mixture_dual import MixtureDual
 from duality.newton import Climb
 from duality.problems import Problem
+from duality.pulls import PullSums, added_up
 from duality.ratios import LogRatios
 from duality.two_stage import influence, levels_stderr
 
@@ -19,17 +24,46 @@ class Uncertainty:
     Attributes:
         multipliers: `(m,)`.
         levels: `(m,)`, of the levels that the target has under q itself, not under the draws of it.
-        value: of the optimal value, nats.
         excess: what maximising over the multipliers adds to the value on average, to leading order, nats.
-        effective: the smallest, over the active constraints and the target itself, of the numbers of draws of equal
-            influence that would carry the same information.
     """
 
     multipliers: np.ndarray
     levels: np.ndarray
-    value: float
     excess: float
+
+
+@dataclass(frozen=True)
+class Reliance:
+    """What an answer from draws rests on.
+
+    Attributes:
+        effective: the smallest, over the active constraints and the target itself, of the numbers of draws of equal
+            influence that would carry the same information.
+        value: standard error of the optimal value, nats.
+    """
+
     effective: float
+    value: float
+
+
+def reliance(ratios: LogRatios, climb: Climb, sample_size: float) -> Reliance:
+    """`effective` and `value` of `delta_method`, in one pass; sample_size: 1/sum p²."""
+    sums, n = _pull_sums(climb.dual, climb.x, ratios, products=False)
+    sizes, squares = sums.sizes[climb.active], sums.squares[climb.active]
+    equal = np.where(squares > 0, sizes**2 / np.where(squares > 0, squares, 1.0), 0.0)
+    return Reliance(min(sample_size, float(equal.min(initial=np.inf))), sums.deviation(n) / float(np.sqrt(n)))
+
+
+def _pull_sums(dual: Dual, x: np.ndarray, ratios: LogRatios, products: bool) -> tuple[PullSums, int]:
+    """The sums over draws, or groups of them, and how many there are."""
+    if not ratios.grouped and isinstance(dual, (ExponentialDual, MixtureDual)):
+        kind = ExponentialDual if isinstance(dual, ExponentialDual) else MixtureDual
+        if type(dual).influence is kind.influence:
+            n = ratios.partition.order.size
+            return added_up(dual.pulls(x), n, dual.m, products), n
+    pull, conditions = influence(dual, x, ratios)
+    columns = conditions.T
+    return added_up(lambda part: (pull[part], columns[:, part]), pull.size, dual.m, products), pull.size
 
 
 def delta_method(problem: Problem, ratios: LogRatios, climb: Climb, log_weights: np.ndarray) -> Uncertainty:
@@ -51,27 +85,39 @@ def delta_method(problem: Problem, ratios: LogRatios, climb: Climb, log_weights:
         climb: the maximiser on them.
         log_weights: `(n,)` log masses of the target.
     """
-    masses = np.exp(log_weights)
-    sample_size = 1.0 / float(masses @ masses)
     levels = levels_stderr(problem, ratios, log_weights)
     dual, x, active, curvature = climb.dual, climb.x, climb.active, climb.at.curvature
-    pull, conditions = influence(dual, x, ratios)
-    n = pull.size
-    errors = np.zeros(x.size)
-    effective, excess = sample_size, 0.0
+    errors, excess = np.zeros(x.size), 0.0
     if active.any():
-        used = conditions[:, active]
-        magnitude = np.abs(used)
-        squares = (used**2).sum(axis=0)
-        equal = np.where(squares > 0, magnitude.sum(axis=0) ** 2 / np.where(squares > 0, squares, 1.0), 0.0)
-        effective = min(effective, float(equal.min()))
+        sums, n = _pull_sums(dual, x, ratios, products=True)
         inverse = np.linalg.pinv(curvature[np.ix_(active, active)], rcond=1e-12, hermitian=True)
         jacobian = problem.jacobian(dual.to_natural(x)) * (
             dual.to_natural(np.ones(x.size)) - dual.to_natural(np.zeros(x.size))
         )
         carry = jacobian[np.ix_(active, active)] @ inverse
-        covariance = carry @ (used.T @ used) @ carry.T / n**2
+        covariance = carry @ sums.products[np.ix_(active, active)] @ carry.T / n**2
         errors[active] = np.sqrt(np.diagonal(covariance))
         # The maximum of a function that is off by h·(lam - lam*) exceeds the value at lam* by h·H⁻¹h/2.
         excess = -0.5 * float((dual.hessian(x)[np.ix_(active, active)] * covariance).sum())
-    return Uncertainty(errors, levels, float(pull.std() / np.sqrt(n)), excess, effective)
+    return Uncertainty(errors, levels, excess)
+
+
+#: Entries of a table, below which the dual function is kept for standard errors; above, it is made again for them.
+SMALL = 1_000_000
+
+
+def later(problem: Problem, ratios: LogRatios, climb: Climb, log_weights: np.ndarray) -> Callable[[], Uncertainty]:
+    """`delta_method`, for when it is asked for; until then little more than the ratios is held on to."""
+    ratios = ratios.remembering()  # with nothing remembered
+    at_origin = not climb.dual.lower.any()
+    if ratios.grouped or not at_origin or ratios.n * climb.dual.m <= SMALL:
+        return lambda: delta_method(problem, ratios, climb, log_weights)
+    natural, rest = climb.dual.to_natural(climb.x), (climb.active, climb.pressure, climb.iterations)
+
+    def again() -> Uncertainty:
+        known = ratios.remembering()
+        dual = problem.dual(known)
+        x = dual.from_natural(natural)
+        return delta_method(problem, known, Climb(dual, x, dual.evaluate(x), *rest, False), log_weights)
+
+    return again

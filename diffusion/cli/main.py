@@ -69,18 +69,26 @@ def distill(
     task, config = job.concept_task(), shared.with_cache(job.config)
     model = shared.model_of(task)
     need_extra()
-    from diffusion.api import open_denoiser, unlearn
+    from diffusion.api import open_denoiser, unlearn_by_ratios
     from diffusion.reports.model_card import findings
     from diffusion.runtime.distributed import is_main
     from diffusion.workflows.dry_run import cost_lines
 
+    classifier = shared.image_classifier_of(task)
+    if task.by_detectors:
+        from diffusion.cli.detectors import distill_detected, plan_detected
+
+        if dry_run:
+            plan_detected(model, task, config)
+        else:
+            distill_detected(model, task, config, output=output, overwrite=overwrite, image_classifier=classifier)
+        return
     if dry_run:
         denoiser = open_denoiser(model)
         prompts = shared.prompts_for(denoiser, task)
         typer.echo("\n".join(cost_lines(denoiser, prompts, task.asked, config)))
         return
-    classifier = shared.image_classifier_of(task)
-    result = unlearn(
+    result = unlearn_by_ratios(
         model, task, config, output=output, overwrite=overwrite, method=None, image_classifier=classifier, bar=None
     )
     if not is_main():

@@ -121,7 +121,7 @@ def plan_for(
 
 
 def _is_share(problem: du.Problem) -> bool:
-    return isinstance(problem, du.Likelihood) and problem.kind == "posterior"
+    return isinstance(problem, du.Likelihood) and problem.kind in ("posterior", "detector")
 
 
 def _spread(problem: du.Problem, ratios: du.LogRatios) -> np.ndarray:

@@ -4,18 +4,14 @@ The sampler combines F = f_0 + s (f_c - f_0) of the network's raw outputs withou
 for the frozen network (under the anchor of a prompt that asks for a concept), y the denoising target of a sample x_0
 that the sampler made, w = e^{-lam·l(x_0)} its weight and wbar an estimate of E[w | x_t, c], ::
 
-    e = (F - T)/s,        loss = E[ v ( w |e|^2 - (2/s) (w - wbar) <e, y - T> ) ],        v = wbar^{-gamma},
+    e = (F - T)/s,        loss = E[ w |e|^2 - (2/s) (w - wbar) <e, y - T> ],
 
 is least where F - T = Cov(w, y | x_t)/E[w | x_t], the change that the weights make to E[y | x_t]: the drift of Doob's
 transform, with no assumption on T beyond wbar's being right (T need not be the score of anything, and at s > 1 is not).
 s divides, since the sampler multiplies what the branch with the prompt learns. The branch without it is held, or where
 a prompt of the task *is* the empty one moves by its own tilt (there F = f_0), and e takes that into account.
 
-gamma decides where the network is looked at, and not what is right there: gamma = 0 visits states as the target does,
-which hardly comes by where the concept is about to show and the network has to turn; gamma = 1 visits them as the base
-model does, at the price of noise from samples whose weight is unusual for their neighbourhood.
-
-Source: theory, "What each branch must learn under classifier-free guidance"; for s = 1 and gamma = 0
+Source: theory, "What each branch must learn under classifier-free guidance"; for s = 1
 :mod:`diffusion.methods.tilted_loss`.
 """
 
@@ -37,19 +33,13 @@ from diffusion.training.batches import spread_levels
 from diffusion.training.lora import base_model
 from diffusion.training.trainer import Objective
 
-GAMMA = 0.5
 NOISE_POWER = 0.5  # what an image shows is decided at high noise
 
 
-def guided_loss(e: Tensor, apart: Tensor, w: Tensor, wbar: Tensor, s: Tensor, gamma: float) -> Tensor:
-    """The loss above over e, ``apart`` = y - T (n, ...), weights w, wbar and scales s (n,): a mean over rows, entries.
-
-    ``wbar`` must be positive.
-    """
+def guided_loss(e: Tensor, apart: Tensor, w: Tensor, wbar: Tensor, s: Tensor) -> Tensor:
+    """The loss above over e, ``apart`` = y - T (n, ...), weights w, wbar, scales s (n,): a mean over all entries."""
     shape = (-1, *(1,) * (e.ndim - 1))
-    v = wbar ** (-gamma)
-    pull = (v * (w - wbar) / s).view(shape)
-    return ((v * w).view(shape) * e.square() - 2 * pull * e * apart).mean()
+    return (w.view(shape) * e.square() - 2 * ((w - wbar) / s).view(shape) * e * apart).mean()
 
 
 @dataclass(frozen=True)
@@ -71,6 +61,7 @@ class PromptBatches:
     scales: Tensor
     moving: bool
     shares: Tensor  # (n,) how often each sample is chosen
+    target: Tensor  # (n,) how often it counts
     held: float = 1 / 6
 
 
@@ -80,7 +71,6 @@ def guided_objective(
     log_weights: Callable[[], Tensor],
     noised: Callable[[Tensor], Tensor],
     settings: FitConfig,
-    gamma: float = GAMMA,
 ) -> Objective:
     """The loss of one step; the student must be on the network.
 
@@ -88,7 +78,7 @@ def guided_objective(
     from eta (n, m).
     """
     denoiser = data.denoiser
-    often = (1 / (len(data.shares) * data.shares)).float()
+    often = (data.target / data.shares).float()
     guided = bool((data.scales != 1).any())
     held = 0 if data.moving or not guided else round(settings.train_batch_size * data.held)
     count = settings.train_batch_size - held
@@ -123,7 +113,7 @@ def guided_objective(
         w = log_weights()[some].exp().to(x)
         weigh = often[some].to(x)
         shaped = weigh.view(-1, *(1,) * (x.ndim - 1)).sqrt()  # e and y - T both: their products weigh `often`
-        loss = guided_loss(e * shaped, (y[:n] - target) * shaped, w, wbar, s, gamma)
+        loss = guided_loss(e * shaped, (y[:n] - target) * shaped, w, wbar, s)
         if len(kept):
             stay = denoiser.predict(x[n:], t[n:], rows(empty, slice(n, None))) - free[n:]
             loss = (loss * n + stay.square().mean() * len(kept)) / (n + len(kept))

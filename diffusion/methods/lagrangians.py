@@ -37,6 +37,7 @@ import torch
 from torch import Tensor
 
 import duality as du
+from diffusion.runtime.precision import doubled
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,10 @@ class LikelihoodLagrangian:
 
     def terms(self, f: Tensor, seen: Seen, multipliers: np.ndarray) -> Terms:
         moved, noise = f - seen.said, seen.y - seen.said
-        w = self.problem.log_weight(seen.rho.double(), multipliers).exp().to(f)
-        natural = torch.tensor(self.problem.natural(multipliers), dtype=torch.float64, device=seen.rho.device)
-        wbar = self.problem.noised_tilt(seen.rho_t().double(), natural).exp().to(f)
+        w = self.problem.log_weight(doubled(seen.rho), multipliers).exp().to(f)
+        rho_t = doubled(seen.rho_t())
+        natural = torch.tensor(self.problem.natural(multipliers), dtype=torch.float64, device=rho_t.device)
+        wbar = self.problem.noised_tilt(rho_t, natural).exp().to(f)
         return _times(w, moved.square()).mean(), -2 * _times(w - wbar, moved * noise).mean()
 
 

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from diffusion.pipelines import Condition, Denoiser, repeat, rows
 from diffusion.ratios.noise_integral import integrate
+from diffusion.runtime.precision import squares
 from diffusion.training.lora import base_model
 
 # A context in which the network predicts as the base model; outside of it, as the student.
@@ -33,7 +34,7 @@ def negative_elbo(denoiser: Denoiser, samples: Tensor, condition: Condition, *, 
     """``L(x)`` (n,) of the network as it stands (adapters on or off), in nats up to a constant per sample."""
 
     def error(x: Tensor, t: Tensor, eps: Tensor, part: slice) -> Tensor:
-        return _square(eps - denoiser.epsilon(denoiser.predict(x, t, rows(condition, part)), x, t))
+        return squares(eps - denoiser.epsilon(denoiser.predict(x, t, rows(condition, part)), x, t))
 
     return integrate(denoiser, samples, error, levels=levels, seed=seed)
 
@@ -61,7 +62,7 @@ def divergence(
         with plain():
             base = some if based_on is None else repeat(based_on, len(x))
             said = denoiser.epsilon(denoiser.predict(x, t, base), x, t)
-        return _square(f - said)
+        return squares(f - said)
 
     return integrate(denoiser, samples, error, levels=levels, seed=seed)
 
@@ -88,10 +89,6 @@ def loss(
         with plain():
             base = some if based_on is None else repeat(based_on, len(x))
             said = denoiser.epsilon(denoiser.predict(x, t, base), x, t)
-        return _square(eps - f) - _square(eps - said)
+        return squares(eps - f) - squares(eps - said)
 
     return integrate(denoiser, samples, error, levels=levels, seed=seed)
-
-
-def _square(value: Tensor) -> Tensor:
-    return value.double().square().flatten(1).sum(1)

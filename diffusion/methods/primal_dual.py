@@ -156,7 +156,7 @@ class Alternation:
     def _correction(self, seen: Seen) -> Tensor:
         """G (n, ...) at the present multipliers; strengths at most :data:`diffusion.guidance.guided.LIMIT`."""
         lam = torch.tensor(self.rounds.multipliers, dtype=torch.float64)
-        k = self.problem.guidance(seen.rho_t().double().cpu(), lam).clamp(0, LIMIT).to(seen.said)
+        k = self.problem.guidance(seen.rho_t().cpu().double(), lam).clamp(0, LIMIT).to(seen.said)
         shape = (-1, *(1,) * (seen.said.ndim - 1))
         return sum(
             (k[:, i].view(shape) * (seen.said - goal) for i, goal in enumerate(seen.towards())),

@@ -78,7 +78,7 @@ class _Adapter:
         return output if isinstance(output, Tensor) else output[0]
 
     def _shaped(self, table: Tensor, t: Tensor) -> Tensor:
-        return table.to(t.device)[t].view(-1, *(1,) * len(self.sample_shape)).float()
+        return table.float().to(t.device)[t].view(-1, *(1,) * len(self.sample_shape))
 
     def schedule(self, t: Tensor) -> tuple[Tensor, Tensor]:
         return self._shaped(self.noising.signal, t), self._shaped(self.noising.noise, t)

@@ -20,9 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from diffusion.pipelines import Condition, Denoiser, add_noise, repeat
+from diffusion.pipelines.base import device_of
 from diffusion.ratios.noised_network import DROPPED as DROPPED
 from diffusion.ratios.noised_network import NoisedNetwork
 from diffusion.ratios.positive_unlabelled import contrast_loss, label_shares
+
+BATCH = 512  # rows of a training step
 
 
 class Bottleneck:
@@ -72,7 +75,10 @@ class RatioClassifier(NoisedNetwork):
         self.register_buffer("log_priors", torch.tensor([*priors, 1 - sum(priors)]).log())
 
     def log_posterior(self, feature: Tensor, log_snr: Tensor) -> Tensor:
-        """``log Pr(k | x_t)`` (n, m + 1) under the priors: the members' mean log score, normalised again."""
+        """``log Pr(k | x_t)`` (n, m + 1) under the priors: the members' mean log score, normalised again.
+
+        On the classifier's own device, wherever the features are.
+        """
         score = torch.stack([logits.log_softmax(-1) for logits in self.each(feature, log_snr)]).mean(0)
         return (score - self.log_shares + self.log_priors).log_softmax(-1)
 
@@ -96,11 +102,12 @@ def noised_features(
     batch: int = 256,
     progress: Callable[[int], object] | None = None,
 ) -> Tensor:
-    """Features (n, D) of samples (n, ...) noised to levels t (n,)."""
-    parts = []
+    """Features (n, D), on the CPU, of samples (n, ...) noised to levels t (n,)."""
+    parts, device = [], device_of(denoiser)
     for some, level in zip(latents.split(batch), t.split(batch), strict=True):
-        x = add_noise(denoiser, some, torch.randn(some.shape, generator=generator).to(some), level)
-        parts.append(features(denoiser, x, level, repeat(condition, len(some))))
+        noise, there = torch.randn(some.shape, generator=generator), level.to(device)
+        x = add_noise(denoiser, some.to(device), noise.to(device, some.dtype), there)
+        parts.append(features(denoiser, x, there, repeat(condition, len(some))).cpu())
         if progress is not None:
             progress(len(some))
     return torch.cat(parts)
@@ -113,14 +120,15 @@ def train_classifier(
     priors: Sequence[float],
     *,
     steps: int = 800,
-    batch: int = 512,
     seed: int,
+    device: torch.device | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> RatioClassifier:
     """Minimise the log score ``-E log softmax(l)_label`` over features (N, D), log SNR (N,), labels (N,).
 
     Label m + 1 marks samples of q itself, of which nobody knows what they show
-    (:mod:`diffusion.ratios.positive_unlabelled`).
+    (:mod:`diffusion.ratios.positive_unlabelled`). ``device``: where it is trained and stays, by default the CPU;
+    features are moved there as they are used.
     """
     shares, share_of_q = label_shares(labels, len(priors) + 1)
     log_unlabelled = math.log(share_of_q) if share_of_q > 0 else None
@@ -130,6 +138,7 @@ def train_classifier(
         )  # initial weights and dropout: nn layers take no generator; the global state is restored
         classifier = RatioClassifier(feature.shape[1], shares.tolist(), priors)
         classifier.standardise(feature)
+        classifier.to(device)
         optimizer = torch.optim.AdamW(classifier.parameters(), lr=1e-3, weight_decay=0.05)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         generator = torch.Generator().manual_seed(seed)
@@ -138,11 +147,10 @@ def train_classifier(
             for (
                 member
             ) in classifier.members:  # each member sees its own batches: their errors differ, the mean has less
-                chosen = torch.randint(len(labels), (batch,), generator=generator)
-                score = classifier.logits(cast(nn.ModuleDict, member), feature[chosen], snr[chosen])
-                contrast_loss(
-                    score, labels[chosen], classifier.log_shares, classifier.log_priors, log_unlabelled
-                ).backward()
+                chosen = torch.randint(len(labels), (BATCH,), generator=generator)
+                rows, at, label = (some[chosen].to(device) for some in (feature, snr, labels))
+                score = classifier.logits(cast(nn.ModuleDict, member), rows, at)
+                contrast_loss(score, label, classifier.log_shares, classifier.log_priors, log_unlabelled).backward()
             optimizer.step()
             schedule.step()
             if progress is not None:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from diffusion.pipelines import Denoiser
+from diffusion.pipelines.base import device_of
 from diffusion.ratios.classifier import log_snr, noised_features, train_classifier
 from diffusion.ratios.classifier_ratios import CLEAN_LEVELS
 from diffusion.ratios.ratio_estimate import RatioEstimate
@@ -61,10 +62,11 @@ def against_q(
             priors,
             steps=steps,
             seed=seed + number,
+            device=device_of(denoiser),
         )
         judged = fold[:n] == number
         with torch.no_grad():
             for feature, snr in zip(features, snrs, strict=True):
-                total[judged] += classifier.log_posterior(feature[:n][judged], snr[:n][judged])
+                total[judged] += classifier.log_posterior(feature[:n][judged], snr[:n][judged]).cpu()
     posterior = (total / len(CLEAN_LEVELS)).log_softmax(-1)
     return posterior[:, :m] - torch.tensor(priors).log()

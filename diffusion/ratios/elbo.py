@@ -21,6 +21,7 @@ from torch import Tensor
 from diffusion.pipelines import Condition, Denoiser, repeat, rows
 from diffusion.ratios.classifier_ratios import Progress
 from diffusion.ratios.noise_integral import integrate
+from diffusion.runtime.precision import squares
 from diffusion.tasks.concepts import TaskPrompts
 
 
@@ -50,7 +51,7 @@ def elbos(
 
     def error(x: Tensor, t: Tensor, eps: Tensor, _part: slice) -> Tensor:
         said = [denoiser.epsilon(denoiser.predict(x, t, repeat(one, len(x))), x, t) for one in every]
-        return torch.stack([(eps - each).double().square().flatten(1).sum(1) for each in said], dim=1)
+        return torch.stack([squares(eps - each) for each in said], dim=1)
 
     value = integrate(
         denoiser, latents, error, levels=levels, seed=seed, antithetic=antithetic, batch=batch, progress=progress

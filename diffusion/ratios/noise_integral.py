@@ -79,7 +79,7 @@ def integrate(
                 x0, noise, level = samples[part].to(device), eps[part].to(device, samples.dtype), t[part].to(device)
                 with torch.no_grad():
                     value = error(add_noise(denoiser, x0, noise, level), level, noise, part)
-                parts[k] = parts[k] + 0.5 * value.double().cpu() * (high - low) / levels
+                parts[k] = parts[k] + 0.5 * value.cpu().double() * (high - low) / levels
                 if progress is not None:
                     progress(value.numel())
     return torch.cat([torch.as_tensor(each) for each in parts])

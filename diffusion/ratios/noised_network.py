@@ -1,4 +1,4 @@
-"""A small network on a frozen one's features at any noise level: what ratio classifiers and detector heads are made of."""
+"""A small network on a frozen one's features at any noise level: ratio classifiers and detector heads are such."""
 
 from __future__ import annotations
 
@@ -54,5 +54,6 @@ class NoisedNetwork(nn.Module):
         return cast(Tensor, member["leave"](member["enter"](standard) * (1 + gain) + bias))
 
     def each(self, feature: Tensor, log_snr: Tensor) -> list[Tensor]:
-        """The logits (n, outputs) of every member."""
+        """The logits (n, outputs) of every member, on its own device, wherever the features are."""
+        feature, log_snr = feature.to(self.center.device), log_snr.to(self.center.device)
         return [self.logits(cast(nn.ModuleDict, member), feature, log_snr) for member in self.members]

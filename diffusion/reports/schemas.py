@@ -17,6 +17,7 @@ from diffusion.digits.quality import DigitsQuality
 from diffusion.evaluation.audit_table import AuditReport
 from diffusion.evaluation.benchmark_table import MethodRun, Table
 from diffusion.reports.certificate import Certificate
+from diffusion.reports.detector_certificate import DetectorCertificate
 from diffusion.reports.image_certificate import ImageCertificate
 from diffusion.reports.ratios import RatiosReport
 from diffusion.runtime.documents import Document, json_schema
@@ -25,6 +26,7 @@ from diffusion.wardrobe.quality import WardrobeQuality
 
 DOCUMENTS: tuple[type[Document], ...] = (
     Certificate,
+    DetectorCertificate,
     ImageCertificate,
     RatiosReport,
     AuditReport,

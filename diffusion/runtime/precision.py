@@ -1,4 +1,4 @@
-"""How a network runs while it is trained: in bfloat16, and with or without its activations kept."""
+"""In which precision: what devices can do, a network that is trained under autocast, activations that are not kept."""
 
 from __future__ import annotations
 
@@ -7,9 +7,26 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 PRECISIONS = ("no", "bf16")
+# Kinds of devices that compute in double precision. Apple's does not.
+DOUBLES = ("cpu", "cuda", "xpu")
+
+
+def has_doubles(device: torch.device) -> bool:
+    """Whether a device computes in double precision."""
+    return device.type in DOUBLES
+
+
+def doubled(value: Tensor) -> Tensor:
+    """A tensor in double precision: where it lies, or on the CPU where its device has none."""
+    return value.double() if has_doubles(value.device) else value.cpu().double()
+
+
+def squares(value: Tensor) -> Tensor:
+    """``sum v^2`` (n,) over all axes but the first, summed in double precision; on the CPU."""
+    return doubled(value).square().flatten(1).sum(1).cpu()
 
 
 @contextmanager

@@ -6,6 +6,7 @@ them. What is to be done is another matter: :mod:`diffusion.tasks.task`.
 
 from __future__ import annotations
 
+import inspect
 import math
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -22,9 +23,31 @@ HIDDEN: dict[str, Any] = {"flag": None}  # a field for Python and YAML, without 
 
 
 class Sampling(Settings):
-    """The sampler whose law is meant."""
+    """The sampler whose law is meant: steps, guidance scale, negative prompt, as in the pipeline's own call."""
 
     num_inference_steps: int = Field(default=STEPS, ge=1, description="sampler steps")
+    guidance_scale: float | None = Field(
+        default=None, ge=1, description="guidance scale of a law of prompts (default: the pipeline's own)"
+    )
+    negative_prompt: str = Field(default="", description="negative prompt of a law of prompts")
+
+    def call(self, denoiser: Any) -> dict[str, Any]:
+        """Keywords for :func:`diffusion.pipelines.sampling.sample_latents`."""
+        some: dict[str, Any] = {"steps": self.num_inference_steps}
+        if denoiser.prompt_inputs:
+            some["guidance_scale"] = self.scale(denoiser)
+            if self.negative_prompt:
+                some["negative_prompt"] = self.negative_prompt
+        return some
+
+    def scale(self, denoiser: Any) -> float:
+        """The guidance scale, the pipeline's default where none is given; 1 where there are no prompts."""
+        if not denoiser.prompt_inputs:
+            return 1.0
+        if self.guidance_scale is not None:
+            return self.guidance_scale
+        default = inspect.signature(type(denoiser.pipeline).__call__).parameters.get("guidance_scale")
+        return float(default.default) if default is not None else 1.0
 
 
 class RatiosConfig(Settings):

@@ -28,6 +28,11 @@ from diffusion.tasks.settings import Settings
 FIELDS = ("prompt", "weight", "group", "anchor")
 
 
+def normalised(prompt: str) -> str:
+    """Lower case, single spaces: prompts that differ in nothing else ask for the same thing."""
+    return " ".join(prompt.lower().split())
+
+
 class Prompt(Settings):
     """One prompt of the law."""
 

@@ -70,7 +70,7 @@ def forget(
     asked = [task.asked[j % len(task.asked)] for j in range(count)]
 
     def drawn(title: str) -> Tensor:
-        try_out(denoiser.pipeline, asked[0], steps)
+        try_out(denoiser.pipeline, asked[0], steps=steps)
         with bar(title, count) as shown:
             return sample_latents(denoiser.pipeline, asked, seed=fit.seed, steps=steps, progress=shown.update)
 

@@ -1,13 +1,17 @@
 """A solution prints, round-trips, and applies itself to new values."""
 
+import copy
 import dataclasses
 import json
+import pickle
 
 import numpy as np
 import pytest
 from instances import finite_space, mixture_draws, own_levels, worked_mixture
 
 import duality as du
+from duality import uncertainty
+from duality.uncertainty import delta_method
 
 
 def solutions():
@@ -219,3 +223,61 @@ def test_levels_asked_are_the_problem_s_own():
     assert solution.problem.levels.shape == (2,)
     with pytest.raises(ValueError, match="read-only"):
         solution.multipliers[0] = 0.0
+
+
+def drawn(kind):
+    draws = mixture_draws(np.random.default_rng(20), 3000, concepts=(0, 2))
+    own = own_levels(kind(1.0), draws)
+    return kind(own * (0.5 if kind is du.Likelihood else 1.2)), draws
+
+
+@pytest.mark.parametrize("kind", [du.ReverseKL, du.ForwardKL, du.Likelihood])
+def test_standard_errors_are_computed_when_they_are_looked_at(kind, monkeypatch):
+    problem, draws = drawn(kind)
+    calls = []
+    monkeypatch.setattr(uncertainty, "delta_method", lambda *given: calls.append(1) or delta_method(*given))
+    solution = du.solve(problem, draws)
+    assert solution.primal_stderr > 0
+    assert solution.gap < 1e-10
+    assert not calls
+    first = solution.multipliers_stderr
+    assert (first > 0).all()
+    assert (solution.levels_stderr > 0).all()
+    assert solution.multipliers_stderr is first
+    assert len(calls) == 1
+    with pytest.raises(ValueError, match="read-only"):
+        first[0] = 0.0
+    with pytest.raises(AttributeError, match="no attribute 'elsewhere'"):
+        solution.elsewhere  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        lambda s: pickle.loads(pickle.dumps(s)),
+        copy.copy,
+        copy.deepcopy,
+        dataclasses.replace,
+        lambda s: du.Solution.from_json(s.to_json()),
+        lambda s: du.Solution(**{f.name: getattr(s, f.name) for f in dataclasses.fields(s)}),
+    ],
+)
+def test_standard_errors_that_nobody_has_looked_at_come_along(seen):
+    problem, draws = drawn(du.Likelihood)
+    looked_at = du.solve(problem, draws)
+    expected = [*looked_at.multipliers_stderr, *looked_at.levels_stderr]
+    solution = du.solve(problem, draws)
+    again = seen(solution)
+    np.testing.assert_array_equal([*again.multipliers_stderr, *again.levels_stderr], expected)
+    assert repr(du.solve(problem, draws)) == repr(looked_at)
+    assert str(du.solve(problem, draws)) == str(looked_at)
+
+
+@pytest.mark.parametrize("kind", [du.ReverseKL, du.ForwardKL, du.Likelihood])
+def test_standard_errors_are_the_same_from_a_dual_function_that_is_made_again(kind, monkeypatch):
+    problem, draws = drawn(kind)
+    kept = du.solve(problem, draws)
+    monkeypatch.setattr(uncertainty, "SMALL", 0)
+    again = du.solve(problem, draws)
+    np.testing.assert_allclose(again.multipliers_stderr, kept.multipliers_stderr, rtol=1e-8)
+    np.testing.assert_allclose(again.levels_stderr, kept.levels_stderr, rtol=1e-12)

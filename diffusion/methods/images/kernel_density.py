@@ -33,6 +33,8 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
+from diffusion.runtime.precision import doubled
+
 MOST = 1000  # rows that the width is chosen by
 TELLING = 3.0  # log odds up to which a prediction tells them
 
@@ -43,7 +45,7 @@ def kernels(rows: Tensor) -> tuple[float, float]:
     ``l_i = log mean_{j≠i} N(a_i; a_j, h² I)``. Rows that are there twice count once: their likelihood has no bound.
     Raises ``ValueError`` for fewer than two.
     """
-    some = torch.unique(rows.flatten(1).double(), dim=0)
+    some = torch.unique(doubled(rows.flatten(1)), dim=0)
     some = some[:: -(-len(some) // MOST)]
     if len(some) < 2:
         raise ValueError("rows must hold at least two different samples, to tell how far they lie apart")
@@ -131,7 +133,7 @@ def law_of(images: Tensor, rest: Tensor, most: int) -> Law:
 
     Width and doubt are of the samples; where there is but one, of it and the images.
     """
-    some = rest[:: -(-len(rest) // most)].flatten(1).double()
-    u = images.flatten(1).double()
+    some = doubled(rest[:: -(-len(rest) // most)].flatten(1))
+    u = doubled(images.flatten(1))
     distinct = len(torch.unique(some, dim=0)) > 1
     return Law(u, some, *kernels(some if distinct else torch.cat([some, u])))

@@ -43,6 +43,7 @@ from diffusion.methods.images.base import ImageFit, ImageRun
 from diffusion.methods.images.kernel_density import law_of
 from diffusion.methods.images.pairing import Pairs
 from diffusion.runtime.distributed import WHOLE, Part
+from diffusion.runtime.precision import doubled
 from diffusion.tasks.image_set import Images, exact
 from duality import primal_dual as pd
 
@@ -131,19 +132,19 @@ class Tilting(ImageRun):
 
     def moved(self, x: Tensor, t: Tensor, said: Tensor, pairs: Pairs) -> Tensor:
         """``f* - T`` (n, ...) at states (n, ...) where T is ``said``; zero under a prompt without images."""
-        signal, noise = (value.reshape(-1, 1).to(x).double() for value in self.denoiser.schedule(t))
-        flat, result = x.flatten(1).double(), torch.zeros_like(x)
+        signal, noise = (doubled(value.reshape(-1, 1).to(x)) for value in self.denoiser.schedule(t))
+        flat, result = doubled(x.flatten(1)), torch.zeros_like(x)
         # Pure noise says nothing, and moves by signal times something finite: nothing.
-        clean = (flat - noise * said.flatten(1).double()) / signal.clamp_min(1e-6)
+        clean = (flat - noise * doubled(said.flatten(1))) / signal.clamp_min(1e-6)
         answers = exact(self.images, self.asked.asked)
         for index, (law, group, answer) in enumerate(zip(self.laws, self.images.groups, answers, strict=True)):
-            here = ((self._group[pairs.image] == index) & (pairs.share > 0)).nonzero()[:, 0].to(x.device)
+            here = ((self._group[pairs.image] == index) & (pairs.share > 0)).nonzero()[:, 0].to(flat.device)
             before, after = (
                 torch.from_numpy(masses).to(flat)
                 for masses in (np.log(self.images.shares[list(group)]), answer.log_masses)
             )
             change = law.moved(flat[here], signal[here], noise[here], clean[here], before, after)
-            result[here] = -(signal[here] / noise[here] * change).to(x).view_as(x[here])
+            result[here.to(x.device)] = -(signal[here] / noise[here] * change).to(x).view(-1, *x.shape[1:])
         return result
 
     def objective(self, _step: int, generator: torch.Generator, part: Part = WHOLE) -> Tensor:

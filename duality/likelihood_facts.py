@@ -1,0 +1,78 @@
+"""Likelihoods at the nodes, with what is known of them once they have all been looked at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from duality.columns import Columns
+from duality.passes import longest, parts, run
+
+
+@dataclass(frozen=True)
+class LikelihoodFacts:
+    """l `(n, m)` and its sums under q.
+
+    Attributes:
+        columns: l.
+        ends: least and greatest l `(m,)` on the nodes that have weight.
+        unit: max(|E_q[l] - b|, standard deviation of l under q) `(m,)`.
+    """
+
+    columns: Columns
+    ends: tuple[np.ndarray, np.ndarray]
+    unit: np.ndarray
+
+
+class _Sums:
+    def __init__(self, m: int) -> None:
+        self.least, self.greatest = np.full(m, np.inf), np.full(m, -np.inf)
+        self.first, self.second = np.zeros(m), np.zeros(m)
+
+    def ends(self, rows: np.ndarray) -> None:
+        self.least = np.minimum(self.least, rows.min(axis=1, initial=np.inf))
+        self.greatest = np.maximum(self.greatest, rows.max(axis=1, initial=-np.inf))
+
+    def merge(self, other: _Sums) -> None:
+        self.least, self.greatest = np.minimum(self.least, other.least), np.maximum(self.greatest, other.greatest)
+        self.first, self.second = self.first + other.first, self.second + other.second
+
+
+def survey(given: Columns, log_weights: np.ndarray, levels: np.ndarray, about: np.ndarray) -> LikelihoodFacts:
+    """One pass over the likelihoods, which are kept where they are not there already.
+
+    Args:
+        given: l `(n, m)`.
+        log_weights: `(n,)`.
+        levels: b `(m,)`.
+        about: least and greatest l `(2, m)` up to rounding, which say in what unit to take squares.
+    """
+    m, n = given.m, given.n
+    table = None if given.direct else np.empty((m, n))
+    miss = np.abs(np.where(np.isfinite(about), about, 0.0) - levels).max(axis=0)
+    size = np.where(miss > 0, miss, 1.0)
+
+    def visit(blocks: list[slice]) -> _Sums:
+        sums, out, scaled = _Sums(m), np.empty((m, longest(blocks))), np.empty((m, longest(blocks)))
+        for part in blocks:
+            k = part.stop - part.start
+            rows, log_q = given.block(part, out if table is None else table[:, part]), log_weights[part]
+            kept = log_q > -np.inf
+            sums.ends(rows if kept.all() else rows[:, kept])
+            q = np.exp(log_q)
+            miss = np.subtract(rows, levels[:, None], out=scaled[:, :k])
+            miss /= size[:, None]
+            if not kept.all():
+                miss[:, ~kept] = 0.0
+            if not np.isfinite(sums.least).all():
+                miss[~np.isfinite(miss)] = 0.0
+            sums.first += miss @ q
+            sums.second += np.square(miss, out=miss) @ q
+        return sums
+
+    sums = run(parts(n, m), visit)
+    # Where the variance cancels it is far below the square of the mean, and the mean is the unit.
+    spread = np.sqrt(np.maximum(sums.second - sums.first**2, 0.0))
+    unit = size * np.maximum(np.abs(sums.first), spread)
+    return LikelihoodFacts(given if table is None else Columns(table.T), (sums.least, sums.greatest), unit)

@@ -1,0 +1,102 @@
+"""The ratios e^rho of a signed mixture relative to their largest, and the sums over them that no multiplier enters."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from duality.columns import Columns
+from duality.passes import longest, parts, run
+
+#: x e^x ≥ -1/e, so E_q[e^rho |rho|] ≤ E_q[e^rho rho] + 2/e.
+BELOW = 2.0 / np.e
+
+
+class MixtureTable:
+    """r_i = e^{rho_i - max rho_i} at nodes of positive weight.
+
+    They are kept, or, where the ratios are not in memory in double precision, made anew whenever they are read.
+
+    Args:
+        columns: rho.
+        log_q: `(k,)`.
+        top: max rho `(m,)`, where it is known.
+
+    Attributes:
+        ratio: r.
+        top: max rho `(m,)`; 0 for a q_i that is absent.
+        peaks: `(m,)` the first nodes where r is largest.
+        total: E_q[e^rho] `(m,)`.
+        own: E_q[e^rho rho] `(m,)`, and `own_terms`, at least E_q[e^rho |rho|].
+
+    Raises:
+        ValueError: for ratios that e^rho overflows for.
+    """
+
+    def __init__(self, columns: Columns, log_q: np.ndarray, top: np.ndarray | None) -> None:
+        top = columns.ends()[1] if top is None else top
+        if top.max() > 700:
+            raise ValueError(
+                f"values: a log ratio of {top.max():.5g} nats given, but ForwardKL works with e^rho, which overflows"
+                " above 700 (E_q[e^rho] must be 1, so exact ratios stay below -min log_weights)"
+            )
+        # Scales are kept where e^top and e^-top are finite. A q_i that is nowhere above e^-700 is as good as absent.
+        self._absent = top < -700.0
+        self.top = np.where(self._absent, 0.0, top)
+        self._columns, self._log_q = columns, log_q
+        self._weights = np.exp(log_q) if columns.m > 1 else None
+        kept = np.empty((columns.m, columns.n)) if columns.direct else None
+        found = run(parts(columns.n, columns.m), lambda blocks: self._survey(blocks, kept))
+        self.ratio = Columns(kept.T) if kept is not None else columns.mapped(self._relate)
+        scale = np.exp(self.top)
+        self.peaks, self.total, self.own = found.peaks, found.total * scale, found.own * scale
+        self.own_terms = np.abs(self.own) + BELOW
+
+    def q(self, part: slice) -> np.ndarray:
+        """q at some nodes `(k,)`."""
+        return np.exp(self._log_q[part]) if self._weights is None else self._weights[part]
+
+    def _relate(self, rows: np.ndarray) -> None:
+        """rho `(m, k)` to r, in place."""
+        rows -= self.top[:, None]
+        np.exp(rows, out=rows)
+        if self._absent.any():
+            rows[self._absent] = 0.0
+
+    def _survey(self, blocks: list[slice], kept: np.ndarray | None) -> _Facts:
+        """Sums over some nodes, whose r go to kept `(m, n)`."""
+        m, size = self.top.size, longest(blocks)
+        facts, out, other = _Facts(m), np.empty((m, size)), np.empty((m, size))
+        for part in blocks:
+            k = part.stop - part.start
+            values, q = self._columns.block(part, other), self.q(part)
+            r = out[:, :k] if kept is None else kept[:, part]
+            np.subtract(values, self.top[:, None], out=r)
+            np.exp(r, out=r)
+            if self._absent.any():
+                r[self._absent] = 0.0
+            nodes = r.argmax(axis=1)
+            facts.rise(nodes + part.start, r[np.arange(m), nodes])
+            facts.total += r @ q
+            with np.errstate(invalid="ignore"):
+                information = np.multiply(values, r, out=other[:, :k])
+                own = information @ q
+            if not np.isfinite(own).all():  # where r vanishes so does r rho, at rho = -inf too
+                information[r == 0] = 0.0
+                own = information @ q
+            facts.own += own
+        return facts
+
+
+class _Facts:
+    def __init__(self, m: int) -> None:
+        self.total, self.own = np.zeros(m), np.zeros(m)
+        self.peaks, self._heights = np.zeros(m, dtype=np.intp), np.full(m, -np.inf)
+
+    def rise(self, nodes: np.ndarray, heights: np.ndarray) -> None:
+        """Nodes further on `(m,)` with r there."""
+        higher = heights > self._heights
+        self.peaks, self._heights = np.where(higher, nodes, self.peaks), np.where(higher, heights, self._heights)
+
+    def merge(self, other: _Facts) -> None:
+        self.rise(other.peaks, other._heights)
+        self.total, self.own = self.total + other.total, self.own + other.own
