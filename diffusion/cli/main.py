@@ -139,9 +139,12 @@ def sample(
         wanted = [prompt] * count
         if lora is not None:
             put_in(denoiser, lora)
-            latents = sample_latents(
-                denoiser.pipeline, wanted, seed=config.runtime.seed, steps=config.sampling.num_inference_steps
+            # A law of prompts is at the sampler's own guidance scale; what was fitted on ratios is at 1.
+            law = any(isinstance(each, dict) and each.get("detector") for each in job.said.get("concepts") or ())
+            sampling = (
+                config.sampling if law else config.sampling.but(guidance_scale=config.sampling.guidance_scale or 1)
             )
+            latents = sample_latents(denoiser.pipeline, wanted, seed=config.runtime.seed, **sampling.call(denoiser))
         else:
             assert task is not None
             latents = _guided(denoiser, task, config, wanted, corrected)
