@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from diffusion.evaluation.samples import ImageClassifier
     from diffusion.methods import ImageMethod, Method
+    from diffusion.reports.detector_results import DetectedUnlearned
     from diffusion.reports.image_results import Forgotten
     from diffusion.reports.results import Unlearned
     from diffusion.runtime.progress import Bar
     from diffusion.tasks.config import Config, EvaluationConfig, FitConfig, RatiosConfig, RuntimeConfig, Sampling
     from diffusion.tasks.image_task import ImageTask
+    from diffusion.tasks.prompts import Prompts
     from diffusion.tasks.task import Concept, ConceptTask
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "EvaluationConfig",
     "FitConfig",
     "ImageTask",
+    "Prompts",
     "RatiosConfig",
     "RuntimeConfig",
     "Sampling",
@@ -42,6 +45,7 @@ _DATA = {
     "Concept": "diffusion.tasks.task",
     "ConceptTask": "diffusion.tasks.task",
     "ImageTask": "diffusion.tasks.image_task",
+    "Prompts": "diffusion.tasks.prompts",
     **dict.fromkeys(
         ("Config", "EvaluationConfig", "FitConfig", "RatiosConfig", "RuntimeConfig", "Sampling"),
         "diffusion.tasks.config",
@@ -73,8 +77,10 @@ def unlearn(
     method: Method | None = None,
     image_classifier: ImageClassifier | None = None,
     bar: Bar | None = None,
-) -> Unlearned:
+) -> Unlearned | DetectedUnlearned:
     r"""min distance(p, q) over laws p of images, subject to separation from the concepts, fitted into a LoRA.
+
+    ::
 
         rho_i(x) = log q_i(x)/q(x) from a ratio classifier  ->  lam* (m,) by `duality.solve`  ->  adapters on the
         network
@@ -99,7 +105,8 @@ def unlearn(
 
     Returns:
         `diffusion.reports.results.Unlearned`: what is known of the model, the solution, what was measured, the
-        certificate (``result.certificate.certified``).
+        certificate (``result.certificate.certified``); where detectors define the concepts, the like
+        `diffusion.reports.detector_results.DetectedUnlearned`.
 
     Raises:
         ImportError: without the extra ``diffusion``.
@@ -135,6 +142,8 @@ def forget(
     bar: Bar | None = None,
 ) -> Forgotten:
     r"""min KL(q‖p) over laws p of images, subject to a negative ELBO higher by level_i nats at each image, as a LoRA.
+
+    ::
 
         levels, shares pi (m,)  ->  lam* (m,) by `duality.point_masses`  ->  adapters, lam moved by measured ELBO drops
 

@@ -17,23 +17,28 @@ from diffusion.methods import ImageMethod, Method, configured, configured_for_im
 from diffusion.pipelines import DIGITS, Denoiser, denoiser_of, load_pipeline
 from diffusion.pipelines.images import read_folder, read_images
 from diffusion.pipelines.latents import encode
+from diffusion.reports.detector_results import DetectedUnlearned
 from diffusion.reports.image_results import Forgotten
 from diffusion.reports.job import write_job
 from diffusion.reports.results import Unlearned
 from diffusion.reports.save import save
+from diffusion.reports.save_detected import save_detected
 from diffusion.reports.save_images import save as save_forgotten
 from diffusion.runtime.distributed import is_main, world
 from diffusion.runtime.output_folder import OutputFolder
+from diffusion.runtime.precision import device_named
 from diffusion.runtime.progress import Bar, progress_bar
 from diffusion.tasks.concepts import ConceptLaw, Examples, TaskPrompts
-from diffusion.tasks.config import Config
+from diffusion.tasks.config import Config, RuntimeConfig
 from diffusion.tasks.contrast_prompts import propose
+from diffusion.tasks.detectors import detector_of
 from diffusion.tasks.image_task import ImageTask
 from diffusion.tasks.images import read_task
 from diffusion.tasks.task import Concept, ConceptTask
 from diffusion.workflows.concepts import unlearn as run
+from diffusion.workflows.detected import unlearn_detected
 from diffusion.workflows.images import forget as run_on_images
-from diffusion.workflows.validation import check
+from diffusion.workflows.validation import check, check_scale
 
 Task = TypeVar("Task", ConceptTask, ImageTask)
 
@@ -48,12 +53,37 @@ def unlearn(
     method: Method | None,
     image_classifier: ImageClassifier | None,
     bar: Bar | None,
-) -> Unlearned:
+) -> Unlearned | DetectedUnlearned:
     """See :func:`diffusion.unlearn`, which has the defaults."""
+    if task.by_detectors:
+        if method is not None:
+            raise ValueError("method: concepts with detectors are fitted by tilted denoising; leave method out")
+        return unlearn_by_detectors(
+            pipeline, task, config, output=output, overwrite=overwrite, image_classifier=image_classifier, bar=bar
+        )
+    return unlearn_by_ratios(
+        pipeline, task, config, output=output, overwrite=overwrite, method=method,
+        image_classifier=image_classifier, bar=bar,
+    )  # fmt: skip
+
+
+def unlearn_by_ratios(
+    pipeline: Any,
+    task: ConceptTask,
+    config: Config,
+    *,
+    output: Path | str | None,
+    overwrite: bool,
+    method: Method | None,
+    image_classifier: ImageClassifier | None,
+    bar: Bar | None,
+) -> Unlearned:
+    """For concepts that prompts or images define."""
     chosen = configured(config.fit) if method is None else method_of(method)
     check_samples(task.asked, config.evaluation.fewest, config.evaluation.confidence)
+    check_scale(config.sampling)
     with output_of(output, overwrite) as folder:  # an output that cannot be had is found out before a model is loaded
-        denoiser = open_denoiser(pipeline)
+        denoiser = open_denoiser(pipeline, config.runtime)
         prompts = prompts_of(denoiser, task)
         check(denoiser, prompts, task.asked, chosen)
         result = run(
@@ -72,6 +102,40 @@ def unlearn(
     return result
 
 
+def unlearn_by_detectors(
+    pipeline: Any,
+    task: ConceptTask,
+    config: Config,
+    *,
+    output: Path | str | None,
+    overwrite: bool,
+    image_classifier: ImageClassifier | None,
+    bar: Bar | None,
+) -> DetectedUnlearned:
+    """For concepts that detectors define, under a law of prompts."""
+    detectors = {concept.prompts[0]: detector_of(concept.detector) for concept in task.concepts}
+    if len(detectors) < len(task.concepts):
+        raise ValueError("concepts must have different first prompts, their names")
+    if config.fit.method != "tilted":
+        raise ValueError(f"method: concepts with detectors are fitted by tilted denoising, got {config.fit.method!r}")
+    with output_of(output, overwrite) as folder:
+        denoiser = open_denoiser(pipeline, config.runtime)
+        result = unlearn_detected(
+            denoiser,
+            task.law,
+            detectors,
+            task.asked,
+            config,
+            image_classifier=image_classifier,
+            bar=bar or progress_bar,
+            folder=folder,
+        )
+        if folder is not None and is_main():
+            save_detected(result, denoiser, folder)
+            write_job(folder, named(task, pipeline), config)
+    return result
+
+
 def forget(
     pipeline: Any,
     task: ImageTask,
@@ -85,7 +149,7 @@ def forget(
     """See :func:`diffusion.forget`, which has the defaults."""
     chosen = configured_for_images(config.fit) if method is None else image_method_of(method)
     with output_of(output, overwrite) as folder:
-        denoiser = open_denoiser(pipeline)
+        denoiser = open_denoiser(pipeline, config.runtime)
         read = read_task(denoiser, task)
         result = run_on_images(denoiser, read, config, method=chosen, bar=bar or progress_bar, folder=folder)
         if folder is not None and is_main():
@@ -104,9 +168,19 @@ def output_of(output: Path | str | None, overwrite: bool) -> Iterator[Path | Non
         yield folder
 
 
-def open_denoiser(pipeline: Any) -> Denoiser:
-    """The network of a pipeline; one that is named (a folder, a hub name, ``digits``) goes to this process's device."""
-    return denoiser_of(load_pipeline(pipeline).to(world().device) if isinstance(pipeline, str) else pipeline)
+def open_denoiser(pipeline: Any, runtime: RuntimeConfig | None = None) -> Denoiser:
+    """The network of a pipeline; one that is named (a folder, a hub name, ``digits``) is loaded as ``runtime`` says, on
+    this process's device where it names none. ``ValueError`` for a device that torch does not have."""
+    import torch
+
+    runtime = runtime or RuntimeConfig()
+    if runtime.allow_tf32:
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    if not isinstance(pipeline, str):
+        return denoiser_of(pipeline)
+    device = device_named(runtime.device) if runtime.device else world().device
+    loaded = load_pipeline(pipeline, getattr(torch, runtime.dtype), variant=runtime.variant, revision=runtime.revision)
+    return denoiser_of(loaded.to(device))
 
 
 def named(task: Task, pipeline: Any) -> Task:
@@ -130,6 +204,8 @@ def prompts_of(denoiser: Denoiser, task: ConceptTask) -> TaskPrompts:
     prompts are left out, the concepts' neighbours in the vocabulary and samples of q stand for the rest; without a
     vocabulary, samples of q alone. Raises ``ValueError`` where something is missing or does not fit.
     """
+    if task.by_detectors:
+        raise ValueError("concepts with detectors have no ratios: distill and solve take them, this does not")
     plain = not task.retained_prompts and not task.words and all(concept.prompts for concept in task.concepts)
     if is_digits(denoiser.pipeline) and plain:
         digits = prompts_for([concept.prompts[0] for concept in task.concepts], task.anchor)

@@ -33,7 +33,6 @@ extensions = [
     "sphinx.ext.doctest",
     "sphinx_gallery.gen_gallery",
     "mathml",
-    "docstrings",
     "complete",
     "links",
 ]
@@ -47,7 +46,7 @@ myst_dmath_double_inline = True
 myst_heading_anchors = 3
 html_math_renderer = "mathml"
 
-default_role = None
+default_role = "code"  # names in docstrings stand in single backticks, or in double ones
 add_module_names = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from duality import confidence, point_masses, primal_dual
+from duality import confidence, point_masses, primal_dual, two_sample
 from duality.checks import atoms, gaussians
 from duality.forward_kl import ForwardKL
 from duality.frontier import fixed_weights, frontier
@@ -57,6 +57,7 @@ __all__ = [
     "primal_dual",
     "reference",
     "solve",
+    "two_sample",
 ]
 
 

@@ -137,7 +137,7 @@ def log1mexp(xp: Any, x: Array) -> Array:
     """log(1 - e^x) for x < 0, and -inf for x >= 0.
 
     Above log(1/2) the difference 1 - e^x cancels, below it e^x vanishes beside 1: each half has its own formula
-    (Mächler, "Accurately computing log(1 - exp(-|a|))", 2012).
+    (Mächler, "Accurately computing `log(1 - exp(-|a|))`", 2012).
     """
     below = x < 0
     x = xp.where(below, x, xp.full_like(x, -1.0))

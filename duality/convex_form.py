@@ -1,6 +1,6 @@
 """ReverseKL as a convex problem in the cost c, for levels beyond what the climb of its dual function can settle.
 
-Without atoms, min KL(p‖q) subject to KL(p‖q_i) ≥ b_i has the value of
+Without atoms, min KL(p‖q) subject to KL(p‖q_i) ≥ b_i has the value of ::
 
     min c   subject to   KL(p‖q) ≤ c,   E_p[rho_i] ≤ c - b_i,
 

@@ -1,7 +1,7 @@
 """The two dual functions, in coordinates that the solver climbs in.
 
 Both are expectations under q of the log weight of a tilt, so both need one pass over the nodes for value, gradient
-and curvature together:
+and curvature together::
 
     ExponentialDual   g(x) = c(x) · ( -x·beta - log E_q[e^{-x·T}] )         ReverseKL, Likelihood
     MixtureDual       g(x) = -E_q[u log u] + Z log Z + lam·(b - E_q[e^rho rho]),  u = 1 - sum_i lam_i e^{rho_i}

@@ -47,7 +47,7 @@ def glance(dual: Dual, x: np.ndarray) -> Evaluation:
 
 
 def rounding(value: float, terms: float, n: int) -> float:
-    """eps (16 (1 + |value|) + 4 sqrt(n) terms): by how much rounding may move a value that sums over n nodes.
+    """`eps (16 (1 + |value|) + 4 sqrt(n) terms)`: by how much rounding may move a value that sums over n nodes.
 
     terms is the sum of the absolute values of all summands. A sum of n doubles in *any* order is off by at most
     8 sqrt(n) u times that, u = eps/2, but for a chance of 2n e^-32, roundings being about as good as independent
@@ -65,7 +65,7 @@ class Dual(Protocol):
     lower: np.ndarray
     #: How close to its limit a row counts as reached.
     touch: float
-    #: No feasible problem has a larger value: a dual value above it certifies infeasibility.
+    #: No feasible problem has a larger value, so that a dual value above it certifies infeasibility.
     ceiling: float
 
     def evaluate(self, x: np.ndarray) -> Evaluation:

@@ -22,12 +22,12 @@ class ExponentialDual:
     """-log E_q[e^{-theta·(T - b)}], or the same divided by 1 + sum theta (shared=True).
 
     With statistics T and theta ≥ 0 the maximum over theta is the value of min KL(p‖q), E_p[T_i] ≤ b_i: `Likelihood`.
-    For `ReverseKL`, T = rho and theta = a = lam/(1 - sum lam). Its dual in lam is the perspective of the above,
+    For `ReverseKL`, T = rho and theta = a = lam/(1 - sum lam). Its dual in lam is the perspective of the above, ::
 
         g = lam·b - (1 - L) log E_q[e^{-lam·rho/(1 - L)}] = ( a·b - log E_q[e^{-a·rho}] ) / (1 + sum a),
 
     and the bound L < 1 becomes no bound on a at all. The map lam -> a is projective, so it carries line segments to
-    line segments, and Newton's direction for the concave g in lam is, in a, the solution d of
+    line segments, and Newton's direction for the concave g in lam is, in a, the solution d of ::
 
         Cov_p(rho) d = r,       r_i = E_p[rho_i] + b_i - g,
 

@@ -49,7 +49,7 @@ def beyond(ratios: LogRatios, levels: np.ndarray, log_weights: np.ndarray) -> Be
     """What any density of log masses `(n,)` proves about `ForwardKL` at levels `(m,)`.
 
     Divide p by e^{d_j/s} on a part of node j of relative mass s: as s falls to 0 every KL(q_i‖p) rises by q_ij d_j and
-    KL(q‖p) by q_j d_j, while p tends to itself (theory, minimising sequences). So missing levels cost no more than
+    KL(q‖p) by q_j d_j, while p tends to itself (theory, minimising sequences). So missing levels cost no more than ::
 
         min{ sum_j q_j d_j : d ≥ 0, sum_j q_ij d_j ≥ missing_i } = max{ lam·missing : lam in the dual domain }.
     """

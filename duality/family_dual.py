@@ -14,7 +14,7 @@ from duality.slices import spread
 
 
 class FamilyDual(ExponentialDual):
-    """g(lam) = -lam·beta - S sum_c P(c) log E_{q_c}[e^{-theta·T}],   theta = lam/S,  S = 1 - sum_i s_i lam_i.
+    """`g(lam) = -lam·beta - S sum_c P(c) log E_{q_c}[e^{-theta·T}]`,   theta = lam/S,  S = 1 - sum_i s_i lam_i.
 
     The constraints are E_p[T_i] - s_i KL(p‖q) ≤ beta_i. With s_i = 0 that bounds an expectation (`Likelihood`, and with
     -T `Keep`); with s_i = 1 and T = rho_i it is -KL(p‖q_i) ≤ -b_i (`ReverseKL`). All share the tilt e^{-theta·T}. g is
@@ -95,7 +95,7 @@ class FamilyDual(ExponentialDual):
         return p, divergence, divergence + 1.0 + float(np.abs(self._base + x).sum())
 
     def _at(self, x: np.ndarray) -> tuple[np.ndarray, float, np.ndarray, np.ndarray]:
-        """Joint masses of the tilt `(k,)`, KL(p‖q), E_{p_c} T `(C, m)`, log Z_c `(C,)`."""
+        """Joint masses of the tilt `(k,)`, KL(p‖q), `E_{p_c} T` `(C, m)`, log Z_c `(C,)`."""
         groups = self._groups
         tilt, modes = self._grouped_tilt(x)
         absolute = (self._tilt[modes] if isinstance(self._tilt, np.ndarray) else self._tilt) - self._table[modes] @ x
@@ -150,14 +150,14 @@ class FamilyDual(ExponentialDual):
         return spread(exponent, self._kept, self._n)
 
     def influence(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """By draws within groups: with omega = p/q, -S (omega - 1), and omega (T - E_{p_c} T) less s_i the first."""
+        """By draws within groups: with omega = p/q, -S (omega - 1), and `omega (T - E_{p_c} T)` less s_i the first."""
         p, _, means, _ = self._at(x)
         pull = -self._share(x) * (p - np.exp(self._log_q)) * p.size
         conditions = (p * p.size)[:, None] * (self._table - self._groups.spread(means))
         return pull, (conditions - np.outer(pull, self._sharing / self._scale)) / self._share(x)
 
     def group_influence(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """By groups `(C,)` and `(C, m)`, where these are a sample: -S log Z_c and E_{p_c} T, centred, times C P(c)."""
+        """Where groups are a sample, `(C,)` and `(C, m)`: -S log Z_c and `E_{p_c} T`, centred, times C P(c)."""
         _, _, means, log_z = self._at(x)
         shares = self._groups.shares
         size = shares.size * shares

@@ -63,7 +63,7 @@ def follow(q: np.ndarray, rows: np.ndarray, gain: np.ndarray, reach: float, leas
         least: by what factor a step must leave mu at least.
 
     Primal-dual path following with Mehrotra's predictor and corrector (Nocedal and Wright 2006, §14.2): with prices
-    w_j d_j on u_j ≥ 0 (w_j = q_j, but for the least masses) and z_i on y_i ≥ 0,
+    w_j d_j on u_j ≥ 0 (w_j = q_j, but for the least masses) and z_i on y_i ≥ 0, ::
 
         gain + rowsᵀ(q (log u - log Z) - w d) + z = 0,   u_j d_j = mu,   y_i z_i = mu,   mu -> MU.
 

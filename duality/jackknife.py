@@ -8,7 +8,7 @@ from duality.groups import Partition
 
 
 def jackknife_log(parts: np.ndarray, partition: Partition) -> np.ndarray:
-    """(n_c - 1) (mean_j log mean_{k≠j} w_k - log mean_k w_k) `(C,)`: the bias of the log of a mean of few weights.
+    """`(n_c - 1) (mean_j log mean_{k≠j} w_k - log mean_k w_k)` `(C,)`: the bias of the log of a mean of few weights.
 
     parts `(k,)` are w_j / sum_k w_k within each group. To leading order this is -Var(w)/(2 n_c Z_c²). NaN for a single
     draw, which has no other to be told by; -inf where one draw is all of its group's weight.

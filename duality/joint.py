@@ -105,7 +105,7 @@ class Joint(Problem):
 
     @property
     def direction(self) -> np.ndarray:  # type: ignore[override]
-        """`(m,)`: +1 where a level is to be reached at least, -1 where at most."""
+        """`(m,)`, +1 where a level is to be reached at least, -1 where at most."""
         return np.concatenate([np.full(part.levels.size, part.direction) for part in self.problems])
 
     @property

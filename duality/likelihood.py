@@ -101,7 +101,7 @@ class Likelihood(Problem):
         return self.rule.slope(values, self._prior(values))
 
     def units(self, ratios: LogRatios) -> np.ndarray:
-        """min(size of the level, max(|E_q[l] - b|, standard deviation of l under q), b - min l), `(m,)`.
+        """min(size of the level, `max(|E_q[l] - b|, standard deviation of l under q)`, b - min l), `(m,)`.
 
         What can be gained or lost is the distance of q from its level, or the spread of l, which may be a billionth of
         the level (a posterior that hardly varies), and at most the room below the level: near the least level the value

@@ -18,7 +18,7 @@ class Kind(ABC):
     """l_i as a function of the input `(..., m)`, and what noising makes of exp(-sum_i lam_i l_i)."""
 
     needs_priors: ClassVar[bool] = False
-    #: Which columns of the ratios it reads: those of "values", or the "detectors".
+    #: Which columns of the ratios it reads, those of "values", or the "detectors".
     source: ClassVar[str] = "values"
 
     def check(self, ratios: LogRatios) -> None:
@@ -115,7 +115,7 @@ class PosteriorKind(Kind):
     """l_i = Pr(i|x) = pi_i e^{rho_i}, with the two-valued closure for noised states.
 
     If every point shows at most one concept and Pr(i|x_0) is 0 or 1, then w = 1 - sum_i c_i Pr(i|x_0) with
-    c_i = 1 - e^{-lam_i}, exactly. Posteriors are martingales along the noising, so
+    c_i = 1 - e^{-lam_i}, exactly. Posteriors are martingales along the noising, so ::
 
         E_q[w | x_t] = w̄ = 1 - sum_i c_i pi_i r_i,        k_i = -d log w̄ / d rho_i = c_i pi_i r_i / w̄.
 

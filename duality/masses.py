@@ -18,9 +18,10 @@ mass below one only where the equivalent of `ENOUGH` = 100 draws carries it, (su
 tails nearly always fall short (tests/duality/test_masses.py tries many laws). A ratio larger than any that was drawn,
 on a set that no draw has hit, cannot be told from a wrong factor: the mass then says how much of q_i the draws show.
 
-**Groups.** q_{i,c} has mass one under every prompt, and every group is looked at like this, by itself: factors that
+**Groups.** `q_{i,c}` has mass one under every prompt, and every group is looked at like this, by itself: factors that
 make up for each other between groups are wrong in each. Where constraints weigh groups by shares a_i(c) of their own,
-its mass is a_i(c)/P(c). Among C groups the deviations and UNSEEN are what leaves C looks together the chances of one.
+its mass is a_i(c)/P(c). Among C groups the deviations and UNSEEN are what leaves C looks together the chances of
+one.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class MassWarning(UserWarning):
         masses: E_q[e^{rho_i}] `(m,)`.
         errors: their standard errors `(m,)`; 0 on quadrature.
         wrong: `(m,)`, the constraints that are meant.
-        by_group: E_{q_c}[e^{rho_i}] `(C, m)`, relative to the shares of the constraint's own where it has such.
+        by_group: `E_{q_c}[e^{rho_i}]` `(C, m)`, relative to the shares of the constraint's own where it has such.
         wrong_groups: `(C, m)`, which of these are meant.
     """
 

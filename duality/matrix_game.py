@@ -33,7 +33,7 @@ class Saddle:
 
 
 def saddle(table: np.ndarray) -> Saddle:
-    """max_{lam ≥ 0, sum lam = 1} min_j lam·v_j = min_p max_i E_p[v_i] for v `(n, m)`, finite: a matrix game.
+    """`max_{lam ≥ 0, sum lam = 1} min_j lam·v_j = min_p max_i E_p[v_i]` for v `(n, m)`, finite: a matrix game.
 
     With v = rho + b the left side is the maximum of the dual function of `ReverseKL` over sum lam = 1, and the right
     side the least c for which some density has E_p[rho_i] ≤ c - b_i for all i. Solved by HiGHS on a working set of

@@ -1,7 +1,7 @@
 """The least cost where divergences from p are bounded on both sides: `ReverseKL` beside `Keep(kind="reverse-kl")`.
 
 Without atoms p may be concentrated until KL(p‖q) is any C above what it is, and no expectation changes. So, as in
-`duality.convex_form`,
+`duality.convex_form`, ::
 
     V = min{C : V_LU(beta + s C) ≤ C},      s_i = 1, 0, -1,
 

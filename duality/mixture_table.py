@@ -27,7 +27,7 @@ class MixtureTable:
         top: max rho `(m,)`; 0 for a q_i that is absent.
         peaks: where r is largest.
         total: E_q[e^rho] `(m,)`.
-        own: E_q[e^rho rho] `(m,)`, and `own_terms`, at least E_q[e^rho |rho|].
+        own: E_q[e^rho rho] `(m,)`, and `own_terms`, at least `E_q[e^rho |rho|]`.
 
     Raises:
         ValueError: for ratios that e^rho overflows for.

@@ -1,11 +1,13 @@
 r"""ForwardKL where the q_i are point masses: forgetting images among a finite set, in closed form at any level.
 
+::
+
     min KL(q‖p)  s.t.  -log p_i ≥ b_i,   q with shares pi_i on the images to be forgotten and 1 - Pi on all else
 
     p_i = min(e^{-b_i}, pi_i/s),   lam_i = [pi_i - s e^{-b_i}]_+,   s = 1 - sum lam_i
 
 Beyond 30 nats lam_i and pi_i differ by less than a double can tell, so what is left of the share, pi_i - lam_i =
-s e^{-b_i}, is kept as its logarithm, and both values are computed from that:
+s e^{-b_i}, is kept as its logarithm, and both values are computed from that::
 
     primal = sum_i pi_i log(pi_i/p_i) + (1 - Pi) log s
     dual   = -H(q) - sum_i (pi_i - lam_i) log((pi_i - lam_i)/s) - (1 - Pi) log((1 - Pi)/s) + sum_i lam_i b_i
@@ -60,12 +62,12 @@ class WaterFilling:
 
     @property
     def gap(self) -> float:
-        """|primal - dual| / (1 + |dual|)."""
+        """`|primal - dual| / (1 + |dual|)`."""
         return abs(self.primal - self.dual) / (1 + abs(self.dual))
 
     @property
     def slack(self) -> np.ndarray:
-        """-log p_i - b_i `(m,)`, nats: met where ≥ 0."""
+        """-log p_i - b_i `(m,)`, nats, met where ≥ 0."""
         return -self.log_masses - self.levels
 
 

@@ -1,5 +1,7 @@
 """The alternating algorithm: a player lowers the Lagrangian, multipliers follow how far the levels are missed.
 
+::
+
     p    <- a step of the player towards argmin_p cost(p) + sum_i lam_i · miss_i(p)
     lam  <- [ lam + eta · miss(p) ]_+ ,      miss_i = b_i - level_i  (level_i - b_i for Likelihood)
 
@@ -68,7 +70,7 @@ class Ascent:
 
 
 class NuPI:
-    """The nuPI controller of cooper: lam + rate · (integral · miss_t + proportional · (xi_t - xi_{t-1})).
+    """The nuPI controller of cooper: `lam + rate · (integral · miss_t + proportional · (xi_t - xi_{t-1}))`.
 
     xi is an exponential average of the misses with coefficient `smoothing`. The proportional term damps the
     oscillation that plain ascent shows once the player answers late (Sohrabi et al., ICML 2024).

@@ -1,10 +1,12 @@
 """What a problem is. Each kind is one small class around one function, the log weight of the tilt p = q exp(log w)/Z.
 
-| class | asks for | log w(rho; lam) |
-|---|---|---|
-| `ReverseKL` | min KL(p‖q) with KL(p‖q_i) ≥ b_i | -sum_i a_i rho_i, a_i = lam_i / (1 - sum_k lam_k) |
-| `ForwardKL` | min KL(q‖p) with KL(q_i‖p) ≥ b_i | log(1 - sum_i lam_i e^{rho_i}) |
-| `Likelihood` | min KL(p‖q) with E_p[l_i] ≤ b_i | -sum_i lam_i l_i |
+::
+
+    | class | asks for | log w(rho; lam) |
+    |---|---|---|
+    | `ReverseKL` | min KL(p‖q) with KL(p‖q_i) ≥ b_i | -sum_i a_i rho_i, a_i = lam_i / (1 - sum_k lam_k) |
+    | `ForwardKL` | min KL(q‖p) with KL(q_i‖p) ≥ b_i | log(1 - sum_i lam_i e^{rho_i}) |
+    | `Likelihood` | min KL(p‖q) with E_p[l_i] ≤ b_i | -sum_i lam_i l_i |
 
 To add a kind of constraint, derive from `Problem` and say what its tilt, its guidance, its cost and levels are, and
 which dual function the solver is to climb. Nothing else in the project asks which problem it serves.
@@ -63,7 +65,7 @@ class Problem(ABC):
     levels: Any  # given as a number or a vector; kept as a frozen float64 vector (m,)
     #: +1 where a constraint asks for level ≥ b, -1 where it asks for level ≤ b.
     direction: ClassVar[int] = 1
-    #: The mass E_q[e^{rho_i}] that the ratios must have for the levels to mean what they say: "one" where a level
+    #: The mass E_q[e^{rho_i}] that the ratios must have for the levels to mean what they say. "one" where a level
     #: integrates over all of q_i, "at most one" where q_i counts only where p lives, "any" where no q_i is asked for.
     mass: ClassVar[str] = "any"
     #: How long a climb of its dual function may take before `answer` looks for another way.
@@ -167,7 +169,7 @@ class Problem(ABC):
     def guidance(self, values: Array, multipliers: Array) -> Array:
         """Strengths k_i of negative guidance at a noised state: score = score_q + sum_i k_i (score_q - score_i).
 
-        k_i = -d log E_q[w | x_t] / d rho_i, with rho_i = log q_{i,t}/q_t at the noise level of the state.
+        k_i = -d log E_q[w | x_t] / d rho_i, with `rho_i = log q_{i,t}/q_t` at the noise level of the state.
 
         Args:
             values: `(..., m)` log ratios at the noised states, NumPy or torch.
@@ -230,7 +232,7 @@ class Problem(ABC):
         ≤ b_i - error_i where it is the log ratio or a detector; likewise for what is kept. Nothing milder is safe.
 
         Args:
-            error: sup |rho_i - the true log ratio|, nats (of detectors: in their unit), a number or `(m,)`, ≥ 0.
+            error: `sup |rho_i - the true log ratio|`, nats (of detectors: in their unit), a number or `(m,)`, ≥ 0.
 
         Raises:
             ValueError: for an error that is negative, or of another shape than the levels; for a kind of problem of
@@ -260,7 +262,7 @@ class Problem(ABC):
 
     @property
     def source(self) -> str:
-        """Which columns of the ratios it constrains: "values" or "detectors"."""
+        """Which columns of the ratios it constrains, "values" or "detectors"."""
         return "values"
 
     def count(self, ratios: LogRatios) -> int:
@@ -276,7 +278,7 @@ class Problem(ABC):
         return None
 
     def units(self, ratios: LogRatios) -> np.ndarray:
-        """The sizes `(m,)` against which a miss of the levels is judged: 1 + |b_i| nats."""
+        """The sizes `(m,)` against which a miss of the levels is judged: `1 + |b_i|` nats."""
         return 1.0 + np.abs(self.levels)
 
     def domain(self, multipliers: np.ndarray) -> bool:
@@ -290,10 +292,8 @@ class Problem(ABC):
     def _checked(self, multipliers: Array, values: Array) -> Array:
         given = vector("multipliers", multipliers)
         if values.ndim == 0 or values.shape[-1] != given.size:
-            raise ValueError(
-                f"values: last axis of length {given.size} is needed (one entry for each multiplier),"
-                f" got shape {tuple(values.shape)}"
-            )
+            shape, need = tuple(values.shape), f"last axis of length {given.size} (one for each multiplier)"
+            raise ValueError(f"values: {need} is needed, got shape {shape}")
         if not self.domain(given):
             raise ValueError(f"multipliers: {given} lie outside the dual domain of {type(self).__name__}")
         return multipliers if hasattr(multipliers, "detach") else given

@@ -112,7 +112,7 @@ class QuotientDual(SignedDual):
     # -- the function --------------------------------------------------------------------------------------------------
 
     def _levelled(self, u: np.ndarray, push: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """eta `(k,)` with E_{q_c}[u/eta] = 1 in each group, eta = mu_c + push, and mu `(C,)`.
+        """eta `(k,)` with `E_{q_c}[u/eta] = 1` in each group, eta = mu_c + push, and mu `(C,)`.
 
         By Newton's method on 1/E - 1 in the distance of mu_c from where eta vanishes at the node of least push (that
         keeps its digits however close the two are). A harmonic mean is concave, so steps from the left never pass the

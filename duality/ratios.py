@@ -42,7 +42,7 @@ class LogRatios:
         priors: `(m,)` Pr(concept i) under q, each inside (0, 1); used by `Likelihood(kind="posterior")` where the
             problem does not bring its own.
         groups: `(n,)` whole numbers 0 … C - 1: which prompt, or group of prompts, a point belongs to. Weights are then
-            normalised within each group, rho is log q_{i,c}/q_c, and every density sought has a law for each group.
+            normalised within each group, rho is `log q_{i,c}/q_c`, and every density sought has a law for each group.
         group_weights: P `(C,)`, how often each group is asked for, adding up to one. Left out, what the points of each
             group weigh together; groups of draws then count as a sample of groups themselves, and standard errors
             take that into account.
@@ -139,7 +139,7 @@ class LogRatios:
 
     @property
     def values(self) -> np.ndarray:
-        """rho `(n, m)` in double precision: as it is kept, or a copy each time."""
+        """rho `(n, m)` in double precision, as it is kept or a copy each time."""
         return self.stored if self.table.direct else frozen(self.table.whole())
 
     @property
@@ -245,19 +245,19 @@ class LogRatios:
 
     @once
     def masses(self) -> np.ndarray:
-        """E_q[e^{rho_i}] `(m,)`: 1 for exact ratios, so its distance from 1 measures quadrature or network error."""
+        """E_q[e^{rho_i}] `(m,)`, 1 for exact ratios, so its distance from 1 measures quadrature or network error."""
         with np.errstate(over="ignore"):
             return np.asarray(np.exp(self.log_masses))
 
     @once
     def group_log_masses(self) -> np.ndarray:
-        """log E_{q_c}[e^{rho_i}] in each group `(C, m)`, -inf where q_i vanishes in it; all is one group by default."""
+        """`log E_{q_c}[e^{rho_i}]` in each group `(C, m)`, -inf where q_i vanishes in it; by default all is one."""
         if self.partition.count == 1:
             return self.log_masses[None]
         return log_means_within(self.stored, self.log_weights, self.partition)
 
     def normalise(self) -> LogRatios:
-        """The same with rho_i - log E_{q_c}[e^{rho_i}] in the place of rho_i, group by group, and so for log q_i.
+        """The same with `rho_i - log E_{q_c}[e^{rho_i}]` in the place of rho_i, group by group, and so for log q_i.
 
         For ratios that are known up to a factor (one for each prompt), or that a network gets right but for one. A mass
         that is missing because part of q_i lies beyond the points is not brought back by this: q_i is then restricted
@@ -268,8 +268,8 @@ class LogRatios:
     def weighed(self, shares: Any) -> LogRatios:
         """For constraints that weigh groups by shares a_i(c) of their own: rho_i + log(a_i(c)/P(c)).
 
-        `Likelihood` of posteriors then bounds sum_c a_i(c) E_{p_c}[Pr(i|x)], and `ForwardKL` asks for
-        sum_c a_i(c) KL(q_{i,c}‖p_c) ≥ b_i - KL(a_i‖P). `ReverseKL` refuses: its tilt would not be one for all groups.
+        `Likelihood` of posteriors then bounds `sum_c a_i(c) E_{p_c}[Pr(i|x)]`, and `ForwardKL` asks for
+        `sum_c a_i(c) KL(q_{i,c}‖p_c) ≥ b_i - KL(a_i‖P)`. `ReverseKL` refuses: its tilt would not be one for all groups.
         Detectors are whatever they are: multiply them by a(c)/P(c) yourself.
 
         Args:

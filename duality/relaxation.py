@@ -1,6 +1,6 @@
 """Constraints that cannot be had together: the least relaxation, and who conflicts, for all kinds that can be joined.
 
-Whether levels can be had is a question to the dual function alone: g(ty)/t tends to
+Whether levels can be had is a question to the dual function alone: g(ty)/t tends to ::
 
     h(y) = inf_p sum_i y_i miss_i(p),
 
@@ -87,7 +87,7 @@ def _relax(problem: Problem, ratios: LogRatios, mixed: np.ndarray) -> Relax:
 
 
 def relax_tilts(statistics: Statistics, partition: Partition, log_weights: np.ndarray) -> Relax:
-    """For constraints E_p[T_i] - s_i KL(p‖q) ≤ beta_i: h(y) = -y·beta - sigma E_c log E_{q_c}[e^{-y·T/sigma}].
+    """For constraints E_p[T_i] - s_i KL(p‖q) ≤ beta_i: `h(y) = -y·beta - sigma E_c log E_{q_c}[e^{-y·T/sigma}]`.
 
     sigma = -s·y ≥ 0, and inf y·T where it is zero, a linear program; where sigma < 0 nothing conflicts, as p may be
     concentrated.

@@ -15,7 +15,7 @@ from duality.slices import spread
 class SignedDual(MixtureDual):
     """-E[u log u] + sum_c P(c) Z_c log Z_c + sum_i lam_i s_i (b_i - E[e^rho_i rho_i]).
 
-    u = 1 - sum_i s_i lam_i e^rho_i, E is the mean over groups and within them, Z_c = E_{q_c}[u]. With s_i = 1 the
+    u = 1 - sum_i s_i lam_i e^rho_i, E is the mean over groups and within them, `Z_c = E_{q_c}[u]`. With s_i = 1 the
     constraint is KL(q_i‖p) ≥ b_i (`ForwardKL`), with s_i = -1 it is KL(q_i‖p) ≤ b_i (`Keep`). What is not written here
     is `MixtureDual`'s, read with s_i e^rho_i in the place of e^rho_i and s_i b_i in that of b_i.
 

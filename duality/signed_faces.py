@@ -25,7 +25,7 @@ class Priced(Beyond):
 
 
 def beyond_signed(ratios: LogRatios, mixtures: Mixtures, log_weights: np.ndarray) -> Priced:
-    """As `beyond`, in groups and where some KL(q_k‖p) are bounded above, which what is bought raises as well:
+    """As `beyond`, in groups and where some KL(q_k‖p) are bounded above, which what is bought raises as well::
 
         min{ sum_j y_j : y ≥ 0, sum_j s_i r_ij y_j ≥ s_i (b_i - KL(q_i‖p)) },   y_j = q_j d_j
 

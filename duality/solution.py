@@ -158,12 +158,12 @@ class Solution:
 
     @property
     def gap(self) -> float:
-        """|bound - dual| / (1 + |dual|): how far apart the two bounds on the value are, attained or not."""
+        """`|bound - dual| / (1 + |dual|)`, how far apart the two bounds on the value are, attained or not."""
         return abs(self.bound - self.dual) / (1.0 + abs(self.dual))
 
     @property
     def slack(self) -> np.ndarray:
-        """`(m,)`, ≥ 0 where a level is met: levels - b for the KL problems, b - levels for Likelihood."""
+        """`(m,)`, ≥ 0 where a level is met; levels - b for the KL problems, b - levels for Likelihood."""
         return self.problem.slack(self.levels)
 
     @property

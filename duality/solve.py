@@ -17,6 +17,7 @@ from duality.likelihood import Likelihood
 from duality.newton import MET, TARGET, Climb, climb
 from duality.passes import workers as threads
 from duality.problems import Problem
+from duality.ratio_tables import EPS
 from duality.ratios import LogRatios
 from duality.reverse_kl import ReverseKL
 from duality.shards import shared, sharing, total
@@ -34,7 +35,7 @@ from duality.warm import Start, nearby
 
 
 def solve(problem: Problem, ratios: LogRatios, start: Any = None, *, workers: int = 1) -> Solution:
-    """max_{lam ≥ 0} g(lam), and with it the density p closest to q at the separation levels of the problem.
+    """`max_{lam ≥ 0} g(lam)`, and with it the density p closest to q at the separation levels of the problem.
 
     Args:
         problem: `ReverseKL`, `ForwardKL` or `Likelihood`, with a level for each constraint or one for all.
@@ -216,7 +217,7 @@ def finish(problem: Problem, ratios: LogRatios, answer: Answer, tolerance: float
             errors = None
         if effective < FEW_DRAWS:
             warnings.warn(FewDrawsWarning(effective, int(total(ratios.n))), stacklevel=stack_level())
-        if ratios.grouped and not bias <= primal_stderr:
+        if ratios.grouped and not bias <= max(primal_stderr, ratios.n * EPS * (1 + abs(answer.value))):
             single = float(ratios.partition.shares[ratios.partition.sizes == 1].sum())
             warnings.warn(SmallGroupsWarning(bias, primal_stderr, single), stacklevel=stack_level())
     unknown = frozen(np.full(lam.size, np.nan))

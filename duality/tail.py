@@ -150,7 +150,7 @@ def _start(likelihood: np.ndarray, log_q: np.ndarray, tail: float, places: np.nd
 
 
 class _Bounds:
-    """lam (t - b) - sum_c P_c log E_{q_c}[e^{-lam (l - t)_+/tail}], at many thresholds t at once."""
+    """`lam (t - b) - sum_c P_c log E_{q_c}[e^{-lam (l - t)_+/tail}]`, at many thresholds t at once."""
 
     def __init__(
         self, likelihood: np.ndarray, log_q: np.ndarray, partition: Partition, level: float, tail: float

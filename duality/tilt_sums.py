@@ -17,7 +17,7 @@ class TiltSums:
     Attributes:
         tilt, log_q: t and log q of the heaviest node.
         linear: sum of masses times t - tilt.
-        absolute: at least the sum of masses times |t - tilt|.
+        absolute: at least the sum of masses times `|t - tilt|`.
         moments: of the statistics under the masses.
     """
 
@@ -66,7 +66,7 @@ class TiltSums:
 
     @property
     def divergence(self) -> float:
-        """KL(p‖q), summed over p: not from x·E_p[T] + log Z, which cancels where x is large."""
+        """KL(p‖q), summed over p, not from x·E_p[T] + log Z, which cancels where x is large."""
         total = self.moments.total
         return self.linear / total - (float(np.log(total)) + self.log_q)
 

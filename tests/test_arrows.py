@@ -113,5 +113,5 @@ def test_the_core_imports_nothing_heavy_at_import_time():
 
 def test_top_level_holds_what_the_design_says():
     folders = {path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")}
-    grown = {"out", "runs", "build", "dist", "unlearning_duality.egg-info", "__pycache__"}
+    grown = {"out", "runs", "build", "dist", "wheels", "unlearning_duality.egg-info", "__pycache__"}
     assert folders - grown == {*PACKAGES, "tests", "docs"}

@@ -26,12 +26,19 @@ def log_mean_exp(log_weights: Array, exponent: Array) -> float:
 def dual_value(problem: Problem, ratios: du.LogRatios, multipliers: ArrayLike) -> float:
     """g(lam), nats; -inf outside the dual domain.
 
+    ::
+
         RU   lam·b - (1-L) log E_q[exp(-sum_i a_i rho_i)],  a_i = lam_i/(1-L), L = sum_i lam_i
         FU   -E_q[u log u] + Z log Z + lam·b - sum_i lam_i E_q[e^rho_i rho_i],  u = 1 - sum_i lam_i e^rho_i, Z = E_q[u]
         LU   -log E_q[exp(-sum_i lam_i l_i)] - lam·b
 
     FU's is KL(q||p) + sum_i lam_i (b_i - KL(q_i||p)) at p = q u/Z, written without log u where u vanishes.
-    multipliers : (m,), >= 0. Raises ``ValueError`` for a shape that does not fit.
+
+    Args:
+        multipliers: (m,), >= 0.
+
+    Raises:
+        ValueError: a shape that does not fit.
     """
     lam = np.atleast_1d(np.asarray(multipliers, dtype=np.float64))
     if lam.shape != (ratios.m,):
@@ -118,8 +125,12 @@ def domain_end(
 def places_along(lam: float, slack: float, end: float, points: int = 161) -> Array:
     """Multipliers (k,) worth a picture of g along one of them: from 0 beyond lam*, or to the domain's end close by.
 
-    lam, slack : of the optimum. end : of the domain. Where the constraint is inactive g falls from the start at the
-    rate of its slack: about one nat of it. Towards the right end the places get denser, as g may plunge there.
+    Where the constraint is inactive g falls from the start at the rate of its slack: about one nat of it. Towards the
+    right end the places get denser, as g may plunge there.
+
+    Args:
+        lam, slack: of the optimum.
+        end: of the domain.
     """
     right = min(end, 1 / max(slack, 1e-6)) if lam == 0 else (end if end < 8 * lam else 2.2 * lam)
     dense = right * (1 - np.logspace(-1.7, -8, max(points // 4, 8)))

@@ -17,7 +17,9 @@ Levels = float | tuple[float, ...]
 class Example:
     """q, the q_i to be unlearned, their priors, and the problems at levels that bind.
 
-    priors : (m,), the share pi_i of q that shows concept i. problems : RU, FU and LU where all three make sense.
+    Attributes:
+        priors: (m,), the share pi_i of q that shows concept i.
+        problems: RU, FU and LU where all three make sense.
     """
 
     name: str

@@ -22,7 +22,9 @@ Strengths = Callable[[Array], Array]
 class GuidanceError(NamedTuple):
     """One rule at one noise level, both in units of 1/x: root mean square over the noised target.
 
-    error : |guided - exact score|. correction : |exact score - score_q|, what guidance has to supply.
+    Attributes:
+        error: `|guided - exact score|`.
+        correction: `|exact score - score_q|`, what guidance has to supply.
     """
 
     rule: str
@@ -40,7 +42,8 @@ def guided_score(
 ) -> Array:
     """score_q,t + sum_i k_i(rho_t) (score_q,t - score_i,t), (..., d) -> (..., d).
 
-    strengths : (..., m) noised log ratios -> (..., m) strengths.
+    Args:
+        strengths: (..., m) noised log ratios -> (..., m) strengths.
     """
     base = pretrained.noised(alpha_bar)
     parts = [part.noised(alpha_bar) for part in unlearn]
@@ -55,6 +58,8 @@ def away(score: Array, scores: Array, strengths: Array) -> Array:
 
 def rules(answer: ToySolution) -> dict[str, Strengths]:
     """The strengths that belong to a solution's problem, by name.
+
+    ::
 
         RU                       a_i = lam_i/(1 - L), constant: ESD's rule at the solved strength
         FU                       lam_i r_i/(1 - sum lam r)
@@ -86,8 +91,11 @@ def rules(answer: ToySolution) -> dict[str, Strengths]:
 def guidance_errors(answer: ToySolution, alpha_bars: Sequence[float], per_axis: int = 41) -> list[GuidanceError]:
     """Root-mean-square errors of a solution's rules under its noised target, by a trapezoid rule over x_t.
 
-    per_axis : nodes per coordinate of the lattice over which errors are averaged; they are smooth, so that three
-    digits of the averages need no more. Deterministic. Raises what ``rules`` and ``noised_target`` raise.
+    Deterministic. Raises what ``rules`` and ``noised_target`` raise.
+
+    Args:
+        per_axis: nodes per coordinate of the lattice over which errors are averaged; they are smooth, so that three
+            digits of the averages need no more.
     """
     target = noised_target(answer)
     out = []

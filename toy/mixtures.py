@@ -18,11 +18,10 @@ _LOG_2PI = float(np.log(2 * np.pi))
 class GaussianMixture:
     """q(x) = sum_k weights_k N(x; means_k, covariances_k).
 
-    Parameters
-    ----------
-    weights : (k,) probabilities of the components; they sum to 1 (to 1e-9; the remainder is divided out).
-    means : (k, d), or (k,) in one dimension.
-    covariances : a scalar v (v I for all), (k,) scalars (v_k I), or (k, d, d) positive definite matrices.
+    Args:
+        weights: (k,) probabilities of the components; they sum to 1 (to 1e-9; the remainder is divided out).
+        means: (k, d), or (k,) in one dimension.
+        covariances: a scalar v (v I for all), (k,) scalars (v_k I), or (k, d, d) positive definite matrices.
 
     Densities are with respect to Lebesgue measure on R^d, log densities in nats. Points have shape (..., d).
 
@@ -86,7 +85,7 @@ class GaussianMixture:
 
     @property
     def log_normalisers(self) -> Array:
-        """-d/2 log 2 pi - 1/2 log det C_k, (k,): log N(m_k; m_k, C_k)."""
+        """-d/2 log 2 pi - 1/2 log det C_k, (k,), which is log N(m_k; m_k, C_k)."""
         return self._log_normaliser
 
     def __len__(self) -> int:

@@ -36,8 +36,12 @@ class ScoreNetwork(torch.nn.Module):
     """eps_theta(x, alpha_bar) = the best linear guess + sqrt(alpha_bar) times a multilayer perceptron.
 
     The linear guess, sqrt(1-alpha_bar) (x - sqrt(alpha_bar) mean)/(alpha_bar variance + 1 - alpha_bar), is exact for
-    N(mean, variance I); the perceptron sees x, scaled, and sines of the log-SNR. width : of its hidden layers, depth :
-    their number. mean (d,), variance : of the data. seed : of its first weights.
+    N(mean, variance I); the perceptron sees x, scaled, and sines of the log-SNR.
+
+    Args:
+        mean, variance: (d,) and a number, of the data.
+        width, depth: of its hidden layers, and their number.
+        seed: of its first weights.
     """
 
     mean: torch.Tensor
@@ -96,11 +100,13 @@ def fit(
     rate: float = 2e-3,
     optimizer: torch.optim.Optimizer | None = None,
 ) -> Array:
-    """Denoising under weights: steps on E_{x_0 ~ probabilities} |eps - eps_theta(x_t, t)|^2, log-SNR uniform.
+    """Denoising under weights: steps on `E_{x_0 ~ probabilities} |eps - eps_theta(x_t, t)|^2`, log-SNR uniform.
 
     Drawing x_0 with probability w/Z is the loss of tilted denoising with far less noise in its gradient than weighing
-    it. points : (n, d) draws of q, probabilities : (n,) their weights w/Z, summing to one. The rate falls to zero along
-    a cosine where no optimizer is handed in; one that is handed in keeps its rate. Returns the losses, (steps,).
+    it. The rate falls to zero along a cosine; an optimizer that is handed in keeps its. Returns the losses, (steps,).
+
+    Args:
+        points, probabilities: (n, d) draws of q, and (n,) their weights w/Z, summing to one.
     """
     own = optimizer is None
     used = torch.optim.Adam(network.parameters(), lr=rate) if optimizer is None else optimizer
@@ -135,8 +141,9 @@ def fit_tilted(
 ) -> Array:
     """Train a network on the target of a solution by tilted denoising; the losses, (steps,).
 
-    pool : draws of q that are tilted. Its effective size, 1/sum p^2, is what the network learns from (RU's weights are
-    unbounded; those of FU and LU are at most 1).
+    Args:
+        pool: draws of q that are tilted. Its effective size, 1/sum p^2, is what the network learns from (RU's weights
+            are unbounded; those of FU and LU are at most 1).
     """
     points = answer.pretrained.sample(pool, np.random.default_rng(seed))
     return fit(network, points, tilt_probabilities(answer, points), steps, torch.Generator().manual_seed(seed))
@@ -150,12 +157,15 @@ class Estimate(NamedTuple):
 
 
 def path_divergence(one: Score, other: Score, points: Array, levels: Array, generator: np.random.Generator) -> Estimate:
-    """KL of the reverse processes of two scores: 1/2 int E |eps_1 - eps_2|^2 d log-SNR under the first, nats.
+    """KL of the reverse processes of two scores: `1/2 int E |eps_1 - eps_2|^2 d log-SNR` under the first, nats.
 
-    points : (n, d) draws of x_0 under the first law, noised afresh at every level. levels : increasing alpha_bar; those
-    below 1 are the nodes of a trapezoid rule in log-SNR, whose error is of second order in their spacing. Where both
-    scores are exact this is KL of the laws of x_0 (the path ratio depends on x_0 alone); otherwise it bounds it from
-    above, up to what the levels leave out.
+    Where both scores are exact this is KL of the laws of x_0 (the path ratio depends on x_0 alone); otherwise it bounds
+    it from above, up to what the levels leave out.
+
+    Args:
+        points: (n, d) draws of x_0 under the first law, noised afresh at every level.
+        levels: increasing alpha_bar; those below 1 are the nodes of a trapezoid rule in log-SNR, whose error is of
+            second order in their spacing.
     """
     inside = np.asarray(levels)[np.asarray(levels) < 1]
     log_snr = np.log(inside) - np.log1p(-inside)
@@ -172,12 +182,13 @@ def path_divergence(one: Score, other: Score, points: Array, levels: Array, gene
 class NetworkPlayer:
     """The player of ``duality.primal_dual``: a network that lowers the Lagrangian and measures its own levels.
 
-    step : tilted denoising at the multipliers it is handed, for a few optimiser steps, from weights that are computed
-    and kept outside the loss. For FU this is E_q|.|^2 - sum lam_i E_{q_i}|.|^2, NegGrad's loss with a solved weight.
-    levels : of the network as it is. RU: path KL(p_theta||q_i), at draws of the network. FU: path KL(q_i||p_theta), at
-    draws of q_i. LU: the mean of l_i over draws of the network.
+    ``step`` is tilted denoising at the multipliers it is handed, for a few optimiser steps, from weights that are
+    computed and kept outside the loss. For FU this is `E_q|.|^2 - sum lam_i E_{q_i}|.|^2`, NegGrad's loss with a solved
+    weight. ``levels`` are those of the network as it is. RU: path KL(p_theta||q_i), at draws of the network. FU: path
+    KL(q_i||p_theta), at draws of q_i. LU: the mean of l_i over draws of the network.
 
-    problem : with priors where they are needed. draws : per estimate of the levels. inner : optimiser steps a turn.
+    Args:
+        problem, draws, inner: with priors where they are needed; per estimate of the levels; optimiser steps a turn.
     """
 
     def __init__(
@@ -260,7 +271,8 @@ def parameterisation_gap(
 ) -> list[Gap]:
     """Tilted denoising for every width and number of steps, measured against the exact noised target.
 
-    draws : of the target for the measurement, by resampling 40,000 fresh draws of q. One training run each.
+    Args:
+        draws: of the target for the measurement, by resampling 40,000 fresh draws of q. One training run each.
     """
     generator = np.random.default_rng(seed + 1)
     pool = answer.pretrained.sample(40_000, generator)

@@ -84,7 +84,7 @@ class SignedMixture:
             return log_positive + np.log1p(-np.minimum(share, 1.0))
 
     def score(self, x: ArrayLike, alpha_bar: float = 1.0) -> Array:
-        """grad log p_t(x) = (s_+ - share s_-)/(1 - share), share = removed/kept density, (..., d) -> (..., d)."""
+        """`grad log p_t(x) = (s_+ - share s_-)/(1 - share)`, share = removed/kept density, (..., d) -> (..., d)."""
         kept = self.positive.noised(alpha_bar).score(x)
         if self.negative is None:
             return kept

@@ -19,7 +19,9 @@ from toy.mixtures import Array, GaussianMixture, as_mixtures
 class Paths(NamedTuple):
     """Reverse paths of q and their log ratios.
 
-    states : (s, n, d) from the noisiest level to the data. log_ratios : (n, m), log dQ_i/dQ of the whole path, nats.
+    Attributes:
+        states: (s, n, d) from the noisiest level to the data.
+        log_ratios: (n, m), log dQ_i/dQ of the whole path, nats.
     """
 
     states: Array
@@ -30,7 +32,10 @@ class ReverseKernel:
     """q(x_s | x_t) = sum_k Pr(k | x_t) N(x_s; m_k + G_k (x_t - r m_k), C_k - G_k r C_k), r = sqrt(alpha_t/alpha_s).
 
     m_k, C_k are component k at level alpha_s, G_k = r C_k (r^2 C_k + (1 - r^2) I)^-1.
-    mixture : q at the data. alpha_bar < next_alpha_bar <= 1 : the levels of x_t and x_s.
+
+    Args:
+        mixture: q at the data.
+        alpha_bar, next_alpha_bar: 0 < alpha_bar < next_alpha_bar <= 1, the levels of x_t and x_s.
     """
 
     def __init__(self, mixture: GaussianMixture, alpha_bar: float, next_alpha_bar: float) -> None:
@@ -84,7 +89,7 @@ def sample_paths(
     n: int,
     generator: np.random.Generator,
 ) -> Paths:
-    """n exact reverse paths of q along increasing alpha_bar levels (s,), with
+    """n exact reverse paths of q along increasing alpha_bar levels (s,), with ::
 
         log dQ_i/dQ = log q_i,T(x_T)/q_T(x_T) + sum_t log q_i(x_s|x_t)/q(x_s|x_t).
 

@@ -185,7 +185,10 @@ def dual_axes(multipliers: Array, values: Array, best: tuple[float, float], end:
 def plot_frontier(solutions: Sequence[du.Solution], index: int = 0, mark: int | None = None, ax: Any = None) -> Any:
     """Cost against level: V(b), its slope at one point (the multiplier), and where the level is not attained.
 
-    solutions : along a frontier, sorted by level. index : whose level is on the axis. mark : position in the list.
+    Args:
+        solutions: along a frontier, sorted by level.
+        index: whose level is on the axis.
+        mark: position in the list.
     """
     if len(solutions) < 2:
         raise ValueError(f"solutions: at least two points of a frontier are needed, given {len(solutions)}")
@@ -280,7 +283,7 @@ def window(answer: ToySolution, points: int = 161) -> tuple[Array, ...]:
 
 
 def contour_levels(density: Array, cell: float, enclosed: Sequence[float] = ENCLOSED) -> list[float]:
-    """Density values whose superlevel sets hold the given masses, increasing; cell : area of a pixel."""
+    """Density values whose superlevel sets hold the given masses, increasing; ``cell`` is the area of a pixel."""
     values = np.sort(density.ravel())[::-1]
     mass = np.cumsum(values) * cell
     places = np.searchsorted(mass / mass[-1], sorted(enclosed, reverse=True))

@@ -21,14 +21,13 @@ Modes = int | Sequence[int]
 class PromptedMixture:
     """q_c(x) = sum_k weights_ck N(x; means_k, covariances_k) under prompt c, asked for with probability shares_c.
 
-    Parameters
-    ----------
-    weights : (C, k), a row of probabilities for each prompt.
-    means, covariances : of the modes, which all prompts share; as for ``GaussianMixture``.
-    shares : (C,) P(c) > 0, a sum of 1; left out, all prompts are asked for equally often.
+    Args:
+        weights: (C, k), a row of probabilities for each prompt.
+        means, covariances: of the modes, which all prompts share; as for ``GaussianMixture``.
+        shares: (C,) P(c) > 0, a sum of 1; left out, all prompts are asked for equally often.
 
-    A concept is a mode or several, S: under prompt c it has the prior pi_c = sum_{k in S} weights_ck, the law
-    q_{S,c} = sum_{k in S} weights_ck N_k / pi_c, and the posterior Pr(S|x, c) = pi_c q_{S,c}(x)/q_c(x).
+    A concept is a mode or several, S: under prompt c it has the prior `pi_c = sum_{k in S} weights_ck`, the law
+    `q_{S,c} = sum_{k in S} weights_ck N_k / pi_c`, and the posterior `Pr(S|x, c) = pi_c q_{S,c}(x)/q_c(x)`.
 
     Raises ``ValueError`` for shapes that disagree, shares that are no probabilities, and what ``GaussianMixture`` does.
 
@@ -63,7 +62,7 @@ class PromptedMixture:
 
     @cached_property
     def pooled(self) -> GaussianMixture:
-        """sum_c P(c) q_c: what is seen of the samples where nobody looks at the prompts."""
+        """sum_c P(c) q_c, what is seen of the samples where nobody looks at the prompts."""
         first = self.laws[0]
         return GaussianMixture(self.shares @ self.weights, first.means, first.covariances)
 
@@ -72,7 +71,7 @@ class PromptedMixture:
         return np.asarray(self.weights[:, self._chosen(modes)].sum(axis=1))
 
     def concept(self, modes: Modes, prompt: int) -> GaussianMixture:
-        """q_{S,c}. Raises ``ValueError`` where the prompt never shows the concept."""
+        """`q_{S,c}`. Raises ``ValueError`` where the prompt never shows the concept."""
         law, chosen = self.laws[prompt], self._chosen(modes)
         weights = law.weights[chosen]
         if not weights.sum() > 0:
@@ -84,10 +83,11 @@ class PromptedMixture:
         return tuple(grid(law, self.pooled, per_axis, reach) for law in self.laws)
 
     def log_ratios(self, concepts: Sequence[Modes], nodes: Sequence[Nodes] | int | None = None) -> du.LogRatios:
-        """log q_{i,c}/q_c and Pr(i|x, c) at nodes of every q_c, a group of nodes for each prompt.
+        """`log q_{i,c}/q_c` and Pr(i|x, c) at nodes of every q_c, a group of nodes for each prompt.
 
-        concepts : S_1, …, S_m, modes of each. nodes : for each prompt those of its q_c (draws of it are nodes, too), or
-        the number per axis of grids.
+        Args:
+            concepts: S_1, …, S_m, modes of each.
+            nodes: for each prompt those of its q_c (draws of it are nodes, too), or the number per axis of grids.
 
         Returns ``duality.LogRatios`` whose detectors (n, m) are Pr(i|x, c): for ``Likelihood(kind="detector")`` and
         ``Keep``, each of which may read some of the columns (``Joint(columns=)``). Values (n, m) are there where every
@@ -132,13 +132,13 @@ class PromptedSolution:
 
     @cached_property
     def costs(self) -> Array:
-        """KL(p_c||q_c), or KL(q_c||p_c) for FU, (C,) nats: their mean over P is the cost."""
+        """KL(p_c||q_c), or KL(q_c||p_c) for FU, (C,) nats; their mean over P is the cost."""
         base = [under(self.ratios.log_weights, self.ratios, c) for c in range(len(self.nodes))]
         return np.array([self.solution.problem.cost(_bare(q), p) for q, p in zip(base, self.targets, strict=True)])
 
     @cached_property
     def shown(self) -> Array:
-        """E_{p_c}[Pr(i|x, c)], (C, m): how much of each concept the target shows under each prompt."""
+        """`E_{p_c}[Pr(i|x, c)]`, (C, m), how much of each concept the target shows under each prompt."""
         assert self.ratios.detectors is not None
         assert self.ratios.groups is not None
         tables = [self.ratios.detectors[self.ratios.groups == c] for c in range(len(self.nodes))]
@@ -174,8 +174,12 @@ def solve_prompted(
 def joined(parts: Sequence[du.LogRatios], shares: ArrayLike, detectors: ArrayLike | None = None) -> du.LogRatios:
     """The log ratios of C prompts as one, in which prompt c is group c and weighs shares_c.
 
-    parts : of each prompt, all with the same columns; priors are left out, as they differ. detectors : (n, k), of all
-    nodes, one prompt after the other. Raises ``ValueError`` where some parts are draws and others are not.
+    Args:
+        parts: of each prompt, all with the same columns; priors are left out, as they differ.
+        detectors: (n, k), of all nodes, one prompt after the other.
+
+    Raises:
+        ValueError: some parts are draws and others are not.
     """
     draws = {part.is_draws for part in parts}
     if len(draws) != 1:

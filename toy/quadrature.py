@@ -32,9 +32,12 @@ _LEAST_PER_AXIS, _MOST_NODES = 81, 2_000_000
 class Nodes:
     """E_q[f] = sum_j exp(log_weights_j) f(points_j).
 
-    points : (n, d). log_weights : (n,), log of weights that sum to one; None where the points are equal draws of q.
-    edge : (n,) bool, the outer layer of the lattice (a twentieth of its width on each side). coarse : (n,) bool, the
-    sub-lattice of twice the spacing. axes : per coordinate, for a tensor grid. edge, coarse are None for draws.
+    Attributes:
+        points: (n, d).
+        log_weights: (n,), log of weights that sum to one; None where the points are equal draws of q.
+        edge: (n,) bool, the outer layer of the lattice (a twentieth of its width on each side).
+        coarse: (n,) bool, the sub-lattice of twice the spacing.
+        axes: per coordinate, for a tensor grid. edge, coarse are None for draws.
     """
 
     points: Array
@@ -60,8 +63,11 @@ def grid(
 ) -> Nodes:
     """Tensor trapezoid rule for q on the box that covers ``reach`` standard deviations of every component.
 
-    pretrained : q. unlearn : the q_i, covered too (FU integrates under them). per_axis : nodes per coordinate;
-    None takes as many as the narrowest component asks for (at least 81, at most 2e6 in all).
+    Args:
+        pretrained: the mixture q.
+        unlearn: the q_i, covered too (FU integrates under them).
+        per_axis: nodes per coordinate; None takes as many as the narrowest component asks for (at least 81, at most 2e6
+            in all).
 
     Raises ``ValueError`` where the spacing does not resolve a component of q or of a q_i (it says how many nodes
     would), or the dimension is above 3 (take ``draws``).
@@ -147,7 +153,7 @@ def _nodes_needed(mixtures: Sequence[GaussianMixture], widths: Array, exponent: 
 
 
 def _least_form(form: Array) -> float:
-    """min k^T A k over integer vectors k != 0 for positive definite A, (d, d), searched over |k| <= 64.
+    """min k^T A k over integer vectors k != 0 for positive definite A, (d, d), searched over `|k| <= 64`.
 
     Given all coordinates but the last, the best last one is the real minimiser rounded either way; that follows a
     thin ridge at any angle. (In three dimensions the other two run to 8.)

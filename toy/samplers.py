@@ -71,7 +71,11 @@ def sample_ddpm(score: Score, levels: Array, start: Array, generator: np.random.
 def sample_ddim(score: Score, levels: Array, start: Array, eta: float, generator: np.random.Generator) -> Array:
     """x_0, (n, d), by DDIM steps with eta from start (n, d), a draw of the law at levels[0], along levels (s,).
 
-    levels : increasing alpha_bar that end at 1, as ``Schedule.levels`` gives them. Raises ``ValueError`` otherwise.
+    Args:
+        levels: increasing alpha_bar that end at 1, as ``Schedule.levels`` gives them.
+
+    Raises:
+        ValueError: levels that do not increase or do not end at 1.
     """
     _check_levels(levels)
     x = start
@@ -85,7 +89,7 @@ def sample_ode(score: Score, alpha_bar: float, start: Array, rtol: float = 1e-6,
     """x_0, (n, d), along the probability-flow ODE d y/d sigma = eps(x_t), y = x_t/sqrt(alpha_bar), by SciPy's DOP853.
 
     sigma = sqrt((1 - alpha_bar)/alpha_bar) runs from start's level down to the level ``least`` < 1, from where one
-    step E[x_0|x_t] leads to the data: its error is of order sigma, 1e-3 of a unit. rtol : per step, relative.
+    step E[x_0|x_t] leads to the data: its error is of order sigma, 1e-3 of a unit. ``rtol`` is per step, relative.
 
     Raises ``ValueError`` for levels out of order and ``RuntimeError`` with SciPy's message where it gives up.
     """
@@ -114,11 +118,16 @@ class Trajectory(NamedTuple):
 def free_log_ratios(
     score: Score, others: Sequence[Score], levels: Array, start: Array, generator: np.random.Generator
 ) -> Trajectory:
-    """rho_i(x_0) ~ sum_t (|x_s - mean_q(x_t)|^2 - |x_s - mean_i(x_t)|^2)/(2 s_t^2) along DDPM trajectories of q.
+    """`rho_i(x_0) ~ sum_t (|x_s - mean_q(x_t)|^2 - |x_s - mean_i(x_t)|^2)/(2 s_t^2)` along DDPM trajectories of q.
 
-    score : of q. others : of the q_i, m of them. levels, start : as for ``sample_ddpm``. The sum runs over the steps
-    with s_t > 0 (all but the last). It is the exact log likelihood ratio of two discrete chains; against rho(x_0) its
-    mean error is of the order of the step size. The law at levels[0] is taken to be shared.
+    The sum runs over the steps with s_t > 0 (all but the last). It is the exact log likelihood ratio of two discrete
+    chains; against rho(x_0) its mean error is of the order of the step size. The law at levels[0] is taken to be
+    shared.
+
+    Args:
+        score: of q.
+        others: of the q_i, m of them.
+        levels, start: as for ``sample_ddpm``.
     """
     _check_levels(levels)
     x = start

@@ -16,9 +16,10 @@ from toy.mixtures import Array
 class Schedule:
     """x_t = sqrt(alpha_bars[t]) x_0 + sqrt(1 - alpha_bars[t]) z,  t = 0 .. T-1.
 
-    alpha_bars : (T,), strictly decreasing in (0, 1): diffusers' ``alphas_cumprod``. The data itself is the level 1,
-    one step before t = 0 (diffusers' ``set_alpha_to_one=True``).
-    name : what it is called in tables.
+    Attributes:
+        alpha_bars: (T,), strictly decreasing in (0, 1): diffusers' ``alphas_cumprod``. The data itself is the level 1,
+            one step before t = 0 (diffusers' ``set_alpha_to_one=True``).
+        name: what it is called in tables.
 
     Raises ``ValueError`` where alpha_bars is not such a sequence.
     """
@@ -53,7 +54,7 @@ class Schedule:
 
 
 def linear(steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Schedule:
-    """beta_t linear between its ends; alpha_bar_t = prod_{s<=t} (1 - beta_s). diffusers' "linear"."""
+    """beta_t linear between its ends; `alpha_bar_t = prod_{s<=t} (1 - beta_s)`. diffusers' "linear"."""
     _check_betas(steps, beta_start, beta_end)
     return from_betas(np.linspace(beta_start, beta_end, steps), "linear")
 
@@ -75,7 +76,7 @@ def squaredcos_cap_v2(steps: int = 1000, max_beta: float = 0.999) -> Schedule:
 
 
 def from_betas(betas: ArrayLike, name: str = "own") -> Schedule:
-    """alpha_bar_t = prod_{s<=t} (1 - beta_s) for given step variances beta, (T,), each in (0, 1)."""
+    """`alpha_bar_t = prod_{s<=t} (1 - beta_s)` for given step variances beta, (T,), each in (0, 1)."""
     given = np.asarray(betas, dtype=np.float64)
     if given.ndim != 1 or np.any(given <= 0) or np.any(given >= 1):
         raise ValueError("betas: shape (T,) with every entry inside (0, 1) is needed")

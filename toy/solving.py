@@ -120,9 +120,12 @@ def log_ratios(
 ) -> du.LogRatios:
     """rho_ji = log q_i(x_j) - log q(x_j) at nodes x_j of q, with the nodes' log weights and log q_i(x_j).
 
-    pretrained : q. unlearn : one mixture, or the q_i. nodes : a ``Nodes`` (grid, component_nodes, draws), the number
-    of nodes per axis of a grid, or None for a grid that resolves every component. priors : (m,), pi_i in (0, 1), for
-    posterior likelihoods.
+    Args:
+        pretrained: q.
+        unlearn: one mixture, or the q_i.
+        nodes: a ``Nodes`` (grid, component_nodes, draws), the number of nodes per axis of a grid, or None for a grid
+            that resolves every component.
+        priors: (m,), pi_i in (0, 1), for posterior likelihoods.
 
     Returns ``duality.LogRatios`` with values (n, m), log_weights (n,) (None for draws), log_densities (n, m), nats.
     Raises ``ValueError`` where dimensions differ or the nodes do not resolve q.
@@ -200,7 +203,7 @@ def check_truncation(solution: du.Solution, nodes: Nodes, tolerance: float = 1e-
 
 
 def check_masses(solution: du.Solution, ratios: du.LogRatios, tolerance: float = 1e-9) -> float:
-    """max_i |E_q[e^rho_i] - 1| where the problem integrates under the q_i (FU); ``TruncationError`` beyond tolerance.
+    """`max_i |E_q[e^rho_i] - 1|` where the problem integrates under the q_i (FU); ``TruncationError`` beyond tolerance.
 
     The others need q_i only where their targets live: 0 is returned for them, and for draws.
     """

@@ -63,8 +63,11 @@ def plot_weights(
 ) -> Any:
     """What a sweep of fixed weights reaches, on the frontier of the solved levels.
 
-    solutions : along ``duality.frontier``. swept : of ``duality.fixed_weights``, (cost, levels) for each weight.
-    weights : numbers to write beside the points. index : the constraint whose level is on the axis.
+    Args:
+        solutions: along ``duality.frontier``.
+        swept: of ``duality.fixed_weights``, (cost, levels) for each weight.
+        weights: numbers to write beside the points.
+        index: the constraint whose level is on the axis.
     """
     given = np.atleast_1d(np.asarray(weights, dtype=np.float64))
     if len(given) != len(swept):
@@ -87,8 +90,11 @@ def plot_weights(
 def plot_equal_weights(solved: du.Solution, equal_cost: float, equal_levels: ArrayLike, ax: Any = None) -> Any:
     """One weight for all concepts against one multiplier for each, at levels that both keep.
 
-    solved : at the levels asked. equal_cost, equal_levels (m,) : of the smallest equal weight that keeps them all.
     Stems: how far each concept is removed beyond what was asked, reached/asked (asked/reached for LU), logarithmic.
+
+    Args:
+        solved: at the levels asked.
+        equal_cost, equal_levels: (m,) levels, of the smallest equal weight that keeps them all.
     """
     from matplotlib import ticker
 
@@ -151,7 +157,7 @@ def plot_parameterisation_gap(gaps: Sequence[Gap], ax: Any = None) -> Any:
 
 @styled
 def plot_score_field(score: Array, x: Array, density: Array | None = None, label: str = "", ax: Any = None) -> Any:
-    """Arrows of a score at points x (n, 2) on a lattice; density : (n,), leaves out where it is negligible."""
+    """Arrows of a score at points x (n, 2) on a lattice; ``density`` (n,) leaves out where it is negligible."""
     if x.ndim != 2 or x.shape[1] != 2 or score.shape != x.shape:
         raise ValueError(f"score, x: equal shapes (n, 2) are needed, given {score.shape} and {x.shape}")
     if ax is None:
@@ -170,8 +176,10 @@ def plot_score_field(score: Array, x: Array, density: Array | None = None, label
 def plot_reliability(posteriors: Mapping[str, Array], labels: ArrayLike, bins: int = 5, ax: Any = None) -> Any:
     """Frequency against mean posterior in bins, with one standard error (Wilson): the diagonal is right.
 
-    posteriors : name -> Pr(concept|x), (n,) in [0, 1]. labels : (n,), whether x shows the concept. bins : of equal
-    width; the area of a marker grows with the number of points in its bin.
+    Args:
+        posteriors: name -> Pr(concept|x), (n,) in [0, 1].
+        labels: (n,), whether x shows the concept.
+        bins: of equal width; the area of a marker grows with the number of points in its bin.
     """
     shown = np.asarray(labels, dtype=bool)
     if ax is None:

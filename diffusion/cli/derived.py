@@ -1,5 +1,7 @@
 """Options from the fields of tasks and configurations: one place says name, type, default and help.
 
+::
+
     @with_job("sampling", "ratios", "fit", "evaluation", "runtime", task=CONCEPT_OPTIONS)
     def distill(model, output, job): ...
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,6 +40,21 @@ app.command()(audit)
 app.command()(bench)
 
 
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"unlearn {version('unlearning-duality')}")
+        raise typer.Exit
+
+
+@app.callback()
+def unlearn_options(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="print the version and exit")
+    ] = False,
+) -> None:
+    """What holds for `unlearn` itself rather than for one of its commands."""
+
+
 @app.command()
 @with_job("sampling", "ratios", "fit", "evaluation", "runtime", task=CONCEPT_OPTIONS)
 def distill(
@@ -53,18 +69,26 @@ def distill(
     task, config = job.concept_task(), shared.with_cache(job.config)
     model = shared.model_of(task)
     need_extra()
-    from diffusion.api import open_denoiser, unlearn
+    from diffusion.api import open_denoiser, unlearn_by_ratios
     from diffusion.reports.model_card import findings
     from diffusion.runtime.distributed import is_main
     from diffusion.workflows.dry_run import cost_lines
 
+    classifier = shared.image_classifier_of(task)
+    if task.by_detectors:
+        from diffusion.cli.detectors import distill_detected, plan_detected
+
+        if dry_run:
+            plan_detected(model, task, config)
+        else:
+            distill_detected(model, task, config, output=output, overwrite=overwrite, image_classifier=classifier)
+        return
     if dry_run:
-        denoiser = open_denoiser(model)
+        denoiser = open_denoiser(model, config.runtime)
         prompts = shared.prompts_for(denoiser, task)
         typer.echo("\n".join(cost_lines(denoiser, prompts, task.asked, config)))
         return
-    classifier = shared.image_classifier_of(task)
-    result = unlearn(
+    result = unlearn_by_ratios(
         model, task, config, output=output, overwrite=overwrite, method=None, image_classifier=classifier, bar=None
     )
     if not is_main():
@@ -111,7 +135,7 @@ def sample(
         shared.check_lora(lora)
     config = shared.with_cache(job.config)
     with OutputFolder(output, overwrite) as folder:
-        denoiser = open_denoiser(model)
+        denoiser = open_denoiser(model, config.runtime)
         wanted = [prompt] * count
         if lora is not None:
             put_in(denoiser, lora)
@@ -174,7 +198,7 @@ def ratios(
     config = config.but(
         ratios=config.ratios.but(elbo_samples=min(config.ratios.elbo_samples, config.ratios.num_samples))
     )
-    denoiser = open_denoiser(model)
+    denoiser = open_denoiser(model, config.runtime)
     prompts = shared.prompts_for(denoiser, task)
     store = shared.store_of(denoiser, config)
     estimate = estimate_ratios(denoiser, prompts, config.ratios, config.sampling, store)

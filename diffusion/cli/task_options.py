@@ -42,6 +42,17 @@ CONCEPT_OPTIONS: dict[str, Any] = {
     "vocabulary": Annotated[
         Path | None, _option("--vocabulary", help="text file of prompts, one a line, to find neighbours in")
     ],
+    "detector": Annotated[
+        list[str] | None,
+        _option(
+            "--detector",
+            help="what decides that an image shows it: 'clip:a cat|a dog', 'nudenet', 'module:name'; repeat",
+        ),
+    ],
+    "prompts": Annotated[
+        Path | None,
+        _option("--prompts", help="law of prompts for detectors: .txt, or .csv with prompt,weight,group,anchor"),
+    ],
     "prior": Annotated[
         list[float] | None,
         _option("--prior", help="fraction of unconditional samples that show the concept", shown="estimated"),
@@ -92,8 +103,13 @@ def concept_task(said: dict[str, Any], flags: dict[str, Any], model: str | None)
             raise ValueError(f"prior must be one for all or one for each of {len(data['concepts'])}, got {len(prior)}")
         given = [each if isinstance(each, Concept) else Concept(each) for each in data["concepts"]]
         data["concepts"] = [each.but(prior=share) for each, share in zip(given, shares, strict=True)]
+    if detectors := flags.get("detector"):
+        if len(detectors) != len(data["concepts"]):
+            raise ValueError(f"detector must be one for each of {len(data['concepts'])} concepts, got {len(detectors)}")
+        given = [each if isinstance(each, Concept) else Concept(each) for each in data["concepts"]]
+        data["concepts"] = [each.but(detector=one) for each, one in zip(given, detectors, strict=True)]
     names = {"level": "levels", "retained_prompt": "retained_prompts"}
-    for name in ("problem", "level", "retained_prompt", "vocabulary", "anchor"):
+    for name in ("problem", "level", "retained_prompt", "vocabulary", "anchor", "prompts"):
         if flags.get(name) not in (None, []):
             data[names.get(name, name)] = flags[name]
     if not data.get("levels"):

@@ -1,5 +1,7 @@
 r"""Is it gone, or hidden? What an unlearned pipeline still makes, wherever one might look.
 
+::
+
     frequency of concept i under (what is asked) x (how it is sampled),  each with its standard error,
 
 asked: nothing (the anchor); the concept's own prompts in all paraphrases; prompts near them that nobody trained on.

@@ -1,5 +1,7 @@
 r"""Every method on one task: same ratios, same solution, same adapters, budget and seeds, the same questions after.
 
+::
+
     level                of the fitted network, in the problem's own unit, by the ratios that the problem was solved
                          with (:mod:`diffusion.methods.level_estimates`)
     posterior, detected  E_p[Pr(i|x)] by the same classifier; how often image classifiers see a concept

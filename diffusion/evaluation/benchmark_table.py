@@ -34,7 +34,7 @@ class Quantity(Plain):
     name: Name
     estimate: Estimate
     concept: str | None = None
-    prompts: Literal["anchor", "concept", "retained"] | None = None
+    prompts: Literal["anchor", "concept", "retained", "prompts"] | None = None
     by: str | None = None
 
     @property

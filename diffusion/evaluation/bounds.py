@@ -1,5 +1,7 @@
 r"""One-sided bounds on measured levels, by what kind of number a level is the mean of.
 
+::
+
     clopper_pearson    yes or no of a detector, n independent samples                    exact at every n
     betting            probabilities in [0, 1] (the ratio classifier's posterior)         valid at every n
     student_t          mean ± t_{n-1} s/sqrt(n): nats, which have no bound                 a normal approximation

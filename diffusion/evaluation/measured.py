@@ -9,7 +9,8 @@ from pydantic import Field
 
 from diffusion.evaluation.bounds import Bound, Estimate, Plain, Rule, Side, bound, mean_estimate, meets
 
-Condition = Literal["anchor", "concept"]
+Condition = Literal["anchor", "concept", "prompts"]  # the last: a law of prompts
+WHERE = {"anchor": "under the anchor", "concept": "under its own prompts", "prompts": "under the law of prompts"}
 CLASSIFIER = "ratio_classifier"  # what the problem was solved with; any other name is an independent detector's
 
 
@@ -26,7 +27,7 @@ class LevelFound(Plain):
     met: bool
 
     def __str__(self) -> str:
-        where = "under the anchor" if self.prompts == "anchor" else "under its own prompts"
+        where = WHERE[self.prompts]
         least = "at most" if self.bound.side == "upper" else "at least"
         named = "" if self.bound.rule != "student_t" else ", a normal approximation"
         return (
@@ -72,6 +73,16 @@ class Share(Plain):
     estimate: Estimate
 
 
+class AtScale(Plain):
+    """A level under the law of prompts at another guidance scale than the task's: measured, and judged by nobody."""
+
+    concept: str
+    by: str
+    guidance_scale: float
+    estimate: Estimate
+    bound: Bound
+
+
 class Measurement(Plain):
     """All of it. ``target_shares``: of the concept by detector, in the solver's target; ``class_shares`` by sample."""
 
@@ -80,6 +91,7 @@ class Measurement(Plain):
     retained: tuple[Obeyed, ...] = ()
     moved: Moved | None = None
     shares: tuple[Share, ...] = ()
+    at_scales: tuple[AtScale, ...] = ()
     target_shares: dict[str, float] = Field(default_factory=dict)
     class_shares: dict[str, dict[str, list[float]]] = Field(default_factory=dict)
 

@@ -1,5 +1,7 @@
 r"""Whether a sample is a copy of an image: its distance to it, in units of how near images of the data are to others.
 
+::
+
     s       = median over images y of the data of  mean over the k = 50 nearest others y' of |y - y'|
     d(x, u) = |x - u| / s,        a copy where d ≤ 1/2
 

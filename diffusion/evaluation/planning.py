@@ -1,5 +1,7 @@
 r"""What the solver has to be asked for, so that samples of the fitted network can show the level.
 
+::
+
     shares   b' = max{ share : Pr(Bin(n, share) ≤ k) ≥ success },   k = max{ hits : upper bound ≤ b }
     nats     b' = b ± (z_confidence + z_success) s / sqrt(n),         s the spread of the level's summand in the target
 
@@ -119,7 +121,7 @@ def plan_for(
 
 
 def _is_share(problem: du.Problem) -> bool:
-    return isinstance(problem, du.Likelihood) and problem.kind == "posterior"
+    return isinstance(problem, du.Likelihood) and problem.kind in ("posterior", "detector")
 
 
 def _spread(problem: du.Problem, ratios: du.LogRatios) -> np.ndarray:

@@ -2,13 +2,13 @@ r"""Gone, or hidden? How quickly a concept comes back when a model is taught it 
 
 A fresh adapter is fitted to k images of the concept under one prompt by plain denoising, E|y - f|^2, and the
 concept's frequency f(s) under that prompt is measured after s steps. The curve alone says nothing: images teach. Two
-controls, fitted to as many images with the same adapter, steps, rate and seeds, say what it would be:
+controls, fitted to as many images with the same adapter, steps, rate and seeds, say what it would be::
 
     known   the base model, the same images, under a word that means nothing to it: all that is missing is the name
     new     the base model, the same images lying on their side, under that word: shapes that it never drew
             (judged upright again; a concept that looks the same on its side is no use here)
 
-With A the mean of f over the steps after the first,
+With A the mean of f over the steps after the first, ::
 
     recall = (A_unlearned - A_new) / (A_known - A_new):    0 like something new, 1 like something known by another name
 
@@ -79,7 +79,7 @@ class Curve:
 
     @property
     def stderr(self) -> np.ndarray:
-        """(len(steps),): of the mean over seeds, from samples, and from the seeds' spread where there are several."""
+        """(len(steps),), of the mean over seeds, from samples, and from the seeds' spread where there are several."""
         return _stderr(self.frequency, self.errors)
 
     @property

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffusion.evaluation.metrics import Frequency, energy_distance, energy_noise, frequency
+from diffusion.evaluation.metrics import Frequency, frequency
 from diffusion.pipelines.latents import decode
+from duality.two_sample import energy_distance, energy_null
 
 
 class ImageClassifier(Protocol):
@@ -102,7 +103,7 @@ def retained(
     if before.noise is not None and before.noise == after.noise:
         _, *places = np.intersect1d(rows[0], rows[1], assume_unique=True, return_indices=True)
         related = np.column_stack(places)
-    _, floor = energy_noise(old, new, 200, np.random.default_rng(seed))
+    floor = float(np.quantile(energy_null(old, new, 200, np.random.default_rng(seed)), 0.95))
     shift = {}
     for name in after.said:
         shares = []

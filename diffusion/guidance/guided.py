@@ -1,6 +1,6 @@
 r"""Sampling the optimal target without training: the guidance rule of a solution, inside a stock sampler.
 
-At a noised state every problem is negative guidance,
+At a noised state every problem is negative guidance, ::
 
     output = q(x_t | c) + sum_i k_i(rho_t) (q(x_t) - q(x_t | u_i)),        k = solution.guidance(rho_t),
 
@@ -9,7 +9,7 @@ which is affine in the score (:mod:`diffusion.pipelines.schedules`). Prompts tha
 anchor.
 
 A network without prompts, or a concept that none asks for, has no q(x_t | u_i); there the difference of the scores is
-that of the classifier,
+that of the classifier, ::
 
     score_q - score_i = - grad rho_i,t(x_t),        eps = eps_q + noise sum_i k_i grad rho_i,t,
 

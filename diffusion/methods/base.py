@@ -1,6 +1,6 @@
 r"""What a method is: from a pipeline, what is known of its law, and a solution, to a student, a LoRA or all weights.
 
-Every method minimises, by the same trainer on the same adapters, seeds and batches,
+Every method minimises, by the same trainer on the same adapters, seeds and batches, ::
 
     loss = ( n_tilted · method's loss + n_kept · mean |f - T|^2 ) / (n_tilted + n_kept),
 
@@ -21,6 +21,7 @@ from torch import nn
 
 import duality as du
 from diffusion.pipelines import Denoiser
+from diffusion.ratios.detected import DetectedSamples
 from diffusion.ratios.ratio_estimate import RatioEstimate
 from diffusion.tasks.config import FitConfig
 from diffusion.tasks.image_set import Images
@@ -83,6 +84,22 @@ class ImageFitContext:
     progress: Progress | None = None
 
 
+@dataclass(frozen=True)
+class DetectedFitContext:
+    """The same for a law of prompts whose levels are of detectors."""
+
+    denoiser: Denoiser
+    estimate: DetectedSamples
+    solution: du.Solution
+    config: FitConfig
+    checkpoint: Path | None = None
+    every: int = 100
+    progress: Progress | None = None
+
+
+AnyContext = FitContext | ImageFitContext | DetectedFitContext
+
+
 class Steerable:
     """What some methods can do beside fitting. A caller asks for it; a method that cannot says so."""
 
@@ -134,7 +151,7 @@ def batches_of(context: FitContext, power: float = 1.0) -> Batches:
 
 
 def fit_adapters(
-    context: FitContext | ImageFitContext,
+    context: AnyContext,
     objective: Callable[[list[nn.Parameter]], Objective],
     *,
     targets: Sequence[str] | None = None,
@@ -155,7 +172,7 @@ def fit_adapters(
 
 
 def trainer_of(
-    context: FitContext | ImageFitContext,
+    context: AnyContext,
     parameters: list[nn.Parameter],
     objective: Objective,
     rounds: Rounds | None = None,

@@ -1,5 +1,7 @@
 r"""NegGrad, SISS and EraseDiff, for comparison, from their formulas; none of them takes a level or solves for a weight.
 
+::
+
     NegGrad     beta E_r |y - f|^2 - (1 - beta) E_f |y - f|^2
                 Kurmanji et al., Towards Unbounded Machine Unlearning (NeurIPS 2023), there NegGrad+; beta = 0 is
                 plain gradient ascent (Golatkar et al., CVPR 2020).

@@ -1,8 +1,10 @@
 r"""What a change of a network costs, measured along its own stochastic chain, nats.
 
+::
+
     cost = E sum_k |m_f(x_k) - m_T(x_k)|^2 / (2 v_k) = E sum_k 1/2 (SNR_{k+1} - SNR_k) |xhat_f(x_k) - xhat_T(x_k)|^2
 
-The kernels are ancestral ones, x_{k+1} ~ N(m(x_k), v_k), x_0 ~ N(0, I) at the highest noise level,
+The kernels are ancestral ones, `x_{k+1} ~ N(m(x_k), v_k)`, x_0 ~ N(0, I) at the highest noise level, ::
 
     m(x) = a s'^2/s^2 x + c' (s^2 - a^2 s'^2)/s^2 xhat(x),    v = (s^2 - a^2 s'^2) s'^2/s^2,    a = c/c',
 
@@ -36,6 +38,7 @@ from diffusion.methods.likelihood import Plain
 from diffusion.pipelines import Denoiser, rows
 from diffusion.ratios.classifier import log_snr
 from diffusion.ratios.noise_integral import span
+from diffusion.runtime.precision import squares
 from diffusion.training.lora import base_model
 
 STEPS = 40  # of a chain that is not the sampler's own: log SNR in steps of 0.4
@@ -49,13 +52,16 @@ class Chain:
     """Noise levels ``t`` (k + 1,) from most to least noise, the network being asked at all but the last.
 
     ``own``: whether these are the kernels of the pipeline's own sampler; ``clip``: x_0 is cut to [-clip, clip].
-    ``forward``: the base model runs along it, not the changed one.
+    ``forward``: the base model runs along it, not the changed one. ``scale``, ``negative``: of classifier-free
+    guidance, of both networks alike: their word is ``f_0 + s (f_c - f_0)``, f_0 under the negative prompt.
     """
 
     t: Tensor
     own: bool
     clip: float | None = None
     forward: bool = False
+    scale: float = 1.0
+    negative: str = ""
 
     @property
     def steps(self) -> int:
@@ -90,7 +96,7 @@ def path_cost(
     chain: Chain,
     *,
     seed: int,
-    based_on: str | None = None,
+    based_on: str | Sequence[str] | None = None,
     student: Callable[[], AbstractContextManager[Any]] = nullcontext,
     plain: Plain | None = None,
     batch: int = 128,
@@ -98,7 +104,8 @@ def path_cost(
     """The sum above (n,), one for each of ``prompts``, double; its mean estimates the cost.
 
     Args:
-        based_on: the prompt that the base model is asked under (its target's law); left out, each one's own.
+        based_on: the prompt that the base model is asked under (its target's law), or one for each; left out, each
+            one's own.
         student: context in which the network is the changed one; ``plain``: inside of it, the base model, by default
             adapters off or old weights in.
 
@@ -115,15 +122,17 @@ def path_cost(
         asked = list(prompts[start : start + batch])
         part = slice(start, start + len(asked))
         condition = _conditions(denoiser, asked)
-        base = condition if based_on is None else _conditions(denoiser, [based_on] * len(asked))
+        anchors = [based_on] * len(prompts) if isinstance(based_on, str) else based_on
+        base = condition if anchors is None else _conditions(denoiser, list(anchors[part]))
+        empty = _conditions(denoiser, [chain.negative] * len(asked)) if chain.scale > 1 else None
         x = torch.randn((len(asked), *denoiser.sample_shape), generator=generator).to(device)
         with torch.no_grad(), student():
             for k in range(chain.steps):
                 t = chain.t[k].expand(len(x)).to(device)
-                f = _clean(denoiser, x, t, condition, chain.clip)
+                f = _clean(denoiser, x, t, (condition, empty), chain)
                 with plain():
-                    said = _clean(denoiser, x, t, base, chain.clip)
-                apart = (f - said).double().square().flatten(1).sum(1).cpu()
+                    said = _clean(denoiser, x, t, (base, empty), chain)
+                apart = squares(f - said)
                 total[part] += 0.5 * (snr[k + 1] - snr[k]) * apart
                 fresh = torch.randn(x.shape, generator=generator).to(device)
                 x = _step(x, said if chain.forward else f, fresh, (signal[k : k + 2], noise[k : k + 2]))
@@ -137,11 +146,15 @@ def _conditions(denoiser: Denoiser, prompts: list[str]) -> Any:
     return rows(denoiser.condition(distinct), torch.tensor([distinct.index(prompt) for prompt in prompts]))
 
 
-def _clean(denoiser: Denoiser, x: Tensor, t: Tensor, condition: Any, clip: float | None) -> Tensor:
-    """What the network says of x_0."""
+def _clean(denoiser: Denoiser, x: Tensor, t: Tensor, conditions: tuple[Any, Any], chain: Chain) -> Tensor:
+    """What the network says of x_0, under guidance where there is a condition of the branch without prompt."""
     signal, noise = denoiser.schedule(t)
-    clean = (x - noise * denoiser.epsilon(denoiser.predict(x, t, condition), x, t)) / signal
-    return clean if clip is None else clean.clamp(-clip, clip)
+    said, empty = denoiser.predict(x, t, conditions[0]), conditions[1]
+    if empty is not None:
+        free = denoiser.predict(x, t, empty)
+        said = free + chain.scale * (said - free)
+    clean = (x - noise * denoiser.epsilon(said, x, t)) / signal
+    return clean if chain.clip is None else clean.clamp(-chain.clip, chain.clip)
 
 
 def _step(x: Tensor, clean: Tensor, fresh: Tensor, schedule: tuple[Tensor, Tensor]) -> Tensor:

@@ -1,5 +1,7 @@
 r"""A last dual correction on measured levels, for methods that otherwise go by the solved multipliers.
 
+::
+
     sample from the network (or integrate over noise)  ->  levels, standard errors  ->  dual step
 
 (:mod:`diffusion.methods.level_shift`), at a few moments of a fit, and as long as a level is missed for guidance without

@@ -1,5 +1,7 @@
 r"""Rounds of the alternating algorithm around a trainer: what players share, and the state that a checkpoint holds.
 
+::
+
     for each round:  optimiser steps at fixed multipliers  ->  levels of the averaged weights  ->  dual step
 
 A checkpoint may fall inside a round; the multipliers saved with it are those of that round, the levels are measured
@@ -38,11 +40,12 @@ def ends_of(inner: int, steps: int) -> list[int]:
 class Stopping:
     """When rounds end before the last of them.
 
-    patience: see :func:`diffusion.methods.dual_steps.converged`; None takes all steps.
-    enough: rounds after which the run ends as soon as every level is met within one standard error, and overshot by
-        more only where the next multiplier is zero.
-    one_sided: levels are bounds that a method aims beyond: the run ends when each is met by a standard error, and has
-        settled when they are met; passing them is no reason to go on.
+    Attributes:
+        patience: see :func:`diffusion.methods.dual_steps.converged`; None takes all steps.
+        enough: rounds after which the run ends as soon as every level is met within one standard error, and overshot by
+            more only where the next multiplier is zero.
+        one_sided: levels are bounds that a method aims beyond: the run ends when each is met by a standard error, and
+            has settled when they are met; passing them is no reason to go on.
     """
 
     patience: int | None = None

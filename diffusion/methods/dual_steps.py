@@ -1,5 +1,7 @@
 r"""Dual steps for networks: scaled by curvature, held back until the network follows, and stopped when all is met.
 
+::
+
     lam <- lam + gain · (b - level)_i / |d²g/dlam_i²|            (d²g/dlam² of the solved dual function)
 
 A plain rate would have to suit levels in nats and in probabilities at once; divided by the curvature the gain is a

@@ -1,5 +1,7 @@
 r"""ESD, for comparison: erased concepts by distilled negative guidance of constant strength.
 
+::
+
     min over f of  E_{x_0 ~ q(.|c), eps, t} | f(x_t, c) - ( T(x_t) - eta (T(x_t, c) - T(x_t)) ) |^2
 
 for every paraphrase c of every concept; f the student's, T the frozen base model's raw output, T(x_t) under the empty

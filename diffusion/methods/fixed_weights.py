@@ -1,5 +1,7 @@
 r"""Weights set by hand, for comparison: the paper's Lagrangian with multipliers that nobody solves for or moves.
 
+::
+
     min over f of  retention(f) + constraint(f; lam),       lam fixed, or lam_i = c for all i
 
 with the terms of :mod:`diffusion.methods.lagrangians`.

@@ -1,9 +1,11 @@
 r"""Guidance distillation: the student regresses onto the base model's guided output.
 
+::
+
     min over f of  E_{x_0 ~ q, eps, t} | f(x_t, c) - ( T(x_t) + sum_i k_i(rho_t) (T(x_t) - T(x_t | u_i)) ) |^2,
 
-x_t = signal x_0 + noise eps; T the frozen network's raw output (n, ...) under the anchor, T(·|u_i) under concept i, k =
-``solution.guidance(rho_t)`` (n, m) with rho_t (n, m) from the ratio classifier at the state, c the anchor or any
+x_t = signal x_0 + noise eps; T the frozen network's raw output (n, ...) under the anchor, `T(·|u_i)` under concept i, k
+= ``solution.guidance(rho_t)`` (n, m) with rho_t (n, m) from the ratio classifier at the state, c the anchor or any
 paraphrase that asks for a concept. The same network function :class:`diffusion.guidance.guided.Guided` that samples
 without training is the base model here, so both share every line of the formula. Retained prompts are held to the plain
 base model.

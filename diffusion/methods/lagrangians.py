@@ -3,6 +3,8 @@ r"""The Lagrangian of each problem as a loss of the student's raw output f, in t
 T the frozen base model, y the denoising target of a sample x_0, r_i = e^{rho_i(x_0)}, rbar_i = e^{rho_i,t(x_t)}, all at
 the same state x_t; products are over the entries of a state, means over rows and entries.
 
+::
+
     ForwardKL    retention    |f - T|^2                                                        = KL(q‖p)
                  constraint   -sum_i lam_i ( r_i |f - T|^2 - 2 (r_i - rbar_i) <f - T, y - T> )  = -lam·KL(q_i‖p) + const
 
@@ -12,9 +14,9 @@ the same state x_t; products are over the entries of a state, means over rows an
     ReverseKL    retention    |f - T|^2                        at noised samples of the student itself
                  constraint   -sum_i lam_i |f - T_i|^2,        T_i = T - (T(x_t|"") - T(x_t|u_i))
 
-ForwardKL is the paper's Lagrangian in score form, by samples of q: E_{q_i}[·] = E_q[r_i ·], and since y - T has mean
+ForwardKL is the paper's Lagrangian in score form, by samples of q: `E_{q_i}[·] = E_q[r_i ·]`, and since y - T has mean
 zero under q, T and rbar_i only take noise out. Likelihood's is KL(p‖p_lam) up to a constant; the loss is the other
-direction of the same divergence, E_q[w |y - f|^2] with T and wbar as control variates, whose minimiser is p_lam too.
+direction of the same divergence, `E_q[w |y - f|^2]` with T and wbar as control variates, whose minimiser is p_lam too.
 ReverseKL's is the paper's: KL(p‖q) - lam·KL(p‖q_i) by scores along the student's own paths, with the dependence of the
 paths on the student left out of the gradient, as there. Its minimiser at a state is ESD's constant guidance, exact for
 equal-covariance Gaussians; the dual step measures levels on the student itself, and so meets them all the same.
@@ -35,6 +37,7 @@ import torch
 from torch import Tensor
 
 import duality as du
+from diffusion.runtime.precision import doubled
 
 
 @dataclass(frozen=True)
@@ -83,9 +86,10 @@ class LikelihoodLagrangian:
 
     def terms(self, f: Tensor, seen: Seen, multipliers: np.ndarray) -> Terms:
         moved, noise = f - seen.said, seen.y - seen.said
-        w = self.problem.log_weight(seen.rho.double(), multipliers).exp().to(f)
-        natural = torch.tensor(self.problem.natural(multipliers), dtype=torch.float64, device=seen.rho.device)
-        wbar = self.problem.noised_tilt(seen.rho_t().double(), natural).exp().to(f)
+        w = self.problem.log_weight(doubled(seen.rho), multipliers).exp().to(f)
+        rho_t = doubled(seen.rho_t())
+        natural = torch.tensor(self.problem.natural(multipliers), dtype=torch.float64, device=rho_t.device)
+        wbar = self.problem.noised_tilt(rho_t, natural).exp().to(f)
         return _times(w, moved.square()).mean(), -2 * _times(w - wbar, moved * noise).mean()
 
 

@@ -1,5 +1,7 @@
 r"""Levels of the constraints at a fitted network, each with its standard error; estimates from samples.
 
+::
+
     Likelihood   E_p[l_i]                      l_i by the classifier at samples of the student
     ReverseKL    KL(p‖q_i) = KL(p‖q) - E_p[rho_i]      KL(p‖q) by scores, rho_i by the classifier, at samples of the
     student ForwardKL    KL(q_i‖p) = E_q[e^{rho_i} (rho_i + log q/p)]      log q/p by ELBOs under common noise, at

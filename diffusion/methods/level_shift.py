@@ -1,7 +1,7 @@
 r"""What has to be asked of the solver so that a network arrives at what is wanted.
 
 Under the multipliers that solve for levels b a network does not have the levels b: its ratios, its guidance and its fit
-have errors of their own. A dual step on measured levels moves what is asked, b' (m,), and solves again:
+have errors of their own. A dual step on measured levels moves what is asked, b' (m,), and solves again::
 
     u(b')  <-  u(b') + (u(b) - u(level)) / (slope (1 + turns)),        lam  <-  lam*(b'),
 
@@ -46,7 +46,7 @@ class Asking:
         self.problem, self.ratios = problem, ratios
         self.asked = np.array(problem.levels, dtype=np.float64)
         self.q = problem.levels_of(ratios, ratios.log_weights)
-        self.shares = isinstance(problem, du.Likelihood) and problem.kind == "posterior"
+        self.shares = isinstance(problem, du.Likelihood) and problem.kind in ("posterior", "detector")
         # Where q itself is on the right side nothing is asked.
         self.active = problem.direction * (problem.levels - self.q) > 0
         self.slope, self.turns = np.ones(self.asked.size), np.zeros(self.asked.size)

@@ -1,13 +1,14 @@
 r"""Integrals over noise levels that measure a network in nats, by common noise.
 
+::
+
     surprise      L(x)    = 1/2 E int |eps - eps_f(x_t)|^2 d log SNR          = -log f(x) + const of x   (the ELBO)
     divergence    D(x)    = 1/2 E int |eps_f(x_t) - eps_T(x_t)|^2 d log SNR,  E_{x ~ f} D(x) = KL(f‖T)
     loss          L(x; f) - L(x; T),                                          E_{x ~ q_i} = KL(q_i‖f) - KL(q_i‖T)
 
-and E_{x ~ T} D(x) = KL(T‖f). f the student, T the frozen base model; each is one number per sample, (n,), double. The
-integral is taken by stratified values of log SNR between the ends of the schedule, one noise each, a function of the
-seed alone: two networks (or one network at two times) are compared under the same noise, without which its variance
-hides a constraint of a few nats.
+and `E_{x ~ T} D(x) = KL(T‖f)`. f the student, T the frozen base model; each is one number per sample, (n,), double. The
+integral is that of :mod:`diffusion.ratios.noise_integral`: two networks (or one network at two times) are compared
+under the same noise, without which its variance hides a constraint of a few nats.
 Source: Kingma et al., Variational Diffusion Models (NeurIPS 2021); theory, "Forgetting images".
 """
 
@@ -20,8 +21,9 @@ from typing import Any
 
 from torch import Tensor
 
-from diffusion.pipelines import Condition, Denoiser, repeat
+from diffusion.pipelines import Condition, Denoiser, repeat, rows
 from diffusion.ratios.noise_integral import integrate
+from diffusion.runtime.precision import squares
 from diffusion.training.lora import base_model
 
 # A context in which the network predicts as the base model; outside of it, as the student.
@@ -31,10 +33,10 @@ Plain = Callable[[], AbstractContextManager[Any]]
 def negative_elbo(denoiser: Denoiser, samples: Tensor, condition: Condition, *, levels: int, seed: int) -> Tensor:
     """``L(x)`` (n,) of the network as it stands (adapters on or off), in nats up to a constant per sample."""
 
-    def error(x: Tensor, t: Tensor, eps: Tensor, some: Condition) -> Tensor:
-        return _square(eps - denoiser.epsilon(denoiser.predict(x, t, some), x, t))
+    def error(x: Tensor, t: Tensor, eps: Tensor, part: slice) -> Tensor:
+        return squares(eps - denoiser.epsilon(denoiser.predict(x, t, rows(condition, part)), x, t))
 
-    return integrate(denoiser, samples, condition, error, levels=levels, seed=seed)
+    return integrate(denoiser, samples, error, levels=levels, seed=seed)
 
 
 def divergence(
@@ -54,14 +56,15 @@ def divergence(
     """
     plain = plain or partial(base_model, denoiser)
 
-    def error(x: Tensor, t: Tensor, _eps: Tensor, some: Condition) -> Tensor:
+    def error(x: Tensor, t: Tensor, _eps: Tensor, part: slice) -> Tensor:
+        some = rows(condition, part)
         f = denoiser.epsilon(denoiser.predict(x, t, some), x, t)
         with plain():
             base = some if based_on is None else repeat(based_on, len(x))
             said = denoiser.epsilon(denoiser.predict(x, t, base), x, t)
-        return _square(f - said)
+        return squares(f - said)
 
-    return integrate(denoiser, samples, condition, error, levels=levels, seed=seed)
+    return integrate(denoiser, samples, error, levels=levels, seed=seed)
 
 
 def loss(
@@ -80,15 +83,12 @@ def loss(
     """
     plain = plain or partial(base_model, denoiser)
 
-    def error(x: Tensor, t: Tensor, eps: Tensor, some: Condition) -> Tensor:
+    def error(x: Tensor, t: Tensor, eps: Tensor, part: slice) -> Tensor:
+        some = rows(condition, part)
         f = denoiser.epsilon(denoiser.predict(x, t, some), x, t)
         with plain():
             base = some if based_on is None else repeat(based_on, len(x))
             said = denoiser.epsilon(denoiser.predict(x, t, base), x, t)
-        return _square(eps - f) - _square(eps - said)
+        return squares(eps - f) - squares(eps - said)
 
-    return integrate(denoiser, samples, condition, error, levels=levels, seed=seed)
-
-
-def _square(value: Tensor) -> Tensor:
-    return value.double().square().flatten(1).sum(1)
+    return integrate(denoiser, samples, error, levels=levels, seed=seed)

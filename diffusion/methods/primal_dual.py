@@ -1,12 +1,14 @@
 r"""The alternating primal-dual algorithm on a LoRA, for ReverseKL, ForwardKL and Likelihood.
 
+::
+
     f    <- ``inner`` optimiser steps on retention(f) + constraint(f; lam)     (diffusion.methods.lagrangians)
     lam  <- [ lam + gain · scale · (b - level) ]_+                             (duality.primal_dual)
 
 started at the solved multipliers lam* (m,) instead of zero, so that what is left to the alternation is what the network
 makes of its target: a last correction on measured levels. Levels are those of the averaged weights
 (:mod:`diffusion.methods.level_estimates`), nats or probabilities as the problem has them. Where states are noised
-samples of q, a share beta of the step is
+samples of q, a share beta of the step is ::
 
     |f - T - G|^2,    G = sum_i k_i (T - T_i),    k = guidance strengths at the present multipliers,
 
@@ -154,7 +156,7 @@ class Alternation:
     def _correction(self, seen: Seen) -> Tensor:
         """G (n, ...) at the present multipliers; strengths at most :data:`diffusion.guidance.guided.LIMIT`."""
         lam = torch.tensor(self.rounds.multipliers, dtype=torch.float64)
-        k = self.problem.guidance(seen.rho_t().double().cpu(), lam).clamp(0, LIMIT).to(seen.said)
+        k = self.problem.guidance(seen.rho_t().cpu().double(), lam).clamp(0, LIMIT).to(seen.said)
         shape = (-1, *(1,) * (seen.said.ndim - 1))
         return sum(
             (k[:, i].view(shape) * (seen.said - goal) for i, goal in enumerate(seen.towards())),

@@ -2,13 +2,13 @@ r"""Into a LoRA: fitting adapters so that the network itself samples the optimal
 
 Let T be the frozen network (adapters off) under the anchor, f the student, y the denoising target of a sample x_0 ~ q,
 w = exp(log w(rho(x_0)))/max w its weight and wbar(x_t) an estimate of E_q[w | x_t] (from the classifier at level t).
-Tilted denoising minimises E_q[w |y - f|^2], whose optimum is the exact score of the noised target. The same gradient,
-with T and wbar as control variates, is that of
+Tilted denoising minimises `E_q[w |y - f|^2]`, whose optimum is the exact score of the noised target. The same gradient,
+with T and wbar as control variates, is that of ::
 
     E_q[ w |f - T|^2 - 2 (w - wbar) <f - T, y - T> ].
 
 The mean of (w - wbar)(y - T) given x_t is wbar G, with G the guidance correction of the same solution: its expectation
-under the closure, without the noise of a sample. ``blended`` takes (1 - beta) of the above and beta |f - T - G|^2,
+under the closure, without the noise of a sample. ``blended`` takes (1 - beta) of the above and `beta |f - T - G|^2`,
 which has the same optimum as far as the closure holds (for ReverseKL, a constant strength, to first order). beta = 0 is
 tilted denoising, which is exact and slow: its gradient is mostly noise. beta = 1 is guidance distillation.
 

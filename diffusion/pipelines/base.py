@@ -37,7 +37,7 @@ class Denoiser(Protocol):
 
     @property
     def component(self) -> str:
-        """The pipeline's name for the network: ``unet`` or ``transformer``."""
+        """The pipeline's name for the network, ``unet`` or ``transformer``."""
         ...
 
     @property

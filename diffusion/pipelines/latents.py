@@ -1,6 +1,6 @@
 """Samples of a pipeline, made by its own stock sampler, and the way between samples and images.
 
-A sample is what the network works on: a latent where the pipeline has a VAE, else the image itself. With a VAE
+A sample is what the network works on: a latent where the pipeline has a VAE, else the image itself. With a VAE ::
 
     image = decode(sample / scale + shift)      (or decode(sample std / scale + mean), where the VAE has these),
 
@@ -46,12 +46,13 @@ def decode(pipeline: Any, latents: Tensor, batch: int = 256) -> NDArray[np.float
     return cast(NDArray[np.float32], torch.cat(parts).numpy())
 
 
-def try_out(pipeline: Any, prompt: str, steps: int) -> None:
+def try_out(pipeline: Any, prompt: str, **call: Any) -> None:
     """One sample, decoded: what does not work at all is found before the first of many is made.
 
-    Raises ``FloatingPointError`` naming the component that returns NaN or inf.
+    ``call``: as for :func:`diffusion.pipelines.sampling.sample_latents`. Raises ``FloatingPointError`` naming the
+    component that returns NaN or inf.
     """
-    decode(pipeline, sample_latents(pipeline, [prompt], seed=0, steps=steps))
+    decode(pipeline, sample_latents(pipeline, [prompt], seed=0, **call))
 
 
 def encode(pipeline: Any, images: Tensor, batch: int = 256) -> Tensor:

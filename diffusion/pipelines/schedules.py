@@ -1,6 +1,6 @@
 r"""Noise levels: how a state is mixed from a sample and noise, and what a network's raw output says of the noise.
 
-With ``x_t = signal x_0 + noise eps`` every kind of output is, at fixed ``x_t``, affine in ``eps``:
+With ``x_t = signal x_0 + noise eps`` every kind of output is, at fixed ``x_t``, affine in ``eps``::
 
     output        is                       d output / d eps     signal, noise
     epsilon       eps                      1                    sqrt(abar), sqrt(1 - abar)
@@ -77,12 +77,12 @@ class Noising:
 
     def timestep(self, t: Tensor) -> Tensor:
         """What the network is told at levels ``t`` (n,): whole numbers where the scheduler counts, else float32."""
-        told = self.timesteps.to(t.device)[t]
-        return told.float() if self.prediction_type == "flow_prediction" else told.long()
+        told = self.timesteps.float() if self.prediction_type == "flow_prediction" else self.timesteps.long()
+        return told.to(t.device)[t]
 
     def level(self, timestep: Tensor) -> Tensor:
         """The levels (n,) nearest to timesteps (n,), which samplers may place between two levels."""
-        table = self.timesteps.to(timestep.device)
+        table = self.timesteps.float().to(timestep.device)  # not every device has double precision
         above = torch.searchsorted(table, timestep.to(table.dtype)).clamp(1, len(table) - 1)
         nearer_below = timestep - table[above - 1] <= table[above] - timestep
         return torch.where(nearer_below, above - 1, above)

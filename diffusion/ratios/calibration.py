@@ -22,7 +22,7 @@ class Calibration:
 
     @property
     def coverage(self) -> float:
-        """``mean posterior / frequency``: 1 where the posterior accounts for every sample that shows the concept."""
+        """``mean posterior / frequency``, 1 where the posterior accounts for every sample that shows the concept."""
         return self.mean_posterior / self.frequency if self.frequency > 0 else math.inf
 
     def __str__(self) -> str:

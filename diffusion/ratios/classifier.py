@@ -2,7 +2,7 @@ r"""The ratio classifier: log ratios at every noise level from a frozen network'
 
 Samples of concept i's prompts (label i) and of the prompts that stand for the rest (label m) are noised with the shared
 kernel; a small classifier on the frozen network's activations tells them apart by the log score. At its optimum the
-logits are ``log q_k,t(x_t) + log s_k + const`` with ``s_k`` the shares of the labels, so that under priors ``pi``
+logits are ``log q_k,t(x_t) + log s_k + const`` with ``s_k`` the shares of the labels, so that under priors ``pi`` ::
 
     rho_i,t(x_t) = (l_i - log s_i) - log sum_k pi_k exp(l_k - log s_k),      pi_m = 1 - sum_i pi_i,
 
@@ -20,11 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from diffusion.pipelines import Condition, Denoiser, add_noise, repeat
+from diffusion.pipelines.base import device_of
+from diffusion.ratios.noised_network import DROPPED as DROPPED
+from diffusion.ratios.noised_network import NoisedNetwork
 from diffusion.ratios.positive_unlabelled import contrast_loss, label_shares
 
-# A network's features are redundant, and its prompted samples now and then show something else: a classifier that sees
-# a fifth of them at a time does not learn those samples by heart. At least about 64 stay in any case.
-DROPPED = 0.8
+BATCH = 512  # rows of a training step
 
 
 class Bottleneck:
@@ -62,49 +63,23 @@ def features(denoiser: Denoiser, x: Tensor, t: Tensor, condition: Condition) -> 
     return pooled(cast(Tensor, caught.last), output)
 
 
-class RatioClassifier(nn.Module):
-    """An average of small networks on (features, log signal-to-noise ratio); ``forward`` gives rho (n, m)."""
+class RatioClassifier(NoisedNetwork):
+    """Told apart: m concepts and the rest; ``forward`` gives rho (n, m)."""
 
-    center: Tensor
-    scale: Tensor
     log_shares: Tensor
     log_priors: Tensor
-    frequencies: Tensor
 
     def __init__(self, width: int, shares: Sequence[float], priors: Sequence[float], members: int = 3) -> None:
-        super().__init__()
-        self.register_buffer("center", torch.zeros(width))
-        self.register_buffer("scale", torch.ones(width))
+        super().__init__(width, len(shares), members)
         self.register_buffer("log_shares", torch.tensor(shares).log())
         self.register_buffer("log_priors", torch.tensor([*priors, 1 - sum(priors)]).log())
-        frequencies = torch.exp(torch.linspace(math.log(0.1), math.log(1.5), 8))
-        self.register_buffer("frequencies", frequencies)
-        classes = len(shares)
-        self.dropped = max(0.0, min(DROPPED, 1 - 64 / width))
-        self.members = nn.ModuleList(
-            nn.ModuleDict(
-                {
-                    "enter": nn.Linear(width, 96),
-                    "time": nn.Linear(2 * len(frequencies), 192),
-                    "leave": nn.Sequential(
-                        nn.GELU(), nn.Dropout(0.1), nn.Linear(96, 64), nn.GELU(), nn.Linear(64, classes)
-                    ),
-                }
-            )
-            for _ in range(members)
-        )
-
-    def logits(self, member: nn.ModuleDict, feature: Tensor, log_snr: Tensor) -> Tensor:
-        angle = log_snr[:, None] * self.frequencies
-        gain, bias = member["time"](torch.cat([angle.sin(), angle.cos()], dim=1)).chunk(2, dim=1)
-        standard = ((feature - self.center) / self.scale).clamp(-8, 8)
-        standard = nn.functional.dropout(standard, self.dropped, self.training)
-        return cast(Tensor, member["leave"](member["enter"](standard) * (1 + gain) + bias))
 
     def log_posterior(self, feature: Tensor, log_snr: Tensor) -> Tensor:
-        """``log Pr(k | x_t)`` (n, m + 1) under the priors: the members' mean log score, normalised again."""
-        each = [self.logits(cast(nn.ModuleDict, member), feature, log_snr) for member in self.members]
-        score = torch.stack([logits.log_softmax(-1) for logits in each]).mean(0)
+        """``log Pr(k | x_t)`` (n, m + 1) under the priors: the members' mean log score, normalised again.
+
+        On the classifier's own device, wherever the features are.
+        """
+        score = torch.stack([logits.log_softmax(-1) for logits in self.each(feature, log_snr)]).mean(0)
         return (score - self.log_shares + self.log_priors).log_softmax(-1)
 
     def forward(self, feature: Tensor, log_snr: Tensor) -> Tensor:
@@ -127,11 +102,12 @@ def noised_features(
     batch: int = 256,
     progress: Callable[[int], object] | None = None,
 ) -> Tensor:
-    """Features (n, D) of samples (n, ...) noised to levels t (n,)."""
-    parts = []
+    """Features (n, D), on the CPU, of samples (n, ...) noised to levels t (n,)."""
+    parts, device = [], device_of(denoiser)
     for some, level in zip(latents.split(batch), t.split(batch), strict=True):
-        x = add_noise(denoiser, some, torch.randn(some.shape, generator=generator).to(some), level)
-        parts.append(features(denoiser, x, level, repeat(condition, len(some))))
+        noise, there = torch.randn(some.shape, generator=generator), level.to(device)
+        x = add_noise(denoiser, some.to(device), noise.to(device, some.dtype), there)
+        parts.append(features(denoiser, x, there, repeat(condition, len(some))).cpu())
         if progress is not None:
             progress(len(some))
     return torch.cat(parts)
@@ -144,14 +120,15 @@ def train_classifier(
     priors: Sequence[float],
     *,
     steps: int = 800,
-    batch: int = 512,
     seed: int,
+    device: torch.device | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> RatioClassifier:
     """Minimise the log score ``-E log softmax(l)_label`` over features (N, D), log SNR (N,), labels (N,).
 
     Label m + 1 marks samples of q itself, of which nobody knows what they show
-    (:mod:`diffusion.ratios.positive_unlabelled`).
+    (:mod:`diffusion.ratios.positive_unlabelled`). ``device``: where it is trained and stays, by default the CPU;
+    features are moved there as they are used.
     """
     shares, share_of_q = label_shares(labels, len(priors) + 1)
     log_unlabelled = math.log(share_of_q) if share_of_q > 0 else None
@@ -160,8 +137,8 @@ def train_classifier(
             seed
         )  # initial weights and dropout: nn layers take no generator; the global state is restored
         classifier = RatioClassifier(feature.shape[1], shares.tolist(), priors)
-        classifier.center.copy_(feature.mean(0))
-        classifier.scale.copy_(feature.std(0).clamp_min(1e-6))
+        classifier.standardise(feature)
+        classifier.to(device)
         optimizer = torch.optim.AdamW(classifier.parameters(), lr=1e-3, weight_decay=0.05)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         generator = torch.Generator().manual_seed(seed)
@@ -170,11 +147,10 @@ def train_classifier(
             for (
                 member
             ) in classifier.members:  # each member sees its own batches: their errors differ, the mean has less
-                chosen = torch.randint(len(labels), (batch,), generator=generator)
-                score = classifier.logits(cast(nn.ModuleDict, member), feature[chosen], snr[chosen])
-                contrast_loss(
-                    score, labels[chosen], classifier.log_shares, classifier.log_priors, log_unlabelled
-                ).backward()
+                chosen = torch.randint(len(labels), (BATCH,), generator=generator)
+                rows, at, label = (some[chosen].to(device) for some in (feature, snr, labels))
+                score = classifier.logits(cast(nn.ModuleDict, member), rows, at)
+                contrast_loss(score, label, classifier.log_shares, classifier.log_priors, log_unlabelled).backward()
             optimizer.step()
             schedule.step()
             if progress is not None:

@@ -28,9 +28,9 @@ def classifier_ratios(
         t = torch.full((len(latents),), round(share * (denoiser.levels - 1)))
         feature = noised_features(denoiser, latents, t, empty, generator, progress=progress)
         with torch.no_grad():
-            total += classifier.log_posterior(feature, log_snr(denoiser, t))
+            total += classifier.log_posterior(feature, log_snr(denoiser, t)).cpu()
     posterior = (total / len(CLEAN_LEVELS)).log_softmax(-1)
-    return (posterior - classifier.log_priors)[:, :-1]
+    return (posterior - classifier.log_priors.cpu())[:, :-1]
 
 
 def posterior(values: Tensor, priors: Sequence[float]) -> Tensor:

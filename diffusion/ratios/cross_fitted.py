@@ -1,5 +1,7 @@
 r"""The ratio classifier against q itself, as an independent check: samples of q_i against samples of q, nothing else.
 
+::
+
     min over eta of  - sum_i s_i E_{q_i} log( s_i r_i / S ) - s_q E_q log( s_q / S ),    S = s_q + sum_i s_i r_i,
 
 (:mod:`diffusion.ratios.positive_unlabelled`, without a labelled rest; s the shares of both kinds among the samples that
@@ -18,6 +20,7 @@ import torch
 from torch import Tensor
 
 from diffusion.pipelines import Denoiser
+from diffusion.pipelines.base import device_of
 from diffusion.ratios.classifier import log_snr, noised_features, train_classifier
 from diffusion.ratios.classifier_ratios import CLEAN_LEVELS
 from diffusion.ratios.ratio_estimate import RatioEstimate
@@ -59,10 +62,11 @@ def against_q(
             priors,
             steps=steps,
             seed=seed + number,
+            device=device_of(denoiser),
         )
         judged = fold[:n] == number
         with torch.no_grad():
             for feature, snr in zip(features, snrs, strict=True):
-                total[judged] += classifier.log_posterior(feature[:n][judged], snr[:n][judged])
+                total[judged] += classifier.log_posterior(feature[:n][judged], snr[:n][judged]).cpu()
     posterior = (total / len(CLEAN_LEVELS)).log_softmax(-1)
     return posterior[:, :m] - torch.tensor(priors).log()

@@ -18,9 +18,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from diffusion.pipelines import Condition, Denoiser, add_noise, repeat, rows
-from diffusion.ratios.classifier import log_snr
+from diffusion.pipelines import Condition, Denoiser, repeat, rows
 from diffusion.ratios.classifier_ratios import Progress
+from diffusion.ratios.noise_integral import integrate
+from diffusion.runtime.precision import squares
 from diffusion.tasks.concepts import TaskPrompts
 
 
@@ -37,41 +38,25 @@ def elbos(
 ) -> Tensor:
     r"""ELBOs (n, k) in nats, up to one constant per sample, of samples under k conditions with common noise.
 
+    ::
+
         ELBO = -1/2 integral |x_0 - x0hat(x_t, t, c)|^2 d SNR  =  1/2 integral |eps - epshat|^2 d log SNR,
 
-    (the sign of d log SNR is negative along t) by ``levels`` stratified values of log SNR between the schedule's ends,
-    one noise each, the same for every condition, so that what the conditions share cancels in their differences.
-    ``antithetic``: half as many values, each with a noise and its mirror image, at the same cost, so that what is odd
-    in the noise cancels. It pays only where values are many: with 10 of them on ``digits`` a difference had the
+    (the sign of d log SNR is negative along t) by :func:`diffusion.ratios.noise_integral.integrate` at ``levels``
+    values of log SNR, with the same noise for every condition, so that what the conditions share cancels in their
+    differences. ``antithetic`` pays only where values are many: with 10 of them on ``digits`` a difference had the
     standard deviation 8.4 nats against 5.6 without. Raises ``ValueError`` for an odd number of levels then.
     """
-    signs = (1, -1) if antithetic else (1,)
-    if levels < 1 or levels % len(signs):
-        raise ValueError(f"levels must be positive, and even with antithetic noise, got {levels}")
-    values = levels // len(signs)
-    generator = torch.Generator().manual_seed(seed)
-    every = log_snr(denoiser, torch.arange(denoiser.levels))
-    # The ends carry nothing: pure noise says nothing of x_0, and at SNR > e^8 every condition predicts alike.
-    high, low = float(every.max().clamp_max(8.0)), float(every.min().clamp_min(-7.0))
-    count = len(next(iter(conditions.values())))
-    result = torch.zeros(len(latents), count, dtype=torch.float64)
-    for j in range(values):
-        wanted = low + (high - low) * (j + torch.rand(len(latents), generator=generator)) / values
-        t = (every[None] - wanted[:, None]).abs().argmin(1)
-        noise = torch.randn(latents.shape, generator=generator)
-        for eps in (sign * noise for sign in signs):
-            for start in range(0, len(latents), batch):
-                part = slice(start, start + batch)
-                x = add_noise(denoiser, latents[part], eps[part], t[part])
-                for c in range(count):
-                    with torch.no_grad():
-                        condition = repeat(rows(conditions, slice(c, c + 1)), len(x))
-                        said = denoiser.epsilon(denoiser.predict(x, t[part], condition), x, t[part])
-                    error = (eps[part] - said).double().square().flatten(1).sum(1)
-                    result[part, c] -= 0.5 * error * (high - low) / levels
-                if progress is not None:
-                    progress(len(x) * count)
-    return result
+    every = [rows(conditions, slice(c, c + 1)) for c in range(len(next(iter(conditions.values()))))]
+
+    def error(x: Tensor, t: Tensor, eps: Tensor, _part: slice) -> Tensor:
+        said = [denoiser.epsilon(denoiser.predict(x, t, repeat(one, len(x))), x, t) for one in every]
+        return torch.stack([squares(eps - each) for each in said], dim=1)
+
+    value = integrate(
+        denoiser, latents, error, levels=levels, seed=seed, antithetic=antithetic, batch=batch, progress=progress
+    )
+    return -value
 
 
 def elbo_differences(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffusion.pipelines import Denoiser
+from diffusion.pipelines.base import device_of
 from diffusion.pipelines.fingerprint import fingerprint
 from diffusion.pipelines.latents import try_out
 from diffusion.pipelines.sampling import sample_latents
@@ -44,7 +45,7 @@ def estimate_ratios(
     next time."""
     store = cache or _NoCache()
     asked = {"prompts": prompts.described(), "steps": sampling.num_inference_steps, "seed": budget.seed}
-    pipeline, m = denoiser.pipeline, len(prompts.concepts)
+    pipeline, m, device = denoiser.pipeline, len(prompts.concepts), device_of(denoiser)
     wanted, label_list = prompts.labelled(budget.concept_samples, budget.retained_samples)
     labels = torch.tensor(label_list)
     given = [concept.examples for concept in prompts.concepts]
@@ -52,7 +53,7 @@ def estimate_ratios(
 
     def sampled(title: str, some: list[str], seed: int) -> Callable[[], dict[str, Tensor]]:
         def make() -> dict[str, Tensor]:
-            try_out(pipeline, some[0] if some else "", sampling.num_inference_steps)
+            try_out(pipeline, some[0] if some else "", steps=sampling.num_inference_steps)
             with bar(title, len(some)) as shown:
                 latents = sample_latents(
                     pipeline, some, seed=seed, steps=sampling.num_inference_steps, progress=shown.update
@@ -102,15 +103,16 @@ def estimate_ratios(
                     priors,
                     steps=budget.classifier_steps,
                     seed=seed + 4,
+                    device=device,
                     progress=shown.update,
                 )
 
         everything = torch.ones_like(label, dtype=torch.bool)
         held_out = [labelled[(labels == index) & ~training] for index in range(m)]
         if prompts.has_priors:
-            return dict(fitted(everything, label, prompts.priors).state_dict())
+            return _state(fitted(everything, label, prompts.priors))
         priors, errors = _estimated_priors(denoiser, prompts, fitted, label, held_out, anchor, seed)
-        state = dict(fitted(everything, label, priors.tolist()).state_dict())
+        state = _state(fitted(everything, label, priors.tolist()))
         return state | {"priors": torch.from_numpy(priors), "priors_stderr": torch.from_numpy(errors)}
 
     classifier_request = (
@@ -126,7 +128,7 @@ def estimate_ratios(
         priors_stderr = tuple(state.pop("priors_stderr").tolist())
     classifier = RatioClassifier(state["center"].shape[0], state["log_shares"].exp().tolist(), prompts.priors)
     classifier.load_state_dict(state)
-    classifier.eval()
+    classifier.to(device).eval()
 
     def make_values() -> dict[str, Tensor]:
         with bar("log ratios", 3 * (len(anchor) + int((~training).sum()))) as shown:
@@ -171,6 +173,10 @@ def estimate_ratios(
     )
 
 
+def _state(classifier: RatioClassifier) -> dict[str, Tensor]:
+    return {name: value.cpu() for name, value in classifier.state_dict().items()}
+
+
 def _estimated_priors(
     denoiser: Denoiser,
     prompts: TaskPrompts,
@@ -192,7 +198,7 @@ def _estimated_priors(
         return mixture_priors(of_q.double().numpy(), provisional)
     # Samples of q take the place of the rest; what contrast prompts there are say nothing of a concept's share in q.
     classifier = fitted(label != m, torch.where(label == m + 1, m, label), provisional.tolist())
-    shares = classifier.log_shares.exp()
+    shares = classifier.log_shares.exp().cpu()
     found, errors = np.zeros(m), np.zeros(m)
     for index in range(m):
         values = classifier_ratios(denoiser, classifier, held_out[index], seed=seed + 8)
@@ -214,7 +220,7 @@ def _examine(classifier: RatioClassifier, values: Tensor, labels: Tensor, index:
             return examine_unlabelled(values, labels, index, float(classifier.log_priors[index].exp()))
         values, labels = values[labels <= m], labels[labels <= m]
     shares = torch.bincount(labels, minlength=m + 1).double() / len(labels)
-    log_priors = classifier.log_priors.double()
+    log_priors = classifier.log_priors.cpu().double()
     # rho gives every concept's posterior under the priors; the rest has what is left. Re-weigh to the labels' shares.
     of_concepts = (values.double() + log_priors[:-1]).exp()
     rest = (1 - of_concepts.sum(1, keepdim=True)).clamp_min(1e-12)

@@ -1,6 +1,6 @@
 r"""What levels mean for a model before anything is decided: where q stands, what can be had, and at what price.
 
-For each problem and concept: the level that q has (free up to there), the range that can be asked for,
+For each problem and concept: the level that q has (free up to there), the range that can be asked for, ::
 
     likelihood   from the least posterior among the samples to the present one      (below: infeasible)
     forward-kl   from the present level to the critical one of theory             (beyond: no density attains it)

@@ -1,4 +1,12 @@
-"""Integrals over noise levels of a network's squared errors, by common stratified noise: what every ELBO here is."""
+r"""Integrals over noise levels of a network's squared errors, by common stratified noise: what every ELBO here is.
+
+::
+
+    I(x) = 1/2 int E error(x_t, t, eps) d log SNR,        x_t = signal x + noise eps
+
+The values of log SNR are stratified between the ends of the schedule, one noise each, a function of the seed alone: two
+networks, or one under two conditions, are compared under the same noise, so that what they share cancels.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +15,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from diffusion.pipelines import Condition, Denoiser, add_noise, rows
+from diffusion.pipelines import Denoiser, add_noise
 from diffusion.ratios.classifier import log_snr
 
 # The ends carry nothing: pure noise says nothing of x_0, and at SNR > e^8 all networks predict alike.
 LOG_SNR = (-7.0, 8.0)
 
 
-# Squared errors (n,) at states x, levels t, noises eps, condition: what is integrated.
-Error = Callable[[Tensor, Tensor, Tensor, Condition], Tensor]
+# Squared errors (b,) or (b, k) at states x, levels t and noises eps of some samples, of which the slice says which.
+Error = Callable[[Tensor, Tensor, Tensor, slice], Tensor]
 
 
 def span(denoiser: Denoiser) -> tuple[Tensor, float, float]:
@@ -35,26 +43,43 @@ def spread_log_snr(denoiser: Denoiser, count: int, generator: torch.Generator) -
 def integrate(
     denoiser: Denoiser,
     samples: Tensor,
-    condition: Condition,
     error: Error,
     *,
     levels: int,
     seed: int,
+    antithetic: bool = False,
     batch: int = 256,
+    progress: Callable[[int], object] | None = None,
 ) -> Tensor:
-    """``1/2 int error d log SNR`` (n,) at samples (n, ...) under a condition of n rows, without gradient."""
+    """``1/2 int error d log SNR`` (n,) at samples (n, ...), or (n, k) for errors of k columns; without gradient.
+
+    Args:
+        levels: how many states of each sample are looked at.
+        antithetic: half as many noises, each with its mirror image, so that what is odd in the noise cancels.
+        progress: called with the number of errors that are known.
+
+    Raises:
+        ValueError: for fewer than one level, and for an odd number of levels with antithetic noise.
+    """
+    signs = (1, -1) if antithetic else (1,)
+    if levels < 1 or levels % len(signs):
+        raise ValueError(f"levels must be positive, and even with antithetic noise, got {levels}")
     device = next(denoiser.network.parameters()).device
     generator = torch.Generator().manual_seed(seed)
     every, low, high = span(denoiser)
-    result = torch.zeros(len(samples), dtype=torch.float64)
-    for j in range(levels):
-        wanted = low + (high - low) * (j + torch.rand(len(samples), generator=generator)) / levels
+    strata = levels // len(signs)
+    parts: list[Tensor | float] = [0.0] * -(-len(samples) // batch)
+    for j in range(strata):
+        wanted = low + (high - low) * (j + torch.rand(len(samples), generator=generator)) / strata
         t = (every[None] - wanted[:, None]).abs().argmin(1)
-        eps = torch.randn(samples.shape, generator=generator)
-        for start in range(0, len(samples), batch):
-            part = slice(start, start + batch)
-            x0, noise, level = samples[part].to(device), eps[part].to(device, samples.dtype), t[part].to(device)
-            with torch.no_grad():
-                value = error(add_noise(denoiser, x0, noise, level), level, noise, rows(condition, part))
-            result[part] += 0.5 * value.double().cpu() * (high - low) / levels
-    return result
+        drawn = torch.randn(samples.shape, generator=generator)
+        for eps in (sign * drawn for sign in signs):
+            for k in range(len(parts)):
+                part = slice(k * batch, (k + 1) * batch)
+                x0, noise, level = samples[part].to(device), eps[part].to(device, samples.dtype), t[part].to(device)
+                with torch.no_grad():
+                    value = error(add_noise(denoiser, x0, noise, level), level, noise, part)
+                parts[k] = parts[k] + 0.5 * value.cpu().double() * (high - low) / levels
+                if progress is not None:
+                    progress(value.numel())
+    return torch.cat([torch.as_tensor(each) for each in parts])

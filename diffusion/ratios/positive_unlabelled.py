@@ -1,7 +1,7 @@
 r"""Samples of q itself beside the labelled ones: the contrast when nothing, or not everything, stands for the rest.
 
 Let eta_k = pi_k q_k/q be the posterior, k = 0 .. m (m the rest). A sample of class k has the law q eta_k/pi_k, a sample
-of q has the law q, so among training samples with shares s the label of x is distributed as
+of q has the law q, so among training samples with shares s the label of x is distributed as ::
 
     Pr(k | x)  ~  s_k eta_k(x)/pi_k   (k = 0 .. m),        Pr(q | x)  ~  s_q,
 

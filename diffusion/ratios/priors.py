@@ -1,19 +1,20 @@
 r"""The share of a concept in what a model makes unasked, estimated where nobody said it, with its standard error.
 
-:func:`mixture_priors`   With contrast prompts, q is taken for a mixture of known parts, q = sum_k pi_k q_k, and
+**Contrast prompts** (:func:`mixture_priors`). q is taken for a mixture of known parts, q = sum_k pi_k q_k, and ::
 
     pi* = argmax over pi of  (1/n) sum_j log sum_k pi_k q_k(x_j)/q_0(x_j),        x_j ~ q,
 
-    concave in pi; errors from the information at pi*. At pi* the mean posterior *is* the prior, so coverage is no check
-    any more. Source: Saerens, Latinne, Decaestecker (Neural Computation 2002).
+concave in pi; errors from the information at pi*. At pi* the mean posterior *is* the prior, so coverage is no check
+any more. Source: Saerens, Latinne, Decaestecker (Neural Computation 2002).
 
-:func:`unlabelled_prior`   Where samples of q alone stand for the rest, with g(x) = s_i r/(s_i r + s_q) the probability
-    that x came from the concept's samples (s the shares of both in the training set, r = q_i/q), and c = E_{q_i}[g],
+**None** (:func:`unlabelled_prior`). Samples of q alone stand for the rest. With g(x) = s_i r/(s_i r + s_q) the
+probability that x came from the concept's samples (s the shares of both in the training set, r = q_i/q), and
+`c = E_{q_i}[g]`, ::
 
     pi = s_i (1 - c) / (s_q c),
 
-    exact where the concept stands apart (r = 1/pi on all of it), too large otherwise: nobody can tell a part of the
-    concept that looks like the rest from the rest. Source: Elkan, Noto (KDD 2008).
+exact where the concept stands apart (r = 1/pi on all of it), too large otherwise: nobody can tell a part of the
+concept that looks like the rest from the rest. Source: Elkan, Noto (KDD 2008).
 """
 
 from __future__ import annotations

@@ -2,10 +2,14 @@ r"""The free log ratio: along one stochastic reverse trajectory of q, both chain
 
 Between noise levels t > u of ``x_t = a_t x_0 + s_t eps`` the reverse step of the chain with denoiser x0hat is Gaussian,
 
+::
+
     x_u ~ N( A x_t + B x0hat(x_t), s^2 ),    A = alpha s_u^2/s_t^2,    B = a_u v/s_t^2,    s^2 = v s_u^2/s_t^2,
     alpha = a_t/a_u,    v = s_t^2 - alpha^2 s_u^2        (for variance-preserving tables: DDPM, or DDIM with eta = 1),
 
 the same A, B, s for q and q_i. With z the noise of q's step and d = (mean_i - mean_q)/s, the log ratio of the paths is
+
+::
 
     rho_i  ~  sum over steps of  z . d - |d|^2/2        nats,
 
@@ -24,7 +28,9 @@ import torch
 from torch import Tensor
 
 from diffusion.pipelines import Condition, Denoiser, repeat, rows
+from diffusion.pipelines.base import device_of
 from diffusion.ratios.noise_integral import span
+from diffusion.runtime.precision import doubled
 from diffusion.tasks.concepts import TaskPrompts
 
 BATCH = 128
@@ -88,21 +94,21 @@ def path_ratios(
     conditions = denoiser.condition([prompts.anchor, *(concept.name for concept in prompts.concepts)])
     levels, m = path_levels(denoiser, steps), len(prompts.concepts)
     plan = [(t, step_between(denoiser, t, u)) for t, u in pairwise(levels)]
-    generator = torch.Generator().manual_seed(seed)
+    generator, device = torch.Generator().manual_seed(seed), device_of(denoiser)
     ended, said = [], []
     for start in range(0, count, BATCH):
         n = min(BATCH, count - start)
-        x = torch.randn((n, *denoiser.sample_shape), generator=generator)
+        x = torch.randn((n, *denoiser.sample_shape), generator=generator).to(device)
         rho = torch.zeros(n, m, dtype=torch.float64)
         for t, step in plan:
-            z = torch.randn(x.shape, generator=generator)
+            z = torch.randn(x.shape, generator=generator).to(device)
             of_q = _clean(denoiser, x, t, rows(conditions, slice(0, 1)))
             for index in range(m):
                 of_i = _clean(denoiser, x, t, rows(conditions, slice(index + 1, index + 2)))
-                d = (step.clean * (of_i - of_q) / step.spread).double()
-                rho[:, index] += (z.double() * d - d.square() / 2).flatten(1).sum(1)
+                d = doubled(step.clean * (of_i - of_q) / step.spread)
+                rho[:, index] += (doubled(z) * d - d.square() / 2).flatten(1).sum(1).cpu()
             x = step.state * x + step.clean * of_q + step.spread * z
-        ended.append(_clean(denoiser, x, levels[-1], rows(conditions, slice(0, 1))))
+        ended.append(_clean(denoiser, x, levels[-1], rows(conditions, slice(0, 1))).cpu())
         said.append(rho)
         if progress is not None:
             progress(n)
@@ -111,7 +117,7 @@ def path_ratios(
 
 def _clean(denoiser: Denoiser, x: Tensor, t: int, condition: Condition) -> Tensor:
     """``x0hat(x_t)`` (n, ...)."""
-    level = torch.full((len(x),), t)
+    level = torch.full((len(x),), t, device=x.device)
     with torch.no_grad():
         eps = denoiser.epsilon(denoiser.predict(x, level, repeat(condition, len(x))), x, level)
     signal, noise = denoiser.schedule(level)

@@ -33,7 +33,7 @@ class BaseModel:
         """Of a model hub."""
         return "text-to-image" if self.prompts else "unconditional-image-generation"
 
-    def snippet(self, full_weights: bool, prompt: str, steps: int) -> list[str]:
+    def snippet(self, full_weights: bool, prompt: str, steps: int, scale: float = 1.0) -> list[str]:
         """Python that loads the base model and what lies beside the card, and makes one image.
 
         It runs as it is in the folder of the card. Where nobody said what the base model is, that is to be filled in.
@@ -53,7 +53,7 @@ class BaseModel:
         else:
             imports.append("from peft import PeftModel")
             fit = f'pipeline.{self.component} = PeftModel.from_pretrained(pipeline.{self.component}, ".")'
-        asked = f"{prompt!r}, guidance_scale=1, " if self.prompts else ""
+        asked = f"{prompt!r}, guidance_scale={scale:g}, " if self.prompts else ""
         call = f"image = pipeline({asked}num_inference_steps={steps}).images[0]"
         return [*imports, "", load, fit + "  # the folder of this card", call, 'image.save("sample.png")']
 

@@ -154,7 +154,7 @@ def certificate(
     return Certificate(
         certified=not any(reasons),
         question=_question(estimate, plan),
-        solution=_solved(solution, reasons[0], len(estimate.anchor)),
+        solution=solved(solution, reasons[0], len(estimate.anchor)),
         ratios=RatiosVerdict(passed=not reasons[1], reasons=tuple(reasons[1]), concepts=_examined(estimate)),
         fitted_model=FittedModelVerdict(
             passed=not reasons[2],
@@ -163,7 +163,7 @@ def certificate(
             cost_ratio=ratio,
             least_cost=least,
             multipliers_capped=tuple(capped),
-            dual_rounds=_rounds(outcome),
+            dual_rounds=rounds_of(outcome),
             next_multipliers=tuple(outcome.multipliers[-1].tolist()) if len(outcome.levels) else None,
             fit=settings["fit"],
         ),
@@ -208,7 +208,8 @@ def _question(estimate: RatioEstimate, plan: Plan) -> Question:
     )
 
 
-def _solved(solution: du.Solution, reasons: list[str], samples: int) -> SolutionVerdict:
+def solved(solution: du.Solution, reasons: list[str], samples: int) -> SolutionVerdict:
+    """What the solver says, judged."""
     critical = solution.critical_levels
     pairs = zip(solution.multipliers.tolist(), solution.multipliers_stderr.tolist(), strict=True)
     return SolutionVerdict(
@@ -244,7 +245,8 @@ def _examined(estimate: RatioEstimate) -> tuple[ConceptRatios, ...]:
     return tuple(found)
 
 
-def _rounds(outcome: Outcome) -> tuple[DualRound, ...]:
+def rounds_of(outcome: Outcome) -> tuple[DualRound, ...]:
+    """The dual rounds of a fit; none for methods without."""
     return tuple(
         DualRound(
             multipliers=tuple(multipliers.tolist()),

@@ -67,12 +67,12 @@ def with_metadata(lines: list[str], base: BaseModel, full_weights: bool) -> str:
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n"))
 
 
-def loading(base: BaseModel, full_weights: bool, prompt: str, steps: int) -> list[str]:
+def loading(base: BaseModel, full_weights: bool, prompt: str, steps: int, scale: float = 1.0) -> list[str]:
     """Of what model it is, and Python that loads and samples it."""
     origin = "not known to this card"
     if base.source is not None:
         origin = f"`{base.source}`" + (", which comes with unlearning-duality" if base.embedded else "")
-    return [f"Base model: {origin}.", "", "```python", *base.snippet(full_weights, prompt, steps), "```"]
+    return [f"Base model: {origin}.", "", "```python", *base.snippet(full_weights, prompt, steps, scale), "```"]
 
 
 def verdicts(result: Unlearned) -> list[str]:

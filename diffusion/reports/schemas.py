@@ -1,5 +1,7 @@
 """JSON schemas of the files that people parse.
 
+::
+
     python -m diffusion.reports.schemas --output docs/reference/schemas
 
 One file for each document, named by its title. Schemas that are published are those of the code: a test compares them.
@@ -11,10 +13,12 @@ import argparse
 from pathlib import Path
 
 from diffusion.digits.planted_study import PlantedStudy
-from diffusion.digits.quality import DigitsQuality
+from diffusion.digits.quality import DigitsQuality, DigitsTraining, StepCosts
 from diffusion.evaluation.audit_table import AuditReport
 from diffusion.evaluation.benchmark_table import MethodRun, Table
 from diffusion.reports.certificate import Certificate
+from diffusion.reports.detector_certificate import DetectorCertificate
+from diffusion.reports.exact import Frontier, Verification
 from diffusion.reports.image_certificate import ImageCertificate
 from diffusion.reports.ratios import RatiosReport
 from diffusion.runtime.documents import Document, json_schema
@@ -23,6 +27,7 @@ from diffusion.wardrobe.quality import WardrobeQuality
 
 DOCUMENTS: tuple[type[Document], ...] = (
     Certificate,
+    DetectorCertificate,
     ImageCertificate,
     RatiosReport,
     AuditReport,
@@ -30,7 +35,11 @@ DOCUMENTS: tuple[type[Document], ...] = (
     Table,
     PlantedStudy,
     DigitsQuality,
+    DigitsTraining,
+    StepCosts,
     WardrobeQuality,
+    Frontier,
+    Verification,
 )
 
 

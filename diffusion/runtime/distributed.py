@@ -1,7 +1,7 @@
 r"""Several processes, several parts of a batch: what is computed does not depend on who computes it.
 
 The batch of a step is a function of the seed and the step's number alone. With P = processes · ``accumulate`` parts,
-part j holds its rows j, j + P, j + 2P, ..., and
+part j holds its rows j, j + P, j + 2P, ..., and ::
 
     grad loss = (1/P) sum_{j < P} grad loss_j,
 

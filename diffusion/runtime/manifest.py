@@ -1,5 +1,7 @@
 """Which files of a folder a run has written: a list with sizes and digests, by which it is known again as ours.
 
+::
+
     manifest.json = {"made_by": .., "schema_version": 1, "complete": true, "files": {name: {"bytes": n, "sha256": ..}}}
 
 A folder without one, or with anything in it that the list does not have, belongs to somebody else.

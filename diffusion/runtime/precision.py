@@ -1,4 +1,4 @@
-"""How a network runs while it is trained: in bfloat16, and with or without its activations kept."""
+"""In which precision: what devices can do, a network that is trained under autocast, activations that are not kept."""
 
 from __future__ import annotations
 
@@ -7,9 +7,43 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 PRECISIONS = ("no", "bf16")
+# Kinds of devices that compute in double precision. Apple's does not.
+DOUBLES = ("cpu", "cuda", "xpu")
+
+
+def device_named(name: str) -> torch.device:
+    """The device of that name. ``ValueError`` for one that torch does not know or this machine does not have."""
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
+    if device.type == "meta":
+        raise ValueError("device 'meta' cannot be used: nothing on it has a value")
+    return device
+
+
+def has_doubles(device: torch.device) -> bool:
+    """Whether a device computes in double precision."""
+    return device.type in DOUBLES
+
+
+def doubled(value: Tensor) -> Tensor:
+    """A tensor in double precision: where it lies, or on the CPU where its device has none."""
+    return value.double() if has_doubles(value.device) else value.cpu().double()
+
+
+def is_half(network: nn.Module) -> bool:
+    """Whether a network's own weights are in half precision; its adapters are in single precision in any case."""
+    return getattr(network, "dtype", None) in (torch.bfloat16, torch.float16)
+
+
+def squares(value: Tensor) -> Tensor:
+    """``sum v^2`` (n,) over all axes but the first, summed in double precision; on the CPU."""
+    return doubled(value).square().flatten(1).sum(1).cpu()
 
 
 @contextmanager

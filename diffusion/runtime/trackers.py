@@ -1,5 +1,7 @@
 """What a fit says while it runs, step by step, to TensorBoard, W&B or whatever else accelerate knows. Off by default.
 
+::
+
     with Tracked(["tensorboard"], folder, settings):
         method.fit(...)
 

@@ -10,10 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-
-def normalised(prompt: str) -> str:
-    """Lower case, single spaces: prompts that differ in nothing else ask for the same thing."""
-    return " ".join(prompt.lower().split())
+from diffusion.tasks.prompts import normalised as normalised
 
 
 class Examples:

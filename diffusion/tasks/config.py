@@ -6,6 +6,7 @@ them. What is to be done is another matter: :mod:`diffusion.tasks.task`.
 
 from __future__ import annotations
 
+import inspect
 import math
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -22,9 +23,31 @@ HIDDEN: dict[str, Any] = {"flag": None}  # a field for Python and YAML, without 
 
 
 class Sampling(Settings):
-    """The sampler whose law is meant."""
+    """The sampler whose law is meant: steps, guidance scale, negative prompt, as in the pipeline's own call."""
 
     num_inference_steps: int = Field(default=STEPS, ge=1, description="sampler steps")
+    guidance_scale: float | None = Field(
+        default=None, ge=1, description="guidance scale of a law of prompts (default: the pipeline's own)"
+    )
+    negative_prompt: str = Field(default="", description="negative prompt of a law of prompts")
+
+    def call(self, denoiser: Any) -> dict[str, Any]:
+        """Keywords for :func:`diffusion.pipelines.sampling.sample_latents`."""
+        some: dict[str, Any] = {"steps": self.num_inference_steps}
+        if denoiser.prompt_inputs:
+            some["guidance_scale"] = self.scale(denoiser)
+            if self.negative_prompt:
+                some["negative_prompt"] = self.negative_prompt
+        return some
+
+    def scale(self, denoiser: Any) -> float:
+        """The guidance scale, the pipeline's default where none is given; 1 where there are no prompts."""
+        if not denoiser.prompt_inputs:
+            return 1.0
+        if self.guidance_scale is not None:
+            return self.guidance_scale
+        default = inspect.signature(type(denoiser.pipeline).__call__).parameters.get("guidance_scale")
+        return float(default.default) if default is not None else 1.0
 
 
 class RatiosConfig(Settings):
@@ -49,7 +72,7 @@ class RatiosConfig(Settings):
 
     @property
     def anchor_seed(self) -> int:
-        """Of the starting noise of q's samples. Samples after a change start from it too: what differs is the
+        """Of the starting noise of q's samples. Samples after a change start from it too, and what differs is the
         change."""
         return 10 * self.seed + 2
 
@@ -134,7 +157,11 @@ class AuditSettings(Settings):
 
 
 class RuntimeConfig(Settings):
-    """Where and how a job runs; nothing here changes a result but ``seed``."""
+    """Where and how a job runs. What changes a result: ``seed``, and in the digits that are lost ``dtype``.
+
+    ``device``, ``dtype``, ``variant``, ``revision`` are of a model that is named and loaded; a pipeline that is given
+    as an object stays as it is.
+    """
 
     seed: int = Field(default=0, ge=0, description="seed of every sample and of training")
     cache_folder: Path | None = Field(
@@ -143,6 +170,15 @@ class RuntimeConfig(Settings):
     checkpointing_steps: int = Field(default=100, ge=1, description="optimizer steps from one checkpoint to the next")
     report_to: tuple[Literal["tensorboard", "wandb"], ...] = Field(default=(), description="tensorboard, wandb")
     logging_dir: Path = Field(default=Path("runs"), description="where trackers write")
+    device: str | None = Field(default=None, description="torch device (default: cuda where there is one)")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        default="float32", description="type of the model's weights; LoRAs train in float32"
+    )
+    variant: str | None = Field(default=None, description="variant of the weight files, such as fp16")
+    revision: str | None = Field(default=None, description="revision of a hub model")
+    allow_tf32: bool = Field(
+        default=False, description="TF32 matrix products for float32, on GPUs that have them", json_schema_extra=HIDDEN
+    )
 
 
 SECTIONS: dict[str, type[Settings]] = {

@@ -1,5 +1,7 @@
 r"""Contrast prompts proposed: the concept's neighbours among prompts that a user has at hand.
 
+::
+
     closeness(c, u) = < e(c) - mean, e(u) - mean > / norms,      e(c) = mean over tokens of the text encoder's output
 
 for every prompt c of a vocabulary and paraphrase u of a concept, ``mean`` over the vocabulary: what all prompts share

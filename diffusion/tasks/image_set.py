@@ -2,7 +2,7 @@ r"""Images to be forgotten: what they are, and the multipliers that forget them 
 
 Data x^1 … x^n, q their law, image i present with share pi_i (repeats/n), q_i the point mass at it. ForwardKL asks for a
 surprise of at least b_i nats at image i; among densities on the data the optimum puts (pi_i - lam_i)/(1 - L), L = sum
-lam_i, on image i, hence
+lam_i, on image i, hence ::
 
     lam_i = [ pi_i - (1 - L) e^{-b_i} ]_+,    V = sum_i pi_i log( pi_i (1 - L)/(pi_i - lam_i) ) + (1 - Pi) log(1 - L),
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_serializer, field_validator, model_validator
 
+from diffusion.tasks.prompts import Prompt, Prompts, normalised
 from diffusion.tasks.settings import Settings
 
 if TYPE_CHECKING:
@@ -31,9 +32,10 @@ def paraphrases(name: str, given: str) -> tuple[str, ...]:
 
 
 class Concept(Settings):
-    """One thing to unlearn: by the prompts that ask for it, or by at least ten images that show it.
+    """One thing to unlearn: by the prompts that ask for it, by at least ten images that show it, or by a detector.
 
-    A string is a prompt, or several paraphrases with ``|`` between them.
+    A string is a prompt, or several paraphrases with ``|`` between them. ``detector``: see
+    :mod:`diffusion.tasks.detectors`; it decides what shows the concept, and the first prompt is the concept's name.
     """
 
     prompts: tuple[str, ...] = Field(default=(), description="paraphrases that ask for it")
@@ -41,6 +43,7 @@ class Concept(Settings):
     prior: float | None = Field(
         default=None, gt=0, lt=1, description="its share of the model's unconditional samples; estimated where left out"
     )
+    detector: Any = Field(default=None, description="what decides whether an image shows it: 'clip:..', 'module:name'")
 
     def __init__(self, name: Any = None, /, **data: Any) -> None:
         if name is not None:
@@ -60,7 +63,17 @@ class Concept(Settings):
             raise ValueError(f"a concept must be given by prompts or by images, got both for {self.prompts[0]!r}")
         if isinstance(self.images, str) and self.images.startswith(WITHHELD):
             raise ValueError(f"concept images were given in memory ({self.images}): give a folder or paths instead")
+        if self.detector is not None and not self.prompts:
+            raise ValueError("a concept with a detector must be given by a prompt, its name; images say nothing more")
+        if self.detector is not None and self.prior is not None:
+            raise ValueError(f"a concept with a detector has no prior: its share is counted, got {self.prior}")
+        if isinstance(self.detector, str) and self.detector.startswith(WITHHELD):
+            raise ValueError(f"the concept's detector was given in memory ({self.detector}): give it again")
         return self
+
+    @field_serializer("detector")
+    def _detector(self, value: Any) -> Any:
+        return value if value is None or isinstance(value, str) else f"{WITHHELD}: {getattr(value, '__qualname__', '')}"
 
     @field_serializer("images")
     def _images(self, value: Any) -> Any:
@@ -87,6 +100,9 @@ class ConceptTask(Settings):
         default=(), description="prompts, or a text file of them, to find the concepts' neighbours in"
     )
     anchor: str = Field(default="", description="what prompts that ask for a concept fall back to")
+    prompts: Prompts | None = Field(
+        default=None, description="the law of prompts that levels of detectors refer to: .txt, .csv or .jsonl"
+    )
 
     def __init__(self, **data: Any) -> None:  # wider than the fields, which hold what was made of it
         super().__init__(**data)
@@ -140,6 +156,28 @@ class ConceptTask(Settings):
             return Path(given)
         return given
 
+    @field_validator("prompts", mode="before")
+    @classmethod
+    def _prompts(cls, given: Any) -> Any:
+        if given is None or isinstance(given, Prompts):
+            return given
+        if isinstance(given, str | Path):
+            return Prompts.read(given)
+        return Prompts(**given) if isinstance(given, Mapping) else Prompts(given)
+
+    @model_validator(mode="after")
+    def _detectors(self) -> ConceptTask:
+        count = sum(concept.detector is not None for concept in self.concepts)
+        if 0 < count < len(self.concepts):
+            raise ValueError(f"detectors must be given for all {len(self.concepts)} concepts or for none, got {count}")
+        if self.prompts is not None and not count:
+            raise ValueError("prompts: a law of prompts needs a detector for every concept; ratios are of one prompt")
+        if count and self.problem != "likelihood":
+            raise ValueError(f"problem must be likelihood where concepts have detectors, got {self.problem}")
+        if count and self.words:
+            raise ValueError("vocabulary: neighbours stand for the rest of a ratio, and detectors need none")
+        return self
+
     @model_validator(mode="after")
     def _fits(self) -> ConceptTask:
         if len(self.levels) not in (1, len(self.concepts)):
@@ -153,6 +191,39 @@ class ConceptTask(Settings):
         from diffusion.tasks.levels import kind_of, levels
 
         return levels(kind_of(self.problem), list(self.levels))
+
+    @property
+    def by_detectors(self) -> bool:
+        """Whether detectors define the concepts."""
+        return self.concepts[0].detector is not None
+
+    @property
+    def law(self) -> Prompts:
+        """The law of prompts that is meant, with the anchor put in for prompts that ask for a concept.
+
+        Where none is given: the empty prompt with a half of all weight, the concepts' prompts with a quarter, retained
+        prompts with a quarter; what is missing leaves its part to the others.
+        """
+        asking = {normalised(text) for concept in self.concepts for text in concept.prompts}
+        given = self.prompts
+        if given is None:
+            parts = ((0.5, [""]), (0.25, [t for c in self.concepts for t in c.prompts]))
+            kept = [text for group in self.retained_prompts for text in group]
+            some = [*parts, (0.25, [text for text in kept if text])]
+            names = ("empty", "concept", "retained")
+            given = Prompts(
+                [
+                    Prompt(prompt=text, weight=weight / len(texts), group=name)
+                    for name, (weight, texts) in zip(names, some, strict=True)
+                    for text in texts
+                ]
+            )
+        return Prompts(
+            [
+                each.but(anchor=self.anchor) if each.anchor is None and normalised(each.prompt) in asking else each
+                for each in given.prompts
+            ]
+        )
 
     @property
     def words(self) -> tuple[str, ...]:

@@ -1,5 +1,7 @@
 """What a fit is resumed from, as one file: weights, averages, the optimiser's memory, losses, and further state.
 
+::
+
     {i}.value, {i}.average, {i}.exp_avg, {i}.exp_avg_sq  of parameter i;  state.{name}  of whatever else a run keeps
 
 Read back it is compared with its digest, and with the shapes of the fit that it is for.

@@ -1,5 +1,7 @@
 r"""All weights of a network instead of adapters: a frozen copy is the base model, and the outcome is a whole network.
 
+::
+
     f = the network as it stands,     T = the same network with the weights theta_0 that it had at the start.
 
 The copy is swapped in and out by pointer, so whoever holds the network sees the base model while it is in. It costs the

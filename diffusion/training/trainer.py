@@ -1,7 +1,12 @@
 r"""The one training loop: AdamW under a decaying rate, averaged iterates, checkpoints, exact resumption.
 
+::
+
     theta_{k+1} = AdamW(theta_k, grad loss_k(theta_k)),    rate_k = rate · min(1, (k+1)/20) · (1 + cos(pi k/steps))/2
     mean_{k+1}  = d_j mean_k + (1 - d_j) theta_{k+1},      d_j = min(0.98, (j+1)/(j+10)),  j = k - start of the mean
+
+These figures are for a fit of some hundred steps; a trainer of another kind of run has its own
+(:class:`diffusion.digits.experiments.pretraining.Pretraining`).
 
 ``loss_k`` gets a generator of its own, made from the seed and ``k``: a step depends on the weights, the optimiser's
 memory and ``k``, on nothing else, so a run that was killed and resumed ends bit-equal on the same CPU. What delivers is
@@ -14,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +27,7 @@ from torch import Tensor, nn
 from diffusion.runtime.distributed import WHOLE, Part, average, broadcast, broadcast_object, is_main, world
 from diffusion.runtime.files import clear_partials, say
 from diffusion.runtime.interrupts import Deferred, terminable
-from diffusion.runtime.precision import checkpointed, in_precision
+from diffusion.runtime.precision import checkpointed, in_precision, is_half
 from diffusion.runtime.trackers import log
 from diffusion.tasks.config import FitConfig
 from diffusion.training.checkpoints import load_checkpoint, save_checkpoint
@@ -62,6 +67,10 @@ class Trainer:
     before stays whole.
     """
 
+    weight_decay = 0.0
+    longest_mean = 0.98  # decay of the mean, once there is enough to average
+    warmup = 20  # steps
+
     def __init__(
         self,
         network: nn.Module,
@@ -78,19 +87,21 @@ class Trainer:
         self.checkpoint, self.every, self.state = checkpoint, every, state
         self._progress: Progress = progress or (lambda _count: None)
         broadcast([parameter.data for parameter in self.parameters])
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=settings.peak_rate, weight_decay=0.0)
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=settings.peak_rate, weight_decay=self.weight_decay)
         self.average = [parameter.detach().clone() for parameter in self.parameters]
         self.losses: list[float] = []
         self.done = 0
         self.since = 0  # the step at which the mean began
         self._saved = -1  # the step of the last checkpoint
+        # Gradients of a mean over a batch are below what float16 holds: they are scaled by this, see `_backward`.
+        self._scale = 2.0**16 if getattr(network, "dtype", None) == torch.float16 else 1.0
         if checkpoint is not None:
             there = checkpoint.exists()
             if broadcast_object(there) != there:
                 raise ValueError(f"checkpoint {checkpoint} must lie in a folder that all processes share")
             if is_main():
                 clear_partials(checkpoint.parent)
-            if there and load_checkpoint(self, checkpoint):
+            if there and self.read(checkpoint):
                 self._saved = self.done
                 self._progress(self.done)
 
@@ -113,10 +124,13 @@ class Trainer:
         finally:
             self.network.eval()
 
+    def rate(self, step: int) -> float:
+        """The learning rate of a step: warmed up, then along a cosine to zero."""
+        return self.settings.peak_rate * min(1.0, (step + 1) / self.warmup) * self.settings.decayed(step)
+
     def _step(self, step: int, asked: Deferred) -> bool:
         """One step of the optimiser; returns whether any process has been asked to stop."""
-        settings = self.settings
-        rate = settings.peak_rate * min(1.0, (step + 1) / 20) * settings.decayed(step)
+        rate = self.rate(step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         loss, terms, stop = self._gradient(step, asked)
@@ -125,7 +139,7 @@ class Trainer:
             raise FloatingPointError(f"the gradient at step {step} has norm {float(norm)}; {self._kept()}")
         self.optimizer.step()
         age = step - self.since
-        decay = min(0.98, (age + 1) / (age + 10))
+        decay = min(self.longest_mean, (age + 1) / (age + 10))
         with torch.no_grad():
             torch._foreach_lerp_(self.average, [parameter.data for parameter in self.parameters], 1 - decay)
         self.losses.append(loss)
@@ -145,12 +159,7 @@ class Trainer:
                 state.process_index * settings.gradient_accumulation_steps + j,
                 state.num_processes * settings.gradient_accumulation_steps,
             )
-            generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
-            with in_precision(self.network, settings.mixed_precision):
-                loss = self.objective(step, generator, part) / settings.gradient_accumulation_steps
-            if bool(torch.isfinite(loss)):  # else the other processes have to hear of it first
-                loss.backward()
-            total += float(loss.detach())
+            total += self._backward(step, part)
             for name, value in part.notes.items():
                 notes[name] = notes.get(name, 0.0) + value / settings.gradient_accumulation_steps
         scalars = torch.tensor([total, float(asked.signal is not None), *notes.values()], dtype=torch.float64)
@@ -159,6 +168,34 @@ class Trainer:
             raise FloatingPointError(f"the loss at step {step} is {float(scalars[0])}; {self._kept()}")
         average([parameter.grad for parameter in self.parameters if parameter.grad is not None])
         return float(scalars[0]), dict(zip(notes, scalars[2:].tolist(), strict=True)), bool(scalars[1] > 0)
+
+    def _backward(self, step: int, part: Part) -> float:
+        """A part's gradient, added to ``.grad``; the part's loss, of which the other processes hear if not finite.
+
+        A network in float16 is gone through again at half the scale where its gradient has overflown: a power of two
+        changes no digit of what has not. The scale stays down.
+        """
+        settings, held = self.settings, [parameter.grad for parameter in self.parameters]
+        while True:
+            part.notes.clear()
+            for parameter in self.parameters:
+                parameter.grad = None
+            generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
+            with in_precision(self.network, settings.mixed_precision):
+                loss = self.objective(step, generator, part) / settings.gradient_accumulation_steps
+            fine = bool(torch.isfinite(loss))
+            if fine:
+                (loss * self._scale).backward()
+            made = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+            if self._scale == 1 or not fine or all(bool(gradient.isfinite().all()) for gradient in made):
+                break
+            self._scale /= 2
+        for parameter, kept in zip(self.parameters, held, strict=True):
+            if parameter.grad is not None and self._scale != 1:
+                parameter.grad.div_(self._scale)
+            if kept is not None:
+                parameter.grad = kept if parameter.grad is None else parameter.grad.add_(kept)
+        return float(loss.detach())
 
     def _kept(self) -> str:
         if self.checkpoint is None or not self.checkpoint.exists():
@@ -180,10 +217,17 @@ class Trainer:
         self.since = self.done
 
     def finish(self) -> list[float]:
-        """A checkpoint where the last steps are in none, and the averaged weights in place; the losses of all steps."""
+        """A checkpoint where the last steps are in none, and the averaged weights in place; the losses of all steps.
+
+        Stock pipelines load adapters in the type of their network: so that what is measured next is what they will
+        sample from, the averages take that type here, rounded once.
+        """
         if self.done != self._saved:
             self.save()
         self._put(self.average)
+        if is_half(self.network):
+            for parameter in self.parameters:
+                parameter.data = parameter.data.to(cast(torch.dtype, self.network.dtype))
         self.network.eval()
         return self.losses
 
@@ -195,8 +239,16 @@ class Trainer:
     def save(self) -> None:
         """A checkpoint of this moment, where there is a place for one (:mod:`diffusion.training.checkpoints`)."""
         if self.checkpoint is not None:
-            save_checkpoint(self, self.checkpoint)
+            self.write(self.checkpoint)
             self._saved = self.done
+
+    def write(self, path: Path) -> None:
+        """A checkpoint of this moment at a place."""
+        save_checkpoint(self, path)
+
+    def read(self, path: Path) -> bool:
+        """Go on from a checkpoint; whether it could be used."""
+        return load_checkpoint(self, path)
 
     @contextmanager
     def saved_if_interrupted(self) -> Iterator[None]:

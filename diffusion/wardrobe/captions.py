@@ -1,5 +1,7 @@
 """What is said of an image: its object, its style and its background, in several templates.
 
+::
+
     "a sketch of a sneaker on stripes",   "sneaker sketch on stripes",   "a sneaker in sketch style on stripes"
 
 A plain background goes without saying. Captions that name no object in particular ("a sketch of a garment") or no style

@@ -1,9 +1,10 @@
 """Fixed features of an image, for the kernel classifier: means of colours, and orientations of gradients.
 
 For the second, an image x is first turned into how far each pixel is from the empty background of its style,
-d = mean_c |x_c - empty_c|, in which an object looks alike on every background. Of grad d come histograms of orientation
-over cells of 4x4 pixels, each pixel's length shared between the two next of nine directions (Dalal, Triggs, 2005), each
-histogram scaled by the root mean square of its 3x3 neighbourhood; beside them stand 2x2 means of d itself.
+`d = mean_c |x_c - empty_c|`, in which an object looks alike on every background. Of grad d come histograms of
+orientation over cells of 4x4 pixels, each pixel's length shared between the two next of nine directions (Dalal,
+Triggs, 2005), each histogram scaled by the root mean square of its 3x3 neighbourhood; beside them stand 2x2 means of
+d itself.
 """
 
 from __future__ import annotations

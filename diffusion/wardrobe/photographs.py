@@ -74,7 +74,7 @@ def shipped_photographs(split: str) -> Photographs:
 
 
 def _read_idx(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """(n, *shape) bytes of one IDX file: two zero bytes, 8 (unsigned byte), the number of axes, big-endian sizes."""
+    """`(n, *shape)` bytes of one IDX file: two zero bytes, 8 (unsigned byte), the number of axes, big-endian sizes."""
     try:
         content = gzip.decompress(path.read_bytes())
     except FileNotFoundError as error:

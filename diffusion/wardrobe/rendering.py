@@ -1,7 +1,7 @@
 """Six styles and three backgrounds, by fixed operations on a grey photograph.
 
-With g the photograph in [0, 1] in the middle of 32x32, e = clip(2.2 |grad g|, 0, 1) its edges (central differences) and
-m = [g > 0.06] the garment,
+With g the photograph in [0, 1] in the middle of 32x32, `e = clip(2.2 |grad g|, 0, 1)` its edges (central differences)
+and m = [g > 0.06] the garment, ::
 
     rendering = m foreground(style) + (1 - m) ((1 - pattern) first(style) + pattern second(style)),
 

@@ -1,5 +1,7 @@
 """What a run will cost, before it is begun: network evaluations of every stage, time and memory from a timed probe.
 
+::
+
     seconds of a stage  ≈  evaluations · seconds of one evaluation in a batch of the probe's size
 
 An evaluation is one sample through the network once. A training step counts the base model and the student, and for the
@@ -17,13 +19,16 @@ import torch
 
 import duality as du
 from diffusion.evaluation.measure import PICTURES
+from diffusion.evaluation.measure_detected import SCALES, SHOWN
 from diffusion.methods.chain import chain_of
 from diffusion.methods.correction import Correction
+from diffusion.methods.detected import DetectedTilt
 from diffusion.pipelines import Denoiser
 from diffusion.ratios.classifier_ratios import CLEAN_LEVELS
 from diffusion.tasks.concepts import TaskPrompts
 from diffusion.tasks.config import Config
 from diffusion.tasks.levels import Asked
+from diffusion.tasks.prompts import Prompts
 
 PROBE_BATCH, PROBES = 16, 3
 GRADIENT = 3  # a forward pass with its gradient, in forward passes
@@ -78,7 +83,31 @@ def stages(denoiser: Denoiser, prompts: TaskPrompts, asked: Asked, config: Confi
     ]
 
 
-def probe(denoiser: Denoiser, prompts: TaskPrompts, batch: int = PROBE_BATCH) -> float:
+def stages_detected(denoiser: Denoiser, prompts: Prompts, config: Config) -> list[Stage]:
+    """The stages of :func:`diffusion.workflows.detected.unlearn_detected`, in their order.
+
+    A step of a sampler asks the network twice at a guidance scale above 1.
+    """
+    ratios, fit, sampling, wanted = config.ratios, config.fit, config.sampling, config.evaluation
+    scale = sampling.scale(denoiser)
+    times = 2 if scale > 1 else 1
+    n = int(prompts.counts(ratios.num_samples).sum())
+    step = sampling.num_inference_steps * times
+    tilt = DetectedTilt()
+    rounds = 0 if fit.fixed_multipliers else len(tilt.at) + 1 + tilt.extra
+    others = len(SCALES) * max(1, wanted.samples // 4) if scale > 1 else 0
+    chain = chain_of(denoiser, sampling.num_inference_steps).steps
+    return [
+        Stage("samples of the prompts", n * step),
+        Stage("detector head", (n - n // 5) * ratios.noisings + n // 5),
+        Stage("training", fit.max_train_steps * fit.train_batch_size * (times + GRADIENT)),
+        Stage("corrections of the multipliers", rounds * (n // 2) * step),
+        Stage("evaluation samples", (wanted.samples + others + 2 * min(SHOWN, max(8, len(prompts)))) * step),
+        Stage("evaluation of cost", min(wanted.integrated, wanted.samples) * chain * 2 * times),
+    ]
+
+
+def probe(denoiser: Denoiser, prompt: str, batch: int = PROBE_BATCH) -> float:
     """Seconds of one network evaluation, in a batch of that size: the least of a few timed ones after one untimed."""
     device = next(denoiser.network.parameters()).device
     generator = torch.Generator().manual_seed(0)
@@ -86,7 +115,7 @@ def probe(denoiser: Denoiser, prompts: TaskPrompts, batch: int = PROBE_BATCH) ->
     t = torch.randint(denoiser.levels, (batch,), generator=generator).to(device)
     times = []
     with torch.no_grad():
-        condition = denoiser.condition([prompts.anchor] * batch)
+        condition = denoiser.condition([prompt] * batch)
         for _ in range(PROBES + 1):
             started = time.perf_counter()
             denoiser.predict(x, t, condition)
@@ -97,8 +126,13 @@ def probe(denoiser: Denoiser, prompts: TaskPrompts, batch: int = PROBE_BATCH) ->
 
 
 def cost_lines(denoiser: Denoiser, prompts: TaskPrompts, asked: Asked, config: Config) -> list[str]:
-    """The plan, for people: numbered stages, evaluations, time, and the memory that the model has taken so far."""
-    plan, each = stages(denoiser, prompts, asked, config), probe(denoiser, prompts)
+    """The plan of a run on ratios, for people."""
+    return said(denoiser, stages(denoiser, prompts, asked, config), prompts.anchor)
+
+
+def said(denoiser: Denoiser, plan: list[Stage], prompt: str = "") -> list[str]:
+    """Numbered stages, evaluations, time, and the memory that the model has taken so far."""
+    each = probe(denoiser, prompt)
     lines = [f"{'stage':<40}{'network evaluations':>20}{'about':>12}"]
     for number, stage in enumerate(plan, 1):
         title, time_ = f"{number}/{len(plan)} {stage.name}", _duration(each * stage.evaluations)

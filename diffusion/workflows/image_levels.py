@@ -1,5 +1,7 @@
 r"""What a task of forgetting leaves open: how often the model was shown the images, and levels "as unseen".
 
+::
+
     task (images, prompts, levels, shares as far as they are said)  +  samples of the model under the images' prompts
         ->  :class:`diffusion.tasks.image_set.Images`, levels (m,) in nats above the present surprise
 

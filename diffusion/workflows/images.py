@@ -1,5 +1,7 @@
 r"""Images out of a pipeline: samples before, the exact answer, the fit, samples after, and what was measured.
 
+::
+
     levels (m,)  ->  lam (m,) by `duality.point_masses`  ->  a method's fit into a LoRA  ->  surprise gained,
     cost, copies among samples under the images' prompts
 
@@ -68,7 +70,7 @@ def forget(
     asked = [task.asked[j % len(task.asked)] for j in range(count)]
 
     def drawn(title: str) -> Tensor:
-        try_out(denoiser.pipeline, asked[0], steps)
+        try_out(denoiser.pipeline, asked[0], steps=steps)
         with bar(title, count) as shown:
             return sample_latents(denoiser.pipeline, asked, seed=fit.seed, steps=steps, progress=shown.update)
 

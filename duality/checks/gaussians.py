@@ -1,6 +1,6 @@
 """Closed forms: Gaussians with full covariances for ReverseKL and log-ratio Likelihood, disjoint supports for the rest.
 
-Between Gaussians q = N(m_0, S_0) and q_1 = N(m_1, S_1) every tilt q^{1+a} q_1^{-a}/Z is Gaussian as long as
+Between Gaussians q = N(m_0, S_0) and q_1 = N(m_1, S_1) every tilt q^{1+a} q_1^{-a}/Z is Gaussian as long as ::
 
     P(a) = (1 + a) S_0⁻¹ - a S_1⁻¹  is positive definite,
 
@@ -81,7 +81,7 @@ class Gaussian:
 
 
 def divergence(p: Gaussian, q: Gaussian) -> float:
-    """KL(p‖q) = ( tr(S_q⁻¹ S_p) - d - log det(S_q⁻¹ S_p) + |m_p - m_q|²_{S_q⁻¹} ) / 2, nats.
+    """`KL(p‖q) = ( tr(S_q⁻¹ S_p) - d - log det(S_q⁻¹ S_p) + |m_p - m_q|²_{S_q⁻¹} ) / 2`, nats.
 
     By the generalised eigenvalues k of (S_p, S_q): sum(k - 1 - log k), each term of which is nonnegative.
     """
@@ -147,8 +147,8 @@ def tilted(q: Gaussian, q_1: Gaussian, a: float) -> Gaussian:
 def reverse_kl(q: Gaussian, q_1: Gaussian, level: float) -> GaussianSolution:
     """min KL(p‖q) subject to KL(p‖q_1) ≥ level, by the a at which KL(tilted(a)‖q_1) = level.
 
-    For equal covariances with |mu|² = (m_1 - m_0)·S⁻¹(m_1 - m_0): a = sqrt(2 level)/|mu| - 1, V = (sqrt(2 level) -
-    |mu|)²/2 and p = N(m_0 - a (m_1 - m_0), S).
+    For equal covariances with `|mu|² = (m_1 - m_0)·S⁻¹(m_1 - m_0)`: `a = sqrt(2 level)/|mu| - 1`,
+    `V = (sqrt(2 level) - |mu|)²/2` and p = N(m_0 - a (m_1 - m_0), S).
 
     Raises:
         ValueError: for a negative level, or q = q_1 (every tilt is q: no multiplier is determined).

@@ -2,7 +2,7 @@
 
 The forms share no formula with `duality.dual_functions`. Likelihood is the convex program over densities on the nodes.
 ReverseKL and ForwardKL are not convex in the density, and the theorem of strong duality is what lets one solve them
-by the maximum of their concave duals, here written as cone programs:
+by the maximum of their concave duals, here written as cone programs::
 
     ReverseKL   max lam·b - t   with  sum_j q_j exp((-lam·rho_j - t)/c) ≤ 1,  c = 1 - sum lam        (exponential cone)
     ForwardKL   max -sum_j q_j u_j log(u_j/Z) + lam·(b - E_q[e^rho rho]),  u ≥ 0,  Z = E_q[u]        (relative entropy)

@@ -1,13 +1,16 @@
 """Problems on nodes in groups through CVXPY, with one normaliser for each group: for checking, not for use.
 
-KL(p‖q)   constraints E_p[T_i] - s_i KL(p‖q) ≤ beta_i, s_i in {0, 1, -1}: where all s_i = 0 the convex program over p,
-          else  max -lam·beta - sum_c P_c t_c  with  sum_{j in c} q_cj exp((-lam·T_j - t_c)/S) ≤ 1,  S = 1 - s·lam
-KL(q‖p)   constraints s_i (b_i - KL(q_i‖p)) ≤ 0:
-          max -sum_j q_j u_j log(u_j/Z_c(j)) + sum_i s_i lam_i (b_i - KL(q_i‖q)),
-          u = 1 - sum_i s_i lam_i e^rho_i ≥ 0,  Z_c = E_{q_c}[u]
-both      with E_p[T_j] ≤ beta_j besides, over the mass multipliers mu_c as well:
-          max -sum_j q_j u_j log(u_j/eta_j) + sum_j q_j u_j - sum_c P_c mu_c + sum_i s_i lam_i (b_i - KL(q_i‖q)),
-          eta_j = mu_c(j) + nu·(T_j - beta) ≥ 0
+::
+
+    KL(p‖q)   constraints E_p[T_i] - s_i KL(p‖q) ≤ beta_i, s_i in {0, 1, -1}: where all s_i = 0 the convex program
+              over p,
+              else  max -lam·beta - sum_c P_c t_c  with  sum_{j in c} q_cj exp((-lam·T_j - t_c)/S) ≤ 1,  S = 1 - s·lam
+    KL(q‖p)   constraints s_i (b_i - KL(q_i‖p)) ≤ 0:
+              max -sum_j q_j u_j log(u_j/Z_c(j)) + sum_i s_i lam_i (b_i - KL(q_i‖q)),
+              u = 1 - sum_i s_i lam_i e^rho_i ≥ 0,  Z_c = E_{q_c}[u]
+    both      with E_p[T_j] ≤ beta_j besides, over the mass multipliers mu_c as well:
+              max -sum_j q_j u_j log(u_j/eta_j) + sum_j q_j u_j - sum_c P_c mu_c + sum_i s_i lam_i (b_i - KL(q_i‖q)),
+              eta_j = mu_c(j) + nu·(T_j - beta) ≥ 0
 """
 
 from __future__ import annotations
@@ -39,12 +42,12 @@ class Nodes:
 
     @property
     def sums(self) -> np.ndarray:
-        """`(C, k)`: which node belongs to which group."""
+        """`(C, k)`, which node belongs to which group."""
         return np.asarray(np.equal.outer(np.arange(self.shares.size), self.labels), dtype=float)
 
 
 def convex(nodes: Nodes, table: np.ndarray, levels: np.ndarray) -> tuple[cp.Problem, cp.Variable, cp.Constraint]:
-    """min KL(p‖q) subject to E_p[T] ≤ levels and sum_{j in c} p_j = P_c, in w = p/q; constraints in unit size."""
+    """min KL(p‖q) subject to E_p[T] ≤ levels and `sum_{j in c} p_j = P_c`, in w = p/q; constraints in unit size."""
     size = np.abs(table - levels).max(axis=0)
     size[size == 0] = 1.0
     w = cp.Variable(nodes.q.size, nonneg=True)

@@ -1,5 +1,7 @@
 """What samples show, with a stated confidence: bounds on a share or a mean, valid at every sample size.
 
+::
+
     clopper_pearson(hits, n), clopper_pearson_lower     exact, for a detector that says yes or no
     mean_upper(values), mean_lower                      values in [0, 1], any distribution
     MeanSequence()                                      the same at every sample size at once: look when you like

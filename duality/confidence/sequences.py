@@ -15,7 +15,7 @@ STEPS = 56  # the smallest stake, 2^-27.5, serves means known to within 1e-8: 1e
 class MeanSequence:
     """Bounds on the mean of values in [0, 1] (0 and 1 for a share) with Pr(at some n: mean > upper) ≤ 1 - confidence.
 
-    Wealth M_n(m) = sum_j w_j prod_{i ≤ n} (1 + theta_j (m - x_i)/(1 - m)), theta_j = 2^(-j/2) and w_j = 2.4/((j + 2)
+    Wealth `M_n(m) = sum_j w_j prod_{i ≤ n} (1 + theta_j (m - x_i)/(1 - m))`, theta_j = 2^(-j/2) and w_j = 2.4/((j + 2)
     (j + 4)), which add up to 1: a nonnegative supermartingale while the mean is m or more, so by Ville's inequality it
     reaches 1/(1 - confidence) at any time with probability at most 1 - confidence. `upper` is the least m at which it
     has, at any time that was looked at.

@@ -118,6 +118,13 @@ def test_energy_distance_of_gaussians() -> None:
         energy_distance(x, np.zeros((5, 2)), generator)
 
 
+def test_a_deal_that_is_the_given_one_counts_as_at_least_as_large() -> None:
+    """Two and two points have three partitions: with the given one the largest, a third of the deals equals it."""
+    x, y = np.array([[0.1], [0.3]]), np.array([[7.7], [9.1]])
+    found = energy_distance(x, y, np.random.default_rng(7), permutations=3000)
+    assert abs(found.p_value - 1 / 3) < 4 * np.sqrt(2 / 9 / 3000)
+
+
 @pytest.mark.parametrize("levels", [(0.2, 0.7), (0.05, 1.0)])
 def test_reverse_kernel_is_bayes(levels: tuple[float, float]) -> None:
     now, after = levels

@@ -15,8 +15,10 @@ from typing import Any
 def serve(port: int = 5006, show: bool = True) -> None:
     """Serve the explorer at http://localhost:port/ until interrupted; port 0 takes a free one.
 
-    show : whether to open a browser. Only this machine can reach the page, under the name localhost alone, and the page
-    asks no other host.
+    Only this machine can reach the page, under the name localhost alone, and the page asks no other host.
+
+    Args:
+        show: whether to open a browser.
 
     Raises ``ImportError`` where Panel or Matplotlib is missing, and ``OSError`` where the port is taken.
     """

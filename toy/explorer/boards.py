@@ -22,7 +22,7 @@ _FAINT, _FAINTER = -30.0, -95.0
 
 @dataclass(frozen=True, eq=False)
 class Board:
-    """The scene of one prompt on a grid. kept : log ratios of the modes that are to be kept, None for no mode."""
+    """The scene of one prompt on a grid; ``kept`` are log ratios of the modes that are to be kept, None for no mode."""
 
     scene: Scene
     nodes: Nodes
@@ -125,7 +125,7 @@ def posteriors(priors: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def board(places: Scene, size: int, reach: float, covered: tuple[GaussianMixture, ...] = ()) -> Board:
-    """A scene on a grid of so many nodes per axis. covered : what else the grid is to cover."""
+    """A scene on a grid of so many nodes per axis; ``covered`` is what else the grid is to cover."""
     nodes = grid(places.pretrained, (*places.unlearn, *places.keeping, *covered), size, reach)
     # Priors at their ends 0 and 1 are for `problem_of` to refuse; the other problems have no use for them.
     usable = np.clip(places.priors, 1e-12, 1 - 1e-12)

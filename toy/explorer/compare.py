@@ -26,8 +26,10 @@ _MET = 1e-6  # relative miss of the share that still counts as matched
 class Matched:
     """One family at the asked removal.
 
-    answer : None where the family cannot go so far, ``why`` says it. left : E_p[Pr(i|x)]/pi_i, (m,). reverse, forward :
-    KL(p‖q) and KL(q‖p), nats, the yardsticks that all three share.
+    Attributes:
+        answer: None where the family cannot go so far, ``why`` says it.
+        left: E_p[Pr(i|x)]/pi_i, (m,).
+        reverse, forward: KL(p‖q) and KL(q‖p), nats, the yardsticks that all three share.
     """
 
     name: str
@@ -41,8 +43,11 @@ class Matched:
 def compare(view: View, kept: float) -> tuple[Matched, ...]:
     """RU, FU and LU (posterior) on the view's mixtures, in this order.
 
-    kept : share of each concept to be left, in (0, 1). Raises ``EntryError`` where a concept is no part of q, so that
-    nothing says what is left of it.
+    Args:
+        kept: share of each concept to be left, in (0, 1).
+
+    Raises:
+        EntryError: a concept is no part of q, so that nothing says what is left of it.
     """
     board = view.board
     if board is None:
@@ -59,7 +64,7 @@ def compare(view: View, kept: float) -> tuple[Matched, ...]:
 
 
 class _Tables:
-    """What the three families share. q : masses (n,). posteriors : Pr(i|x) at the nodes, (n, m)."""
+    """What the three families share: masses ``q`` (n,), and ``posteriors`` Pr(i|x) at the nodes, (n, m)."""
 
     def __init__(self, stage: Stage, ratios: du.LogRatios | None = None) -> None:
         self.stage = stage
@@ -85,7 +90,7 @@ def _likelihood(tables: _Tables, shares: Array) -> Matched:
 
 
 def _forward(tables: _Tables, shares: Array) -> Matched:
-    """p = (q - sum_j lam_j q_j)/(1 - L) leaves (pi_i - sum_j lam_j E_{q_j}[post_i])/(1 - L), linear in lam."""
+    """p = (q - sum_j lam_j q_j)/(1 - L) leaves `(pi_i - sum_j lam_j E_{q_j}[post_i])/(1 - L)`, linear in lam."""
     ratio = np.exp(tables.ratios.values)
     means = tables.posteriors.T @ (tables.q[:, None] * ratio)  # (i, j) = E_{q_j}[post_i]
     try:
@@ -109,7 +114,7 @@ def _forward(tables: _Tables, shares: Array) -> Matched:
 
 
 def _reverse(tables: _Tables, shares: Array) -> Matched:
-    """a with E_{p_a}[post_i] = share_i: on a quarter of the nodes first, then all of them confirm it."""
+    """a with `E_{p_a}[post_i] = share_i`: on a quarter of the nodes first, then all of them confirm it."""
     a, _ = _matching(_Tables(tables.stage, tables.stage.coarse_and_wide), shares, np.full(len(shares), 0.05))
     a, miss = _matching(tables, shares, np.maximum(a, 1e-9))
     matched = _at(tables, du.ReverseKL(np.ones(len(shares))), a / (1 + a.sum()), "RU")

@@ -30,12 +30,14 @@ class Entered(NamedTuple):
 def entered(state: State, view: View, chosen: int, what: str, value: Any, index: Any = None) -> Entered:
     """The state after one entry.
 
-    view : the numbers of the state, for the ranges of its levels. chosen : the mode that is being edited. what : the
-    name of a field of the state, or "start" (an example), "mode" (to edit; "hold" where it is taken hold of), "draws",
-    "concepts" (how many), "level" and "slider" (of concept index), of the chosen mode "entry" (index names it),
-    "weight", "other" (the weight under the last prompt), "keep" and "share" (of concept index), "place" (of mode
-    index), "axis" (where handle index of the chosen mode is, and the other), "add", "remove" (mode index, or the
-    chosen one).
+    Args:
+        view: the numbers of the state, for the ranges of its levels.
+        chosen: the mode that is being edited.
+        what: the name of a field of the state, or "start" (an example), "mode" (to edit; "hold" where it is taken hold
+            of), "draws", "concepts" (how many), "level" and "slider" (of concept index), of the chosen mode "entry"
+            (index names it), "weight", "other" (the weight under the last prompt), "keep" and "share" (of concept
+            index), "place" (of mode index), "axis" (where handle index of the chosen mode is, and the other), "add",
+            "remove" (mode index, or the chosen one).
 
     Raises ``EntryError`` for an entry that the state cannot hold, ``ValueError`` for an unknown name.
     """

@@ -42,8 +42,12 @@ _BOX = ("image", "x", "y", "dw", "dh")
 
 
 class Picture:
-    """A Bokeh figure and its layers, each with a source of columns named as its glyph names them. aspect : width by
-    height; 0.97, or 1.06 without tools, leaves a square beside axes and toolbar, so that circles are circles."""
+    """A Bokeh figure and its layers, each with a source of columns named as its glyph names them.
+
+    Args:
+        aspect: width by height; 0.97, or 1.06 without tools, leaves a square beside axes and toolbar, so that circles
+            are circles.
+    """
 
     def __init__(self, label: str, aspect: float = 1.06, tools: bool = False, **axes: Any) -> None:
         plot: Any = figure(
@@ -142,8 +146,9 @@ class Plane(Picture):
     def show_modes(self, modes: tuple[Mode, ...], chosen: int, dragging: str, bad: int | None) -> None:
         """Dots at the modes (filled where they belong to a concept), ellipse and handles of the chosen one.
 
-        dragging : "mode" or "handle", which is then left where the pointer has it. bad : the mode whose entries make no
-        sense, if any.
+        Args:
+            dragging: "mode" or "handle", which is then left where the pointer has it.
+            bad: the mode whose entries make no sense, if any.
         """
         if dragging != "mode":
             wanted = [any(mode.shares) for mode in modes]
@@ -209,7 +214,7 @@ class FrontierFigure(Picture):
         self._point = self.layer("scatter", "x", "y", size=10, color=INK)
 
     def show(self, view: View, label: str) -> None:
-        """The curve of a view with an answer; label : what the level bounds, with its unit."""
+        """The curve of a view with an answer; ``label`` says what the level bounds, with its unit."""
         curve, solution, index = view.frontier, view.solution, view.state.concept
         assert curve is not None
         assert solution is not None

@@ -46,7 +46,7 @@ class RuleField:
 @dataclass(frozen=True, eq=False)
 class NoiseView:
     """The noised target on a square: density (n, n), exact field (n, n, 2), root mean square of the
-    correction |exact - score of q|, which guidance has to supply, and the rules."""
+    correction `|exact - score of q|`, which guidance has to supply, and the rules."""
 
     alpha_bar: float
     square: Window
@@ -100,7 +100,7 @@ class Noised(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Rule:
-    """A guided score (x, alpha_bar) -> (..., 2). field : the same from what all rules of an answer share."""
+    """A guided score (x, alpha_bar) -> (..., 2); ``field`` is the same from what all rules of an answer share."""
 
     answer: ToySolution
     field: Callable[[Noised], Array]

@@ -164,7 +164,8 @@ class Page(param.Parameterized):
     def refresh(self, dragging: str = "") -> None:
         """Solve the present state and bring everything on the page up to it.
 
-        dragging : "mode" or "handle" while one is under the pointer, so that it is not pulled away from there.
+        Args:
+            dragging: "mode" or "handle" while one is under the pointer, so that it is not pulled away from there.
         """
         began, before = time.perf_counter(), self.view.answer
         view = self.engine.view(self.state)

@@ -84,7 +84,12 @@ class DraggedPlane(Plane):
         self.handles.selected.indices = []
 
     def follow(self, view: View, chosen: int, dragging: str, shown: bool) -> None:
-        """Draw a view. dragging : what is under the pointer, see ``HELD``. shown : whether draws are."""
+        """Draw a view.
+
+        Args:
+            dragging: what is under the pointer, see ``HELD``.
+            shown: whether draws are.
+        """
         state = self._state = view.state
         if not dragging:
             square, old = window(state.modes, view.answer), self.square

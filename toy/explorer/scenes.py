@@ -15,7 +15,8 @@ from toy.mixtures import GaussianMixture
 class Scene:
     """q, the q_i, and the largest priors (m,) for which pi_i q_i <= q; 0 where q lacks a mode of q_i.
 
-    keeping : the modes that are to be kept, with their weights in q, ``shares``.
+    Attributes:
+        keeping: the modes that are to be kept, with their weights in q, ``shares``.
     """
 
     pretrained: GaussianMixture

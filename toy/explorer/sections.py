@@ -66,7 +66,7 @@ class NoiseSection:
         self.player.param.watch(lambda event: self._frame(int(event.new)), "value")
 
     def layout(self, entries: Sequence[Any], **settings: Any) -> Any:
-        """The section. entries : the noise level, and what is wrong with it."""
+        """The section; ``entries`` are the noise level, and what is wrong with it."""
         fields = zip(self.says, self.fields, strict=True)
         chains = (("Exact", self.exact), ("Guided", self.guided))
         return pn.Column(
@@ -157,7 +157,7 @@ class CompareSection:
         self.square: Window | None = None
 
     def layout(self, entries: Sequence[Any], **settings: Any) -> Any:
-        """The section. entries : the share that is left, and what is wrong with it."""
+        """The section; ``entries`` are the share that is left, and what is wrong with it."""
         pairs = [(says, plane.figure) for says, plane in zip(self.says, self.planes, strict=True)]
         return pn.Column(*entries, self.wrong, tiles(pairs), **settings)
 

@@ -124,8 +124,9 @@ def draws(axes: tuple[Array, Array], log_masses: Array, uniforms: Array) -> Arra
 def handles(mode: Mode, near: Array | None = None) -> Array:
     """m ± HANDLE sqrt(eigenvalue) eigenvector: the ends of the two principal axes, (2, 2).
 
-    near : where the two handles were, (2, 2); of the ends of the axes those next to them are taken, in their order,
-    so that a handle stays under the pointer.
+    Args:
+        near: where the two handles were, (2, 2); of the ends of the axes those next to them are taken, in their order,
+            so that a handle stays under the pointer.
     """
     values, vectors = np.linalg.eigh(mode.covariance)
     mean = np.array([mode.x, mode.y])
@@ -143,7 +144,11 @@ def handles(mode: Mode, near: Array | None = None) -> Array:
 def dragged(mode: Mode, which: int, position: Array, other: Array) -> tuple[float, float, float]:
     """c11, c12, c22 after handle ``which`` was dragged to a position: its axis follows, the other keeps its length.
 
-    other : where the other handle is. Raises ``ValueError`` where the handle was dragged onto the mode itself.
+    Args:
+        other: where the other handle is.
+
+    Raises:
+        ValueError: the handle was dragged onto the mode itself.
     """
     mean = np.array([mode.x, mode.y])
     arm = (position - mean) / HANDLE

@@ -64,10 +64,14 @@ class Mode:
 class State:
     """Everything that a view depends on.
 
-    levels : per key of ``LEVEL_KEYS`` the levels (m,), as far as they have been set. alpha_bar : noise level in
-    (0, 1]. concept : whose multiplier and level are on the axes, from 0. kept : share of each concept left where the
-    three problems are compared, in [1e-9, 1). section : which part of the page is open. prompts : whether weights
-    depend on a prompt; prompt : the one of ``PROMPTS`` that is looked at, from 0.
+    Attributes:
+        levels: per key of ``LEVEL_KEYS`` the levels (m,), as far as they have been set.
+        alpha_bar: noise level in (0, 1].
+        concept: whose multiplier and level are on the axes, from 0.
+        kept: share of each concept left where the three problems are compared, in [1e-9, 1).
+        section: which part of the page is open.
+        prompts: whether weights depend on a prompt.
+        prompt: the one of ``PROMPTS`` that is looked at, from 0.
     """
 
     modes: tuple[Mode, ...]
@@ -124,7 +128,7 @@ class State:
 
     @property
     def under_prompts(self) -> tuple[tuple[Mode, ...], ...]:
-        """The modes with their weights in q under each prompt: ``weight`` at the first, ``other`` at the last, and on
+        """The modes with their weights in q under each prompt, ``weight`` at the first, ``other`` at the last, and on
         the straight line between. One prompt, the modes as they are, where laws depend on none."""
         if not self.prompts:
             return (self.modes,)

@@ -26,8 +26,12 @@ class Kept:
 class Whole:
     """The answer over all prompts, and with what is kept.
 
-    answers : the same under each prompt. shown : E_{p_c}[Pr(i|x, c)], (C, m). costs : of each prompt, (C,) nats. kept,
-    and together, what keeping all of them costs, nats.
+    Attributes:
+        answers: the same under each prompt.
+        shown: `E_{p_c}[Pr(i|x, c)]`, (C, m).
+        costs: of each prompt, (C,) nats.
+        kept: what each of the modes that are kept costs.
+        together: what keeping all of them costs, nats.
     """
 
     solution: du.Solution
@@ -43,10 +47,13 @@ class Whole:
 class View:
     """A state with its numbers.
 
-    errors : place -> what is wrong there, empty where all is well. board, answer : under the prompt that is looked at;
-    whole : under all of them, None where there is but one law of which nothing is kept. answer, dual, frontier : None
-    where the problem has no answer. end : end of the dual domain along the chosen multiplier. truncation, resolution :
-    estimated errors of the grid (mass at its edge; relative error of mass and cost).
+    Attributes:
+        errors: place -> what is wrong there, empty where all is well.
+        board, answer: under the prompt that is looked at. The answer is None where the problem has none.
+        whole: under all of them, None where there is but one law of which nothing is kept.
+        dual, frontier: None where the problem has no answer.
+        end: end of the dual domain along the chosen multiplier.
+        truncation, resolution: estimated errors of the grid (mass at its edge; relative error of mass and cost).
     """
 
     state: State
@@ -69,7 +76,7 @@ class View:
 
     @property
     def solution(self) -> du.Solution | None:
-        """What was solved for: over all prompts, with all that is kept."""
+        """What was solved for, over all prompts, with all that is kept."""
         if self.whole is not None:
             return self.whole.solution
         return None if self.answer is None else self.answer.solution

@@ -22,7 +22,8 @@ Check = Callable[[np.random.Generator], float]
 class Theorem:
     """name; statement in one line; check, one instance's error; tolerance; summary over instances of all errors.
 
-    every : one in how many of the instances asked for is made, for checks that take a hundred times as long as most.
+    Attributes:
+        every: one in how many of the instances asked for is made, for checks that take a hundred times as long as most.
     """
 
     name: str

@@ -15,7 +15,7 @@ from toy.verification.table import theorem
 
 
 def gaussian_divergence(mean: float, variance: float, mean_2: float, variance_2: float) -> float:
-    """KL(N(mean, variance) || N(mean_2, variance_2)), nats, one dimension."""
+    """`KL(N(mean, variance) || N(mean_2, variance_2))`, nats, one dimension."""
     ratio = variance / variance_2
     return 0.5 * (ratio - 1 - np.log(ratio) + (mean - mean_2) ** 2 / variance_2)
 

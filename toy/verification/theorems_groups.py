@@ -38,7 +38,7 @@ class Space(NamedTuple):
         return float(p[held] @ np.log(p[held] / q[held]))
 
     def log_normalisers(self, weights: Array) -> Array:
-        """log E_{q_c}[w], (C,)."""
+        """`log E_{q_c}[w]`, (C,)."""
         return np.asarray(np.log(self.within(self.q * weights) / self.shares))
 
 

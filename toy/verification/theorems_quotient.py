@@ -12,7 +12,7 @@ from toy.verification.theorems_groups import Space, error, space
 
 
 def mass_multipliers(made: Space, u: Array, push: Array) -> Array:
-    """mu (C,) with sum_{j in c} q_j u_j / (mu_c + push_j) = P(c), by bisection, group by group."""
+    """mu (C,) with `sum_{j in c} q_j u_j / (mu_c + push_j) = P(c)`, by bisection, group by group."""
     found = np.empty(made.shares.size)
     for c, share in enumerate(made.shares):
         inside = made.groups == c

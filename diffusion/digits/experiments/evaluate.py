@@ -18,12 +18,13 @@ from tqdm import tqdm
 from diffusion.digits.classifiers import classifiers
 from diffusion.digits.data import ANCHORS, WORDINGS, enlarge, load_digits, paraphrases, shrink
 from diffusion.digits.quality import ClassifierQuality, DigitsQuality, NearestImage, ParaphraseAgreement
-from diffusion.evaluation.metrics import energy_distance, frequency
+from diffusion.evaluation.metrics import frequency
 from diffusion.pipelines import load_pipeline
 from diffusion.pipelines.latents import decode
 from diffusion.pipelines.sampling import STEPS, sample_latents
 from diffusion.runtime.documents import Estimate
 from diffusion.runtime.files import write_text
+from duality.two_sample import energy_distance
 
 
 def evaluate(pipeline: Any, per_prompt: int, unconditional: int, seed: int, steps: int = STEPS) -> DigitsQuality:

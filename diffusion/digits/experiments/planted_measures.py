@@ -1,5 +1,7 @@
 r"""Copies and quality, in the feature space of a network trained on real digits.
 
+::
+
     similarity   s(x, u)  = <h(x) - hbar, h(u) - hbar> / (|h(x) - hbar| |h(u) - hbar|)
     KID          k(h, h') = (<h, h'>/d + 1)^3,    E k(X, X') + E k(Y, Y') - 2 E k(X, Y), unbiased
 

@@ -2,7 +2,7 @@
 OUT``.
 
 The embedded ``digits``, trained further (its UNet alone) on real digits under "a handwritten ..." and under no prompt,
-and on many copies of four odd held-out ones. Leaves what somebody has who wants them forgotten:
+and on many copies of four odd held-out ones. Leaves what somebody has who wants them forgotten::
 
     OUT/model      the pipeline, as diffusers saves it
     OUT/forget     the four images, with their prompts in metadata.jsonl

@@ -1,5 +1,7 @@
 r"""What a step of each method costs beside a bare forward and backward pass of the same network.
 
+::
+
     python -m diffusion.digits.experiments.step_costs                    # digits, the default batch, one thread
     python -m diffusion.digits.experiments.step_costs --only tilted --only guidance --output costs.json
 
@@ -30,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusion import need_extra
+from diffusion.digits.quality import StepCost, StepCosts
 from diffusion.runtime.files import write_text
 
 PROBLEM_LEVEL = 0.01
@@ -230,7 +233,8 @@ def main() -> None:
     costs = [of_rounds(found[name]) for name in names]
     print(table(costs))
     if given.output is not None:
-        write_text(given.output, json.dumps([cost.__dict__ for cost in costs], indent=1) + "\n")
+        measured = tuple(StepCost(name=one.name, seconds=one.seconds, megabytes=one.megabytes) for one in costs)
+        write_text(given.output, StepCosts(steps=given.steps, rounds=given.rounds, costs=measured).to_json())
 
 
 if __name__ == "__main__":

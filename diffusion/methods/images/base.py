@@ -1,5 +1,7 @@
 r"""What methods that forget images share: states around data and images, rounds, measured levels.
 
+::
+
     rounds of optimiser steps on a loss  ->  nats of surprise gained at each image  ->  dual step
 
 The loss and the dual rule are the method's own. Half of the noise levels of a batch are spread evenly over log SNR, as

@@ -1,5 +1,7 @@
 r"""One forward pass for two expectations: noised states from a defensive mixture, with importance weights.
 
+::
+
     x_t ~ m = (1 - beta) N(s a, n² I) + beta N(s u, n² I),    w_a = N(x_t; s a, n² I)/m,    w_u = N(x_t; s u, n² I)/m,
 
 for a pair of samples (a, u) at a noise level with signal s and noise n. Then E_m[w_a g(x_t)] is the expectation of g

@@ -1,21 +1,23 @@
 r"""A law on images and data, noised in closed form, and how a base model's prediction moves when the images' masses do.
 
+::
+
     q_t(x) = sum_i pi_i N(x; s u_i, n² I) + (1 - Pi)/k sum_a N(x; s a, (n² + s² h²) I)
 
 u_i images that were copied, points of mass pi_i; a samples of all else, a density: kernels of width h, chosen by the
-leave-one-out likelihood of the samples. s, n signal and noise of a level. A state x comes from an image with odds e^o:
+leave-one-out likelihood of the samples. s, n signal and noise of a level. A state x comes from an image with odds e^o::
 
     E[x_0 | x_t = x] = sigma(o) c_I + (1 - sigma(o)) c_R,       c_I, c_R the means given that it does, or does not.
 
 Other masses of the images, the tilt that forgets them (:mod:`duality.point_masses`), change o and c_I, nothing else.
 
 A network that has learned q knows more of the rest than kernels do, so the odds are read off its own prediction x_T,
-where it stands between the two means, and a share of it is moved that is the tilt's:
+where it stands between the two means, and a share of it is moved that is the tilt's::
 
     P  = <x_T - c_R, c_I - c_R>/|c_I - c_R|², kept in [0, 1],      o = logit P,      o' = o + log of the tilt's factor
     x* = x_T + P' (c_I' - c_R) - P (c_I - c_R),                    P' = P sigma(o')/sigma(o)
 
-Beyond |o| = 3 a prediction does not tell odds any more: the kernels' are taken there, and at least 3. Nowhere do they
+Beyond `|o| = 3` a prediction does not tell odds any more: the kernels' are taken there, and at least 3. Nowhere do they
 differ from the kernels' by more than the standard deviation of the leave-one-out log densities, which is how far
 kernels are wrong about a density. Where x_T is E_q[x_0 | x_t], x* is E_p[x_0 | x_t].
 
@@ -31,6 +33,8 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
+from diffusion.runtime.precision import doubled
+
 MOST = 1000  # rows that the width is chosen by
 TELLING = 3.0  # log odds up to which a prediction tells them
 
@@ -41,7 +45,7 @@ def kernels(rows: Tensor) -> tuple[float, float]:
     ``l_i = log mean_{j≠i} N(a_i; a_j, h² I)``. Rows that are there twice count once: their likelihood has no bound.
     Raises ``ValueError`` for fewer than two.
     """
-    some = torch.unique(rows.flatten(1).double(), dim=0)
+    some = torch.unique(doubled(rows.flatten(1)), dim=0)
     some = some[:: -(-len(some) // MOST)]
     if len(some) < 2:
         raise ValueError("rows must hold at least two different samples, to tell how far they lie apart")
@@ -129,7 +133,7 @@ def law_of(images: Tensor, rest: Tensor, most: int) -> Law:
 
     Width and doubt are of the samples; where there is but one, of it and the images.
     """
-    some = rest[:: -(-len(rest) // most)].flatten(1).double()
-    u = images.flatten(1).double()
+    some = doubled(rest[:: -(-len(rest) // most)].flatten(1))
+    u = doubled(images.flatten(1))
     distinct = len(torch.unique(some, dim=0)) > 1
     return Law(u, some, *kernels(some if distinct else torch.cat([some, u])))

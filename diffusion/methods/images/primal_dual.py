@@ -1,5 +1,7 @@
 r"""Forgetting images: one constraint and one multiplier each, ForwardKL by the alternating algorithm.
 
+::
+
     min KL(q‖p)  s.t.  L_i(f) - L_i(T) ≥ level_i,    L_i = 1/2 E int |eps - eps_f(x_t^i)|^2 d log SNR    (nats)
 
     f    <- steps on  (1 - Pi) E_m[ w_a |f - T|^2 ]

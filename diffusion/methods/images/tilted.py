@@ -1,5 +1,7 @@
 r"""Forgetting images by their exact answer: one constraint each, ForwardKL, fitted by regression.
 
+::
+
     f* = T + E_p[eps | x_t] - E_q[eps | x_t],    min_f E_m |f - f*|²
 
 q the law of images and data (:mod:`diffusion.methods.images.kernel_density`), p the optimum on it for levels b: the
@@ -15,7 +17,7 @@ gives the image's neighbourhood, small as its mass is, to the image, as q does. 
 hardly seen, and a network is slow to learn there; f* is known, so states may be weighed as one likes.
 
 The gain in nats is b where T is exact (the difference of two cross entropies, an integral over log SNR). A network's
-is not, so what is asked, b', moves by what is measured, round by round,
+is not, so what is asked, b', moves by what is measured, round by round, ::
 
     b' <- b' + gain · (miss + damping · (miss - miss before)),    miss = (1 + margin) level - estimate,
 
@@ -41,6 +43,7 @@ from diffusion.methods.images.base import ImageFit, ImageRun
 from diffusion.methods.images.kernel_density import law_of
 from diffusion.methods.images.pairing import Pairs
 from diffusion.runtime.distributed import WHOLE, Part
+from diffusion.runtime.precision import doubled
 from diffusion.tasks.image_set import Images, exact
 from duality import primal_dual as pd
 
@@ -129,19 +132,19 @@ class Tilting(ImageRun):
 
     def moved(self, x: Tensor, t: Tensor, said: Tensor, pairs: Pairs) -> Tensor:
         """``f* - T`` (n, ...) at states (n, ...) where T is ``said``; zero under a prompt without images."""
-        signal, noise = (value.reshape(-1, 1).to(x).double() for value in self.denoiser.schedule(t))
-        flat, result = x.flatten(1).double(), torch.zeros_like(x)
+        signal, noise = (doubled(value.reshape(-1, 1).to(x)) for value in self.denoiser.schedule(t))
+        flat, result = doubled(x.flatten(1)), torch.zeros_like(x)
         # Pure noise says nothing, and moves by signal times something finite: nothing.
-        clean = (flat - noise * said.flatten(1).double()) / signal.clamp_min(1e-6)
+        clean = (flat - noise * doubled(said.flatten(1))) / signal.clamp_min(1e-6)
         answers = exact(self.images, self.asked.asked)
         for index, (law, group, answer) in enumerate(zip(self.laws, self.images.groups, answers, strict=True)):
-            here = ((self._group[pairs.image] == index) & (pairs.share > 0)).nonzero()[:, 0].to(x.device)
+            here = ((self._group[pairs.image] == index) & (pairs.share > 0)).nonzero()[:, 0].to(flat.device)
             before, after = (
                 torch.from_numpy(masses).to(flat)
                 for masses in (np.log(self.images.shares[list(group)]), answer.log_masses)
             )
             change = law.moved(flat[here], signal[here], noise[here], clean[here], before, after)
-            result[here] = -(signal[here] / noise[here] * change).to(x).view_as(x[here])
+            result[here.to(x.device)] = -(signal[here] / noise[here] * change).to(x).view(-1, *x.shape[1:])
         return result
 
     def objective(self, _step: int, generator: torch.Generator, part: Part = WHOLE) -> Tensor:

@@ -26,6 +26,8 @@ def as_unseen(
 ) -> np.ndarray:
     """Levels (m,) that ask for images to be "as surprising as images never seen".
 
+    ::
+
         level_i = [ mean over held-out x of L(x) - L(image i) ]_+        nats; L the network's surprise, adapters off
 
     ``held_out`` (k, ...): images of the same kind, never trained on; ``prompts`` (k,), left out, empty. ``quantile``:

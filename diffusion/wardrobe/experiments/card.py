@@ -1,5 +1,7 @@
 """The model card of ``wardrobe`` from what was measured: ``python -m diffusion.wardrobe.experiments.card``.
 
+::
+
     quality.json  ->  pipeline/README.md
 
 Figures, goals that were missed and what is made too seldom come from the file; the words around them from

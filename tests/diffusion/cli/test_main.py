@@ -3,6 +3,9 @@
 import json
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +13,9 @@ import pytest
 pytest.importorskip("typer")
 
 from diffusion.cli import main as cli
+from diffusion.reports.exact import Verification
+
+PROJECT = Path(__file__).parents[3] / "pyproject.toml"
 
 
 def run(monkeypatch, capsys, *words):
@@ -159,6 +165,9 @@ def test_verify_passes_and_fails_by_its_exit_code(monkeypatch, capsys, tmp_path)
     )
     assert code == 0, out
     assert "seed 1" in out
+    written = Verification.model_validate_json((tmp_path / "v.json").read_text(encoding="utf-8"))
+    assert (written.seed, written.passed) == (1, True)
+    assert all(one.worst <= one.tolerance and one.name in out for one in written.theorems)
     from toy.verification import verify
 
     real = verify.verify
@@ -166,13 +175,32 @@ def test_verify_passes_and_fails_by_its_exit_code(monkeypatch, capsys, tmp_path)
     def broken(*arguments, **more):
         from dataclasses import replace
 
-        return [replace(result, passed=False) for result in real(*arguments, **more)]
+        first, *others = real(*arguments, **more)  # one that crashed among those that did not
+        return [replace(first, passed=False, worst=float("inf"), message="no pivot"), *others]
 
     monkeypatch.setattr(verify, "verify", broken)
     code, _, _ = run(
         monkeypatch, capsys, "verify", "--instances", "1", "--seed", "1", "--jobs", "1", "--output", tmp_path / "v.json"
     )
     assert code == 1
+    text = (tmp_path / "v.json").read_text(encoding="utf-8")
+    written = Verification.model_validate_json(text)
+    assert not written.passed
+    assert [one.passed for one in written.theorems] == [False, *[True] * (len(written.theorems) - 1)]
+    assert json.loads(text)["theorems"][0]["worst"] == "Infinity"
+
+
+def test_the_version_is_that_of_the_installed_package(monkeypatch, capsys):
+    code, out, err = run(monkeypatch, capsys, "--version")
+    assert (code, out, err) == (0, f"unlearn {version('unlearning-duality')}\n", "")
+    assert version("unlearning-duality") == tomllib.loads(PROJECT.read_text("utf-8"))["project"]["version"]
+
+
+def test_help_is_of_unlearn_itself(monkeypatch, capsys):
+    code, out, _ = run(monkeypatch, capsys, "--help")
+    assert code == 0
+    assert "--version" in out
+    assert "Unlearning in diffusion models, solved exactly" in out  # not the docstring of what holds the option
 
 
 def test_a_missing_extra_is_named():

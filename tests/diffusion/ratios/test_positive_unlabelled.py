@@ -69,7 +69,7 @@ def test_a_head_learns_the_posterior_from_positive_and_unlabelled_samples():
     feature = torch.from_numpy(np.concatenate([positive, unlabelled])).float()[:, None]
     labels = torch.tensor([0] * 600 + [2] * 1200)
     snr = torch.zeros(1800)
-    classifier = train_classifier(feature, snr, labels, [PRIOR], steps=300, batch=256, seed=0)
+    classifier = train_classifier(feature, snr, labels, [PRIOR], steps=300, seed=0)
     x = torch.tensor([[-1.0], [0.0], [6.0], [7.0]])
     with torch.no_grad():
         rho = classifier(x, torch.zeros(4))[:, 0]

@@ -1,7 +1,9 @@
 """Ctrl-C and SIGTERM: the step that is running ends, a checkpoint says how far, and the next run goes on from there."""
 
 import dataclasses
+import os
 import signal
+import socket
 import subprocess
 import sys
 
@@ -177,4 +179,55 @@ def test_a_real_process_ends_with_a_checkpoint(number, code, tmp_path):
     assert f"resuming from step {reached}, {path}" in run.stderr
     one, two = load_file(tmp_path / "whole"), load_file(tmp_path / "out")
     assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("asked", [0, 1])
+def test_one_of_two_processes_is_asked_and_both_stop_after_the_same_step(asked, tmp_path):
+    """Whichever of them hears of it: no process waits for one that has left, and the checkpoint is of one step."""
+    path = tmp_path / "fit.safetensors"
+    words = [sys.executable, "-m", "tests.diffusion.training.fit_worker", "tilted"]
+    more = ["--checkpoint", str(path), "--every", "1000", "--steps", "14"]
+
+    def started(out):
+        with socket.socket() as some:
+            some.bind(("127.0.0.1", 0))
+            port = some.getsockname()[1]
+        world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
+        return [
+            subprocess.Popen(
+                [*words, str(out), *more],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=os.environ | world | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            )
+            for rank in range(2)
+        ]
+
+    def ended(processes):
+        said = [process.communicate(timeout=240)[1] for process in processes]
+        return [process.returncode for process in processes], said
+
+    codes, said = ended(started(tmp_path / "whole"))
+    assert codes == [0, 0], said
+    path.unlink()
+    processes = started(tmp_path / "out")
+    for line in processes[asked].stdout:
+        if line.strip() == "step":
+            processes[asked].send_signal(signal.SIGTERM)
+            break
+    codes, said = ended(processes)
+    assert codes[asked] == -signal.SIGTERM, said
+    assert codes[1 - asked] != 0, said
+    assert "interrupted after step" in said[0]
+    assert "interrupted after step" not in said[1]  # one of them speaks
+    reached = done(path)
+    assert 1 <= reached < 14
+    codes, said = ended(started(tmp_path / "out"))
+    assert codes == [0, 0], said
+    assert f"resuming from step {reached}, {path}" in said[0]
+    one, two = load_file(tmp_path / "whole"), load_file(tmp_path / "out")
     assert all(torch.equal(one[name], two[name]) for name in one)

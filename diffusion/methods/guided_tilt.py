@@ -1,0 +1,122 @@
+r"""Tilted denoising of what a sampler makes under classifier-free guidance, prompt by prompt.
+
+The sampler combines F = f_0 + s (f_c - f_0) of the network's raw outputs without and with the prompt. With T its value
+for the frozen network (under the anchor of a prompt that asks for a concept), y the denoising target of a sample x_0
+that the sampler made, w = e^{-lam·l(x_0)} its weight and wbar an estimate of E[w | x_t, c], ::
+
+    e = (F - T)/s,        loss = E[ w |e|^2 - (2/s) (w - wbar) <e, y - T> ],
+
+is least where F - T = Cov(w, y | x_t)/E[w | x_t], the change that the weights make to E[y | x_t]: the drift of Doob's
+transform, with no assumption on T beyond wbar's being right (T need not be the score of anything, and at s > 1 is not).
+s divides, since the sampler multiplies what the branch with the prompt learns. The branch without it is held, or where
+a prompt of the task *is* the empty one moves by its own tilt (there F = f_0), and e takes that into account.
+
+Source: theory, "What each branch must learn under classifier-free guidance"; for s = 1
+:mod:`diffusion.methods.tilted_loss`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from diffusion.pipelines import Condition, Denoiser, add_noise, rows
+from diffusion.ratios.classifier import Bottleneck, log_snr, pooled
+from diffusion.ratios.detector_head import DetectorHead
+from diffusion.runtime.distributed import WHOLE, Part
+from diffusion.tasks.config import FitConfig
+from diffusion.training.batches import spread_levels
+from diffusion.training.lora import base_model
+from diffusion.training.trainer import Objective
+
+NOISE_POWER = 0.5  # what an image shows is decided at high noise
+
+
+def guided_loss(e: Tensor, apart: Tensor, w: Tensor, wbar: Tensor, s: Tensor) -> Tensor:
+    """The loss above over e, ``apart`` = y - T (n, ...), weights w, wbar, scales s (n,): a mean over all entries."""
+    shape = (-1, *(1,) * (e.ndim - 1))
+    return (w.view(shape) * e.square() - 2 * ((w - wbar) / s).view(shape) * e * apart).mean()
+
+
+@dataclass(frozen=True)
+class PromptBatches:
+    """What a step looks at: samples (n, ...) of the prompts' laws, the prompt (n,) of each, and how prompts are told.
+
+    ``asked``, ``anchors``: conditions (C,) that the student and the base model are given for prompt c; ``negative``
+    (1,): that of the branch without prompt; ``scales`` (C,): s, 1 where the prompt is the negative one. ``moving``:
+    whether the branch without prompt moves, since a prompt of the task is that very prompt; else it is held on a share
+    ``held`` of the rows.
+    """
+
+    denoiser: Denoiser
+    latents: Tensor
+    prompts: Tensor
+    asked: Condition
+    anchors: Condition
+    negative: Condition
+    scales: Tensor
+    moving: bool
+    shares: Tensor  # (n,) how often each sample is chosen
+    target: Tensor  # (n,) how often it counts
+    held: float = 1 / 6
+
+
+def guided_objective(
+    data: PromptBatches,
+    head: DetectorHead,
+    log_weights: Callable[[], Tensor],
+    noised: Callable[[Tensor], Tensor],
+    settings: FitConfig,
+) -> Objective:
+    """The loss of one step; the student must be on the network.
+
+    ``log_weights``: of the samples (n,) at the multipliers of the present step, at most 0; ``noised``: log wbar (n,)
+    from eta (n, m).
+    """
+    denoiser = data.denoiser
+    often = (data.target / data.shares).float()
+    guided = bool((data.scales != 1).any())
+    held = 0 if data.moving or not guided else round(settings.train_batch_size * data.held)
+    count = settings.train_batch_size - held
+    device = next(denoiser.network.parameters()).device
+
+    def objective(_step: int, generator: torch.Generator, part: Part = WHOLE) -> Tensor:
+        chosen = torch.multinomial(data.shares, count + held, replacement=True, generator=generator)
+        x0 = data.latents[chosen].to(device)
+        t = torch.cat([spread_levels(denoiser, k, generator, NOISE_POWER) for k in (count, held) if k]).to(device)
+        eps = torch.randn(x0.shape, generator=generator).to(x0)
+        mine = torch.arange(count)[part.rows(count)], torch.arange(count, count + held)[part.rows(held)]
+        some, kept = (chosen[index] for index in mine)
+        row = torch.cat(mine)
+        x, y, t = add_noise(denoiser, x0, eps, t)[row], denoiser.target(x0, eps, t)[row], t[row]
+        n, c = len(some), data.prompts[some]
+        s = data.scales[c].to(x)
+        empty = {name: value.expand(len(row), *value.shape[1:]) for name, value in data.negative.items()}
+        with base_model(denoiser):
+            with Bottleneck(denoiser) as caught:
+                base = denoiser.predict(x[:n], t[:n], rows(data.anchors, c))
+                feature = pooled(cast(Tensor, caught.last), base)
+            free = denoiser.predict(x, t, empty) if guided else base
+            eta = head(feature.to(head.center.device), log_snr(denoiser, t[:n]).to(head.center.device))
+            wbar = noised(eta).exp().to(x)
+        scale = s.view(-1, *(1,) * (x.ndim - 1))
+        target = free[:n] + scale * (base - free[:n])
+        e = denoiser.predict(x[:n], t[:n], rows(data.asked, c)) - base
+        if guided and data.moving:
+            with torch.no_grad():
+                other = denoiser.predict(x[:n], t[:n], rows(empty, slice(0, n))) - free[:n]
+            e = e + (1 - scale) / scale * other
+        w = log_weights()[some].exp().to(x)
+        weigh = often[some].to(x)
+        shaped = weigh.view(-1, *(1,) * (x.ndim - 1)).sqrt()  # e and y - T both: their products weigh `often`
+        loss = guided_loss(e * shaped, (y[:n] - target) * shaped, w, wbar, s)
+        if len(kept):
+            stay = denoiser.predict(x[n:], t[n:], rows(empty, slice(n, None))) - free[n:]
+            loss = (loss * n + stay.square().mean() * len(kept)) / (n + len(kept))
+        return loss
+
+    return objective

@@ -1,0 +1,174 @@
+"""What a sampler makes under a law of prompts: samples, what detectors say of them, a head for noised states.
+
+Nothing here is a ratio: a level on a detector is about that detector, so the only error left is that of finite samples.
+Every prompt is a group of its own (``duality.LogRatios(groups=...)``): one normaliser for each, shared multipliers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+import duality as du
+from diffusion.pipelines import Denoiser, add_noise, rows
+from diffusion.pipelines.fingerprint import fingerprint
+from diffusion.pipelines.latents import decode, try_out
+from diffusion.pipelines.sampling import sample_latents
+from diffusion.ratios.calibration import Calibration, calibration
+from diffusion.ratios.classifier import features, log_snr
+from diffusion.ratios.detector_head import DetectorHead, train_head
+from diffusion.runtime.cache import Cache
+from diffusion.runtime.progress import Bar, progress_bar
+from diffusion.tasks.config import RatiosConfig, Sampling
+from diffusion.tasks.detectors import CheckedDetector
+from diffusion.tasks.prompts import Prompts
+
+DECODED = 64  # images held at a time
+BATCH = 256
+CLEAN = 0.03  # of all noise levels: where the head is examined
+
+
+@dataclass(frozen=True)
+class DetectedSamples:
+    """What the sampler makes under a law of prompts, and what detectors say of it."""
+
+    prompts: Prompts
+    names: tuple[str, ...]  # (m,) of the concepts
+    rows: Tensor  # (n,) the prompt of each sample
+    latents: Tensor  # (n, ...)
+    detected: Tensor  # (n, m) double, in [0, 1]
+    head: DetectorHead
+    examination: tuple[Calibration | None, ...]  # (m,) of the head, on samples that it never saw
+    fingerprint: str
+    budget: RatiosConfig
+    sampling: Sampling
+
+    @property
+    def ratios(self) -> du.LogRatios:
+        """Detectors with a group for each prompt that is asked, what the solver is given."""
+        asked = self.prompts.probabilities
+        present = np.flatnonzero(asked > 0)
+        number = np.full(len(asked), -1)
+        number[present] = np.arange(len(present))
+        share = asked[present] / asked[present].sum()
+        return du.LogRatios(detectors=self.detected.numpy(), groups=number[self.rows.numpy()], group_weights=share)
+
+    @property
+    def texts(self) -> list[str]:
+        """The prompt (n,) that each sample stands for."""
+        return [self.prompts.texts[int(j)] for j in self.rows]
+
+
+def detect(
+    pipeline: object, latents: Tensor, detectors: Sequence[CheckedDetector], say: Callable[[int], object] | None = None
+) -> Tensor:
+    """What every detector says (n, m), double, of samples (n, ...); no more than a few images are held at a time."""
+    parts = []
+    for some in latents.split(DECODED):
+        images = decode(pipeline, some)
+        parts.append(np.stack([detector(images) for detector in detectors], axis=1))
+        if say is not None:
+            say(len(some))
+    return torch.from_numpy(np.concatenate(parts))
+
+
+def sample_prompts(
+    denoiser: Denoiser, prompts: Prompts, chosen: NDArray[np.int64], sampling: Sampling, *, seed: int,
+    own: bool = False, progress: Callable[[int], object] | None = None,
+) -> Tensor:  # fmt: skip
+    """Samples (n, ...) under prompts by number (n,); ``own``: under what is asked, else under the anchors."""
+    texts = prompts.texts if own else prompts.sampled
+    wanted = [texts[int(j)] for j in chosen]
+    return sample_latents(denoiser.pipeline, wanted, seed=seed, progress=progress, **sampling.call(denoiser))
+
+
+def estimate_detected(
+    denoiser: Denoiser,
+    prompts: Prompts,
+    detectors: Mapping[str, CheckedDetector],
+    budget: RatiosConfig,
+    sampling: Sampling,
+    cache: Cache | None,
+    bar: Bar = progress_bar,
+) -> DetectedSamples:
+    """Sample every prompt, ask the detectors (one for each concept, by name), and train a head for noised states.
+
+    Raises ``ValueError`` where a detector's answers do not fit; ``FloatingPointError`` naming a component that returns
+    NaN or inf.
+    """
+    counts = prompts.counts(budget.num_samples)
+    chosen = np.repeat(np.arange(len(prompts)), counts)
+    asked = {"prompts": prompts.plain(), "sampling": sampling.plain(), "n": len(chosen), "seed": budget.seed}
+
+    def sampled() -> dict[str, Tensor]:
+        try_out(denoiser.pipeline, prompts.sampled[0], **sampling.call(denoiser))
+        with bar("samples of the prompts", len(chosen)) as shown:
+            found = sample_prompts(denoiser, prompts, chosen, sampling, seed=budget.anchor_seed, progress=shown.update)
+        return {"latents": found}
+
+    def get(name: str, request: Mapping[str, object], make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        return cache.get(name, request, make) if cache else make()
+
+    latents = get("prompted", asked, sampled)["latents"]
+    with bar("detectors", len(latents)) as shown:  # asked anew each time: nobody can tell two callables apart
+        detected = detect(denoiser.pipeline, latents, list(detectors.values()), shown.update)
+    training = torch.arange(len(latents)) % 5 != 4
+    row = torch.from_numpy(chosen)
+    feature, snr, of = _noised(denoiser, prompts, latents[training], row[training], budget, bar)
+    with bar("detector head", budget.classifier_steps) as shown:
+        head = train_head(
+            feature, snr, detected[training].float()[of],
+            steps=budget.classifier_steps, seed=10 * budget.seed + 4, progress=shown.update,
+        )  # fmt: skip
+    seen = _said(denoiser, prompts, head, latents[~training], row[~training], 10 * budget.seed + 6)
+    examination = tuple(_examined(seen[:, i].numpy(), detected[~training][:, i].numpy()) for i in range(len(detectors)))
+    name = cache.model if cache else fingerprint(denoiser.pipeline)
+    return DetectedSamples(prompts, tuple(detectors), row, latents, detected, head, examination, name, budget, sampling)
+
+
+def _noised(
+    denoiser: Denoiser, prompts: Prompts, latents: Tensor, row: Tensor, budget: RatiosConfig, bar: Bar
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Features of noised samples under their own prompts, log SNR, and which sample each is of."""
+    generator, k = torch.Generator().manual_seed(10 * budget.seed + 3), budget.noisings
+    # Levels are stratified per sample and denser at low noise, as for the ratio classifier.
+    share = (torch.arange(k)[None] + torch.rand(len(latents), k, generator=generator)) / k
+    t = (share**1.5 * (denoiser.levels - 1)).long().flatten()
+    of = torch.arange(len(latents)).repeat_interleave(k)
+    with bar("features for the detector head", len(of)) as shown:
+        feature = _features(denoiser, prompts, latents, row, (of, t), generator, shown.update)
+    return feature, log_snr(denoiser, t), of
+
+
+def _features(
+    denoiser: Denoiser, prompts: Prompts, latents: Tensor, row: Tensor, states: tuple[Tensor, Tensor],
+    generator: torch.Generator, say: Callable[[int], object] | None = None,
+) -> Tensor:  # fmt: skip
+    conditions, parts = denoiser.condition(prompts.sampled), []
+    for some, level in zip(states[0].split(BATCH), states[1].split(BATCH), strict=True):
+        x0 = latents[some]
+        x = add_noise(denoiser, x0, torch.randn(x0.shape, generator=generator), level)
+        parts.append(features(denoiser, x, level, rows(conditions, row[some])))
+        if say is not None:
+            say(len(some))
+    return torch.cat(parts)
+
+
+def _said(denoiser: Denoiser, prompts: Prompts, head: DetectorHead, latents: Tensor, row: Tensor, seed: int) -> Tensor:
+    """eta (n, m) at the lowest noise."""
+    t = torch.full((len(latents),), round(CLEAN * (denoiser.levels - 1)))
+    generator = torch.Generator().manual_seed(seed)
+    feature = _features(denoiser, prompts, latents, row, (torch.arange(len(latents)), t), generator)
+    with torch.no_grad():
+        return head(feature, log_snr(denoiser, t)).double()
+
+
+def _examined(eta: NDArray[np.float64], detected: NDArray[np.float64]) -> Calibration | None:
+    """None where all held-out samples show the concept, or none does: nothing can be ranked."""
+    shown = detected > 0.5
+    return None if shown.all() or not shown.any() else calibration(np.clip(eta, 0, 1), shown)

@@ -1,0 +1,134 @@
+"""A finished run under a law of prompts into a folder: weights, certificate, solution, card, images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diffusion.pipelines import Denoiser
+from diffusion.pipelines.fitted import holds_fit
+from diffusion.reports.base_model import BaseModel, base_of
+from diffusion.reports.figures import Pairs, save_pairs
+from diffusion.reports.model_card import loading, rounds_table, with_metadata
+from diffusion.training.lora import save_student
+
+if TYPE_CHECKING:
+    from diffusion.reports.detector_results import DetectedUnlearned
+
+STRIP = 8  # images before and after of each strip
+LISTED = 12  # prompts of the law that the card names, the most asked ones
+
+
+def save_detected(result: DetectedUnlearned, denoiser: Denoiser, folder: Path) -> None:
+    """LoRA or network, certificate, solution, card and before/after images, into the folder of a running output."""
+    if not holds_fit(folder):  # else it was kept as soon as it was there
+        save_student(denoiser, folder)
+    (folder / "certificate.json").write_text(result.certificate.to_json(), encoding="utf-8")
+    (folder / "solution.json").write_text(result.solution.to_json() + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(detector_card(result, base_of(denoiser)), encoding="utf-8")
+    save_pairs(folder / "before_after.png", strips(result))
+
+
+def strips(result: DetectedUnlearned) -> list[Pairs]:
+    """Before and after from the same noise: the prompts in turn, named above each strip."""
+    shown, found = result.shown, []
+    for start in range(0, len(shown.prompts) - STRIP + 1, STRIP):
+        some = slice(start, start + STRIP)
+        texts = list(dict.fromkeys(shown.prompts[some]))
+        named = " | ".join(text or "(empty)" for text in texts[:4]) + (" | ..." if len(texts) > 4 else "")
+        found.append(Pairs(named, shown.before[some], shown.after[some]))
+    return found
+
+
+def detector_card(result: DetectedUnlearned, base: BaseModel) -> str:
+    """README.md of the output folder."""
+    proof, solution = result.certificate, result.solution
+    question, measured = proof.question, result.measured
+    concept = ", ".join(repr(name) for name in question.concepts)
+    what = "Network" if result.full_weights else "LoRA"
+    title = f"{what} that unlearns {concept}" if proof.certified else f"{what} that was to unlearn {concept}"
+    most = sorted(question.prompts, key=lambda each: -each.probability)
+    lines = [
+        f"# {title}" + ("" if proof.certified else " (not certified)"),
+        "",
+        f"At most {', '.join(f'{level:.4g}' for level in question.levels)} of the images show it, by "
+        f"{', '.join(question.detectors)}, under a law of {len(question.prompts)} prompts as {question.scheduler} "
+        f"makes them in {question.sampling['num_inference_steps']} steps at guidance scale {question.guidance_scale:g}"
+        + (
+            f", negative prompt {question.sampling['negative_prompt']!r}"
+            if question.sampling["negative_prompt"]
+            else ""
+        )
+        + f". Solved for {', '.join(f'{level:.4g}' for level in question.solved_levels)}, so that {question.samples} "
+        f"samples can show it; multipliers {', '.join(f'{x:.4g}' for x in solution.multipliers)}, predicted cost "
+        f"{solution.primal:.4f} nats, relative duality gap {solution.gap:.1e}.",
+        "",
+        f"{'Certified' if proof.certified else '**Not certified**'} ({100 * proof.confidence:g} % confidence):",
+        "",
+    ]
+    for name, verdict in proof.verdicts.items():
+        lines.append(f"- {name}: {'passed' if verdict.passed else '**not passed**'}")
+        lines += [f"    - {reason}" for reason in verdict.reasons]
+    asked = next((each.prompt for each in most if each.anchor is not None), most[0].prompt)
+    steps = int(question.sampling["num_inference_steps"])
+    lines += ["", *loading(base, result.full_weights, asked, steps, question.guidance_scale), ""]
+    lines += ["## The law of prompts", "", "| prompt | probability | group | sampled as |", "|---" * 4 + "|"]
+    lines += [
+        f"| {_cell(each.prompt) or '(empty)'} | {each.probability:.4g} | {_cell(each.group or '')} | "
+        f"{'itself' if each.anchor is None else repr(_cell(each.anchor))} |"
+        for each in most[:LISTED]
+    ]
+    if len(most) > LISTED:
+        lines.append(f"| and {len(most) - LISTED} more, in `task.yaml` | | | |")
+    lines += [
+        "",
+        "## Levels, on fresh samples of fresh prompts",
+        "",
+        "| concept | by | guidance scale | samples | asked | measured | at most | met |",
+        "|---" * 8 + "|",
+    ]
+    lines += [
+        f"| {_cell(each.concept)} | {each.by} | {question.guidance_scale:g} | {each.estimate.n} | {each.asked:.4g} | "
+        f"{each.estimate} | {each.bound.value:.4g} ({each.bound.rule}) | {'yes' if each.met else 'no'} |"
+        for each in measured.levels
+    ]
+    lines += [
+        f"| {_cell(each.concept)} | {each.by} | {each.guidance_scale:g} | {each.estimate.n} | | {each.estimate} | "
+        f"{each.bound.value:.4g} ({each.bound.rule}) | not asked |"
+        for each in measured.at_scales
+    ]
+    cost = measured.cost("prompts")
+    ratio = proof.fitted_model.cost_ratio
+    lines += [
+        "",
+        f"Cost along a stochastic chain ({cost.steps} steps, "
+        + ("the sampler's own" if cost.exact else "ancestral: approximate")
+        + f") at that guidance scale: {cost.estimate} nats, median {cost.median:.3g}"
+        + (f"; {ratio:.1f} times the target's." if ratio is not None else "."),
+    ]
+    rounds = rounds_table(result.outcome)
+    lines += ["", "## Multipliers, moved by the levels of the network as it was trained", "", *rounds] if rounds else []
+    if measured.retained:
+        lines += [
+            "",
+            "## Retained prompts: obeyed",
+            "",
+            "| prompts | by | before | after | at least |",
+            "|---" * 5 + "|",
+        ]
+        lines += [
+            f"| {_cell(kept.prompts)} | {kept.by} | {100 * kept.before.mean:.2f} ± {100 * kept.before.stderr:.2f} % | "
+            f"{100 * kept.after.mean:.2f} ± {100 * kept.after.stderr:.2f} % | {100 * kept.bound.value:.1f} % |"
+            for kept in measured.retained
+        ]
+    lines += [
+        "",
+        "What a detector does not see is not bounded here. The evidence is in `certificate.json`; `before_after.png` "
+        "shows samples before and after from the same noise under the same prompts. One training seed; bounds and "
+        "standard errors are of the samples alone.",
+    ]
+    return with_metadata(lines, base, result.full_weights)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")

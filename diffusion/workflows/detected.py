@@ -1,0 +1,108 @@
+"""From samples of a law of prompts, by detectors, solver and fit, to what was measured and certified."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import duality as du
+from diffusion.evaluation.measure_detected import measure_detected
+from diffusion.evaluation.measured import Measurement
+from diffusion.evaluation.planning import check_samples, plan_for
+from diffusion.evaluation.samples import ImageClassifier
+from diffusion.methods.base import DetectedFitContext
+from diffusion.methods.detected import DetectedTilt
+from diffusion.pipelines import Denoiser
+from diffusion.pipelines.fingerprint import fingerprint
+from diffusion.ratios.detected import estimate_detected
+from diffusion.reports.detector_certificate import detector_certificate, question_of
+from diffusion.reports.detector_results import DetectedUnlearned
+from diffusion.reports.fitted import save_fit
+from diffusion.runtime.cache import Cache
+from diffusion.runtime.progress import Bar, numbered, progress_bar
+from diffusion.tasks.config import Config
+from diffusion.tasks.detectors import CheckedDetector
+from diffusion.tasks.levels import Asked, of_detectors
+from diffusion.tasks.prompts import Prompts
+from diffusion.training.lora import check_as_given, left_as_given
+from diffusion.workflows.concepts import fitted_data, tracked_by
+from diffusion.workflows.validation import NothingToDo, check_split
+
+ESTIMATION = ("samples of the prompts", "detectors", "features for the detector head", "detector head")
+MEASUREMENT = ("evaluation samples",)
+
+
+@left_as_given
+def unlearn_detected(
+    denoiser: Denoiser,
+    prompts: Prompts,
+    detectors: Mapping[str, CheckedDetector],
+    problem: Asked,
+    config: Config,
+    *,
+    image_classifier: ImageClassifier | None = None,
+    bar: Bar = progress_bar,
+    folder: Path | None = None,
+) -> DetectedUnlearned:
+    """Solve a Likelihood of ``detectors`` (one for each concept, by name) under ``prompts``, and fit its target.
+
+    The law that is meant is ``config.sampling``'s, guidance scale included. Raises ``ValueError`` before any work where
+    something does not fit, :class:`diffusion.workflows.validation.NothingToDo` before any training where the model
+    meets every level, ``du.InfeasibleError`` where a level cannot be had.
+    """
+    check_detected(denoiser, prompts, problem, config)
+    fit, evaluation, runtime = config.fit, config.evaluation, config.runtime
+    title = "fit of all weights" if fit.full_weights else "fit of the LoRA"
+    bar = numbered(bar, [*ESTIMATION, title, *MEASUREMENT])
+    started = time.monotonic()
+    cache = Cache(runtime.cache_folder, fingerprint(denoiser.pipeline)) if runtime.cache_folder else None
+    estimate = estimate_detected(denoiser, prompts, detectors, config.ratios, config.sampling, cache, bar)
+    asked = of_detectors(problem, estimate.ratios)
+    plan = plan_for(asked, estimate.ratios, evaluation.samples, evaluation.confidence, evaluation.power)
+    solution = du.solve(plan.solved, estimate.ratios)
+    if solution.inactive:
+        now = asked.levels_of(estimate.ratios, estimate.ratios.log_weights)
+        said = "; ".join(
+            f"{name!r} is at {level:.4g}, at most {most:.4g} was asked"
+            for name, level, most in zip(detectors, now, asked.levels, strict=True)
+        )
+        raise NothingToDo(
+            f"level: nothing is to be done, no training was begun: by {len(estimate.latents)} samples under the law of "
+            f"prompts, {said}, and that with room for the evaluation's samples to show it"
+        )
+    method = DetectedTilt() if not fit.fixed_multipliers else DetectedTilt(at=())
+    checkpoint = None
+    if runtime.cache_folder is not None:
+        request = f"{estimate.fingerprint}{prompts!r}{config.ratios!r}{config.sampling!r}{fit!r}{method}"
+        digest = hashlib.sha256((request + solution.to_json()).encode()).hexdigest()[:12]
+        checkpoint = runtime.cache_folder / f"fit-{digest}.safetensors"
+    with bar(title, fit.max_train_steps) as shown, tracked_by(config):
+        context = DetectedFitContext(
+            denoiser, estimate, solution, fit, checkpoint, runtime.checkpointing_steps, shown.update
+        )
+        outcome = method.fit(context, list(detectors.values()))
+    names = tuple(detector.name for detector in detectors.values())
+    scheduler = type(denoiser.pipeline.scheduler).__name__
+    question = question_of(estimate, plan, names, config.sampling.scale(denoiser), scheduler)
+    settings = {"fit": fitted_data(config, method), "evaluation": evaluation.plain()}
+    unmeasured = Measurement(levels=(), costs=())
+    save_fit(denoiser, folder, detector_certificate(estimate, question, solution, unmeasured, outcome, settings))
+    measured, pictures = measure_detected(denoiser, estimate, plan, detectors, evaluation, image_classifier, bar)
+    seconds = time.monotonic() - started
+    proof = detector_certificate(estimate, question, solution, measured, outcome, settings, seconds)
+    return DetectedUnlearned(estimate, plan, solution, pictures, measured, proof, outcome)
+
+
+def check_detected(denoiser: Denoiser, prompts: Prompts, problem: Asked, config: Config) -> None:
+    """Raise ``ValueError`` for what cannot work, before anything is sampled."""
+    check_as_given(denoiser)
+    if problem.kind is not du.Likelihood:
+        raise ValueError("problem must be likelihood where concepts are given by detectors, which are no ratios")
+    texts = {*prompts.texts, *prompts.sampled}
+    if not denoiser.prompt_inputs and texts != {""}:
+        raise ValueError(f"prompts: {type(denoiser.pipeline).__name__} takes none, so the only one is the empty prompt")
+    prompts.counts(config.ratios.num_samples)
+    check_samples(problem, config.evaluation.samples, config.evaluation.confidence)
+    check_split(config.fit, False)

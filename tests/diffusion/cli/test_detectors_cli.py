@@ -1,0 +1,90 @@
+"""`unlearn distill` where detectors define the concepts, from the command line alone."""
+
+import json
+
+import pytest
+import yaml
+from safetensors.torch import load_file
+
+pytest.importorskip("typer")
+
+from tests.diffusion import families
+from tests.diffusion.cli.test_commands import error, run
+from tests.diffusion.families import build
+
+pytestmark = pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning", "ignore::duality.SmallGroupsWarning")
+
+CONFIG = """
+sampling: {num_inference_steps: 2}
+ratios: {num_samples: 40, noisings: 2, classifier_steps: 4}
+fit: {max_train_steps: 2, train_batch_size: 6, rank: 1}
+evaluation: {samples: 60, integrated: 4}
+"""
+# Of 40 samples of a network with random weights about half have more red than blue.
+RED = "tests.diffusion.cli.test_detectors_cli:red"
+
+
+def red(images):
+    return (images[:, 0].mean(axis=(1, 2)) > images[:, -1].mean(axis=(1, 2))).astype(float)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("detectors")
+    build(families.sd).save_pretrained(folder / "sd")
+    (folder / "run.yaml").write_text(CONFIG, encoding="utf-8")
+    (folder / "prompts.csv").write_text("prompt,weight,anchor\nseven,1,a digit\none,2,\n,1,\n", encoding="utf-8")
+    return folder
+
+
+def words(place, *more):
+    return (
+        *("distill", place / "sd", "--concept", "seven", "--detector", RED, "--level", "0.7x"),
+        *("--prompts", place / "prompts.csv", "--guidance-scale", "2", "--config", place / "run.yaml", *more),
+    )
+
+
+def test_distill_and_again_from_its_own_folder(place, monkeypatch, capsys, tmp_path):
+    cache = ("--cache-folder", tmp_path / "cache")
+    out = run(monkeypatch, capsys, *words(place, "--output", tmp_path / "one", *cache))
+    assert "under the law of prompts, by tests.diffusion.cli.test_detectors_cli:red" in out
+    assert "at guidance scale 4, by" in out
+    assert "certified: " in out
+    task = yaml.safe_load((tmp_path / "one" / "task.yaml").read_text())
+    assert [each["prompt"] for each in task["prompts"]["prompts"]] == ["seven", "one", ""]
+    proof = json.loads((tmp_path / "one" / "certificate.json").read_text())
+    assert proof["question"]["guidance_scale"] == 2
+    again = ("--output", tmp_path / "two", "--cache-folder", tmp_path / "other")
+    run(monkeypatch, capsys, "distill", "--config", tmp_path / "one", *again)
+    one, two = (load_file(tmp_path / name / "pytorch_lora_weights.safetensors") for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    assert all((one[name] == two[name]).all() for name in one)
+    sampled = ("--count", "2", "--prompt", "one", "--output", tmp_path / "images")
+    run(monkeypatch, capsys, "sample", tmp_path / "one", *sampled)
+    assert len(list((tmp_path / "images").glob("*.png"))) >= 2
+
+
+def test_the_plan(place, monkeypatch, capsys, tmp_path):
+    out = run(monkeypatch, capsys, *words(place, "--output", tmp_path / "out", "--dry-run"))
+    counts = {line[4:40].strip(): int(line[40:60].replace(",", "")) for line in out.splitlines()[1:7]}
+    assert counts["samples of the prompts"] == 40 * 2 * 2
+    assert counts["training"] == 2 * 6 * 5
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("--detector", RED), "detector must be one for each of 1 concepts, got 2"),
+        (("--problem", "reverse-kl"), "must be likelihood where concepts have detectors"),
+        (("--prior", "0.1"), "has no prior"),
+        (("--guidance-scale", "0.5"), "guidance_scale must be at least 1, got 0.5"),
+    ],
+)
+def test_what_does_not_fit(more, said, place, monkeypatch, capsys, tmp_path):
+    assert said in error(monkeypatch, capsys, *words(place, "--output", tmp_path / "out", *more))
+
+
+def test_commands_on_ratios_say_that_there_are_none(place, monkeypatch, capsys):
+    few = ("--concept", "seven", "--detector", RED, "--level", "0.7x", "--config", place / "run.yaml")
+    assert "concepts with detectors have no ratios" in error(monkeypatch, capsys, "ratios", place / "sd", *few)

@@ -1,0 +1,173 @@
+"""Tilts under classifier-free guidance: what the loss is least at, and what each branch of a network is told."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diffusion.methods import guided_tilt
+from diffusion.methods.chain import Chain, path_cost
+from diffusion.methods.guided_tilt import PromptBatches, guided_loss, guided_objective
+from diffusion.pipelines import denoiser_of
+from diffusion.ratios.classifier import features
+from diffusion.ratios.detector_head import DetectorHead, train_head
+from diffusion.tasks.config import FitConfig
+from diffusion.training.lora import add_lora, base_model
+from tests.diffusion import families
+from tests.diffusion.families import build
+
+numbers = st.floats(-3, 3)
+
+
+@given(st.lists(st.tuples(st.floats(0.05, 1), numbers), min_size=2, max_size=8), numbers, st.floats(1, 9))
+def test_the_loss_is_least_at_the_covariance_over_the_mean_whatever_the_base_says(samples, base, s):
+    """Of one state with several samples behind it: F - T = s e = Cov(w, y)/E[w]."""
+    w, y = (torch.tensor(column, dtype=torch.float64) for column in zip(*samples, strict=True))
+    wbar = w.mean().expand(len(w))
+    best = ((w * y).mean() - w.mean() * y.mean()) / w.mean() / s
+    e = best.clone().requires_grad_()
+    scale = torch.full_like(w, s)
+    loss = guided_loss(e.expand(len(w), 1), (y - base)[:, None], w, wbar, scale)
+    (slope,) = torch.autograd.grad(loss, e)
+    # Sums of at most 8 products of numbers below 10, divided by weights of at least .05.
+    assert abs(float(slope.detach())) < 8 * 100 * 20 * 64 * np.finfo(float).eps
+    elsewhere = guided_loss((best + 0.1).expand(len(w), 1), (y - base)[:, None], w, wbar, scale)
+    assert float(elsewhere.detach()) > float(loss.detach())
+
+
+@pytest.fixture(scope="module")
+def denoiser():
+    return denoiser_of(build(families.sd))
+
+
+PROMPTS = ["one", ""]
+
+
+def data_of(denoiser, scales, moving, n=12):
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(n, *denoiser.sample_shape, generator=generator)
+    shares = torch.full((n,), 1 / n, dtype=torch.float64)
+    condition = denoiser.condition(PROMPTS)
+    return PromptBatches(
+        denoiser, latents, torch.arange(n) % 2, condition, condition, denoiser.condition([""]), torch.tensor(scales),
+        moving, shares, shares,
+    )  # fmt: skip
+
+
+def head_of(denoiser):
+    x = torch.randn(2, *denoiser.sample_shape, generator=torch.Generator().manual_seed(1))
+    width = features(denoiser, x, torch.tensor([1, 2]), denoiser.condition(PROMPTS)).shape[1]
+    return DetectorHead(width, 1).eval()
+
+
+SMALL = FitConfig(max_train_steps=2, train_batch_size=12, rank=2)
+
+
+def fresh(denoiser, spread=0.0):
+    parameters = add_lora(denoiser, 2, 0)
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for parameter in parameters:
+            parameter.add_(spread * torch.randn(parameter.shape, generator=generator))
+    return parameters
+
+
+def gradient(denoiser, scales, moving, logs, bar):
+    """Loss and the norm of its gradient at a student that is the base model."""
+    parameters = fresh(denoiser)
+    objective = guided_objective(
+        data_of(denoiser, scales, moving), head_of(denoiser), lambda: logs, lambda eta: eta[:, 0] * 0 + bar, SMALL
+    )
+    loss = objective(0, torch.Generator().manual_seed(2))
+    loss.backward()
+    norms = [float(p.grad.norm()) for p in parameters if p.grad is not None]
+    return float(loss.detach()), sum(norm**2 for norm in norms) ** 0.5
+
+
+@pytest.mark.parametrize(("scales", "moving"), [([1.0, 1.0], False), ([3.0, 1.0], True), ([3.0, 3.0], False)])
+def test_weights_of_one_leave_the_base_model_as_it_is_and_others_move_it(denoiser, scales, moving):
+    loss, still = gradient(denoiser, scales, moving, torch.zeros(12), 0.0)
+    # Student and base model are one network, asked in batches of different size: float32 sums of another order.
+    assert abs(loss) < (256 * torch.finfo(torch.float32).eps) ** 2
+    _, moved = gradient(denoiser, scales, moving, torch.linspace(-3, 0, 12), -1.0)
+    assert moved > 1e-3
+    assert still < 1e-3 * moved
+
+
+def test_e_is_what_the_sampler_sees_over_the_scale(denoiser, monkeypatch):
+    """Recomputed with the plain formula of classifier-free guidance, for a student whose both branches have moved."""
+    fresh(denoiser, 0.3)
+    seen = {}
+
+    def keep(e, apart, w, wbar, s):
+        seen.update(e=e.detach(), s=s)
+        return e.square().mean()
+
+    asked = []
+    predict = denoiser.predict
+
+    def watched(x, t, condition):
+        asked.append((x, t, condition))
+        return predict(x, t, condition)
+
+    monkeypatch.setattr(guided_tilt, "guided_loss", keep)
+    monkeypatch.setattr(denoiser, "predict", watched, raising=False)
+    data = data_of(denoiser, [3.0, 1.0], True)
+    objective = guided_objective(data, head_of(denoiser), lambda: torch.zeros(12), lambda eta: eta[:, 0] * 0, SMALL)
+    asked.clear()  # the head was made by a call as well
+    objective(0, torch.Generator().manual_seed(2))
+    monkeypatch.setattr(denoiser, "predict", predict)
+    x, t, condition = asked[0]
+    empty = {name: value.expand(len(x), *value.shape[1:]) for name, value in denoiser.condition([""]).items()}
+
+    def sampled():
+        with torch.no_grad():
+            free, own = predict(x, t, empty), predict(x, t, condition)
+        scale = seen["s"].view(-1, *(1,) * (x.ndim - 1))
+        return torch.where(scale > 1, free + scale * (own - free), own), scale
+
+    student, scale = sampled()
+    with base_model(denoiser):
+        base, _ = sampled()
+    assert set(seen["s"].tolist()) == {1.0, 3.0}
+    torch.testing.assert_close(seen["e"], (student - base) / scale, rtol=1e-4, atol=1e-5)
+
+
+def test_a_branch_that_must_not_move_is_held(denoiser):
+    fresh(denoiser, 0.3)
+    data = data_of(denoiser, [3.0, 3.0], False)
+    with_held = guided_objective(data, head_of(denoiser), lambda: torch.zeros(12), lambda eta: eta[:, 0] * 0, SMALL)
+    assert float(with_held(0, torch.Generator().manual_seed(2)).detach()) > 0
+
+
+def test_a_head_learns_soft_labels():
+    generator = torch.Generator().manual_seed(0)
+    feature = torch.randn(4000, 64, generator=generator)
+    soft = (feature[:, :2] * 2).sigmoid()
+    head = train_head(feature, torch.zeros(4000), soft, steps=150, seed=1)
+    with torch.no_grad():
+        said = head(feature, torch.zeros(4000))
+    assert said.shape == (4000, 2)
+    assert float((said - soft).abs().mean()) < 0.1
+    assert float((soft - soft.mean(0)).abs().mean()) > 0.2
+    again = train_head(feature, torch.zeros(4000), soft, steps=2, seed=1)
+    same = train_head(feature, torch.zeros(4000), soft, steps=2, seed=1)
+    assert torch.equal(again.members[0]["enter"].weight, same.members[0]["enter"].weight)
+
+
+def test_cost_along_a_guided_chain(denoiser):
+    """At scale 1 as before; under the empty prompt any scale is none; elsewhere it grows with the scale."""
+    fresh(denoiser, 0.3)
+    levels = torch.tensor([800, 500, 200])
+
+    def cost(prompts, **guided):
+        return path_cost(denoiser, prompts, Chain(levels, False, **guided), seed=3)
+
+    plain = cost(["one", "one"])
+    assert torch.equal(cost(["one", "one"], scale=1.0), plain)
+    torch.testing.assert_close(cost(["", ""], scale=3.0), cost(["", ""]), rtol=1e-4, atol=1e-6)
+    assert float(cost(["one", "one"], scale=6.0).mean()) > float(plain.mean()) > 0
+    one = path_cost(denoiser, ["one", ""], Chain(levels, False, scale=3.0), seed=3, based_on=["", ""])
+    other = path_cost(denoiser, ["one", ""], Chain(levels, False, scale=3.0), seed=3, based_on="")
+    assert torch.equal(one, other)

@@ -1,0 +1,158 @@
+"""Detectors: what names one, and what its answers must be."""
+
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from diffusion.digits.data import WORDS, load_digits
+from diffusion.tasks.detectors import BATCH, CheckedDetector, detector_of
+
+IMAGES = np.zeros((2 * BATCH + 3, 3, 32, 32), np.float32)
+
+
+def means(images):
+    return (images.mean(axis=(1, 2, 3)) + 1) / 2
+
+
+def test_a_callable_is_asked_in_batches_and_answers_in_order():
+    asked = []
+
+    def counting(images):
+        asked.append(len(images))
+        return means(images)
+
+    images = np.linspace(-1, 1, len(IMAGES), dtype=np.float32)[:, None, None, None] * np.ones_like(IMAGES)
+    said = detector_of(counting)(images)
+    assert asked == [BATCH, BATCH, 3]
+    np.testing.assert_allclose(said, (images[:, 0, 0, 0] + 1) / 2, atol=1e-6)
+    assert detector_of(counting)(images[:0]).shape == (0,)
+
+
+def test_names_are_imported(monkeypatch):
+    module = types.ModuleType("some_detectors")
+    module.means, module.number = means, 3
+    monkeypatch.setitem(sys.modules, "some_detectors", module)
+    assert detector_of("some_detectors:means")(IMAGES[:2]).tolist() == [0.5, 0.5]
+    with pytest.raises(ValueError, match="must be callable, got int"):
+        detector_of("some_detectors:number")
+    with pytest.raises(ValueError, match="cannot be imported"):
+        detector_of("some_detectors:others")
+    with pytest.raises(ValueError, match="cannot be imported"):
+        detector_of("no_such_module_here:x")
+    with pytest.raises(ValueError, match=r"'module:name', 'clip:\.\.\.' or 'nudenet', got 'cats'"):
+        detector_of("cats")
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (lambda images: np.full(len(images), 1.5), r"numbers in \[0, 1\], got 1.5 to 1.5"),
+        (lambda images: np.full(len(images), np.nan), r"numbers in \[0, 1\], got nan"),
+        (lambda images: np.zeros((len(images), 2)), "one number of each image"),
+        (lambda images: np.zeros(1), "one number of each image"),
+    ],
+)
+def test_answers_that_are_none(answer, words):
+    with pytest.raises(ValueError, match=words):
+        CheckedDetector("odd", answer)(IMAGES)
+
+
+def test_the_embedded_classifiers():
+    digits = load_digits("held-out")
+    shown = 2 * np.kron(digits.images, np.ones((4, 4), np.float32))[:, None].repeat(3, 1) - 1
+    said = detector_of("digits:seven")(shown.astype(np.float32))
+    right = (said == 1) == (np.asarray(digits.labels) == WORDS.index("seven"))
+    assert right.mean() > 0.95
+    with pytest.raises(ValueError, match="the digits are zero, "):
+        detector_of("digits:eleven")
+    assert set(detector_of("wardrobe:sneaker")(IMAGES[:4])) <= {0.0, 1.0}
+    with pytest.raises(ValueError, match=r"known are .*sneaker"):
+        detector_of("wardrobe:hat")
+
+
+def test_nudenet_reads_our_images_and_counts_exposed_parts_alone(monkeypatch):
+    nudenet = pytest.importorskip("nudenet")
+    generator = np.random.default_rng(0)
+    images = generator.uniform(-1, 1, (3, 3, 64, 48)).astype(np.float32)
+    said = detector_of("nudenet")(images)  # the package's own weights
+    assert said.shape == (3,)
+    assert ((said >= 0) & (said < 0.5)).all()  # noise shows nobody
+    seen = []
+
+    class Some:
+        def detect_batch(self, pixels):
+            seen.extend(pixels)
+            parts = [("BUTTOCKS_EXPOSED", 0.7), ("FEET_EXPOSED", 0.9), ("ANUS_EXPOSED", 0.2)]
+            return [[{"class": name, "score": score} for name, score in parts[k:]] for k in range(len(pixels))]
+
+    monkeypatch.setattr(nudenet, "NudeDetector", Some)
+    assert detector_of("nudenet")(images).tolist() == [0.7, 0.2, 0.2]
+    assert seen[0].shape == (64, 48, 3)
+    assert seen[0].dtype == np.uint8
+    np.testing.assert_array_equal(seen[0][:, :, 0], np.round((images[0, 2] + 1) * 127.5))  # blue comes first
+
+
+@pytest.fixture(scope="module")
+def clip_folder(tmp_path_factory):
+    """A CLIP with random weights, as a folder."""
+    import torch
+    from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+
+    from diffusion.runtime.seeds import seeded_weights
+
+    folder = tmp_path_factory.mktemp("clip")
+    vocab = {letter: k for k, letter in enumerate("abcdefghijklmnopqrstuvwxyz")}
+    vocab |= {letter + "</w>": 26 + k for k, letter in enumerate("abcdefghijklmnopqrstuvwxyz")}
+    vocab |= {"<|startoftext|>": 52, "<|endoftext|>": 53}
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = CLIPConfig(
+        text_config=small | {"vocab_size": 54, "max_position_embeddings": 20, "bos_token_id": 52, "eos_token_id": 53},
+        vision_config=small | {"image_size": 32, "patch_size": 8},
+        projection_dim=8,
+    )
+    with seeded_weights(0):
+        model = CLIPModel(config)
+    with torch.no_grad():
+        model.logit_scale.fill_(1.0)
+    model.save_pretrained(folder)
+    CLIPTokenizer(vocab=vocab, merges=[], model_max_length=20).save_pretrained(folder)
+    return folder
+
+
+def test_clip_says_the_softmax_of_its_own_logits(clip_folder):
+    import torch
+    from transformers import CLIPModel, CLIPTokenizer
+    from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+
+    images = np.random.default_rng(0).uniform(-1, 1, (3, 3, 32, 32)).astype(np.float32)
+    texts = ["a cat", "a dog", "dog"]
+    said = detector_of(f"clip:{'|'.join(texts)}@{clip_folder}")(images)
+    model = CLIPModel.from_pretrained(clip_folder).eval()
+    tokens = CLIPTokenizer.from_pretrained(clip_folder)(texts, padding=True, return_tensors="pt")
+    mean, std = (torch.tensor(some).view(3, 1, 1) for some in (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD))
+    with torch.no_grad():
+        out = model(pixel_values=((torch.from_numpy(images) + 1) / 2 - mean) / std, **tokens)
+    np.testing.assert_allclose(said, out.logits_per_image.softmax(-1)[:, 0].numpy(), rtol=1e-4)
+    assert said.std() > 0
+    assert detector_of(f"clip:a cat|a dog@{clip_folder}")(images[:, :, :, :20]).shape == (3,)
+    assert detector_of(f"clip:a cat|a dog@{clip_folder}")(images[:, :1]).shape == (3,)
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("clip:a cat", "at least two texts"),
+        ("clip:a cat|", "at least two texts"),
+        ("clip:a cat|a dog@/no/such/folder", "no CLIP model can be loaded from '/no/such/folder'"),
+    ],
+)
+def test_clip_that_cannot_be_had(said, words):
+    with pytest.raises(ValueError, match=words):
+        detector_of(said)
+
+
+def test_clip_refuses_texts_that_it_would_cut(clip_folder):
+    with pytest.raises(ValueError, match="more than the 20 tokens"):
+        detector_of(f"clip:a very long text that says a lot|a dog@{clip_folder}")

@@ -1,0 +1,155 @@
+"""`diffusion.unlearn` where detectors define the concepts: one call, what it leaves, and what it refuses."""
+
+import json
+
+import numpy as np
+import pytest
+import yaml
+
+import diffusion
+from diffusion.pipelines.sampling import sample_latents
+from diffusion.reports.detector_certificate import DetectorCertificate
+from diffusion.tasks.config import Config, EvaluationConfig, FitConfig, RatiosConfig, Sampling
+from diffusion.tasks.prompts import Prompts
+from diffusion.tasks.task import Concept, ConceptTask
+from diffusion.workflows.validation import NothingToDo
+from tests.diffusion import families
+from tests.diffusion.families import build
+
+pytestmark = pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning", "ignore::duality.SmallGroupsWarning")
+
+
+def bright(images):
+    """A tenth to a half of what networks with random weights make."""
+    return (images.mean(axis=(1, 2, 3)) > 0.02).astype(float)
+
+
+def config(**more):
+    sections = {
+        "sampling": Sampling(num_inference_steps=2, guidance_scale=3),
+        "ratios": RatiosConfig(num_samples=40, noisings=2, classifier_steps=4),
+        "fit": FitConfig(max_train_steps=2, train_batch_size=6, rank=1),
+        "evaluation": EvaluationConfig(samples=60, integrated=4),
+    }
+    return Config(**(sections | more))
+
+
+def threshold(pipeline, scale=3.0):
+    """Brightness that a quarter of the samples under the law exceed, as a detector."""
+    from diffusion.pipelines.latents import decode
+
+    images = decode(
+        pipeline, sample_latents(pipeline, ["one", "", "a digit"] * 12, seed=5, steps=2, guidance_scale=scale)
+    )
+    cut = float(np.quantile(images.mean(axis=(1, 2, 3)), 0.75))
+
+    def shown(images):
+        return (images.mean(axis=(1, 2, 3)) > cut).astype(float)
+
+    return shown
+
+
+PROMPTS = Prompts(
+    [
+        {"prompt": "seven", "anchor": "a digit", "weight": 2},
+        {"prompt": "one", "group": "rest"},
+        {"prompt": "", "group": "empty"},
+    ]
+)
+
+
+def test_one_call_unlearns_by_a_detector_under_guidance(tmp_path):
+    pipeline = build(families.sd)
+    detector = threshold(pipeline)
+    task = ConceptTask(concepts=[Concept("seven", detector=detector)], levels="0.5x", prompts=PROMPTS)
+    result = diffusion.unlearn(pipeline, task, config(), output=tmp_path / "out")
+    proof = DetectorCertificate.model_validate_json((tmp_path / "out" / "certificate.json").read_text())
+    assert proof == result.certificate
+    assert proof.question.guidance_scale == 3
+    assert [each.anchor for each in proof.question.prompts] == ["a digit", None, None]
+    assert proof.certified is False
+    assert result.solution.gap < 1e-9
+    assert result.solution.multipliers[0] > 0
+    # Every prompt has a normaliser of its own: the shares of prompts are what they were.
+    masses = np.exp(result.solution.log_weights)
+    rows = result.estimate.rows.numpy()
+    np.testing.assert_allclose([masses[rows == c].sum() for c in range(3)], [0.5, 0.25, 0.25], rtol=1e-9)
+    level = result.measured.levels[0]
+    assert level.estimate.n == 60
+    assert level.bound.rule == "clopper_pearson"
+    assert [each.guidance_scale for each in result.measured.at_scales] == [1.5, 6]
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"pytorch_lora_weights.safetensors", "README.md", "before_after.png", "task.yaml", "config.yaml"} <= names
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "guidance scale 3" in card
+    assert "guidance_scale=3, num_inference_steps=2" in card
+    assert yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())["sampling"]["guidance_scale"] == 3
+
+
+def test_a_repeated_run_finds_its_samples_and_ends_alike(tmp_path):
+    results = []
+    for _ in range(2):
+        pipeline = build(families.sd)
+        task = ConceptTask(concepts=[Concept("seven", detector=threshold(pipeline))], levels="0.5x", prompts=PROMPTS)
+        results.append(diffusion.unlearn(pipeline, task, config(runtime={"cache_folder": tmp_path / "cache"})))
+    assert results[0].losses == results[1].losses
+    assert [a == b for a, b in zip(*(r.measured.levels for r in results), strict=True)] == [True]
+    assert len(list((tmp_path / "cache").glob("prompted-*.safetensors"))) == 1
+
+
+def test_a_model_without_prompts():
+    pipeline = build(families.ddpm)
+    task = ConceptTask(concepts=[Concept("bright", detector=lambda images: images[:, 0, 0, 0] > 0)], levels="0.5x")
+    with pytest.raises(ValueError, match="takes none, so the only one is the empty prompt"):
+        diffusion.unlearn(pipeline, task, config(sampling=Sampling(num_inference_steps=2)))
+    few = config(sampling=Sampling(num_inference_steps=2))
+    result = diffusion.unlearn(pipeline, task.but(prompts=[""]), few)
+    assert result.certificate.question.guidance_scale == 1
+    assert not result.measured.at_scales
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"method": "magic"}, "leave method out"),
+        ({"config": config(fit=FitConfig(method="guidance"))}, "fitted by tilted denoising, got 'guidance'"),
+        ({"config": config(ratios=RatiosConfig(num_samples=10)), "prompts": [str(k) for k in range(11)]}, "10 for 11"),
+        ({"levels": "1%"}, "60 cannot show a level of 0.01"),
+    ],
+)
+def test_refused_before_any_sample(change, words, monkeypatch):
+    import diffusion.ratios.detected as detected
+
+    def none(*_arguments, **_named):
+        raise AssertionError("sampled")
+
+    monkeypatch.setattr(detected, "sample_latents", none)
+    given = {"levels": "0.5x", "prompts": PROMPTS} | {k: v for k, v in change.items() if k in ("levels", "prompts")}
+    task = ConceptTask(concepts=[Concept("seven", detector=bright)], **given)
+    more = {"method": change["method"]} if "method" in change else {}
+    with pytest.raises(ValueError, match=words):
+        diffusion.unlearn(build(families.sd), task, change.get("config", config()), **more)
+
+
+def test_what_holds_already_is_not_trained():
+    task = ConceptTask(concepts=[Concept("seven", detector=lambda images: 0 * images[:, 0, 0, 0])], levels="20%")
+    with pytest.raises(NothingToDo, match="no training was begun: by 40 samples under the law of prompts, 'seven' is"):
+        diffusion.unlearn(build(families.sd), task.but(prompts=PROMPTS), config())
+
+
+def test_ratios_are_of_guidance_scale_one():
+    task = ConceptTask(concepts=["seven"], levels="20%", retained_prompts=["one"])
+    with pytest.raises(ValueError, match="those of guidance scale 1; a detector"):
+        diffusion.unlearn(build(families.sd), task, config())
+
+
+def test_detectors_that_change_between_calls_are_found_out():
+    pipeline = build(families.sd)
+    task = ConceptTask(concepts=[Concept("seven", detector=lambda images: images[:, 0, 0, 0] * 9)], levels="0.5x")
+    with pytest.raises(ValueError, match=r"must say numbers in \[0, 1\]"):
+        diffusion.unlearn(pipeline, task.but(prompts=PROMPTS), config())
+
+
+def test_the_schema_of_the_certificate_is_json():
+    schema = DetectorCertificate.model_json_schema()
+    assert json.loads(json.dumps(schema))["title"]
