@@ -26,9 +26,10 @@ from diffusion.reports.save_detected import save_detected
 from diffusion.reports.save_images import save as save_forgotten
 from diffusion.runtime.distributed import is_main, world
 from diffusion.runtime.output_folder import OutputFolder
+from diffusion.runtime.precision import device_named
 from diffusion.runtime.progress import Bar, progress_bar
 from diffusion.tasks.concepts import ConceptLaw, Examples, TaskPrompts
-from diffusion.tasks.config import Config
+from diffusion.tasks.config import Config, RuntimeConfig
 from diffusion.tasks.contrast_prompts import propose
 from diffusion.tasks.detectors import detector_of
 from diffusion.tasks.image_task import ImageTask
@@ -82,7 +83,7 @@ def unlearn_by_ratios(
     check_samples(task.asked, config.evaluation.fewest, config.evaluation.confidence)
     check_scale(config.sampling)
     with output_of(output, overwrite) as folder:  # an output that cannot be had is found out before a model is loaded
-        denoiser = open_denoiser(pipeline)
+        denoiser = open_denoiser(pipeline, config.runtime)
         prompts = prompts_of(denoiser, task)
         check(denoiser, prompts, task.asked, chosen)
         result = run(
@@ -118,7 +119,7 @@ def unlearn_by_detectors(
     if config.fit.method != "tilted":
         raise ValueError(f"method: concepts with detectors are fitted by tilted denoising, got {config.fit.method!r}")
     with output_of(output, overwrite) as folder:
-        denoiser = open_denoiser(pipeline)
+        denoiser = open_denoiser(pipeline, config.runtime)
         result = unlearn_detected(
             denoiser,
             task.law,
@@ -148,7 +149,7 @@ def forget(
     """See :func:`diffusion.forget`, which has the defaults."""
     chosen = configured_for_images(config.fit) if method is None else image_method_of(method)
     with output_of(output, overwrite) as folder:
-        denoiser = open_denoiser(pipeline)
+        denoiser = open_denoiser(pipeline, config.runtime)
         read = read_task(denoiser, task)
         result = run_on_images(denoiser, read, config, method=chosen, bar=bar or progress_bar, folder=folder)
         if folder is not None and is_main():
@@ -167,9 +168,19 @@ def output_of(output: Path | str | None, overwrite: bool) -> Iterator[Path | Non
         yield folder
 
 
-def open_denoiser(pipeline: Any) -> Denoiser:
-    """The network of a pipeline; one that is named (a folder, a hub name, ``digits``) goes to this process's device."""
-    return denoiser_of(load_pipeline(pipeline).to(world().device) if isinstance(pipeline, str) else pipeline)
+def open_denoiser(pipeline: Any, runtime: RuntimeConfig | None = None) -> Denoiser:
+    """The network of a pipeline; one that is named (a folder, a hub name, ``digits``) is loaded as ``runtime`` says, on
+    this process's device where it names none. ``ValueError`` for a device that torch does not have."""
+    import torch
+
+    runtime = runtime or RuntimeConfig()
+    if runtime.allow_tf32:
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    if not isinstance(pipeline, str):
+        return denoiser_of(pipeline)
+    device = device_named(runtime.device) if runtime.device else world().device
+    loaded = load_pipeline(pipeline, getattr(torch, runtime.dtype), variant=runtime.variant, revision=runtime.revision)
+    return denoiser_of(loaded.to(device))
 
 
 def named(task: Task, pipeline: Any) -> Task:

@@ -21,8 +21,10 @@ class Columns:
         self._rows = values.T
         self._function = function
         self._values = values
+        #: Whether the table is in memory in double precision, so that what is made of it may be as large.
+        self.resident = values.dtype == np.float64 and not isinstance(values, np.memmap)
         #: Whether blocks are the table itself, and not copies.
-        self.direct = function is None and values.dtype == np.float64 and values.strides[0] == values.itemsize
+        self.direct = function is None and self.resident and values.strides[0] == values.itemsize
 
     @property
     def n(self) -> int:

@@ -15,7 +15,6 @@ from duality._arrays import (
     safe_log,
 )
 from duality.answers import Answer
-from duality.columns import Columns
 from duality.dual_functions import MixtureDual
 from duality.dual_protocol import Dual
 from duality.faces import beyond, settle
@@ -101,7 +100,7 @@ class ForwardKL(Problem):
     def reached(self, ratios: LogRatios, log_weights: np.ndarray) -> Reached:
         if type(self) is not ForwardKL:
             return super().reached(ratios, log_weights)
-        cost, levels, squares = mixture_means(Columns(ratios.values), log_weights, ratios.log_weights)
+        cost, levels, squares = mixture_means(ratios.table, log_weights, ratios.log_weights)
         return Reached(cost, levels, self.slack(levels), squares)
 
     def level_influence(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
@@ -123,7 +122,7 @@ class ForwardKL(Problem):
     def dual(self, ratios: LogRatios) -> Dual:
         if ratios.grouped:
             return SignedDual(*self.mixtures(ratios), ratios.partition, ratios.log_weights)
-        return MixtureDual(Columns(ratios.values), ratios.log_weights, self.levels, ratios.ends[1])
+        return MixtureDual(ratios.table, ratios.log_weights, self.levels, ratios.ends[1])
 
     def answer(self, ratios: LogRatios, dual: Dual, found: Climb, tolerance: float) -> Answer:
         units = self.units(ratios)

@@ -184,8 +184,8 @@ class Likelihood(Problem):
         return ratios.recall(key, lambda: self._looked_at(ratios, kept))
 
     def _looked_at(self, ratios: LogRatios, kept: np.ndarray) -> LikelihoodFacts:
-        columns = Columns(self.inputs(ratios))
-        ends = np.stack(ratios.ends if self.inputs(ratios) is ratios.values else columns.ends(kept))
+        columns = self.rule.table(ratios)
+        ends = np.stack(columns.ends(kept))
         function = self.rule.in_place(self.priors)
         if function is not None:
             columns = columns.mapped(function)

@@ -17,7 +17,7 @@ class LikelihoodFacts:
     Attributes:
         columns: l.
         ends: least and greatest l `(m,)` on the nodes that have weight.
-        unit: max(|E_q[l] - b|, standard deviation of l under q) `(m,)`.
+        unit: `max(|E_q[l] - b|, sd)`, sd the standard deviation of l under q, `(m,)`.
     """
 
     columns: Columns
@@ -40,7 +40,7 @@ class _Sums:
 
 
 def survey(given: Columns, log_weights: np.ndarray, levels: np.ndarray, about: np.ndarray) -> LikelihoodFacts:
-    """One pass over the likelihoods, which are kept where they are not there already.
+    """One pass over the likelihoods, which are kept where they are not there already and what they are made of is.
 
     Args:
         given: l `(n, m)`.
@@ -49,7 +49,7 @@ def survey(given: Columns, log_weights: np.ndarray, levels: np.ndarray, about: n
         about: least and greatest l `(2, m)` up to rounding, which say in what unit to take squares.
     """
     m, n = given.m, given.n
-    table = None if given.direct else np.empty((m, n))
+    table = np.empty((m, n)) if given.resident and not given.direct else None
     miss = np.abs(np.where(np.isfinite(about), about, 0.0) - levels).max(axis=0)
     size = np.where(miss > 0, miss, 1.0)
 

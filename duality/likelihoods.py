@@ -10,6 +10,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from duality._arrays import Array, logsumexp, pick, safe_log
+from duality.columns import Columns
 from duality.ratios import LogRatios
 
 
@@ -27,6 +28,10 @@ class Kind(ABC):
     def inputs(self, ratios: LogRatios) -> np.ndarray:
         """The array `(n, m)` that `likelihood` reads."""
         return ratios.values
+
+    def table(self, ratios: LogRatios) -> Columns:
+        """`inputs`, to be read block by block."""
+        return ratios.table if type(self).inputs is Kind.inputs else Columns(self.inputs(ratios))
 
     def size(self, levels: np.ndarray) -> np.ndarray:
         """The most `(m,)` that a unit in which misses of the levels are judged may be: the level itself."""

@@ -91,6 +91,12 @@ def _group_errors(ratios: LogRatios) -> np.ndarray:
     partition = ratios.partition
     if not ratios.is_draws:
         return np.zeros((partition.count, ratios.m))
+    if _plain(ratios):
+        first, second = ratios.log_powers
+        with np.errstate(over="ignore", under="ignore"):
+            # n sum r²/(sum r)² - 1 is the variance over the square of the mean.
+            spread = np.maximum(np.exp(second - 2 * first + np.log(ratios.n)) - 1.0, 0.0)
+            return np.asarray(np.sqrt(spread / ratios.n) * np.exp(first - np.log(ratios.n)))[None]
     values = ratios.values[partition.order] - partition.spread(_log_shares(ratios))
     top = np.maximum.reduceat(values, partition.starts, axis=0)
     top = np.where(np.isfinite(top), top, 0.0)
@@ -100,6 +106,11 @@ def _group_errors(ratios: LogRatios) -> np.ndarray:
         means = partition.total(relative) / sizes
         squares = partition.total((relative - partition.spread(means)) ** 2) / sizes
         return np.asarray(np.sqrt(squares / sizes) * np.exp(top))
+
+
+def _plain(ratios: LogRatios) -> bool:
+    """Whether there are no groups, and no shares of a constraint's own."""
+    return ratios.partition.count == 1 and ratios.constraint_shares is None
 
 
 def _log_shares(ratios: LogRatios) -> np.ndarray:
@@ -126,6 +137,12 @@ def lawless(ratios: LogRatios, below: bool = True) -> np.ndarray:
         masses = np.exp(log_masses)
         if not ratios.is_draws and (np.abs(masses - 1) <= TOLERANCE).all():
             return np.zeros(masses.shape, dtype=bool)  # whatever rounding adds to what is allowed
+        if ratios.is_draws and _plain(ratios):
+            first, second = ratios.log_powers
+            errors, missed = DEVIATIONS * _group_errors(ratios), UNSEEN / ratios.n
+            above = masses - 1 > errors + missed * masses
+            low = 1 - masses > errors + missed * np.exp(np.where(np.isfinite(ratios.ends[1]), ratios.ends[1], 0.0))
+            return np.asarray(above | (below & (2 * first - second >= np.log(ENOUGH)) & low))
         values = ratios.values[partition.order] - partition.spread(_log_shares(ratios))
         top = np.maximum.reduceat(values, partition.starts, axis=0)
         top = np.where(np.isfinite(top), top, 0.0)

@@ -27,7 +27,7 @@ class MixtureDual(MixtureNodes):
 
     **Attained or not.** On finitely many nodes the level can always be had, by driving u to e^{-missing/mass} at the
     one node (or few) that define the face: an artefact, since on the continuum that node is a set whose mass tends to
-    zero as the nodes are refined. The ratios are known to a relative eps (1 + |rho|), so u cannot be told from zero
+    zero as the nodes are refined. The ratios are known to a relative `eps (1 + |rho|)`, so u cannot be told from zero
     below about eps max(1, rho). The climb therefore stays in u ≥ RESOLUTION · max(1, max rho): where the optimum of
     that slightly smaller polyhedron presses against a face, the level is one that no density attains as far as
     these nodes can tell, and g there is the value to within RESOLUTION · log(1/RESOLUTION). This rule depends on

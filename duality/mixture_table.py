@@ -26,7 +26,7 @@ class MixtureTable:
         top: max rho `(m,)`; 0 for a q_i that is absent.
         peaks: `(m,)` the first nodes where r is largest.
         total: E_q[e^rho] `(m,)`.
-        own: E_q[e^rho rho] `(m,)`, and `own_terms`, at least E_q[e^rho |rho|].
+        own: E_q[e^rho rho] `(m,)`, and `own_terms`, at least `E_q[e^rho |rho|]`.
 
     Raises:
         ValueError: for ratios that e^rho overflows for.
@@ -43,8 +43,8 @@ class MixtureTable:
         self._absent = top < -700.0
         self.top = np.where(self._absent, 0.0, top)
         self._columns, self._log_q = columns, log_q
-        self._weights = np.exp(log_q) if columns.m > 1 else None
-        kept = np.empty((columns.m, columns.n)) if columns.direct else None
+        self._weights = np.exp(log_q) if columns.m > 1 and columns.resident else None
+        kept = np.empty((columns.m, columns.n)) if columns.resident else None
         found = run(parts(columns.n, columns.m), lambda blocks: self._survey(blocks, kept))
         self.ratio = Columns(kept.T) if kept is not None else columns.mapped(self._relate)
         scale = np.exp(self.top)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 #: What is computed of the tables, and not to be taken over by a view on other ones.
-DERIVED = ("log_masses", "masses", "spreads", "group_log_masses", "ends", "peak", "memory")
+DERIVED = ("log_masses", "masses", "spreads", "group_log_masses", "ends", "peak", "log_powers", "memory")
 
 
 def _view(ratios: LogRatios, without: tuple[str, ...]) -> LogRatios:
@@ -26,9 +26,9 @@ def _view(ratios: LogRatios, without: tuple[str, ...]) -> LogRatios:
 def some(ratios: LogRatios, places: np.ndarray) -> LogRatios:
     """See `LogRatios.some`."""
     view = _view(ratios, (*DERIVED, "partition"))
-    for name in ("values", "log_densities", "detectors"):
+    for name in ("stored", "log_densities", "detectors"):
         table = getattr(ratios, name)
-        view.__dict__[name] = None if table is None else frozen(np.asfortranarray(table[places]))
+        view.__dict__[name] = None if table is None else frozen(np.array(table[places], order="F"))
     weights = ratios.log_weights[places]
     view.__dict__["log_weights"] = frozen(weights - logsumexp(np, weights))
     return view
@@ -45,7 +45,7 @@ def changed(ratios: LogRatios, change: np.ndarray) -> LogRatios:
     """rho_i + change_ci in group c, and log q_i likewise; all else as it is. change: `(C, m)`."""
     at_points = change[np.zeros(ratios.n, dtype=np.intp) if ratios.groups is None else ratios.groups]
     again = _view(ratios, DERIVED)
-    again.__dict__["values"] = frozen(np.asfortranarray(ratios.values + at_points))
+    again.__dict__["stored"] = frozen(np.asfortranarray(ratios.values + at_points))
     if ratios.log_densities is not None:
         again.__dict__["log_densities"] = frozen(np.asfortranarray(ratios.log_densities + at_points))
     return again

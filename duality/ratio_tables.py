@@ -6,9 +6,47 @@ from typing import Any
 
 import numpy as np
 
-from duality._arrays import to_numpy
+from duality._arrays import frozen, to_numpy, vector
 
 EPS = float(np.finfo(np.float64).eps)
+
+
+def stored_table(name: str, values: Any) -> np.ndarray | None:
+    """A table `(n, m)` to be kept as it is given: in single precision (copied), or mapped from a file (not copied).
+
+    None for any other, which `ratio_table` is for. Entries are not looked at.
+    """
+    if hasattr(values, "detach") and str(values.dtype) == "torch.float32":
+        values = values.detach().cpu().numpy()
+    mapped = isinstance(values, np.memmap) and values.dtype in (np.float32, np.float64)
+    if not mapped and not (type(values) is np.ndarray and values.dtype == np.float32):
+        return None
+    table = values[:, None] if values.ndim == 1 else values
+    check_shape(name, table)
+    if not mapped:
+        return np.array(table, order="F")
+    view = table.view()
+    view.flags.writeable = False
+    return np.asanyarray(view)
+
+
+def check_shape(name: str, table: np.ndarray) -> None:
+    """ValueError for what is no table of points by constraints."""
+    if table.ndim != 2:
+        raise ValueError(f"{name}: shape (n, m) = points by constraints is needed, got shape {table.shape}")
+    if table.size == 0:
+        raise ValueError(f"{name}: empty, shape {table.shape}; at least one point and one constraint are needed")
+
+
+def check_entries(name: str, table: np.ndarray, greatest: np.ndarray) -> None:
+    """ValueError for NaN and +inf in a table `(n, m)`; greatest entries `(m,)`, NaN where there is one."""
+    for i in np.flatnonzero(~(greatest < np.inf)):
+        wrong = ~(table[:, i] < np.inf)
+        j = int(wrong.argmax())
+        raise ValueError(
+            f"{name}: {table[j, i]} at point {j}, constraint {i}; finite numbers or -inf are needed"
+            " (+inf would mean that q_i lives where q does not)"
+        )
 
 
 def ratio_table(name: str, values: Any) -> np.ndarray:
@@ -16,10 +54,7 @@ def ratio_table(name: str, values: Any) -> np.ndarray:
     table = to_numpy(name, values)
     if table.ndim == 1:
         table = table[:, None]
-    if table.ndim != 2:
-        raise ValueError(f"{name}: shape (n, m) = points by constraints is needed, got shape {table.shape}")
-    if table.size == 0:
-        raise ValueError(f"{name}: empty, shape {table.shape}; at least one point and one constraint are needed")
+    check_shape(name, table)
     if not (table < np.inf).all():  # one pass catches both NaN and +inf
         j, i = (int(k) for k in np.argwhere(~(table < np.inf))[0])
         raise ValueError(
@@ -63,3 +98,16 @@ def normalised_weights(log_weights: Any, n: int, exact: bool = True) -> np.ndarr
             " subtract scipy.special.logsumexp(log_weights)"
         )
     return weights - total
+
+
+def check_priors(priors: Any, m: int | None = None) -> np.ndarray:
+    """Priors as a frozen vector inside (0, 1), of length m where m is known; a number serves every constraint."""
+    checked = vector("priors", priors)
+    outside = ~((checked > 0) & (checked < 1))
+    if outside.any():
+        raise ValueError(f"priors: {checked[outside][0]} given, but a prior lies strictly inside (0, 1)")
+    if m is not None and checked.size != m:
+        if checked.size != 1:
+            raise ValueError(f"priors: {checked.size} given for {m} constraints; give one, or one for each")
+        checked = frozen(np.repeat(checked, m))
+    return checked

@@ -8,12 +8,14 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from duality._arrays import frozen, logsumexp, precision, vector
+from duality._arrays import frozen, precision
 from duality.columns import Columns
 from duality.groups import Partition, check_groups
+from duality.mass_sums import log_means, log_powers
 from duality.ratio_changes import DERIVED, changed, remembering, some, weighed
 from duality.ratio_tables import EPS as EPS
-from duality.ratio_tables import finite_table, normalised_weights, ratio_table
+from duality.ratio_tables import check_entries, finite_table, normalised_weights, ratio_table, stored_table
+from duality.ratio_tables import check_priors as check_priors
 
 Kept = TypeVar("Kept")
 
@@ -30,7 +32,9 @@ class LogRatios:
     Args:
         values: rho `(n, m)` in nats, points by constraints; `(n,)` is read as `(n, 1)`. -inf is ordinary (q_i
             vanishes where q does not); NaN and +inf are not (q must charge what q_i charges), and neither is a column
-            that is -inf wherever q has weight. Half- and single-precision tensors are widened to double.
+            that is -inf wherever q has weight. Single precision is kept and widened block by block, half precision at
+            once; a `numpy.memmap` of either precision is neither copied nor read as a whole (mind that it does not
+            change): `ReverseKL`, `ForwardKL` and `Likelihood` then need memory for vectors of length n only.
         log_weights: `(n,)` logs of quadrature weights under q, summing to one; -inf for a node without weight.
             Left out, the points are *draws* of q with equal weights, and answers carry standard errors.
         log_densities: `(n, m)` log q_i(x_j), needed only by `Likelihood(kind="density")`.
@@ -50,7 +54,7 @@ class LogRatios:
     Source: the log ratio seen from q is all that the three problems of arXiv:2605.30825 depend on (docs/theory).
     """
 
-    values: np.ndarray
+    stored: np.ndarray  # rho as it is kept: in double or single precision, or mapped from a file
     log_weights: np.ndarray
     log_densities: np.ndarray | None
     priors: np.ndarray | None
@@ -80,14 +84,17 @@ class LogRatios:
                 raise ValueError("values: neither log ratios nor detectors are given")
             values = np.empty((len(detectors), 0))
         else:
-            values = ratio_table("values", values)
+            stored = stored_table("values", values)
+            values = ratio_table("values", values) if stored is None else stored
+            if stored is not None:
+                check_entries("values", stored, Columns(stored).ends()[1])
         n, m = values.shape
         if detectors is not None and len(detectors) != n:
             raise ValueError(f"detectors: {len(detectors)} points given, but values has {n}")
         if groups is None and group_weights is not None:
             raise ValueError("group_weights: given, but no groups; say which group each point belongs to")
         if log_weights is None:
-            weights = np.full(n, -np.log(n))
+            weights = np.broadcast_to(-np.log(n), n) if isinstance(values, np.memmap) else np.full(n, -np.log(n))
         else:  # with group_weights only ratios within a group count
             weights = normalised_weights(log_weights, n, exact=group_weights is None)
         sampled = groups is not None and group_weights is None
@@ -110,7 +117,7 @@ class LogRatios:
         if priors is not None:
             priors = check_priors(priors, m)
         for name, value in (
-            ("values", frozen(values)),
+            ("stored", frozen(values)),
             ("log_weights", frozen(weights)),
             ("log_densities", None if log_densities is None else frozen(log_densities)),
             ("priors", priors),
@@ -129,14 +136,24 @@ class LogRatios:
         raise AttributeError(f"LogRatios is frozen: {name} cannot be set")
 
     @property
+    def values(self) -> np.ndarray:
+        """rho `(n, m)` in double precision, as it is kept or a copy each time."""
+        return self.stored if self.table.direct else frozen(self.table.whole())
+
+    @property
+    def table(self) -> Columns:
+        """rho, to be read block by block."""
+        return Columns(self.stored)
+
+    @property
     def n(self) -> int:
         """Number of points."""
-        return int(self.values.shape[0])
+        return int(self.stored.shape[0])
 
     @property
     def m(self) -> int:
         """Number of constraints."""
-        return int(self.values.shape[1])
+        return int(self.stored.shape[1])
 
     def columns(self, source: str) -> int:
         """How many columns of "values" or of "detectors" there are."""
@@ -151,10 +168,10 @@ class LogRatios:
         own: dict[str, np.ndarray | None] = {"detectors": None}
         if source == "detectors":
             assert self.detectors is not None
-            own = {"values": self.values[:, :0], "log_densities": None, "priors": None}
+            own = {"stored": self.stored[:, :0], "log_densities": None, "priors": None}
             own["detectors"] = np.asfortranarray(self.detectors[:, chosen])
         else:
-            own["values"] = np.asfortranarray(self.values[:, chosen])
+            own["stored"] = np.asfortranarray(self.stored[:, chosen])
             if self.constraint_shares is not None:
                 own["constraint_shares"] = self.constraint_shares[:, chosen]
             own["log_densities"] = None if self.log_densities is None else self.log_densities[:, chosen]
@@ -175,20 +192,23 @@ class LogRatios:
         memory = self.__dict__.get("memory")
         if memory is None:
             return compute()
-        if key not in memory:
-            memory[key] = compute()
-        return memory[key]  # type: ignore[no-any-return]
+        return memory[key] if key in memory else memory.setdefault(key, compute())  # type: ignore[no-any-return]
+
+    @cached_property
+    def log_powers(self) -> tuple[np.ndarray, np.ndarray]:
+        """Logs of sum_j e^{rho_ji} and sum_j e^{2 rho_ji} `(m,)`."""
+        return log_powers(self.table)
 
     @cached_property
     def ends(self) -> tuple[np.ndarray, np.ndarray]:
         """Least and greatest rho_i `(m,)` on the points that have weight."""
         kept = np.isfinite(self.log_weights)
-        return Columns(self.values).ends(None if kept.all() else kept)
+        return self.table.ends(None if kept.all() else kept)
 
     @cached_property
     def peak(self) -> float:
         """The greatest entry of all, on whatever point."""
-        return float(self.values.max())
+        return float(self.table.ends()[1].max())
 
     @cached_property
     def partition(self) -> Partition:
@@ -216,8 +236,7 @@ class LogRatios:
     @cached_property
     def log_masses(self) -> np.ndarray:
         """log E_q[e^{rho_i}] `(m,)`, nats; finite for ratios of any size."""
-        with np.errstate(under="ignore"):
-            return np.asarray(logsumexp(np, (self.values + self.log_weights[:, None]).T))
+        return log_means(self.table, self.log_weights)
 
     @cached_property
     def masses(self) -> np.ndarray:
@@ -229,6 +248,8 @@ class LogRatios:
     def group_log_masses(self) -> np.ndarray:
         """`log E_{q_c}[e^{rho_i}]` in each group `(C, m)`, -inf where q_i vanishes in it; by default all is one."""
         partition = self.partition
+        if partition.count == 1:
+            return self.log_masses[None] - np.log(partition.shares)[:, None]
         terms = self.values[partition.order] + self.log_weights[partition.order, None]
         top = np.maximum.reduceat(terms, partition.starts, axis=0)
         held = np.where(top > -np.inf, top, 0.0)
@@ -277,16 +298,3 @@ class LogRatios:
         if self.group_weights is not None:
             seen.append(f"{self.group_weights.size} group{'s' if self.group_weights.size > 1 else ''}")
         return f"LogRatios({self.n} {kind}, {', '.join(seen)})"
-
-
-def check_priors(priors: Any, m: int | None = None) -> np.ndarray:
-    """Priors as a frozen vector inside (0, 1), of length m where m is known; a number serves every constraint."""
-    checked = vector("priors", priors)
-    outside = ~((checked > 0) & (checked < 1))
-    if outside.any():
-        raise ValueError(f"priors: {checked[outside][0]} given, but a prior lies strictly inside (0, 1)")
-    if m is not None and checked.size != m:
-        if checked.size != 1:
-            raise ValueError(f"priors: {checked.size} given for {m} constraints; give one, or one for each")
-        checked = frozen(np.repeat(checked, m))
-    return checked

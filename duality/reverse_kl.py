@@ -16,7 +16,6 @@ from duality._arrays import (
     pick,
 )
 from duality.answers import Answer
-from duality.columns import Columns
 from duality.convex_form import solve_by_cost
 from duality.dual_functions import ExponentialDual
 from duality.dual_protocol import Dual
@@ -95,7 +94,7 @@ class ReverseKL(Problem):
     def reached(self, ratios: LogRatios, log_weights: np.ndarray) -> Reached:
         if type(self) is not ReverseKL:
             return super().reached(ratios, log_weights)
-        cost, means, _, squares = tilt_means(Columns(ratios.values), log_weights, ratios.log_weights)
+        cost, means, _, squares = tilt_means(ratios.table, log_weights, ratios.log_weights)
         return Reached(cost, cost - means, self.slack(cost - means), squares)
 
     def level_influence(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
@@ -117,7 +116,7 @@ class ReverseKL(Problem):
     def dual(self, ratios: LogRatios) -> Dual:
         if ratios.grouped:
             return FamilyDual(*self.statistics(ratios), ratios.partition, ratios.log_weights)
-        return ExponentialDual(Columns(ratios.values), ratios.log_weights, -self.levels, shared=True, ends=ratios.ends)
+        return ExponentialDual(ratios.table, ratios.log_weights, -self.levels, shared=True, ends=ratios.ends)
 
     def statistics(self, ratios: LogRatios) -> Statistics:
         return Statistics(ratios.values, -self.levels, np.ones(self.levels.size))

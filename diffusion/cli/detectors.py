@@ -17,7 +17,7 @@ def plan_detected(model: Any, task: ConceptTask, config: Config) -> None:
     from diffusion.workflows.detected import check_detected
     from diffusion.workflows.dry_run import said, stages_detected
 
-    denoiser = open_denoiser(model)
+    denoiser = open_denoiser(model, config.runtime)
     check_detected(denoiser, task.law, task.asked, config)
     typer.echo("\n".join(said(denoiser, stages_detected(denoiser, task.law, config))))
 

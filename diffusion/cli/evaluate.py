@@ -39,9 +39,9 @@ def audit(
     from diffusion.runtime.distributed import is_main
 
     with output_of(output, overwrite) as folder:
-        after = open_denoiser(model)
+        after = open_denoiser(model, job.config.runtime)
         put_in(after, lora)
-        before = open_denoiser(model)
+        before = open_denoiser(model, job.config.runtime)
         prompts = shared.prompts_for(before, task)
         store = shared.store_of(before, job.config)
         estimate = estimate_ratios(before, prompts, job.config.ratios, job.config.sampling, store)
@@ -90,7 +90,7 @@ def bench(
     if output.exists() and not output.is_dir():
         raise ValueError(f"output {str(output)!r} is a file; a folder is needed")
     check_folder(output, "output")
-    denoiser = open_denoiser(model)
+    denoiser = open_denoiser(model, config.runtime)
     prompts = shared.prompts_for(denoiser, task)
     store = shared.store_of(denoiser, config)
     estimate = estimate_ratios(denoiser, prompts, config.ratios, config.sampling, store)

@@ -84,7 +84,7 @@ def distill(
             distill_detected(model, task, config, output=output, overwrite=overwrite, image_classifier=classifier)
         return
     if dry_run:
-        denoiser = open_denoiser(model)
+        denoiser = open_denoiser(model, config.runtime)
         prompts = shared.prompts_for(denoiser, task)
         typer.echo("\n".join(cost_lines(denoiser, prompts, task.asked, config)))
         return
@@ -135,13 +135,16 @@ def sample(
         shared.check_lora(lora)
     config = shared.with_cache(job.config)
     with OutputFolder(output, overwrite) as folder:
-        denoiser = open_denoiser(model)
+        denoiser = open_denoiser(model, config.runtime)
         wanted = [prompt] * count
         if lora is not None:
             put_in(denoiser, lora)
-            latents = sample_latents(
-                denoiser.pipeline, wanted, seed=config.runtime.seed, steps=config.sampling.num_inference_steps
+            # A law of prompts is at the sampler's own guidance scale; what was fitted on ratios is at 1.
+            law = any(isinstance(each, dict) and each.get("detector") for each in job.said.get("concepts") or ())
+            sampling = (
+                config.sampling if law else config.sampling.but(guidance_scale=config.sampling.guidance_scale or 1)
             )
+            latents = sample_latents(denoiser.pipeline, wanted, seed=config.runtime.seed, **sampling.call(denoiser))
         else:
             assert task is not None
             latents = _guided(denoiser, task, config, wanted, corrected)
@@ -198,7 +201,7 @@ def ratios(
     config = config.but(
         ratios=config.ratios.but(elbo_samples=min(config.ratios.elbo_samples, config.ratios.num_samples))
     )
-    denoiser = open_denoiser(model)
+    denoiser = open_denoiser(model, config.runtime)
     prompts = shared.prompts_for(denoiser, task)
     store = shared.store_of(denoiser, config)
     estimate = estimate_ratios(denoiser, prompts, config.ratios, config.sampling, store)

@@ -40,6 +40,14 @@ class _Adapter:
         if hasattr(self.network, "_orig_mod") or getattr(self.network, "_compiled_call_impl", None) is not None:
             # Hooks, and so guidance, may be left out of what was compiled; its LoRA's keys fit no other pipeline.
             raise ValueError(f"{self.component} is compiled: give the plain pipeline, and compile it afterwards")
+        for part, module in pipeline.components.items():
+            # Weights that come and go by hooks would be taken for those that are there, or trained where they are not.
+            if isinstance(module, nn.Module) and any(hasattr(each, "_hf_hook") for each in module.modules()):
+                raise ValueError(
+                    f"{part} is offloaded or dispatched by hooks (enable_model_cpu_offload, device_map): call "
+                    "pipeline.remove_all_hooks() and move it as a whole; half precision, gradient checkpointing and "
+                    "accumulation save memory instead"
+                )
         self.noising = self._noising(pipeline.scheduler)
         config = self.network.config
         size, channels = config.sample_size, int(config.in_channels)

@@ -10,6 +10,7 @@ import torch
 
 from diffusion.pipelines.adapters import carried
 from diffusion.pipelines.base import Denoiser
+from diffusion.runtime.precision import is_half
 
 PIPELINE_LORA, PEFT_LORA = "pytorch_lora_weights.safetensors", "adapter_model.safetensors"
 COMPONENTS = ("unet", "transformer")
@@ -24,6 +25,8 @@ def holds_fit(folder: Path) -> bool:
 
 def put_in(denoiser: Denoiser, folder: Path) -> None:
     """Add the LoRA in ``folder`` to the weights of the pipeline, or take over the weights of the network in it.
+
+    On a network in half precision the LoRA stays beside the weights, in the precision that it was saved in.
 
     Raises ``ValueError`` where the folder holds neither, or not for this pipeline: a LoRA some of whose layers the
     network does not have would leave the model as it is, or half of it.
@@ -68,6 +71,8 @@ def _put_in_lora(denoiser: Denoiser, folder: Path) -> None:
         raise ValueError(
             f"{len(ours & there)} of the LoRA's {len(asked)} tensors are of layers of the model's {network}"
         )
+    if is_half(denoiser.network):
+        return  # a sum in half precision would be another network than was measured
     pipeline.fuse_lora(components=list(carried(pipeline)))
     pipeline.unload_lora_weights()
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from diffusion.pipelines.base import Denoiser
+from diffusion.pipelines.single_file import single_file
 from diffusion.pipelines.stable_diffusion import StableDiffusion
 from diffusion.pipelines.stable_diffusion_3 import StableDiffusion3
 from diffusion.pipelines.stable_diffusion_xl import StableDiffusionXL
@@ -45,8 +46,14 @@ def denoiser_of(pipeline: Any) -> Denoiser:
     )
 
 
-def load_pipeline(model: str, dtype: torch.dtype = torch.float32) -> Any:
+def load_pipeline(
+    model: str, dtype: torch.dtype = torch.float32, *, variant: str | None = None, revision: str | None = None
+) -> Any:
     """``digits`` or ``wardrobe`` (embedded), or a folder or hub name that diffusers can load, from safetensors only.
+
+    A single ``.safetensors`` file is read by ``from_single_file`` of the pipeline class that its weights belong to.
+    ``variant``: of the weight files, such as fp16; left out, a folder that has but one is read by it. ``revision``: of
+    a hub model.
 
     Raises ``ValueError`` with the reason when there is no such pipeline.
     """
@@ -57,6 +64,8 @@ def load_pipeline(model: str, dtype: torch.dtype = torch.float32) -> Any:
     place: str | Path = model
     if model in EMBEDDED:
         place = EMBEDDED[model]
+    elif Path(model).is_file():
+        return _prepared(single_file(Path(model), dtype))
     elif Path(model).exists() and not (Path(model) / "model_index.json").is_file():
         raise ValueError(f"model folder {model!r} holds no model_index.json, so it is no diffusers pipeline")
     elif not Path(model).exists() and (model.startswith((".", "/", "~")) or model.count("/") != 1):
@@ -67,19 +76,35 @@ def load_pipeline(model: str, dtype: torch.dtype = torch.float32) -> Any:
     try:
         check_index(Path(place) / "model_index.json")
         # A component that was saved as none (SD3's third text encoder, a safety checker) has to be said to be none.
-        index = DiffusionPipeline.load_config(str(place))
+        index = DiffusionPipeline.load_config(str(place), **({} if revision is None else {"revision": revision}))
         none: dict[str, Any] = {name: None for name, value in index.items() if value in ([None, None], (None, None))}
-        pipeline = DiffusionPipeline.from_pretrained(str(place), dtype=dtype, use_safetensors=True, **none)
+        chosen = {"variant": variant or only_variant(Path(place)), "revision": revision}
+        said = {name: value for name, value in chosen.items() if value is not None}
+        pipeline = DiffusionPipeline.from_pretrained(str(place), dtype=dtype, use_safetensors=True, **said, **none)
     except (MemoryError, RecursionError):
         raise
     except Exception as error:  # a folder can be wrong in any way, and each ends in another kind of error
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"model {model!r} could not be loaded: {reason}") from error
+    return _prepared(pipeline)
+
+
+def _prepared(pipeline: Any) -> Any:
     pipeline.set_progress_bar_config(disable=True)
     for name in ("unet", "vae"):  # the faster layout for convolutions, clearly so on a CPU
         if getattr(pipeline, name, None) is not None:
             getattr(pipeline, name).to(memory_format=torch.channels_last)
     return pipeline
+
+
+def only_variant(folder: Path) -> str | None:
+    """The variant whose weight files a folder has, where it has no others: ``unet/NAME.fp16.safetensors`` alone."""
+    found: set[str | None] = set()
+    for path in folder.glob("*/*.safetensors"):
+        words = path.name.removesuffix(".safetensors").split(".")
+        name = words[-1].split("-")[0] if len(words) > 1 else None  # of shards NAME.fp16-00001-of-00002
+        found.add(name)
+    return found.pop() if len(found) == 1 else None
 
 
 def check_index(path: Path) -> None:

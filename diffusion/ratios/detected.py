@@ -50,7 +50,7 @@ class DetectedSamples:
 
     @property
     def ratios(self) -> du.LogRatios:
-        """What the solver is given: detectors, with a group for each prompt that is asked."""
+        """Detectors with a group for each prompt that is asked, what the solver is given."""
         asked = self.prompts.probabilities
         present = np.flatnonzero(asked > 0)
         number = np.full(len(asked), -1)

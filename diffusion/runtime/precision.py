@@ -14,6 +14,18 @@ PRECISIONS = ("no", "bf16")
 DOUBLES = ("cpu", "cuda", "xpu")
 
 
+def device_named(name: str) -> torch.device:
+    """The device of that name. ``ValueError`` for one that torch does not know or this machine does not have."""
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
+    if device.type == "meta":
+        raise ValueError("device 'meta' cannot be used: nothing on it has a value")
+    return device
+
+
 def has_doubles(device: torch.device) -> bool:
     """Whether a device computes in double precision."""
     return device.type in DOUBLES
@@ -22,6 +34,11 @@ def has_doubles(device: torch.device) -> bool:
 def doubled(value: Tensor) -> Tensor:
     """A tensor in double precision: where it lies, or on the CPU where its device has none."""
     return value.double() if has_doubles(value.device) else value.cpu().double()
+
+
+def is_half(network: nn.Module) -> bool:
+    """Whether a network's own weights are in half precision; its adapters are in single precision in any case."""
+    return getattr(network, "dtype", None) in (torch.bfloat16, torch.float16)
 
 
 def squares(value: Tensor) -> Tensor:

@@ -157,7 +157,11 @@ class AuditSettings(Settings):
 
 
 class RuntimeConfig(Settings):
-    """Where and how a job runs; nothing here changes a result but ``seed``."""
+    """Where and how a job runs. What changes a result: ``seed``, and in the digits that are lost ``dtype``.
+
+    ``device``, ``dtype``, ``variant``, ``revision`` are of a model that is named and loaded; a pipeline that is given
+    as an object stays as it is.
+    """
 
     seed: int = Field(default=0, ge=0, description="seed of every sample and of training")
     cache_folder: Path | None = Field(
@@ -166,6 +170,15 @@ class RuntimeConfig(Settings):
     checkpointing_steps: int = Field(default=100, ge=1, description="optimizer steps from one checkpoint to the next")
     report_to: tuple[Literal["tensorboard", "wandb"], ...] = Field(default=(), description="tensorboard, wandb")
     logging_dir: Path = Field(default=Path("runs"), description="where trackers write")
+    device: str | None = Field(default=None, description="torch device (default: cuda where there is one)")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        default="float32", description="type of the model's weights; LoRAs train in float32"
+    )
+    variant: str | None = Field(default=None, description="variant of the weight files, such as fp16")
+    revision: str | None = Field(default=None, description="revision of a hub model")
+    allow_tf32: bool = Field(
+        default=False, description="TF32 matrix products for float32, on GPUs that have them", json_schema_extra=HIDDEN
+    )
 
 
 SECTIONS: dict[str, type[Settings]] = {

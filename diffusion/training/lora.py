@@ -18,6 +18,7 @@ import torch
 
 from diffusion.pipelines import Denoiser
 from diffusion.pipelines.adapters import carried
+from diffusion.runtime.precision import is_half
 from diffusion.runtime.seeds import seeded_weights
 from diffusion.training.full_weights import accept, free_weights, is_free, put_back, save_network, switch_weights
 
@@ -33,6 +34,12 @@ def add_student(
     """
     if rank is not None:
         return add_lora(denoiser, rank, seed, targets)
+    if is_half(denoiser.network):
+        raise ValueError(
+            f"full_weights: all weights are trained in float32, and the {denoiser.component} is in "
+            f"{str(cast(Any, denoiser.network).dtype).removeprefix('torch.')}: load it in float32, "
+            "with mixed_precision bf16"
+        )
     remove_lora(denoiser)
     parameters = free_weights(denoiser)
     if targets is None:
@@ -65,6 +72,10 @@ def add_lora(
             network.add_adapter(config, ADAPTER)
         else:
             inject_adapter_in_model(config, network, ADAPTER)
+    # Optimiser steps are smaller than half precision resolves: adapters and their average are float32 on any network.
+    for parameter in network.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
     return [parameter for parameter in network.parameters() if parameter.requires_grad]
 
 
@@ -118,7 +129,8 @@ def merge(denoiser: Denoiser) -> None:
         for layer in _layers(denoiser.network):
             weight = layer.get_base_layer().weight
             if ADAPTER in layer.active_adapters:
-                weight.data = weight.data + layer.get_delta_weight(ADAPTER).to(weight.dtype)
+                delta = layer.get_delta_weight(ADAPTER)
+                weight.data = (weight.data.to(delta.dtype) + delta).to(weight.dtype)  # rounded once
     remove_lora(denoiser)
     accept(denoiser)
 
@@ -177,10 +189,12 @@ class base_model:
 def merged_adapters(denoiser: Denoiser) -> Iterator[None]:
     """The student, for samples: ``W + (alpha/r) B A`` in the place of W, which saves its products in every call.
 
-    Same outputs up to rounding. Afterwards every weight is the very tensor that it was before; in between there is no
-    base model.
+    Same outputs up to rounding; nothing is merged on a network in half precision, where the sum would be rounded to
+    far less than the adapters hold, and another network would be looked at than is delivered. Afterwards every weight
+    is the very tensor that it was before; in between there is no base model.
     """
-    layers = [] if is_free(denoiser.network) else _layers(denoiser.network)
+    apart = is_free(denoiser.network) or is_half(denoiser.network)
+    layers = [] if apart else _layers(denoiser.network)
     kept = [(layer, layer.get_base_layer().weight, layer.get_base_layer().weight.data) for layer in layers]
     try:
         with torch.no_grad():

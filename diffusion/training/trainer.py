@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from diffusion.runtime.distributed import WHOLE, Part, average, broadcast, broadcast_object, is_main, world
 from diffusion.runtime.files import clear_partials, say
 from diffusion.runtime.interrupts import Deferred, terminable
-from diffusion.runtime.precision import checkpointed, in_precision
+from diffusion.runtime.precision import checkpointed, in_precision, is_half
 from diffusion.runtime.trackers import log
 from diffusion.tasks.config import FitConfig
 from diffusion.training.checkpoints import load_checkpoint, save_checkpoint
@@ -93,6 +93,8 @@ class Trainer:
         self.done = 0
         self.since = 0  # the step at which the mean began
         self._saved = -1  # the step of the last checkpoint
+        # Gradients of a mean over a batch are below what float16 holds: they are scaled by this, see `_backward`.
+        self._scale = 2.0**16 if getattr(network, "dtype", None) == torch.float16 else 1.0
         if checkpoint is not None:
             there = checkpoint.exists()
             if broadcast_object(there) != there:
@@ -157,12 +159,7 @@ class Trainer:
                 state.process_index * settings.gradient_accumulation_steps + j,
                 state.num_processes * settings.gradient_accumulation_steps,
             )
-            generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
-            with in_precision(self.network, settings.mixed_precision):
-                loss = self.objective(step, generator, part) / settings.gradient_accumulation_steps
-            if bool(torch.isfinite(loss)):  # else the other processes have to hear of it first
-                loss.backward()
-            total += float(loss.detach())
+            total += self._backward(step, part)
             for name, value in part.notes.items():
                 notes[name] = notes.get(name, 0.0) + value / settings.gradient_accumulation_steps
         scalars = torch.tensor([total, float(asked.signal is not None), *notes.values()], dtype=torch.float64)
@@ -171,6 +168,34 @@ class Trainer:
             raise FloatingPointError(f"the loss at step {step} is {float(scalars[0])}; {self._kept()}")
         average([parameter.grad for parameter in self.parameters if parameter.grad is not None])
         return float(scalars[0]), dict(zip(notes, scalars[2:].tolist(), strict=True)), bool(scalars[1] > 0)
+
+    def _backward(self, step: int, part: Part) -> float:
+        """A part's gradient, added to ``.grad``; the part's loss, of which the other processes hear if not finite.
+
+        A network in float16 is gone through again at half the scale where its gradient has overflown: a power of two
+        changes no digit of what has not. The scale stays down.
+        """
+        settings, held = self.settings, [parameter.grad for parameter in self.parameters]
+        while True:
+            part.notes.clear()
+            for parameter in self.parameters:
+                parameter.grad = None
+            generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
+            with in_precision(self.network, settings.mixed_precision):
+                loss = self.objective(step, generator, part) / settings.gradient_accumulation_steps
+            fine = bool(torch.isfinite(loss))
+            if fine:
+                (loss * self._scale).backward()
+            made = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+            if self._scale == 1 or not fine or all(bool(gradient.isfinite().all()) for gradient in made):
+                break
+            self._scale /= 2
+        for parameter, kept in zip(self.parameters, held, strict=True):
+            if parameter.grad is not None and self._scale != 1:
+                parameter.grad.div_(self._scale)
+            if kept is not None:
+                parameter.grad = kept if parameter.grad is None else parameter.grad.add_(kept)
+        return float(loss.detach())
 
     def _kept(self) -> str:
         if self.checkpoint is None or not self.checkpoint.exists():
@@ -192,10 +217,17 @@ class Trainer:
         self.since = self.done
 
     def finish(self) -> list[float]:
-        """A checkpoint where the last steps are in none, and the averaged weights in place; the losses of all steps."""
+        """A checkpoint where the last steps are in none, and the averaged weights in place; the losses of all steps.
+
+        Stock pipelines load adapters in the type of their network: so that what is measured next is what they will
+        sample from, the averages take that type here, rounded once.
+        """
         if self.done != self._saved:
             self.save()
         self._put(self.average)
+        if is_half(self.network):
+            for parameter in self.parameters:
+                parameter.data = parameter.data.to(cast(torch.dtype, self.network.dtype))
         self.network.eval()
         return self.losses
 

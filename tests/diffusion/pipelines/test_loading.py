@@ -123,3 +123,81 @@ def test_guidance_inside_other_stock_samplers(family, scheduler):
     levels = [t for t, _, _ in guided.trace.steps]
     assert levels == sorted(levels, reverse=True)
     assert 0 <= levels[-1] < levels[0] < denoiser.levels
+
+
+def test_a_folder_of_one_variant_is_read_by_it(tmp_path):
+    pipeline = build(families.sd)
+    pipeline.save_pretrained(tmp_path / "half", variant="fp16")
+    assert fingerprint(load_pipeline(str(tmp_path / "half"))) == fingerprint(
+        load_pipeline(str(saved(pipeline, tmp_path)))
+    )
+    both = tmp_path / "both"
+    pipeline.save_pretrained(both)
+    build(families.sd, seed=1).save_pretrained(both, variant="fp16")
+    other = load_pipeline(str(both), variant="fp16")
+    assert fingerprint(load_pipeline(str(both))) != fingerprint(other)  # left out, the files without a name
+    with pytest.raises(ValueError, match="could not be loaded"):
+        load_pipeline(str(both), variant="bf16")
+
+
+def test_shards_of_one_variant(tmp_path):
+    build(families.sd).save_pretrained(tmp_path, max_shard_size="20KB", variant="fp16")
+    assert len(list((tmp_path / "unet").glob("*.safetensors"))) > 1
+    assert denoiser_of(load_pipeline(str(tmp_path))).component == "unet"
+
+
+def saved(pipeline, folder):
+    pipeline.save_pretrained(folder / "plain")
+    return folder / "plain"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_weights_in_half_precision(tmp_path, dtype):
+    build(families.sd).save_pretrained(tmp_path)
+    pipeline = load_pipeline(str(tmp_path), dtype)
+    assert {p.dtype for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder) for p in part.parameters()} == {
+        dtype
+    }
+
+
+def test_a_single_file_is_read_or_refused_by_its_contents(tmp_path, monkeypatch):
+    from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+    from safetensors.torch import save_file
+
+    read = []
+    for kind in (StableDiffusionPipeline, StableDiffusionXLPipeline):
+        monkeypatch.setattr(
+            kind,
+            "from_single_file",
+            classmethod(lambda cls, path, **more: (read.append((cls.__name__, more)), build(families.sd))[1]),
+        )
+    first = "model.diffusion_model.input_blocks.0.0.weight"
+    later = "conditioner.embedders.1.model.transformer.resblocks.9.mlp.c_proj.bias"
+    save_file({first: torch.zeros(4, 4, 3, 3)}, tmp_path / "one.safetensors")
+    save_file({first: torch.zeros(4, 4, 3, 3), later: torch.zeros(1)}, tmp_path / "xl.safetensors")
+    for name in ("one", "xl"):
+        load_pipeline(str(tmp_path / f"{name}.safetensors"), torch.bfloat16)
+    assert read == [
+        ("StableDiffusionPipeline", {"torch_dtype": torch.bfloat16}),
+        ("StableDiffusionXLPipeline", {"torch_dtype": torch.bfloat16}),
+    ]
+    save_file({"lora_unet_down.lora_up.weight": torch.zeros(2, 2)}, tmp_path / "lora.safetensors")
+    with pytest.raises(ValueError, match="holds no tensors of a whole checkpoint's network"):
+        load_pipeline(str(tmp_path / "lora.safetensors"))
+    (tmp_path / "old.ckpt").write_bytes(b"\x80\x04")
+    with pytest.raises(ValueError, match=r"must end in \.safetensors"):
+        load_pipeline(str(tmp_path / "old.ckpt"))
+    (tmp_path / "torn.safetensors").write_bytes(b"\x00" * 20)
+    with pytest.raises(ValueError, match="could not be loaded"):
+        load_pipeline(str(tmp_path / "torn.safetensors"))
+
+
+def test_a_device_that_is_not_there_is_named():
+    from diffusion.api import open_denoiser
+    from diffusion.tasks.config import RuntimeConfig
+
+    for name in ("tpu9", "meta"):
+        with pytest.raises(ValueError, match=f"device '{name}' cannot be used"):
+            open_denoiser("digits", RuntimeConfig(device=name))
+    denoiser = open_denoiser("digits", RuntimeConfig(device="cpu", dtype="bfloat16"))
+    assert denoiser.network.dtype == torch.bfloat16

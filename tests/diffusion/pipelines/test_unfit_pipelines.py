@@ -70,3 +70,15 @@ def test_adapters_of_others_are_refused():
     denoiser.network.add_adapter(LoraConfig(r=1, target_modules=["to_q"]), "style")
     with pytest.raises(ValueError, match=r"carries the adapters \['style'\]"):
         add_lora(denoiser, 2, 0)
+
+
+@pytest.mark.parametrize("part", ["unet", "text_encoder", "vae"])
+def test_offloaded_pipelines_are_refused_at_once(part):
+    from accelerate import cpu_offload
+
+    pipeline = build(families.sd)
+    cpu_offload(getattr(pipeline, part), torch.device("cpu"), offload_buffers=True)
+    with pytest.raises(ValueError, match=f"{part} is offloaded or dispatched by hooks"):
+        denoiser_of(pipeline)
+    pipeline.remove_all_hooks()
+    assert denoiser_of(pipeline).component == "unet"
