@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 pytest.importorskip("typer")
 
 from tests.diffusion import families
-from tests.diffusion.cli.test_commands import error, run
+from tests.diffusion.cli.commands import error, run
 from tests.diffusion.families import build
 
 pytestmark = pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning", "ignore::duality.SmallGroupsWarning")
