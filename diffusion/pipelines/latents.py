@@ -28,6 +28,7 @@ def decode(pipeline: Any, latents: Tensor, batch: int = 256) -> NDArray[np.float
     vae = getattr(pipeline, "vae", None)
     if vae is None:
         return cast(NDArray[np.float32], latents.float().clamp(-1, 1).cpu().numpy())
+    latents = _unpacked(pipeline, latents)
     scale, shift = _affine(vae, latents)
     device, dtype = next(vae.parameters()).device, vae.dtype
     upcast = _upcast(vae)
@@ -82,8 +83,9 @@ def encode(pipeline: Any, images: Tensor, batch: int = 256) -> Tensor:
 
     try:
         with torch.no_grad():
-            limit = decoding_limit(vae, denoiser_of(pipeline).sample_shape, wanted, batch)
-            return torch.cat(in_batches(some, len(images), limit))
+            inner_shape = (int(vae.config.latent_channels), *(s // int(pipeline.vae_scale_factor) for s in wanted[1:]))
+            limit = decoding_limit(vae, inner_shape, wanted, batch)
+            return _packed(pipeline, torch.cat(in_batches(some, len(images), limit)))
     finally:
         if upcast:
             vae.to(dtype)
@@ -99,11 +101,29 @@ def _upcast(vae: Any) -> bool:
 
 def image_shape(pipeline: Any) -> tuple[int, int, int]:
     """``(channels, height, width)`` of what the pipeline makes at its own default size."""
-    channels, *sides = denoiser_of(pipeline).sample_shape
+    denoiser = denoiser_of(pipeline)
+    channels, *sides = denoiser.sample_shape
     vae = getattr(pipeline, "vae", None)
+    if len(denoiser.sample_shape) == 2:  # tokens of two by two latents
+        sides = [int(pipeline.default_sample_size)] * 2
     if vae is not None:
         channels, sides = int(vae.config.out_channels), [side * int(pipeline.vae_scale_factor) for side in sides]
     return channels, sides[0], sides[1]
+
+
+def _unpacked(pipeline: Any, latents: Tensor) -> Tensor:
+    """Latents (n, c, h, w) of tokens (n, h/2 w/2, 4 c), where a pipeline samples these."""
+    if latents.ndim != 3:
+        return latents
+    _, high, wide = image_shape(pipeline)
+    return cast(Tensor, pipeline._unpack_latents(latents, high, wide, pipeline.vae_scale_factor))
+
+
+def _packed(pipeline: Any, latents: Tensor) -> Tensor:
+    """The inverse of :func:`_unpacked`."""
+    if len(denoiser_of(pipeline).sample_shape) != 2:
+        return latents
+    return cast(Tensor, pipeline._pack_latents(latents, *latents.shape))
 
 
 def _affine(vae: Any, like: Tensor) -> tuple[Tensor, Tensor]:

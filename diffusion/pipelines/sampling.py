@@ -84,7 +84,8 @@ def _with_prompts(denoiser: Denoiser, prompts: Sequence[str], seed: int, call: d
     """Batches of one table of noise, handed over as ``latents``."""
     noise = torch.randn((len(prompts), *denoiser.sample_shape), generator=generator_of(seed))
     network: Any = denoiser.network
-    settings = {"guidance_scale": 1.0, "output_type": "latent", **call}
+    scale = getattr(denoiser, "guidance_scale", 1.0)  # 1: none; where it is an embedding, its own default
+    settings = {"guidance_scale": scale, "output_type": "latent", **call}
 
     # Used by stochastic samplers only: one for each sample, made anew whenever its batch is.
     seeds = torch.randint(2**62, (len(prompts),), generator=generator_of(seed + 1)).tolist()

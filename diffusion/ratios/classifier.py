@@ -54,7 +54,10 @@ class Bottleneck:
 def pooled(caught: Tensor, output: Tensor) -> Tensor:
     """Features (n, D): activations averaged to at most 4x4 places, and the prediction averaged to at most 8x8."""
     inner = nn.functional.adaptive_avg_pool2d(caught.float(), min(4, *caught.shape[-2:])).flatten(1)
-    outer = nn.functional.adaptive_avg_pool2d(output.float(), min(8, *output.shape[-2:])).flatten(1)
+    if output.ndim == 3:  # tokens row by row
+        outer = nn.functional.adaptive_avg_pool1d(output.float().transpose(1, 2), min(64, output.shape[1])).flatten(1)
+    else:
+        outer = nn.functional.adaptive_avg_pool2d(output.float(), min(8, *output.shape[-2:])).flatten(1)
     return torch.cat([inner.to(outer.device), outer], dim=1)
 
 
