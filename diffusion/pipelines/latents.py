@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffusion.pipelines import denoiser_of
+from diffusion.pipelines.batch_size import decoding_limit
 from diffusion.pipelines.finite import check_finite
 from diffusion.pipelines.sampling import sample_latents
+from diffusion.runtime.memory import in_batches
 
 
 def decode(pipeline: Any, latents: Tensor, batch: int = 256) -> NDArray[np.float32]:
@@ -28,18 +30,18 @@ def decode(pipeline: Any, latents: Tensor, batch: int = 256) -> NDArray[np.float
         return cast(NDArray[np.float32], latents.float().clamp(-1, 1).cpu().numpy())
     scale, shift = _affine(vae, latents)
     device, dtype = next(vae.parameters()).device, vae.dtype
-    # Some VAEs overflow in half precision and say so; diffusers' pipelines decode with them in single precision, too.
-    upcast = dtype == torch.float16 and bool(vae.config.get("force_upcast"))
-    if upcast:
-        vae.to(torch.float32)
-    parts = []
+    upcast = _upcast(vae)
+
+    def some(start: int, stop: int) -> Tensor:
+        inner = (latents[start:stop] / scale + shift).to(device, vae.dtype)
+        decoded = vae.decode(inner, return_dict=False)[0].float()
+        check_finite(decoded, "vae", "in decoding")
+        return decoded.clamp(-1, 1).cpu()
+
     try:
         with torch.no_grad():
-            for some in latents.split(batch):
-                inner = (some / scale + shift).to(device, vae.dtype)
-                decoded = vae.decode(inner, return_dict=False)[0].float()
-                check_finite(decoded, "vae", "in decoding")
-                parts.append(decoded.clamp(-1, 1).cpu())
+            limit = decoding_limit(vae, tuple(latents.shape[1:]), image_shape(pipeline), batch)
+            parts = in_batches(some, len(latents), limit)
     finally:
         if upcast:
             vae.to(dtype)
@@ -70,13 +72,29 @@ def encode(pipeline: Any, images: Tensor, batch: int = 256) -> Tensor:
         return images.float().cpu()
     scale, shift = _affine(vae, images)
     device = next(vae.parameters()).device
-    parts = []
-    with torch.no_grad():
-        for some in images.split(batch):
-            inner = vae.encode(some.to(device, vae.dtype)).latent_dist.mode().float().cpu()
-            check_finite(inner, "vae", "in encoding")
-            parts.append((inner - shift.cpu()) * scale.cpu())
-    return torch.cat(parts)
+    dtype, upcast = vae.dtype, _upcast(vae)
+
+    def some(start: int, stop: int) -> Tensor:
+        found = vae.encode(images[start:stop].to(device, vae.dtype))
+        inner = (found.latent_dist.mode() if hasattr(found, "latent_dist") else found.latents).float().cpu()
+        check_finite(inner, "vae", "in encoding")
+        return (inner - shift.cpu()) * scale.cpu()
+
+    try:
+        with torch.no_grad():
+            limit = decoding_limit(vae, denoiser_of(pipeline).sample_shape, wanted, batch)
+            return torch.cat(in_batches(some, len(images), limit))
+    finally:
+        if upcast:
+            vae.to(dtype)
+
+
+def _upcast(vae: Any) -> bool:
+    """Whether the VAE had to be taken to float32: some overflow in float16 and say so; as diffusers' pipelines do."""
+    wanted = vae.dtype == torch.float16 and bool(vae.config.get("force_upcast"))
+    if wanted:
+        vae.to(torch.float32)
+    return wanted
 
 
 def image_shape(pipeline: Any) -> tuple[int, int, int]:
