@@ -17,7 +17,7 @@ class LikelihoodFacts:
     Attributes:
         columns: l.
         ends: least and greatest l `(m,)` on the nodes that have weight.
-        unit: max(|E_q[l] - b|, standard deviation of l under q) `(m,)`.
+        unit: `max(|E_q[l] - b|, sd)`, sd the standard deviation of l under q, `(m,)`.
     """
 
     columns: Columns

@@ -32,7 +32,7 @@ class MixtureNodes:
 
     @property
     def shrink(self) -> np.ndarray:
-        """e^{-max rho_i} `(m,)`: multipliers per unit of x."""
+        """e^{-max rho_i} `(m,)`, multipliers per unit of x."""
         return self._shrink
 
     @property

@@ -292,10 +292,8 @@ class Problem(ABC):
     def _checked(self, multipliers: Array, values: Array) -> Array:
         given = vector("multipliers", multipliers)
         if values.ndim == 0 or values.shape[-1] != given.size:
-            raise ValueError(
-                f"values: last axis of length {given.size} is needed (one entry for each multiplier),"
-                f" got shape {tuple(values.shape)}"
-            )
+            shape, need = tuple(values.shape), f"last axis of length {given.size} (one for each multiplier)"
+            raise ValueError(f"values: {need} is needed, got shape {shape}")
         if not self.domain(given):
             raise ValueError(f"multipliers: {given} lie outside the dual domain of {type(self).__name__}")
         return multipliers if hasattr(multipliers, "detach") else given

@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-FILES = [path for package in ("duality", "toy", "diffusion") for path in sorted((ROOT / package).rglob("*.py"))]
+FILES = [path for folder in ("duality", "toy", "diffusion", "tests") for path in sorted((ROOT / folder).rglob("*.py"))]
 # A public class of `toy` whose arguments are documented and stay.
 KEPT = {("toy/networks.py", "__init__")}
 

@@ -121,6 +121,8 @@ def sample(
     if lora is not None and corrected:
         raise ValueError("corrected: it is guidance that is corrected, and a fitted network is sampled without any")
     task = None if lora is not None and (job.model or job.said.get("model")) else job.concept_task()
+    if task is not None and task.by_detectors and corrected:
+        raise ValueError("corrected: it is guidance that is corrected, and rejection is exact")
     model = shared.model_of(task) if task else str(job.model or job.said["model"])
     need_extra()
     from diffusion.api import open_denoiser
@@ -139,9 +141,16 @@ def sample(
         wanted = [prompt] * count
         if lora is not None:
             put_in(denoiser, lora)
-            latents = sample_latents(
-                denoiser.pipeline, wanted, seed=config.runtime.seed, steps=config.sampling.num_inference_steps
+            # A law of prompts is at the sampler's own guidance scale; what was fitted on ratios is at 1.
+            law = any(isinstance(each, dict) and each.get("detector") for each in job.said.get("concepts") or ())
+            sampling = (
+                config.sampling if law else config.sampling.but(guidance_scale=config.sampling.guidance_scale or 1)
             )
+            latents = sample_latents(denoiser.pipeline, wanted, seed=config.runtime.seed, **sampling.call(denoiser))
+        elif task is not None and task.by_detectors:
+            from diffusion.cli.detectors import sample_rejected
+
+            latents = sample_rejected(denoiser, task, config, prompt, count)
         else:
             assert task is not None
             latents = _guided(denoiser, task, config, wanted, corrected)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Annotated, Any
@@ -102,6 +101,8 @@ def frontier(
 
     if output is not None:
         check_folder(output, "output")
+        if level and len(level) < 2:
+            raise ValueError("level: a curve needs at least two, got one; with no output a single one is solved")
     cached = read_ratios(source)
     if cached is not None:
         base, ratios = _problem(problem, [0.01]), cached
@@ -117,8 +118,9 @@ def frontier(
         shown = " ".join(f"{lam:.5g}" for lam in each.multipliers)
         typer.echo(f"{value:10.5g}  {each.dual:12.6g}  {shown:>24}  {each.status.name.lower()}")
     if output is not None:
-        data = [json.loads(each.to_json()) for each in solutions]
-        write_text(output / "frontier.json", json.dumps(data) + "\n")
+        from diffusion.reports.exact import frontier_document
+
+        write_text(output / "frontier.json", frontier_document(solutions).to_json())
         from toy.plots import plot_frontier
 
         with atomic_write(output / "figure.png") as partial:
@@ -140,7 +142,8 @@ def verify(
     output: Annotated[Path, typer.Option(help="the same table as JSON")] = Path("verify.json"),
 ) -> None:
     """Check every theorem on fresh random instances: worst error, tolerance, verdict. Exit 1 on a failure."""
-    from toy.verification.verify import left_out, table, write_json
+    from diffusion.reports.exact import verification_document
+    from toy.verification.verify import left_out, table
     from toy.verification.verify import verify as check
 
     check_file(output)
@@ -148,8 +151,7 @@ def verify(
     typer.echo(f"seed {chosen}")
     results = check(instances, chosen, jobs=jobs or os.cpu_count() or 1)
     typer.echo("\n".join([table(results), *left_out()]))
-    with atomic_write(output) as partial:
-        write_json(results, chosen, partial)
+    write_text(output, verification_document(results, chosen, left_out()).to_json())
     typer.echo(f"written to {output}")
     if not all(result.passed for result in results):
         raise typer.Exit(1)

@@ -45,3 +45,31 @@ class DigitsQuality(Document):
     training_images_energy_distance_to_held_out: float
     nearest_training_image: NearestImage
     classifiers: tuple[ClassifierQuality, ...]
+
+
+class DigitsTraining(Document):
+    """What training prints when it is done; losses are means over the last 500 steps of a stage."""
+
+    title: ClassVar[str] = "digits_training"
+    schema_version: Literal[1] = 1
+    seconds: int  # this time: not those of a run that was resumed
+    vae_loss: float
+    unet_loss: float
+
+
+class StepCost(Plain):
+    """Of one step: ``seconds`` of one thread, ``megabytes`` beyond what was held before the first step."""
+
+    name: str
+    seconds: float
+    megabytes: float
+
+
+class StepCosts(Document):
+    """What :mod:`diffusion.digits.experiments.step_costs` measured: least time and most memory of all rounds."""
+
+    title: ClassVar[str] = "step_costs"
+    schema_version: Literal[1] = 1
+    steps: int  # that were counted
+    rounds: int
+    costs: tuple[StepCost, ...]

@@ -128,15 +128,15 @@ def _cost(denoiser: Denoiser, estimate: DetectedSamples, count: int, seed: int) 
 
 
 def _shown(denoiser: Denoiser, estimate: DetectedSamples, seed: int) -> Shown:
-    """Prompts in turn, from the noise and under the prompts that the base model's own samples began with."""
+    """Prompts in turn, as they are asked, from the same noise before and after."""
     from diffusion.training.lora import base_model
 
     prompts = estimate.prompts
     chosen = np.resize(np.flatnonzero(prompts.probabilities > 0), min(SHOWN, max(8, len(prompts))))
     images = []
-    for context, own in ((base_model(denoiser), False), (merged_adapters(denoiser), True)):
+    for context in (base_model(denoiser), merged_adapters(denoiser)):
         with context:
-            some = sample_prompts(denoiser, prompts, chosen, estimate.sampling, seed=seed, own=own)
+            some = sample_prompts(denoiser, prompts, chosen, estimate.sampling, seed=seed, own=True)
         images.append(decode(denoiser.pipeline, some).astype(np.float32))
     return Shown(tuple(prompts.texts[int(j)] for j in chosen), *images)
 

@@ -13,11 +13,12 @@ import argparse
 from pathlib import Path
 
 from diffusion.digits.planted_study import PlantedStudy
-from diffusion.digits.quality import DigitsQuality
+from diffusion.digits.quality import DigitsQuality, DigitsTraining, StepCosts
 from diffusion.evaluation.audit_table import AuditReport
 from diffusion.evaluation.benchmark_table import MethodRun, Table
 from diffusion.reports.certificate import Certificate
 from diffusion.reports.detector_certificate import DetectorCertificate
+from diffusion.reports.exact import Frontier, Verification
 from diffusion.reports.image_certificate import ImageCertificate
 from diffusion.reports.ratios import RatiosReport
 from diffusion.runtime.documents import Document, json_schema
@@ -34,7 +35,11 @@ DOCUMENTS: tuple[type[Document], ...] = (
     Table,
     PlantedStudy,
     DigitsQuality,
+    DigitsTraining,
+    StepCosts,
     WardrobeQuality,
+    Frontier,
+    Verification,
 )
 
 

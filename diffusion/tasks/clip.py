@@ -1,8 +1,10 @@
 r"""CLIP as a zero-shot detector.
 
+::
+
     l(x) = softmax_k( s <image(x), text_k> )_1,        s CLIP's own scale,
 
-texts ``"a photo of a cat|a photo of a dog|a photo"``, the first of which is the concept's. Source: Radford et al.,
+of texts ``"a photo of a cat|a photo of a dog|a photo"``, the first of which is the concept's. Source: Radford et al.,
 Learning Transferable Visual Models From Natural Language Supervision (ICML 2021).
 """
 

@@ -5,6 +5,9 @@ r"""The one training loop: AdamW under a decaying rate, averaged iterates, check
     theta_{k+1} = AdamW(theta_k, grad loss_k(theta_k)),    rate_k = rate · min(1, (k+1)/20) · (1 + cos(pi k/steps))/2
     mean_{k+1}  = d_j mean_k + (1 - d_j) theta_{k+1},      d_j = min(0.98, (j+1)/(j+10)),  j = k - start of the mean
 
+These figures are for a fit of some hundred steps; a trainer of another kind of run has its own
+(:class:`diffusion.digits.experiments.pretraining.Pretraining`).
+
 ``loss_k`` gets a generator of its own, made from the seed and ``k``: a step depends on the weights, the optimiser's
 memory and ``k``, on nothing else, so a run that was killed and resumed ends bit-equal on the same CPU. What delivers is
 the mean: a level of 1 % is a matter of small steps. The batch of a step may be dealt to several processes, and taken in
@@ -65,6 +68,10 @@ class Trainer:
     before stays whole.
     """
 
+    weight_decay = 0.0
+    longest_mean = 0.98  # decay of the mean, once there is enough to average
+    warmup = 20  # steps
+
     def __init__(
         self,
         network: nn.Module,
@@ -81,7 +88,7 @@ class Trainer:
         self.checkpoint, self.every, self.state = checkpoint, every, state
         self._progress: Progress = progress or (lambda _count: None)
         broadcast([parameter.data for parameter in self.parameters])
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=settings.peak_rate, weight_decay=0.0)
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=settings.peak_rate, weight_decay=self.weight_decay)
         self.average = [parameter.detach().clone() for parameter in self.parameters]
         self.losses: list[float] = []
         self.done = 0
@@ -96,7 +103,7 @@ class Trainer:
                 raise ValueError(f"checkpoint {checkpoint} must lie in a folder that all processes share")
             if is_main():
                 clear_partials(checkpoint.parent)
-            if there and load_checkpoint(self, checkpoint):
+            if there and self.read(checkpoint):
                 self._saved = self.done
                 self._progress(self.done)
 
@@ -119,10 +126,13 @@ class Trainer:
         finally:
             self.network.eval()
 
+    def rate(self, step: int) -> float:
+        """The learning rate of a step: warmed up, then along a cosine to zero."""
+        return self.settings.peak_rate * min(1.0, (step + 1) / self.warmup) * self.settings.decayed(step)
+
     def _step(self, step: int, asked: Deferred) -> bool:
         """One step of the optimiser; returns whether any process has been asked to stop."""
-        settings = self.settings
-        rate = settings.peak_rate * min(1.0, (step + 1) / 20) * settings.decayed(step)
+        rate = self.rate(step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         loss, terms, stop = self._gradient_that_fits(step, asked)
@@ -131,7 +141,7 @@ class Trainer:
             raise FloatingPointError(f"the gradient at step {step} has norm {float(norm)}; {self._kept()}")
         self.optimizer.step()
         age = step - self.since
-        decay = min(0.98, (age + 1) / (age + 10))
+        decay = min(self.longest_mean, (age + 1) / (age + 10))
         with torch.no_grad():
             torch._foreach_lerp_(self.average, [parameter.data for parameter in self.parameters], 1 - decay)
         self.losses.append(loss)
@@ -244,8 +254,16 @@ class Trainer:
     def save(self) -> None:
         """A checkpoint of this moment, where there is a place for one (:mod:`diffusion.training.checkpoints`)."""
         if self.checkpoint is not None:
-            save_checkpoint(self, self.checkpoint)
+            self.write(self.checkpoint)
             self._saved = self.done
+
+    def write(self, path: Path) -> None:
+        """A checkpoint of this moment at a place."""
+        save_checkpoint(self, path)
+
+    def read(self, path: Path) -> bool:
+        """Go on from a checkpoint; whether it could be used."""
+        return load_checkpoint(self, path)
 
     @contextmanager
     def saved_if_interrupted(self) -> Iterator[None]:

@@ -22,13 +22,25 @@ LISTED = re.compile(r"^\.\. (?:auto(?:class|function|exception|module)|py:data):
 # The command line, what writes its pages and cards, studies that are run as programs, and the parts that the listed
 # modules are put together from. A name stands for a module or a package with all that is in it.
 INTERNAL = (
-    *("api", "cli", "reports", "workflows", "digits.experiments", "digits.classifiers", "wardrobe.experiments"),
+    *(
+        "api",
+        "cli",
+        "reports",
+        "workflows",
+        "digits.experiments",
+        "digits.classifiers",
+        "digits.detectors",
+        "wardrobe.experiments",
+    ),
     *(
         "runtime.files",
         "runtime.locks",
         "runtime.progress",
         "runtime.seeds",
         "training.batches",
+        "pipelines.single_file",
+        "ratios.noised_network",
+        "wardrobe.detectors",
         "ratios.noise_integral",
     ),
     *("methods.base", "methods.dual_steps", "methods.lagrangians", "methods.images.importance_mixture"),

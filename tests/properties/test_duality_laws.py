@@ -1,84 +1,25 @@
 """Every law of the theory, on instances that nobody chose."""
 
 import numpy as np
-import pytest
-from hypothesis import HealthCheck, Phase, assume, example, given, settings
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from instances import finite_space
-from kkt import assert_optimal, bought, cost_and_levels
-from scipy.special import logsumexp
-
-import duality as du
-
-LAW = settings(
-    max_examples=40,
-    phases=[Phase.explicit, Phase.generate],  # instances are seeds: there is nothing to shrink
-    suppress_health_check=[HealthCheck.too_slow],
+from kkt import cost_and_levels
+from laws import (
+    KINDS,
+    LAW,
+    check,
+    feasible,
+    names,
+    problem_of,
+    random_density,
+    seeds,
+    sizes,
+    spreads,
+    widths,
 )
 
-KINDS = {
-    "reverse": (du.ReverseKL, {}),
-    "forward": (du.ForwardKL, {}),
-    "posterior": (du.Likelihood, {}),
-    "density": (du.Likelihood, {"kind": "density"}),
-    "log-ratio": (du.Likelihood, {"kind": "log-ratio"}),
-}
-names = st.sampled_from(sorted(KINDS))
-seeds = st.integers(0, 2**32 - 1)
-sizes = st.integers(2, 80)
-widths = st.integers(1, 5)
-spreads = st.floats(-3.0, 1.5).map(lambda e: 10.0**e)
-
-
-def problem_of(name, levels):
-    kind, options = KINDS[name]
-    return kind(np.maximum(levels, 0.0) if kind is not du.Likelihood else levels, **options)
-
-
-def random_density(rng, ratios, sharpness):
-    """log masses of some density on the nodes, `sharpness` nats away from q at random."""
-    log_p = ratios.log_weights + sharpness * rng.normal(size=ratios.n)
-    return log_p - logsumexp(log_p)
-
-
-def feasible(name, rng, ratios, sharpness=1.0):
-    """Levels that some density is known to meet: those of a random one, with a little to spare."""
-    base = problem_of(name, np.ones(1)).bind(ratios)
-    levels = base.levels_of(ratios, random_density(rng, ratios, sharpness))
-    return problem_of(name, levels - base.direction * 0.01 * np.abs(levels))
-
-
-def reached_by_a_tilt(name, rng, ratios):
-    """Levels of a random tilt: attained by construction, however far from q it is."""
-    base = problem_of(name, np.ones(1)).bind(ratios)
-    share = rng.dirichlet(np.ones(ratios.m + 1))[: ratios.m]
-    if name == "forward":
-        natural = 0.95 * share / np.exp(ratios.values).max()
-    else:
-        table = base.likelihoods(ratios.values) if name == "posterior" else ratios.values
-        spread = np.ptp(np.where(np.isfinite(table), table, 0.0), axis=0)
-        natural = 10.0 ** rng.uniform(-2, 1) * share / np.where(spread > 0, spread, 1.0)
-    log_p = ratios.log_weights + base.tilt(ratios.values, natural)
-    return problem_of(name, base.levels_of(ratios, log_p - logsumexp(log_p)))
-
-
-def check(solution, ratios):
-    """Optimal, or honestly not attained on these nodes; never inexact."""
-    if solution.attained:
-        assert_optimal(solution, ratios)
-        return
-    problem = solution.problem
-    assert not isinstance(problem, du.Likelihood), "a feasible convex program is attained"
-    if problem.emptied(solution.natural):  # nothing of q is left, but densities prove the value all the same
-        proved = bought(problem, ratios, solution.log_weights)
-        np.testing.assert_allclose([proved, solution.bound], solution.dual, rtol=1e-8, atol=1e-8)
-        assert du.dual_function(problem, ratios, solution.multipliers * (1 - 1e-14)).value <= proved + 1e-12
-        return
-    missing = problem.levels - solution.levels
-    assert (missing > 0).any()
-    value = solution.primal + solution.multipliers @ np.where(solution.multipliers > 0, missing, 0.0)
-    np.testing.assert_allclose(solution.dual, value, rtol=1e-9, atol=1e-9)
+import duality as du
 
 
 # q a mixture of the very laws to be forgotten, on as few nodes as laws: the multipliers are its weights, all of q goes.
@@ -291,91 +232,3 @@ def test_numpy_and_torch_agree(torch, name, seed, m):
     rho[rng.uniform(size=rho.shape) < 0.1] = -np.inf if name in ("forward", "posterior", "density") else -3.0
     for method in (problem.log_weight, problem.guidance):
         np.testing.assert_allclose(method(torch.tensor(rho), lam).numpy(), method(rho, lam), rtol=1e-14, atol=1e-14)
-
-
-# Ratios as Hypothesis likes them: repeated, zero, ten thousand nats apart; different ones by at least a thousandth,
-# since levels of a tenth of a nat on ratios that differ in their last digits ask for more digits than there are.
-finite = st.integers(-(10**7), 10**7).map(lambda k: k / 1000)
-negative = st.integers(-700_000, 0).map(lambda k: k / 1000)
-
-
-@LAW
-@given(arrays(np.float64, st.tuples(st.integers(2, 12), st.integers(1, 3)), elements=finite), seeds)
-def test_any_finite_ratios_reverse_and_log_ratio(values, seed):
-    rng = np.random.default_rng(seed)
-    log_q = rng.normal(size=len(values)) * rng.choice([0.0, 1.0, 3.0])
-    log_q -= logsumexp(log_q)
-    values = values - logsumexp(values + log_q[:, None], axis=0)
-    ratios = du.LogRatios(values, log_q)
-    check(du.solve(reached_by_a_tilt("reverse", rng, ratios), ratios), ratios)
-    levels = rng.dirichlet(np.ones(len(values))) @ values
-    levels = levels + 1e-6 * (np.abs(levels) + np.ptp(values, axis=0) + 1e-3)
-    check(du.solve(du.Likelihood(levels, kind="log-ratio"), ratios), ratios)
-
-
-@LAW
-@given(
-    arrays(
-        np.float64,
-        st.tuples(st.integers(2, 12), st.integers(1, 3)),
-        elements=st.one_of(negative, st.just(-np.inf)),
-    ),
-    seeds,
-)
-# Levels that a whole ray of multipliers attains, up to where all of q would go.
-@example(np.array([[-np.inf, 0, -np.inf], [0, 0, -np.inf], [0, -1.475, 0]]), 5)
-@example(np.array([[-np.inf, 0, -np.inf], [0, 0, -np.inf], [0, -1.475, 0]]), 8)
-def test_any_ratios_forward_and_posterior(values, seed):
-    rng = np.random.default_rng(seed)
-    log_q = rng.normal(size=len(values)) * rng.choice([0.0, 1.0, 3.0])
-    log_q -= logsumexp(log_q)
-    values[0] = np.maximum(values[0], -1.0)  # no concept is absent everywhere
-    values = values - np.maximum(logsumexp(values + log_q[:, None], axis=0), -650.0)
-    assume(values.max() < 30)
-    ratios = du.LogRatios(values, log_q, priors=0.5 / values.shape[1])
-    check(du.solve(reached_by_a_tilt("forward", rng, ratios), ratios), ratios)
-    values = values - max(float(values.max()), 0.0)  # posteriors are probabilities
-    ratios = du.LogRatios(values, log_q, priors=0.5 / values.shape[1])
-    table = du.Likelihood(1.0).bind(ratios).likelihoods(values)
-    levels = rng.dirichlet(np.ones(len(values))) @ table
-    levels = levels + 0.01 * np.ptp(table, axis=0) + 1e-3 * levels + 1e-300
-    check(du.solve(du.Likelihood(levels), ratios), ratios)
-
-
-@LAW
-@given(seeds, st.floats(0.0, 300.0), st.floats(-12.0, 4.0))
-def test_hostile_weights_and_scales(seed, decades, exponent):
-    rng = np.random.default_rng(seed)
-    n, m = 120, 2
-    log_q = -np.log(10) * decades * rng.uniform(size=n) * (np.arange(n) % 2)  # a bulk, and tails as long as they get
-    log_q -= logsumexp(log_q)
-    values = 10.0**exponent * rng.normal(size=(n, m))
-    values -= logsumexp(values + log_q[:, None], axis=0)
-    ratios = du.LogRatios(values, log_q, priors=[0.2, 0.3])
-    check(du.solve(feasible("log-ratio", rng, ratios, sharpness=0.5), ratios), ratios)
-    if values.max() < 1.2:  # a posterior is a probability
-        check(du.solve(feasible("posterior", rng, ratios, sharpness=0.5), ratios), ratios)
-    # For the KL problems, several q_i that agree with q (and so with each other) to 1e-3 make the split between them a
-    # matter of the last digits of the levels: one at a time.
-    if exponent < -3:
-        ratios = du.LogRatios(values[:, :1], log_q)
-    check(du.solve(reached_by_a_tilt("reverse", rng, ratios), ratios), ratios)
-    if values.max() < 30:
-        check(du.solve(reached_by_a_tilt("forward", rng, ratios), ratios), ratios)
-
-
-@pytest.mark.parametrize("distance", [1.0, 10.0, 30.0])
-@pytest.mark.parametrize("condition", [1.0, 1e6])
-def test_far_modes_and_thin_covariances(distance, condition):
-    # Two Gaussian modes far apart and thin: ratios of up to condition · distance² nats.
-    rng = np.random.default_rng(0)
-    scale = np.array([1.0, condition**-0.5])
-    centre = np.array([distance, distance * condition**-0.5])
-    x = rng.normal(size=(4000, 2)) * scale
-    x[::2] += centre
-    log_1 = -0.5 * (((x - centre) / scale) ** 2).sum(axis=1)
-    log_0 = -0.5 * ((x / scale) ** 2).sum(axis=1)
-    log_q = np.logaddexp(log_0, log_1) - np.log(2)
-    ratios = du.LogRatios(log_1 - log_q, np.full(4000, -np.log(4000)), priors=0.5).normalise()
-    for problem in (du.ReverseKL(0.4 * distance**2 + 2), du.ForwardKL(2.0), du.Likelihood(0.1)):
-        check(du.solve(problem, ratios), ratios)

@@ -8,142 +8,20 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
-CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 pytest.importorskip("panel", reason="the page needs Panel: install unlearning-duality[explore]")
-sync_api = pytest.importorskip("playwright.sync_api", reason="the browser tests need playwright")
-# Generous: browser and server may share two cores with much else.
-PATIENCE_MS = 120_000
-sync_api.expect.set_options(timeout=PATIENCE_MS)
+from explorer_visit import CHROMIUM, CORNER, WATCH, Visit, sync_api
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(900),
     pytest.mark.skipif(not Path(CHROMIUM).exists(), reason=f"no Chromium at {CHROMIUM}; set CHROMIUM to where it is"),
 ]
-
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-PLANE = "Densities: drag the numbered modes"
-READY = "() => window.Bokeh && Bokeh.documents.length > 0 && Bokeh.documents[0].is_idle"
-# Where a point of the plane is on the screen.
-WHERE = """([name, x, y]) => {
-  const view = Bokeh.index.find_one(Bokeh.documents[0].get_model_by_name(name));
-  const box = view.el.getBoundingClientRect();
-  return [box.left + view.frame.x_scale.compute(x), box.top + view.frame.y_scale.compute(y)];
-}"""
-
-
-# What is seen from frame to frame: the sign of work, and the answer to the example of six modes.
-WATCH = """() => {
-  window.seen = [];
-  const busy = document.querySelector('.busy');
-  const answered = (root) => [...root.querySelectorAll('*')].some(
-    (one) => one.shadowRoot ? answered(one.shadowRoot) : one.matches('.status') && one.textContent.includes('Pr(3|x)'));
-  const look = () => {
-    window.seen.push([busy.getBoundingClientRect().height > 0, answered(document)]);
-    requestAnimationFrame(look);
-  };
-  look();
-}"""
-# The upper left corner of a figure in the whole page.
-CORNER = """(name) => {
-  const box = Bokeh.index.find_one(Bokeh.documents[0].get_model_by_name(name)).el.getBoundingClientRect();
-  return [box.left + window.scrollX, box.top + window.scrollY];
-}"""
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    """The page, served by a process of its own on a free port."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-m", "toy.explorer", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as server:
-        assert server.stdout is not None
-        found = re.search(r"http://\S+", server.stdout.readline())
-        assert found is not None
-        yield found[0]
-        server.kill()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser
-        browser.close()
-
-
-class Visit:
-    """One visitor: a page, what it complained about and whom it asked."""
-
-    def __init__(self, browser: Any, address: str, width: int = 1280) -> None:
-        self.address = address
-        self.context = browser.new_context(viewport={"width": width, "height": 900}, accept_downloads=True)
-        self.page = self.context.new_page()
-        self.page.set_default_timeout(PATIENCE_MS)
-        self.complaints: list[str] = []
-        self.hosts: set[str] = set()
-        self.page.on("console", lambda m: m.type == "error" and self.complaints.append(m.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        for kind in ("request", "websocket"):
-            self.page.on(kind, lambda request: self._asked(request.url))
-
-    def _asked(self, url: str) -> None:
-        address = urlsplit(url)
-        if address.scheme not in ("data", "blob", "about"):  # these stay inside the browser
-            self.hosts.add(address.hostname or url)
-
-    def open(self, query: str = "") -> Any:
-        self.page.goto(self.address + query)
-        self.page.wait_for_function(READY)
-        self.page.locator(".status").wait_for()
-        return self.page
-
-    def status(self, text: str) -> None:
-        """Wait until the status says so."""
-        sync_api.expect(self.page.locator(".status")).to_contain_text(text)
-
-    def value(self, label: str, text: str) -> None:
-        """Wait until an entry holds that text."""
-        sync_api.expect(self.page.get_by_label(label)).to_have_value(text)
-
-    def type(self, label: str | re.Pattern[str], text: str) -> None:
-        entry = self.page.get_by_label(label)
-        entry.fill(text)
-        entry.press("Enter")
-
-    def where(self, x: float, y: float) -> tuple[float, float]:
-        left, top = self.page.evaluate(WHERE, [PLANE, x, y])
-        return left, top
-
-    def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
-        (x0, y0), (x1, y1) = self.where(*start), self.where(*end)
-        self.page.mouse.move(x0, y0)
-        self.page.mouse.down()
-        self.page.mouse.move(x1, y1, steps=8)
-        self.page.mouse.up()
-
-
-@pytest.fixture
-def visit(browser: Any, address: str) -> Iterator[Visit]:
-    visit = Visit(browser, address)
-    yield visit
-    visit.context.close()
-    assert visit.complaints == []
-    assert visit.hosts == {"localhost"}
 
 
 def test_it_loads_and_asks_nobody_else(visit: Visit) -> None:

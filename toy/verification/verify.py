@@ -6,15 +6,13 @@ An instance is made from (seed, theorem, number) alone, so the worst one of any 
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import time
 import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -119,23 +117,6 @@ def table(results: Iterable[TheoremResult]) -> str:
             f"{one.name:<22}{one.instances:>10}{one.worst:>13.2e}{one.tolerance:>11.0e}{one.seconds:>9.1f}  {verdict}"
         )
     return "\n".join(lines)
-
-
-def to_json(results: Iterable[TheoremResult], seed: int) -> str:
-    """Strict JSON: the seed, whether all passed, and each result; an infinite error is written as null."""
-    listed = [asdict(one) for one in results]
-    for one in listed:
-        if not np.isfinite(one["worst"]):
-            one["worst"] = None
-    return json.dumps({"seed": seed, "passed": all(one["passed"] for one in listed), "theorems": listed}, indent=2)
-
-
-def write_json(results: Iterable[TheoremResult], seed: int, path: str | Path) -> None:
-    """``to_json`` into a file, whole or not at all."""
-    target = Path(path)
-    half = target.with_name(target.name + ".part")
-    half.write_text(to_json(results, seed) + "\n", encoding="utf-8")
-    half.replace(target)
 
 
 def _result(name: str, errors: Array, seconds: float, message: str) -> TheoremResult:

@@ -25,8 +25,9 @@ from torch import Tensor
 
 from diffusion.digits.data import load_digits
 from diffusion.digits.experiments.planted_measures import features, similarity
-from diffusion.digits.experiments.train import Run
+from diffusion.digits.experiments.pretraining import Pretraining
 from diffusion.pipelines import denoiser_of, rows
+from diffusion.runtime.distributed import WHOLE, Part
 from diffusion.runtime.seeds import seeded_weights
 from diffusion.training.batches import spread_levels
 
@@ -105,22 +106,20 @@ def train(
     Resumes from ``folder``.
     """
     denoiser = denoiser_of(pipeline)
-    run = Run(folder, {"unet": pipeline.unet}, steps, rate, seed)
     distinct = sorted(set(prompts)) or [""]
     conditions = denoiser.condition(distinct)
     row = torch.tensor([distinct.index(prompt) for prompt in prompts or [""] * len(data)])
-    pipeline.unet.train()
-    for step in run.remaining():
-        generator = run.generator(step)
+
+    def loss(_step: int, generator: torch.Generator, _part: Part = WHOLE) -> Tensor:
         chosen = torch.randint(len(data), (batch,), generator=generator)
         x0, condition = data[chosen], rows(conditions, row[chosen])
         t = spread_levels(denoiser, batch, generator)
         eps = torch.randn(x0.shape, generator=generator)
         signal, noise = (value.float() for value in denoiser.schedule(t))
         said = denoiser.predict(signal * x0 + noise * eps, t, condition)
-        run.update((said - denoiser.target(x0, eps, t).float()).square().mean())
-    run.use_average()
-    pipeline.unet.eval()
+        return (said - denoiser.target(x0, eps, t).float()).square().mean()
+
+    Pretraining(folder, {"unet": pipeline.unet}, loss, steps, rate, seed).complete()
 
 
 @dataclass(frozen=True)

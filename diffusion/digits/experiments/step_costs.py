@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusion import need_extra
+from diffusion.digits.quality import StepCost, StepCosts
 from diffusion.runtime.files import write_text
 
 PROBLEM_LEVEL = 0.01
@@ -232,7 +233,8 @@ def main() -> None:
     costs = [of_rounds(found[name]) for name in names]
     print(table(costs))
     if given.output is not None:
-        write_text(given.output, json.dumps([cost.__dict__ for cost in costs], indent=1) + "\n")
+        measured = tuple(StepCost(name=one.name, seconds=one.seconds, megabytes=one.megabytes) for one in costs)
+        write_text(given.output, StepCosts(steps=given.steps, rounds=given.rounds, costs=measured).to_json())
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -26,8 +27,10 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel
 
 from diffusion.digits.experiments.components import assemble, build_scheduler, build_text_encoder
-from diffusion.digits.experiments.train import Run
+from diffusion.digits.experiments.pretraining import Pretraining
+from diffusion.runtime.distributed import WHOLE, Part
 from diffusion.runtime.seeds import seeded_weights
+from diffusion.training.trainer import Objective
 from diffusion.wardrobe.captions import TEMPLATES, Cell, caption
 from diffusion.wardrobe.experiments import components
 from diffusion.wardrobe.photographs import OBJECTS, Photographs, load_photographs
@@ -41,32 +44,40 @@ ANY_OBJECT_SHARE, ANY_STYLE_SHARE = 0.06, 0.04
 RENDERINGS = 64_000
 
 
-class Stage(Run):
+class Stage(Pretraining):
     """A training stage at a constant rate that falls linearly to zero over the last ``fall`` steps; keeps a log."""
 
     def __init__(
-        self, folder: Path, modules: dict[str, nn.Module], steps: int, peak_rate: float, seed: int, fall: int
+        self,
+        folder: Path,
+        modules: dict[str, nn.Module],
+        objective: Objective,
+        steps: int,
+        peak_rate: float,
+        seed: int,
+        fall: int,
     ) -> None:
-        self.fall, self.started, self.since = fall, time.time(), 0
-        super().__init__(folder, modules, steps, peak_rate, seed)
-        self.since = self.done
+        self.fall, self.started = fall, time.time()
+        super().__init__(folder, modules, objective, steps, peak_rate, seed)
+        self.begun = self.done
         if self.done > steps:
             raise ValueError(f"steps must be at least the {self.done} already done in {folder}, got {steps}")
 
     def rate(self, step: int) -> float:
-        return self.peak_rate * min(1.0, (step + 1) / 200, (self.steps - step) / self.fall)
+        left = self.settings.max_train_steps - step
+        return self.settings.peak_rate * min(1.0, (step + 1) / self.warmup, left / self.fall)
 
     @property
     def loss(self) -> float:
         """Mean over the last 500 steps."""
         return float(np.mean(self.losses[-500:]))
 
-    def save(self) -> None:
-        super().save()
+    def write(self, path: Path) -> None:
+        super().write(path)
         figures = {
             "step": self.done,
             "mean_loss_of_last_500_steps": round(self.loss, 5),
-            "seconds_per_step": round((time.time() - self.started) / max(1, self.done - self.since), 4),
+            "seconds_per_step": round((time.time() - self.started) / max(1, self.done - self.begun), 4),
         }
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(figures) + "\n")
@@ -93,18 +104,18 @@ def train_vae(work: Path, data: Photographs, steps: int, seed: int) -> tuple[com
     """
     with seeded_weights(seed):
         vae = components.build_vae()
-    run = Stage(work / "vae", {"vae": vae}, steps, 1.5e-3, seed, VAE_FALL)
-    for step in run.remaining():
-        generator = run.generator(step)
+
+    def loss(_step: int, generator: torch.Generator, _part: Part = WHOLE) -> Tensor:
         images, _ = renderings(data, VAE_BATCH, generator)
         with _half():
             posterior = vae.encode(images).latent_dist
             decoded = vae.decode(posterior.sample(generator)).sample
         error = images - decoded.float()
         kl = posterior.kl().float().mean() / posterior.mean[0].numel()
-        run.update(error.abs().mean() + error.square().mean() + 5e-4 * kl)
-    run.use_average()
-    vae.eval()
+        return error.abs().mean() + error.square().mean() + 5e-4 * kl
+
+    run = Stage(work / "vae", {"vae": vae}, loss, steps, 1.5e-3, seed, VAE_FALL)
+    run.complete()
     with torch.no_grad():
         sample = vae.encode(renderings(data, 512, run.generator(-1))[0]).latent_dist.sample(run.generator(-2))
     vae.register_to_config(scaling_factor=float(1 / sample.std()))
@@ -159,13 +170,11 @@ def train_unet(
     tokenizer = components.build_tokenizer()
     with seeded_weights(seed + 1):
         text_encoder, unet = build_text_encoder(tokenizer), components.build_unet()
-    run = Stage(work / "unet", {"unet": unet, "text_encoder": text_encoder}, steps, 1e-3, seed + 1, FALL)
     texts, place = caption_table()
     tokens = tokenizer(texts, padding="max_length", return_tensors="pt").input_ids
     alpha_bar = build_scheduler().alphas_cumprod
-    unet.train(), text_encoder.train()
-    for step in run.remaining():
-        generator = run.generator(step)
+
+    def loss(_step: int, generator: torch.Generator, _part: Part = WHOLE) -> Tensor:
         rows = torch.randint(len(latents["said"]), (BATCH,), generator=generator)
         mean, std = latents["mean"][rows].float(), latents["std"][rows].float()
         z = (mean + std * torch.randn(mean.shape, generator=generator)) * scale
@@ -179,8 +188,10 @@ def train_unet(
         distinct, back = chosen.unique(return_inverse=True)
         with _half():
             predicted = unet(noisy, t, text_encoder(tokens[distinct])[0][back]).sample
-        run.update((predicted.float() - velocity).square().mean())
-    run.use_average()
+        return cast(Tensor, (predicted.float() - velocity).square().mean())
+
+    run = Stage(work / "unet", {"unet": unet, "text_encoder": text_encoder}, loss, steps, 1e-3, seed + 1, FALL)
+    run.complete()
     return text_encoder, tokenizer, unet, run.loss
 
 

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from diffusion.runtime.distributed import WHOLE, Part
 from diffusion.runtime.seeds import seeded_weights
 from diffusion.wardrobe.classifiers import (
     AXES,
@@ -71,25 +72,22 @@ def train_cnn(work: Path, data: Photographs, steps: int, seed: int) -> None:
     """Cross-entropy on the three axes, with label smoothing 0.05."""
     with seeded_weights(seed):
         network = WardrobeNetwork().train()
-    run = Stage(work / "cnn", {"cnn": network}, steps, 2e-3, seed + 2, CNN_FALL)
-    for step in run.remaining():
-        generator = run.generator(step)
+
+    def loss(_step: int, generator: torch.Generator, _part: Part = WHOLE) -> torch.Tensor:
         images, said = renderings(data, CNN_BATCH, generator)
         images = images + 0.1 * torch.rand(CNN_BATCH, 1, 1, 1, generator=generator) * torch.randn(
             images.shape, generator=generator
         )
         with torch.autocast("cpu", torch.bfloat16):
             scores = network(images)
-        run.update(
-            sum(
-                (
-                    nn.functional.cross_entropy(s.float(), said[:, j], label_smoothing=0.05)
-                    for j, s in enumerate(scores)
-                ),
-                torch.zeros(()),
-            )
+        return sum(
+            (nn.functional.cross_entropy(s.float(), said[:, j], label_smoothing=0.05) for j, s in enumerate(scores)),
+            torch.zeros(()),
         )
-    run.use_average()
+
+    run = Stage(work / "cnn", {"cnn": network}, loss, steps, 2e-3, seed + 2, CNN_FALL)
+    run.complete()
+    network.train()
     # Batch statistics belong to the averaged weights, so they are taken anew with them.
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):

@@ -2,100 +2,22 @@
 
 import json
 import sys
-from functools import partial
 
 import numpy as np
 import pytest
-from PIL import Image
 
 pytest.importorskip("typer")
 
-from diffusers import DDPMPipeline
 
-from diffusion import methods
 from diffusion.cli import main as cli
-from diffusion.evaluation import benchmark as bench
 from diffusion.evaluation.audit_table import AuditReport
 from diffusion.evaluation.benchmark_table import MethodRun, Table
 from diffusion.reports.ratios import RatiosReport
-from diffusion.workflows import image_levels as forget_settled
-from diffusion.workflows import images as forget_run
 from tests.diffusion import families
+from tests.diffusion.cli.commands import TASK, error, run, small
 from tests.diffusion.families import build
-from tests.diffusion.methods.conftest import BRIEF, made
 
-pytestmark = pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
-
-TASK = (
-    "--concept",
-    "seven | a handwritten seven",
-    "--concept",
-    "eight",
-    "--retained-prompt",
-    "one | the digit 1 in ink",
-)
-SETTINGS = """
-sampling: {num_inference_steps: 2}
-ratios:
-  concept_samples: 12
-  retained_samples: 12
-  num_samples: 24
-  noisings: 2
-  classifier_steps: 10
-  elbo_samples: 6
-  elbo_noise_levels: 2
-"""
-
-
-def small(place):
-    """What a network with random weights needs."""
-    return "--config", place / "small.yaml"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick():
-    """Brief corrections: what only tests want has no options."""
-    brief = {name: made(name) for name in ("tilted", "guidance")}
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (methods, bench):
-            patch.setattr(module, "corrected_guidance", partial(methods.corrected_guidance, correction=BRIEF))
-        for name, method in brief.items():
-            patch.setitem(methods.METHODS, name, lambda method=method: method)
-        yield
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("commands")
-    build(families.sd).save_pretrained(folder / "sd")
-    build(lambda: families.ddpm(DDPMPipeline)).save_pretrained(folder / "ddpm")
-    (folder / "images").mkdir()
-    rng = np.random.default_rng(0)
-    for j in range(12):
-        values = rng.integers(180, 256, size=(16, 16, 3), dtype=np.uint8)
-        Image.fromarray(values).save(folder / "images" / f"{j}.png")
-    (folder / "small.yaml").write_text(SETTINGS, encoding="utf-8")
-    (folder / "words.txt").write_text("one\ntwo\n\nthe digit 3 in ink\n", encoding="utf-8")
-    return folder
-
-
-def run(monkeypatch, capsys, *words):
-    """stdout of `unlearn WORDS`, which must end well."""
-    monkeypatch.setattr(sys, "argv", ["unlearn", *map(str, words)])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    out = capsys.readouterr()
-    assert not ended.value.code, out.err
-    return out.out
-
-
-def error(monkeypatch, capsys, *words):
-    """stderr of `unlearn WORDS`, which must end with code 2."""
-    monkeypatch.setattr(sys, "argv", ["unlearn", *map(str, words)])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 2
-    return capsys.readouterr().err
+pytestmark = [pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning"), pytest.mark.usefixtures("quick")]
 
 
 def test_ratios_of_two_concepts_under_one_head(monkeypatch, capsys, place, tmp_path):
@@ -301,71 +223,3 @@ def test_a_model_without_prompts(monkeypatch, capsys, place, tmp_path):
     assert "path" not in out
     message = error(monkeypatch, capsys, "ratios", place / "ddpm", "--concept", "seven", "--prior", "0.1")
     assert "takes none" in message
-
-
-# -- forget ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def quick_forgetting(monkeypatch):
-    monkeypatch.setattr(forget_run, "NOISE_LEVELS", 2)
-    monkeypatch.setattr(forget_run, "REPEATS", 2)
-    brief = methods.ForgetImages(inner=1, warmup=0, noise_levels=1, repeats=2, extra=0)
-    monkeypatch.setitem(methods.IMAGE_METHODS, "tilted", lambda: brief)
-
-
-def forgetting(place, model, *more):
-    images = place / "images"
-    return (
-        "forget", place / model, "--image", images / "0.png", "--image", images / "1.png", "--data", images,
-        "--max-train-steps", 2, "--train-batch-size", 6, "--rank", 2, "--evaluation-samples", 6,
-        "--num-inference-steps", 2, *more,
-    )  # fmt: skip
-
-
-def test_forget(monkeypatch, capsys, place, tmp_path, quick_forgetting):
-    shown = run(
-        monkeypatch, capsys, *forgetting(place, "sd", "--prompt", "one", "--level", "900", "--level", "800 nats"),
-        "--comparison", tmp_path / "look.png", "--output", tmp_path / "out", "--cache-folder", tmp_path / "cache",
-    )  # fmt: skip
-    assert f"image 2: {place / 'images' / '1.png'}" in shown
-    assert "certified: False" in shown
-    assert "level not shown: image 2 gained" in shown
-    proof = json.loads((tmp_path / "out" / "certificate.json").read_text())
-    assert proof["question"]["levels"] == [900.0, 800.0]
-    assert [share["mean"] for share in proof["shares"]["shares"]] == [1 / 12, 1 / 12]
-    assert (tmp_path / "out" / "pytorch_lora_weights.safetensors").exists()
-    assert (tmp_path / "look.png").exists()
-    assert "0.png" not in (tmp_path / "out" / "README.md").read_text()  # what is to be forgotten is not named
-
-
-def test_forget_without_prompts_as_unseen(monkeypatch, capsys, place, tmp_path, quick_forgetting):
-    # Of a random network every image is about as surprising.
-    monkeypatch.setattr(forget_settled, "as_unseen", lambda _, images, *__, **___: np.full(len(images.forget), 5.0))
-    run(
-        monkeypatch, capsys, *forgetting(place, "ddpm", "--held-out", place / "images", "--share", "0.05"),
-        "--output", tmp_path / "out", "--cache-folder", tmp_path / "cache",
-    )  # fmt: skip
-    proof = json.loads((tmp_path / "out" / "certificate.json").read_text())
-    assert proof["question"]["levels_from"] == "held_out_mean"
-    assert [share["mean"] for share in proof["shares"]["shares"]] == [0.05, 0.05]
-
-
-@pytest.mark.parametrize(
-    ("more", "message"),
-    [
-        (("--level", "2x"), "level must be nats"),
-        (("--level", "unseen", "--level", "3"), "goes with no other"),
-        (("--level", "-1"), "levels must be positive"),
-        ((), "needs held_out"),
-        (("--level", "1", "--method", "esd"), "method must be one of tilted, primal-dual"),
-        (("--level", "1", "--image", "none.png"), "neither a file nor a folder"),
-        (("--level", "1", "--held-out", "none"), "held-out 'none' is neither"),
-        (("--level", "1", "--prompt", "a dog"), "takes none"),
-        (("--level", "1", "--rank", "0"), "rank must be at least 1"),
-    ],
-)
-def test_forget_refuses_before_any_work(monkeypatch, capsys, place, tmp_path, more, message):
-    said = error(monkeypatch, capsys, *forgetting(place, "ddpm"), *more, "--output", tmp_path / "out")
-    assert message in said
-    assert not (tmp_path / "out").exists()

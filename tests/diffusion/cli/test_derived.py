@@ -20,7 +20,7 @@ from diffusion.tasks.config import SECTIONS, Config
 from diffusion.workflows import dry_run
 from diffusion.workflows.concepts import unlearn
 from tests.diffusion import families, jobs
-from tests.diffusion.cli.test_commands import SETTINGS, error, run
+from tests.diffusion.cli.commands import SETTINGS, error, run
 from tests.diffusion.families import build
 from tests.diffusion.methods.conftest import made
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 pytest.importorskip("typer")
 
 from tests.diffusion import families
-from tests.diffusion.cli.test_commands import error, run
+from tests.diffusion.cli.commands import error, run
 from tests.diffusion.families import build
 
 pytestmark = pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning", "ignore::duality.SmallGroupsWarning")
@@ -83,6 +83,19 @@ def test_the_plan(place, monkeypatch, capsys, tmp_path):
 )
 def test_what_does_not_fit(more, said, place, monkeypatch, capsys, tmp_path):
     assert said in error(monkeypatch, capsys, *words(place, "--output", tmp_path / "out", *more))
+
+
+def test_samples_of_the_exact_target_without_training(place, monkeypatch, capsys, tmp_path):
+    words_ = ("--concept", "seven", "--detector", RED, "--level", "0.7x", "--prompts", place / "prompts.csv")
+    more = ("--config", place / "run.yaml", "--count", "6", "--prompt", "one", "--cache-folder", tmp_path / "cache")
+    out = run(monkeypatch, capsys, "sample", place / "sd", *words_, *more, "--output", tmp_path / "images")
+    assert "samples were drawn for 6" in out
+    assert int(out.split(" samples were drawn")[0].split()[-1]) >= 6
+    assert len(list((tmp_path / "images").glob("*.png"))) >= 6
+    said = error(
+        monkeypatch, capsys, "sample", place / "sd", *words_, *more, "--corrected", "--output", tmp_path / "other"
+    )
+    assert "rejection is exact" in said
 
 
 def test_commands_on_ratios_say_that_there_are_none(place, monkeypatch, capsys):

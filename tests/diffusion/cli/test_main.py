@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip("typer")
 
 from diffusion.cli import main as cli
+from diffusion.reports.exact import Verification
 
 PROJECT = Path(__file__).parents[3] / "pyproject.toml"
 
@@ -164,6 +165,9 @@ def test_verify_passes_and_fails_by_its_exit_code(monkeypatch, capsys, tmp_path)
     )
     assert code == 0, out
     assert "seed 1" in out
+    written = Verification.model_validate_json((tmp_path / "v.json").read_text(encoding="utf-8"))
+    assert (written.seed, written.passed) == (1, True)
+    assert all(one.worst <= one.tolerance and one.name in out for one in written.theorems)
     from toy.verification import verify
 
     real = verify.verify
@@ -171,13 +175,19 @@ def test_verify_passes_and_fails_by_its_exit_code(monkeypatch, capsys, tmp_path)
     def broken(*arguments, **more):
         from dataclasses import replace
 
-        return [replace(result, passed=False) for result in real(*arguments, **more)]
+        first, *others = real(*arguments, **more)  # one that crashed among those that did not
+        return [replace(first, passed=False, worst=float("inf"), message="no pivot"), *others]
 
     monkeypatch.setattr(verify, "verify", broken)
     code, _, _ = run(
         monkeypatch, capsys, "verify", "--instances", "1", "--seed", "1", "--jobs", "1", "--output", tmp_path / "v.json"
     )
     assert code == 1
+    text = (tmp_path / "v.json").read_text(encoding="utf-8")
+    written = Verification.model_validate_json(text)
+    assert not written.passed
+    assert [one.passed for one in written.theorems] == [False, *[True] * (len(written.theorems) - 1)]
+    assert json.loads(text)["theorems"][0]["worst"] == "Infinity"
 
 
 def test_the_version_is_that_of_the_installed_package(monkeypatch, capsys):

@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_tensors
 
 import duality as du
+from diffusion.reports.exact import Frontier
 
 from .test_main import run
 
@@ -94,8 +95,18 @@ def test_what_solve_writes_is_read_again(monkeypatch, capsys, tmp_path):
         monkeypatch, capsys, "frontier", "worked", "--level", "0.2", "--level", "0.1", "--output", tmp_path / "curve"
     )
     assert code == 0
-    for each in json.loads((tmp_path / "curve" / "frontier.json").read_text(encoding="utf-8")):
-        du.Solution.from_json(json.dumps(each))
+    curve = Frontier.model_validate_json((tmp_path / "curve" / "frontier.json").read_text(encoding="utf-8"))
+    assert (curve.problem, [point.levels for point in curve.points]) == ("Likelihood", [(0.2,), (0.1,)])
+    for point in curve.points:
+        read = du.Solution.from_json(json.dumps(point.solution))
+        assert (read.dual, tuple(read.multipliers), tuple(read.levels)) == (
+            point.cost,
+            point.multipliers,
+            point.reached,
+        )
+        assert point.status == read.status.name.lower() == "optimal"
+    code, _, err = run(monkeypatch, capsys, "frontier", "worked", "--level", "0.2", "--output", tmp_path / "point")
+    assert (code, "a curve needs at least two" in err, (tmp_path / "point").exists()) == (2, True, False)
 
 
 @pytest.mark.parametrize("text", ["１", "0.０5", "1_0", "0x1", "nan", "inf", "1e400", "1" + 400 * "0", "", "one"])

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from diffusion.digits.experiments.step_costs import UNCOUNTED, Cost, main, measured, of_rounds, table
+from diffusion.digits.quality import StepCosts
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 
@@ -70,5 +71,7 @@ def test_the_command(tmp_path):
     run = subprocess.run([*words, "--output", tmp_path / "costs.json"], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert [line.split(" | ")[0] for line in run.stdout.splitlines()[2:]] == ["| bare pass, all weights", "| tilted"]
-    assert (tmp_path / "costs.json").exists()
+    written = StepCosts.model_validate_json((tmp_path / "costs.json").read_text(encoding="utf-8"))
+    assert written.costs
+    assert all(cost.name in run.stdout for cost in written.costs)
     assert run.stderr.count("Cost(name='tilted'") == 2

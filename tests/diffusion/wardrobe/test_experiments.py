@@ -16,13 +16,13 @@ def run(folder, steps, stop=None, fall=4):
     network = torch.nn.Linear(3, 1)
     torch.nn.init.ones_(network.weight)
     torch.nn.init.zeros_(network.bias)
-    stage = Stage(folder, {"net": network}, steps, 1e-2, seed=5, fall=fall)
-    for step in stage.remaining():
-        if step == stop:
-            stage.save()
-            return network, stage
-        x = torch.randn(8, 3, generator=stage.generator(step))
-        stage.update(network(x).square().mean())
+
+    def loss(step, generator, part=None):
+        return network(torch.randn(8, 3, generator=generator)).square().mean()
+
+    stage = Stage(folder, {"net": network}, loss, steps, 1e-2, seed=5, fall=fall)
+    stage.run(stop)
+    stage.save()
     return network, stage
 
 
@@ -31,7 +31,7 @@ def test_a_run_that_is_stopped_goes_on_as_if_it_had_not_been(tmp_path):
     run(tmp_path / "parts", 12, stop=5)
     parts, two = run(tmp_path / "parts", 12)
     assert torch.equal(whole.weight, parts.weight)
-    assert all(torch.equal(one.average[key], two.average[key]) for key in one.average)
+    assert all(torch.equal(a, b) for a, b in zip(one.average, two.average, strict=True))
     assert one.losses == pytest.approx(two.losses, abs=1e-5)  # losses are kept to five digits
 
 
@@ -48,7 +48,7 @@ def test_a_run_that_is_lengthened_before_the_fall_is_the_longer_run(tmp_path):
 
 def test_the_rate_warms_up_stays_and_falls_to_zero(tmp_path):
     _, stage = run(tmp_path, 1000, stop=1, fall=400)
-    rates = np.array([stage.rate(step) for step in range(1001)]) / stage.peak_rate
+    rates = np.array([stage.rate(step) for step in range(1001)]) / stage.settings.peak_rate
     np.testing.assert_allclose(rates[:200], np.arange(1, 201) / 200)
     np.testing.assert_allclose(rates[200:601], 1)
     np.testing.assert_allclose(np.diff(rates[600:]), -1 / 400)
