@@ -21,6 +21,7 @@ from duality.problems import Problem
 from duality.ratios import LogRatios
 from duality.renyi import Renyi
 from duality.reverse_kl import ReverseKL
+from duality.shards import Shards
 from duality.solution import FewDrawsWarning, InfeasibleError, SmallGroupsWarning, Solution, Status
 from duality.solve import DualPoint, dual_function, solve
 from duality.tail import TailLikelihood
@@ -41,6 +42,7 @@ __all__ = [
     "Problem",
     "Renyi",
     "ReverseKL",
+    "Shards",
     "SmallGroupsWarning",
     "Solution",
     "Status",

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from duality.passes import longest, parts
+from duality.passes import longest, parts, run
 
 
 class Columns:
@@ -73,13 +73,25 @@ class Columns:
 
     def ends(self, kept: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Least and greatest entries of each column `(m,)`, among the nodes of kept `(n,)` where that is given."""
-        blocks = parts(self.n, self.m)
-        out = np.empty((self.m, longest(blocks)))
-        least, greatest = np.full(self.m, np.inf), np.full(self.m, -np.inf)
-        for part in blocks:
-            rows = self.block(part, out)
-            if kept is not None and not kept[part].all():
-                rows = rows[:, kept[part]]
-            least = np.minimum(least, rows.min(axis=1, initial=np.inf))
-            greatest = np.maximum(greatest, rows.max(axis=1, initial=-np.inf))
-        return least, greatest
+
+        def visit(blocks: list[slice]) -> _Ends:
+            ends, out = _Ends(self.m), np.empty((self.m, longest(blocks)))
+            for part in blocks:
+                rows = self.block(part, out)
+                ends.add(rows if kept is None or kept[part].all() else rows[:, kept[part]])
+            return ends
+
+        found = run(parts(self.n, self.m), visit)
+        return found.least, found.greatest
+
+
+class _Ends:
+    def __init__(self, m: int) -> None:
+        self.least, self.greatest = np.full(m, np.inf), np.full(m, -np.inf)
+
+    def add(self, rows: np.ndarray) -> None:
+        self.least = np.minimum(self.least, rows.min(axis=1, initial=np.inf))
+        self.greatest = np.maximum(self.greatest, rows.max(axis=1, initial=-np.inf))
+
+    def merge(self, other: _Ends) -> None:
+        self.least, self.greatest = np.minimum(self.least, other.least), np.maximum(self.greatest, other.greatest)

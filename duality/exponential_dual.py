@@ -13,6 +13,7 @@ from duality.dual_protocol import Dual, Evaluation, rounding
 from duality.passes import gram, longest, parts, run
 from duality.pulls import Pulls
 from duality.ratio_tables import EPS
+from duality.shards import total
 from duality.slices import slices, spread
 from duality.tilt_sums import TiltSums
 
@@ -96,7 +97,8 @@ class ExponentialDual:
         self._tilt: np.ndarray | float = 0.0  # log weight at the base, but for a constant
         self._beta = (levels - self._shift) / self._scale
         self.touch = 1e-12 * self.REACH
-        self.ceiling = np.inf if shared else float(-log_weights.min())
+        self.ceiling = np.inf if shared else -Columns(log_weights[:, None]).ends()[0][0]
+        self._size = int(total(log_weights.size))  # of all nodes, those of other processes included
         self._slices = slices(log_weights.size)
         self._parts = parts(log_weights.size, self.m)
         self._latest: tuple[bytes, TiltSums] | None = None
@@ -108,8 +110,7 @@ class ExponentialDual:
     @cached_property
     def _table(self) -> np.ndarray:
         """T centred and scaled `(k, m)`, as a whole."""
-        whole = np.where(self._free, 0.0, self._columns.whole()) if self._any_free else self._columns.whole()
-        return np.asfortranarray((whole - self._shift) / self._scale)
+        return np.asfortranarray((np.where(self._free, 0.0, self._columns.whole()) - self._shift) / self._scale)
 
     def rows(self) -> tuple[np.ndarray, np.ndarray]:
         return np.ones((1, self.m)), np.array([max(self.REACH - float(self._base.sum()), 0.0)])
@@ -234,12 +235,9 @@ class ExponentialDual:
             misses = np.where(self._free, -np.inf, misses)
         value = divergence + excess
         # |T| ≤ 1 in these coordinates, so the terms of lam·E_p[T] add up to no more than this.
-        noise = rounding(value, sums.terms + share * float((self._base + x).sum()), self._log_q.size)
-        bend = (lambda: self._curvature(x)) if sums.moments.second is None else self._scaled(x, sums)
+        noise = rounding(value, sums.terms + share * float((self._base + x).sum()), self._size)
+        bend = (lambda: self._scaled(x, self._sums(x, True))) if sums.moments.second is None else self._scaled(x, sums)
         return Evaluation(value, gradient, bend, misses, excess, noise)
-
-    def _curvature(self, x: np.ndarray) -> np.ndarray:
-        return self._scaled(x, self._sums(x, True))
 
     def _scaled(self, x: np.ndarray, sums: TiltSums) -> np.ndarray:
         """Of g in the coordinates of the climb, from the covariance of T."""
@@ -277,7 +275,7 @@ class ExponentialDual:
 
     def pulls(self, x: np.ndarray) -> Pulls:
         """`influence` block by block."""
-        sums, share, n = self._sums(x, False), self._share(x), self._log_q.size
+        sums, share, n = self._sums(x, False), self._share(x), self._size
         falls, log_total = self._falls(x), float(np.log(sums.moments.total))
         scale = self._scale if self._plain else np.ones(self.m)
         centre = sums.moments.mean if self._shared else self._beta * scale + (self._shift if self._plain else 0.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from duality.columns import Columns
+from duality.groups import Partition
 from duality.passes import longest, parts, run
 
 
@@ -52,3 +53,13 @@ def log_powers(columns: Columns) -> tuple[np.ndarray, np.ndarray]:
     """Logs of sum_j e^{rho_ji} and sum_j e^{2 rho_ji} `(m,)`."""
     found = _log_sums(columns, None)
     return found.first, found.second
+
+
+def log_means_within(table: np.ndarray, log_weights: np.ndarray, partition: Partition) -> np.ndarray:
+    """log E_{q_c}[e^{rho_i}] in each group `(C, m)`, -inf where q_i vanishes in it."""
+    terms = table[partition.order] + log_weights[partition.order, None]
+    top = np.maximum.reduceat(terms, partition.starts, axis=0)
+    held = np.where(top > -np.inf, top, 0.0)
+    with np.errstate(divide="ignore", under="ignore"):
+        sums = np.log(partition.total(np.exp(terms - partition.spread(held))))
+    return np.asarray(sums + held - np.log(partition.shares)[:, None])

@@ -33,6 +33,7 @@ from scipy.special import ndtr, ndtri
 
 from duality._arrays import stack_level
 from duality.ratios import EPS, LogRatios
+from duality.shards import shared, total
 
 TOLERANCE = 1e-8
 DEVIATIONS = 5.0
@@ -92,11 +93,11 @@ def _group_errors(ratios: LogRatios) -> np.ndarray:
     if not ratios.is_draws:
         return np.zeros((partition.count, ratios.m))
     if _plain(ratios):
-        first, second = ratios.log_powers
+        (first, second), points = ratios.log_powers, total(ratios.n)
         with np.errstate(over="ignore", under="ignore"):
             # n sum r²/(sum r)² - 1 is the variance over the square of the mean.
-            spread = np.maximum(np.exp(second - 2 * first + np.log(ratios.n)) - 1.0, 0.0)
-            return np.asarray(np.sqrt(spread / ratios.n) * np.exp(first - np.log(ratios.n)))[None]
+            spread = np.maximum(np.exp(second - 2 * first + np.log(points)) - 1.0, 0.0)
+            return np.asarray(np.sqrt(spread / points) * np.exp(first - np.log(points)))[None]
     values = ratios.values[partition.order] - partition.spread(_log_shares(ratios))
     top = np.maximum.reduceat(values, partition.starts, axis=0)
     top = np.where(np.isfinite(top), top, 0.0)
@@ -137,9 +138,12 @@ def lawless(ratios: LogRatios, below: bool = True) -> np.ndarray:
         masses = np.exp(log_masses)
         if not ratios.is_draws and (np.abs(masses - 1) <= TOLERANCE).all():
             return np.zeros(masses.shape, dtype=bool)  # whatever rounding adds to what is allowed
+        if shared() and not ratios.is_draws:  # without what rounding adds: it warns a little earlier
+            off = masses - 1
+            return np.asarray(np.where(below, np.abs(off), off) > TOLERANCE)
         if ratios.is_draws and _plain(ratios):
             first, second = ratios.log_powers
-            errors, missed = DEVIATIONS * _group_errors(ratios), UNSEEN / ratios.n
+            errors, missed = DEVIATIONS * _group_errors(ratios), UNSEEN / total(ratios.n)
             above = masses - 1 > errors + missed * masses
             low = 1 - masses > errors + missed * np.exp(np.where(np.isfinite(ratios.ends[1]), ratios.ends[1], 0.0))
             return np.asarray(above | (below & (2 * first - second >= np.log(ENOUGH)) & low))

@@ -10,11 +10,12 @@ import numpy as np
 from duality.columns import Columns
 from duality.dual_protocol import Dual, Evaluation, rounding
 from duality.mixture_nodes import MixtureNodes
-from duality.mixture_sums import Least, MixtureSums, pulls
+from duality.mixture_sums import Least, MixtureSums, Peaks, pulls
 from duality.mixture_table import MixtureTable
 from duality.passes import gram, longest, parts, run
 from duality.pulls import Pulls
 from duality.ratio_tables import EPS
+from duality.shards import total
 from duality.slices import slices, spread
 
 
@@ -76,6 +77,8 @@ class MixtureDual(MixtureNodes):
         self._levels = levels
         self._base = np.zeros(self.m)
         self._slack: np.ndarray | None = None  # u at the base, where that is not 1
+        self._nearest: Least | None = None  # the node of least u there
+        self._size = int(total(log_weights.size))  # of all nodes, those of other processes included
         self.lower = np.zeros(self.m)
         self.floor = self.RESOLUTION * max(1.0, float(self._top.max()))
         self.touch = self.floor / 4
@@ -84,20 +87,17 @@ class MixtureDual(MixtureNodes):
 
     # -- the set that the climb is on ----------------------------------------------------------------------------------
 
-    def _row(self, node: int) -> np.ndarray:
-        """r `(m,)` at one node."""
-        return np.array(self._ratio.block(slice(node, node + 1), np.empty((self.m, 1)))[:, 0])
-
     def _slacks(self, part: slice) -> np.ndarray:
         """u at the base, at some nodes."""
         return np.ones(1) if self._slack is None else self._slack[part]
 
     def rows(self) -> tuple[np.ndarray, np.ndarray]:
         # At first one node for each constraint, its largest ratio; later also the node of least slack.
-        chosen = [int(node) for node in self._peaks]
-        chosen += [] if self._slack is None else [int(self._slack.argmin())]
-        slack = np.concatenate([self._slacks(slice(node, node + 1)) for node in chosen])
-        return np.array([self._row(node) for node in chosen]), np.maximum(slack - self.floor, 0.0)
+        known, nearest = self._peaks, self._nearest
+        if nearest is None:
+            return known.rows, np.maximum(known.slacks - self.floor, 0.0)
+        slacks = np.append(known.slacks, nearest.slack)
+        return np.vstack([known.rows, nearest.row]), np.maximum(slacks - self.floor, 0.0)
 
     def _at_least(self, x: np.ndarray) -> float:
         """A bound on min u at x, from the point that was evaluated last: there r ≤ 1 can have moved it this far."""
@@ -111,7 +111,7 @@ class MixtureDual(MixtureNodes):
         found = self._least(x)
         if found.value >= self.floor / 2:
             return None
-        return self._row(found.node), float(self._slacks(slice(found.node, found.node + 1))[0]) - self.floor
+        return found.row, found.slack - self.floor
 
     def inwards(self, x: np.ndarray) -> np.ndarray:
         """x `(m,)`, or what is left of it on the way from the origin before u falls below `ROOM`."""
@@ -122,9 +122,10 @@ class MixtureDual(MixtureNodes):
         """The smallest u at x, and where it is."""
 
         def visit(blocks: list[slice]) -> Least:
-            least, out = Least(), np.empty((self.m, longest(blocks)))
+            least, out = Least(self._ratio.m), np.empty((self._ratio.m, longest(blocks)))
             for part in blocks:
-                least.add(self._slacks(part) - x @ self._ratio.block(part, out), part.start)
+                r, slack = self._ratio.block(part, out), self._slacks(part)
+                least.add(slack - x @ r, r, slack)
             return least
 
         return run(self._parts, visit)
@@ -132,13 +133,19 @@ class MixtureDual(MixtureNodes):
     def refined(self, x: np.ndarray) -> Dual | None:
         if self._at_least(x) > 1e-3:  # eps / 1e-3 leaves u the twelve digits that a residual of 1e-10 needs, and more
             return None
-        slack = self._slacks(slice(0, self._log_q.size)) - self.table @ x
-        if slack.min() > 1e-3:
+        if self._least(x).value > 1e-3:
             return None
         finer = copy(self)
-        finer._base, finer._slack, finer.lower = self._base + x, slack, -(self._base + x)
-        finer._latest = None
+        finer._base, finer._slack = self._base + x, self._slacks(slice(0, self._log_q.size)) - self.table @ x
+        finer.lower, finer._latest = -finer._base, None
+        finer._peaks, finer._nearest = run(self._parts, finer._tops), finer._least(np.zeros(self.m))
         return finer
+
+    def _tops(self, blocks: list[slice]) -> Peaks:
+        peaks, out = Peaks(self.m), np.empty((self.m, longest(blocks)))
+        for part in blocks:
+            peaks.add(self._ratio.block(part, out), self._slacks(part))
+        return peaks
 
     def stride(self, x: np.ndarray, step: np.ndarray) -> float:
         # Quadratic models of u log u hold over a factor, not over decades: no node that matters loses more than nine
@@ -149,7 +156,7 @@ class MixtureDual(MixtureNodes):
         both, scale = np.stack([x, step]), np.exp(self._top)
 
         def visit(blocks: list[slice]) -> Least:
-            least, out = Least(), np.empty((self.m, longest(blocks)))
+            least, out = Least(self._ratio.m), np.empty((self._ratio.m, longest(blocks)))
             for part in blocks:
                 r = self._ratio.block(part, out)
                 here, fall = both @ r
@@ -157,7 +164,7 @@ class MixtureDual(MixtureNodes):
                 far = np.flatnonzero(fall > 0.9 * room)  # of the others none holds the step back
                 far = far[self._qs(part)[far] * np.abs(r[:, far] * scale[:, None]).max(axis=0) > EPS]
                 if far.size:
-                    least.add(room[far] / fall[far], part.start)
+                    least.add(room[far] / fall[far])
             return least
 
         return min(1.0, max(0.9 * run(self._parts, visit).value, 1e-3))
@@ -233,8 +240,8 @@ class MixtureDual(MixtureNodes):
         # u ≤ 1, so the terms of the cost have one sign; those of E_q[e^rho rho] may cancel, by the size of rho.
         terms = cost + abs(z * log_z) + float(lam @ (np.abs(self._levels) + self._self_terms))
         gradient = self._shrink * misses
-        faint = self._faint(sums.least, self._log_q.size)
-        noise = rounding(value, terms, self._log_q.size)
+        faint = self._faint(sums.least, self._size)
+        noise = rounding(value, terms, self._size)
         # sum_j q_j r_j r_jᵀ/u_j - (E_q[r] E_q[r]ᵀ)/Z is Z times the covariance of r/u under the target: centred, it
         # neither cancels nor turns indefinite where q_i and q are nearly the same.
         second = sums.moments.second
@@ -271,7 +278,7 @@ class MixtureDual(MixtureNodes):
             out = np.empty((2, self.m, part.stop - part.start))
             r = self._ratio.block(part, out[0])
             u, log_u = self._logs(part, x @ r, np.empty(r.shape[1]))
-            mass = self._qs(part) * self._log_q.size * (r * scale[:, None])
+            mass = self._qs(part) * self._size * (r * scale[:, None])
             pull, conditions = pulls(mass, self._columns.block(part, out[1]), u, log_u, known)
             return pull, conditions * self._shrink[:, None]
 

@@ -32,20 +32,41 @@ class MixtureSums:
 
 
 class Least:
-    """The smallest entry of what is passed over, and its first node."""
+    """The smallest entry of what is passed over, with r `(m,)` and u at the base at its first node."""
 
-    def __init__(self) -> None:
-        self.value, self.node = np.inf, -1
+    def __init__(self, m: int) -> None:
+        self.value, self.slack, self.row = np.inf, 1.0, np.zeros(m)
 
-    def add(self, values: np.ndarray, start: int) -> None:
-        """Entries `(k,)` at nodes from `start` on."""
+    def add(self, values: np.ndarray, r: np.ndarray | None = None, slack: np.ndarray | None = None) -> None:
+        """Entries `(k,)` at further nodes, with r `(m, k)` and the slack `(k,)` there."""
         j = int(values.argmin())
         if values[j] < self.value:
-            self.value, self.node = float(values[j]), start + j
+            self.value = float(values[j])
+            if r is not None and slack is not None:
+                self.row, self.slack = np.array(r[:, j]), float(slack[j if slack.size > 1 else 0])
 
     def merge(self, other: Least) -> None:
         if other.value < self.value:
-            self.value, self.node = other.value, other.node
+            self.value, self.slack, self.row = other.value, other.slack, other.row
+
+
+class Peaks:
+    """Where each r_i is largest: `heights` r_i `(m,)`, `rows` r `(m, m)` and `slacks` u at the base `(m,)`."""
+
+    def __init__(self, m: int) -> None:
+        self.heights, self.rows, self.slacks = np.full(m, -np.inf), np.zeros((m, m)), np.ones(m)
+
+    def add(self, r: np.ndarray, slack: np.ndarray | None = None) -> None:
+        """r `(m, k)` at further nodes, and the slack `(k,)` there; None for 1."""
+        nodes = r.argmax(axis=1)
+        heights = r[np.arange(nodes.size), nodes]
+        for i in np.flatnonzero(heights > self.heights):
+            self.heights[i], self.rows[i] = heights[i], r[:, nodes[i]]
+            self.slacks[i] = 1.0 if slack is None else slack[nodes[i]]
+
+    def merge(self, other: Peaks) -> None:
+        for i in np.flatnonzero(other.heights > self.heights):
+            self.heights[i], self.rows[i], self.slacks[i] = other.heights[i], other.rows[i], other.slacks[i]
 
 
 def pulls(

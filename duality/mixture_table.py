@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from duality.columns import Columns
+from duality.mixture_sums import Peaks
 from duality.passes import longest, parts, run
 
 #: x e^x ≥ -1/e, so E_q[e^rho |rho|] ≤ E_q[e^rho rho] + 2/e.
@@ -24,7 +25,7 @@ class MixtureTable:
     Attributes:
         ratio: r.
         top: max rho `(m,)`; 0 for a q_i that is absent.
-        peaks: `(m,)` the first nodes where r is largest.
+        peaks: where r is largest.
         total: E_q[e^rho] `(m,)`.
         own: E_q[e^rho rho] `(m,)`, and `own_terms`, at least `E_q[e^rho |rho|]`.
 
@@ -74,8 +75,7 @@ class MixtureTable:
             np.exp(r, out=r)
             if self._absent.any():
                 r[self._absent] = 0.0
-            nodes = r.argmax(axis=1)
-            facts.rise(nodes + part.start, r[np.arange(m), nodes])
+            facts.peaks.add(r)
             facts.total += r @ q
             with np.errstate(invalid="ignore"):
                 information = np.multiply(values, r, out=other[:, :k])
@@ -89,14 +89,8 @@ class MixtureTable:
 
 class _Facts:
     def __init__(self, m: int) -> None:
-        self.total, self.own = np.zeros(m), np.zeros(m)
-        self.peaks, self._heights = np.zeros(m, dtype=np.intp), np.full(m, -np.inf)
-
-    def rise(self, nodes: np.ndarray, heights: np.ndarray) -> None:
-        """Nodes further on `(m,)` with r there."""
-        higher = heights > self._heights
-        self.peaks, self._heights = np.where(higher, nodes, self.peaks), np.where(higher, heights, self._heights)
+        self.total, self.own, self.peaks = np.zeros(m), np.zeros(m), Peaks(m)
 
     def merge(self, other: _Facts) -> None:
-        self.rise(other.peaks, other._heights)
+        self.peaks.merge(other.peaks)
         self.total, self.own = self.total + other.total, self.own + other.own

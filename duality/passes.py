@@ -17,6 +17,7 @@ from typing import Protocol, Self, TypeVar
 import numpy as np
 
 from duality import slices
+from duality.shards import merged
 
 #: Doubles per block: 0.5 MB, so that a block and what is made of it stay in the second-level cache.
 BLOCK = 61_440
@@ -50,7 +51,11 @@ def parts(n: int, m: int) -> list[slice]:
 
 
 def run(blocks: list[slice], visit: Callable[[list[slice]], State]) -> State:
-    """What visiting all blocks comes to."""
+    """What visiting all blocks comes to, those of other processes included where nodes are shared out."""
+    return merged(_visited(blocks, visit))
+
+
+def _visited(blocks: list[slice], visit: Callable[[list[slice]], State]) -> State:
     count = min(_workers.get(), len(blocks))
     if count <= 1:
         return visit(blocks)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from duality._arrays import frozen, logsumexp, to_numpy
+from duality.shards import Shards, sharing, total
 
 if TYPE_CHECKING:
     from duality.ratios import LogRatios
@@ -23,6 +24,24 @@ def _view(ratios: LogRatios, without: tuple[str, ...]) -> LogRatios:
     return view
 
 
+def select(ratios: LogRatios, source: str, chosen: np.ndarray) -> LogRatios:
+    """See `LogRatios.select`."""
+    view = _view(ratios, DERIVED)
+    own: dict[str, np.ndarray | None] = {"detectors": None}
+    if source == "detectors":
+        assert ratios.detectors is not None
+        own = {"stored": ratios.stored[:, :0], "log_densities": None, "priors": None}
+        own["detectors"] = np.asfortranarray(ratios.detectors[:, chosen])
+    else:
+        own["stored"] = np.asfortranarray(ratios.stored[:, chosen])
+        if ratios.constraint_shares is not None:
+            own["constraint_shares"] = ratios.constraint_shares[:, chosen]
+        own["log_densities"] = None if ratios.log_densities is None else ratios.log_densities[:, chosen]
+        own["priors"] = None if ratios.priors is None else ratios.priors[chosen]
+    view.__dict__.update({name: None if value is None else frozen(value) for name, value in own.items()})
+    return view
+
+
 def some(ratios: LogRatios, places: np.ndarray) -> LogRatios:
     """See `LogRatios.some`."""
     view = _view(ratios, (*DERIVED, "partition"))
@@ -31,6 +50,25 @@ def some(ratios: LogRatios, places: np.ndarray) -> LogRatios:
         view.__dict__[name] = None if table is None else frozen(np.array(table[places], order="F"))
     weights = ratios.log_weights[places]
     view.__dict__["log_weights"] = frozen(weights - logsumexp(np, weights))
+    return view
+
+
+def shared(ratios: LogRatios, shards: Shards, share: float | None) -> LogRatios:
+    """See `LogRatios.shared`."""
+    if ratios.group_weights is not None or ratios.detectors is not None:
+        raise ValueError("shards: points in groups, or with detectors, cannot be shared out; solve them in one process")
+    with sharing(shards):
+        points = total(ratios.n)
+        part = ratios.n / points if share is None else float(share)
+        # On every process alike, so that none waits for one that has gone.
+        whole, least = total(part), -total(float(not part > 0))
+    if least < 0 or abs(whole - 1.0) > 1e-12:
+        raise ValueError(
+            f"share: {share} given, and {whole:.17g} by all processes; shares > 0 that add up to 1 are needed"
+        )
+    view = _view(ratios, (*DERIVED, "partition"))
+    view.__dict__["shards"] = shards
+    view.__dict__["log_weights"] = frozen(ratios.log_weights + np.log(part))
     return view
 
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
 from duality._arrays import frozen, precision
 from duality.columns import Columns
 from duality.groups import Partition, check_groups
-from duality.mass_sums import log_means, log_powers
-from duality.ratio_changes import DERIVED, changed, remembering, some, weighed
+from duality.mass_sums import log_means, log_means_within, log_powers
+from duality.once import once
+from duality.ratio_changes import changed, remembering, select, shared, some, weighed
 from duality.ratio_tables import EPS as EPS
 from duality.ratio_tables import check_entries, finite_table, normalised_weights, ratio_table, stored_table
 from duality.ratio_tables import check_priors as check_priors
+from duality.shards import Shards, sharing
 
 Kept = TypeVar("Kept")
 
@@ -54,6 +55,7 @@ class LogRatios:
     Source: the log ratio seen from q is all that the three problems of arXiv:2605.30825 depend on (docs/theory).
     """
 
+    shards: ClassVar[Shards | None] = None  # see `shared`
     stored: np.ndarray  # rho as it is kept: in double or single precision, or mapped from a file
     log_weights: np.ndarray
     log_densities: np.ndarray | None
@@ -163,21 +165,7 @@ class LogRatios:
 
     def select(self, source: str, chosen: np.ndarray) -> LogRatios:
         """The same points with some columns of "values" (and of what belongs to them), or of "detectors", alone."""
-        view = object.__new__(LogRatios)
-        view.__dict__.update({name: value for name, value in self.__dict__.items() if name not in DERIVED})
-        own: dict[str, np.ndarray | None] = {"detectors": None}
-        if source == "detectors":
-            assert self.detectors is not None
-            own = {"stored": self.stored[:, :0], "log_densities": None, "priors": None}
-            own["detectors"] = np.asfortranarray(self.detectors[:, chosen])
-        else:
-            own["stored"] = np.asfortranarray(self.stored[:, chosen])
-            if self.constraint_shares is not None:
-                own["constraint_shares"] = self.constraint_shares[:, chosen]
-            own["log_densities"] = None if self.log_densities is None else self.log_densities[:, chosen]
-            own["priors"] = None if self.priors is None else self.priors[chosen]
-        view.__dict__.update({name: None if value is None else frozen(value) for name, value in own.items()})
-        return view
+        return select(self, source, chosen)
 
     def some(self, places: np.ndarray) -> LogRatios:
         """The points at `places` (increasing), with their weights made to add up to one; without groups."""
@@ -194,23 +182,39 @@ class LogRatios:
             return compute()
         return memory[key] if key in memory else memory.setdefault(key, compute())  # type: ignore[no-any-return]
 
-    @cached_property
+    def shared(self, shards: Shards, share: float | None = None) -> LogRatios:
+        """These points as this process's part of many: `solve` of them is then of the points of all processes.
+
+        Args:
+            shards: the processes, each of which calls this, and `solve`.
+            share: the part of q's mass at these points, (0, 1], where they are quadrature nodes; the shares of all
+                processes add up to one. Left out, the part of all points that these are.
+
+        Raises:
+            ValueError: for a share that is none, or shares that do not add up to one, and with groups.
+        """
+        return shared(self, shards, share)
+
+    @once
     def log_powers(self) -> tuple[np.ndarray, np.ndarray]:
         """Logs of sum_j e^{rho_ji} and sum_j e^{2 rho_ji} `(m,)`."""
-        return log_powers(self.table)
+        with sharing(self.shards):
+            return log_powers(self.table)
 
-    @cached_property
+    @once
     def ends(self) -> tuple[np.ndarray, np.ndarray]:
         """Least and greatest rho_i `(m,)` on the points that have weight."""
         kept = np.isfinite(self.log_weights)
-        return self.table.ends(None if kept.all() else kept)
+        with sharing(self.shards):
+            return self.table.ends(None if kept.all() else kept)
 
-    @cached_property
+    @once
     def peak(self) -> float:
         """The greatest entry of all, on whatever point."""
-        return float(self.table.ends()[1].max())
+        with sharing(self.shards):
+            return float(self.table.ends()[1].max())
 
-    @cached_property
+    @once
     def partition(self) -> Partition:
         """The points of positive weight by group; one group where there are none."""
         return Partition.of(self.log_weights, self.groups, self.group_weights)
@@ -233,29 +237,24 @@ class LogRatios:
         sums = [np.bincount(self.groups, weights=column, minlength=self.group_weights.size) for column in terms.T]
         return np.stack(sums, axis=1)
 
-    @cached_property
+    @once
     def log_masses(self) -> np.ndarray:
         """log E_q[e^{rho_i}] `(m,)`, nats; finite for ratios of any size."""
-        return log_means(self.table, self.log_weights)
+        with sharing(self.shards):
+            return log_means(self.table, self.log_weights)
 
-    @cached_property
+    @once
     def masses(self) -> np.ndarray:
         """E_q[e^{rho_i}] `(m,)`, 1 for exact ratios, so its distance from 1 measures quadrature or network error."""
         with np.errstate(over="ignore"):
             return np.asarray(np.exp(self.log_masses))
 
-    @cached_property
+    @once
     def group_log_masses(self) -> np.ndarray:
         """`log E_{q_c}[e^{rho_i}]` in each group `(C, m)`, -inf where q_i vanishes in it; by default all is one."""
-        partition = self.partition
-        if partition.count == 1:
-            return self.log_masses[None] - np.log(partition.shares)[:, None]
-        terms = self.values[partition.order] + self.log_weights[partition.order, None]
-        top = np.maximum.reduceat(terms, partition.starts, axis=0)
-        held = np.where(top > -np.inf, top, 0.0)
-        with np.errstate(divide="ignore", under="ignore"):
-            sums = np.log(partition.total(np.exp(terms - partition.spread(held))))
-        return np.asarray(sums + held - np.log(partition.shares)[:, None])
+        if self.partition.count == 1:
+            return self.log_masses[None]
+        return log_means_within(self.stored, self.log_weights, self.partition)
 
     def normalise(self) -> LogRatios:
         """The same with `rho_i - log E_{q_c}[e^{rho_i}]` in the place of rho_i, group by group, and so for log q_i.
@@ -281,7 +280,7 @@ class LogRatios:
         """
         return weighed(self, shares)
 
-    @cached_property
+    @once
     def spreads(self) -> np.ndarray:
         """Standard deviations of rho_i under q `(m,)`, nats; NaN where a ratio is not finite."""
         if not (np.isfinite(self.values).all() and np.isfinite(self.log_weights).all()):

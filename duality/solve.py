@@ -9,13 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from duality._arrays import frozen, vector
+from duality._arrays import frozen, stack_level, vector
 from duality.answers import Answer, read_climb
 from duality.dual_protocol import Dual
+from duality.forward_kl import ForwardKL
+from duality.likelihood import Likelihood
 from duality.newton import MET, TARGET, Climb, climb
+from duality.passes import workers as threads
 from duality.problems import Problem
 from duality.ratio_tables import EPS
 from duality.ratios import LogRatios
+from duality.reverse_kl import ReverseKL
+from duality.shards import shared, sharing, total
 from duality.solution import (
     FEW_DRAWS,
     FewDrawsWarning,
@@ -29,14 +34,16 @@ from duality.uncertainty import Uncertainty, later, reliance
 from duality.warm import Start, nearby
 
 
-def solve(problem: Problem, ratios: LogRatios, start: Any = None) -> Solution:
+def solve(problem: Problem, ratios: LogRatios, start: Any = None, *, workers: int = 1) -> Solution:
     """`max_{lam ≥ 0} g(lam)`, and with it the density p closest to q at the separation levels of the problem.
 
     Args:
         problem: `ReverseKL`, `ForwardKL` or `Likelihood`, with a level for each constraint or one for all.
         ratios: log ratios at quadrature nodes or draws of q.
         start: multipliers `(m,)` to climb from, where near ones are known, say from coarser nodes. The answer does not
-            depend on them; outside the dual domain they are not used. Left out, the climb starts from 0.
+            depend on them; outside the dual domain they are not used. Left out, the climb starts from 0, or on many
+            nodes from the answer on one in fifty.
+        workers: threads that the nodes of `ReverseKL`, `ForwardKL` and `Likelihood` are shared out to.
 
     Returns:
         The `Solution`: multipliers, target, cost, levels, and the certificate (gap and KKT residual ≤ 1e-10 on
@@ -51,12 +58,25 @@ def solve(problem: Problem, ratios: LogRatios, start: Any = None) -> Solution:
         FewDrawsWarning: where the answer rests on few draws.
         SmallGroupsWarning: where groups have so few draws that the value is biased by more than its standard error.
 
+    Where the ratios are `LogRatios.shared`, every process calls this, and each has the same answer with log weights of
+    its own points. What needs to see all points at once is then left out: the least levels that can be had, targets
+    beyond what tilts reach (they end INEXACT, with the lower bound), and standard errors of levels (NaN).
+
     Source: strong duality for these nonconvex problems, arXiv:2605.30825; docs/theory.
     """
+    if workers < 1:
+        raise ValueError(f"workers: {workers} given, at least 1 is needed")
+    if ratios.shards is not None and type(problem) not in (ReverseKL, ForwardKL, Likelihood):
+        raise ValueError(f"problem: {type(problem).__name__} given, but points that are shared out are not for it yet")
+    with threads(workers), sharing(ratios.shards):
+        return _solve(problem, ratios, start)
+
+
+def _solve(problem: Problem, ratios: LogRatios, start: Any) -> Solution:
     bound = problem.bind(ratios)
     ratios = ratios.remembering()
     if bound.out_of_reach(ratios):
-        raise InfeasibleError(bound.levels, bound.least_levels(ratios), bound.conflict(ratios))
+        raise _infeasible(bound, ratios)
     dual = bound.dual(ratios)
     first = None
     if start is not None:
@@ -90,6 +110,8 @@ def optimise(
         found = climb(dual, origin, units, tolerance, problem.patience)
     if found.exhausted:
         return read_climb(found)
+    if shared():  # beyond what tilts reach, all nodes would have to be seen at once
+        return Problem.answer(problem, ratios, dual, found, tolerance)
     return problem.answer(ratios, dual, found, tolerance)
 
 
@@ -97,6 +119,13 @@ def _risen(problem: Problem, found: Climb, allowed: np.ndarray) -> bool:
     """Whether the value shows that q misses a level by more than what is allowed `(m,)`."""
     multipliers = problem.multipliers(found.dual.to_natural(found.x))
     return found.at.value > float(allowed @ np.abs(multipliers)) + found.at.noise
+
+
+def _infeasible(problem: Problem, ratios: LogRatios, least: np.ndarray | None = None) -> InfeasibleError:
+    if shared():  # nodes of one process say nothing of the least
+        return InfeasibleError(problem.levels, np.full(problem.levels.size, np.nan))
+    least = problem.least_levels(ratios) if least is None else least
+    return InfeasibleError(problem.levels, least, problem.conflict(ratios))
 
 
 def inside(dual: Dual, x: np.ndarray) -> bool:
@@ -151,19 +180,19 @@ def finish(problem: Problem, ratios: LogRatios, answer: Answer, tolerance: float
     miss = float((np.maximum(found.at.misses, 0.0) / units).max())
     if found.exhausted or (np.isfinite(found.dual.ceiling) and miss > MET):
         # Past the ceiling infeasibility is certain; short of it, a climb that was stopped may only be unfinished.
-        least = problem.least_levels(ratios)
+        least = problem.least_levels(ratios) if not shared() else np.full(units.size, np.nan)
         if found.exhausted or (problem.slack(least) < -MET * units).any():
-            raise InfeasibleError(problem.levels, least, problem.conflict(ratios))
+            raise _infeasible(problem, ratios, least)
     log_weights, lam = answer.log_weights, answer.multipliers
     primal, levels, slack, squares = problem.reached(ratios, log_weights)
     wrong = np.where(answer.active, np.abs(slack), np.maximum(-slack, 0.0))
-    if (wrong > met).any():
+    if (wrong > met).any() and not shared():
         met = met + problem.resolution(ratios, log_weights)
     bound = primal
     if not (wrong > met).any():
         status = Status.OPTIMAL if answer.active.any() else Status.INACTIVE
     else:
-        shown = problem.shown(ratios, log_weights, lam)
+        shown = (Problem.shown if shared() else type(problem).shown)(problem, ratios, log_weights, lam)
         bound = shown.bound
         proved = bound - answer.value <= MET * (1.0 + abs(answer.value)) and not (shown.wrong > met).any()
         status = Status.NOT_ATTAINED if answer.limit and proved else Status.INEXACT
@@ -179,17 +208,18 @@ def finish(problem: Problem, ratios: LogRatios, answer: Answer, tolerance: float
             rests = reliance(ratios, found, sample_size)
             effective, primal_stderr = rests.effective, rests.value
             errors = later(problem, ratios, found, log_weights)
-            if ratios.grouped:
+            if ratios.grouped or shared():
                 known = errors()
-                bias = known.excess + found.dual.log_mean_bias(found.x)  # type: ignore[attr-defined]
                 errors = lambda: known  # noqa: E731
+            if ratios.grouped:
+                bias = known.excess + found.dual.log_mean_bias(found.x)  # type: ignore[attr-defined]
         if status is Status.NOT_ATTAINED:  # multipliers are an extreme of the draws: no normal law holds for them
             errors = None
         if effective < FEW_DRAWS:
-            warnings.warn(FewDrawsWarning(effective, ratios.n), stacklevel=3)
+            warnings.warn(FewDrawsWarning(effective, int(total(ratios.n))), stacklevel=stack_level())
         if ratios.grouped and not bias <= max(primal_stderr, ratios.n * EPS * (1 + abs(answer.value))):
             single = float(ratios.partition.shares[ratios.partition.sizes == 1].sum())
-            warnings.warn(SmallGroupsWarning(bias, primal_stderr, single), stacklevel=3)
+            warnings.warn(SmallGroupsWarning(bias, primal_stderr, single), stacklevel=stack_level())
     unknown = frozen(np.full(lam.size, np.nan))
     solution = Solution(
         problem=problem,

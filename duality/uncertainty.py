@@ -14,6 +14,7 @@ from duality.newton import Climb
 from duality.problems import Problem
 from duality.pulls import PullSums, added_up
 from duality.ratios import LogRatios
+from duality.shards import shared, total
 from duality.two_stage import influence, levels_stderr
 
 
@@ -60,7 +61,7 @@ def _pull_sums(dual: Dual, x: np.ndarray, ratios: LogRatios, products: bool) -> 
         kind = ExponentialDual if isinstance(dual, ExponentialDual) else MixtureDual
         if type(dual).influence is kind.influence:
             n = ratios.partition.order.size
-            return added_up(dual.pulls(x), n, dual.m, products), n
+            return added_up(dual.pulls(x), n, dual.m, products), int(total(n))
     pull, conditions = influence(dual, x, ratios)
     columns = conditions.T
     return added_up(lambda part: (pull[part], columns[:, part]), pull.size, dual.m, products), pull.size
@@ -85,7 +86,7 @@ def delta_method(problem: Problem, ratios: LogRatios, climb: Climb, log_weights:
         climb: the maximiser on them.
         log_weights: `(n,)` log masses of the target.
     """
-    levels = levels_stderr(problem, ratios, log_weights)
+    levels = np.full(climb.x.size, np.nan) if shared() else levels_stderr(problem, ratios, log_weights)
     dual, x, active, curvature = climb.dual, climb.x, climb.active, climb.at.curvature
     errors, excess = np.zeros(x.size), 0.0
     if active.any():
@@ -110,7 +111,7 @@ def later(problem: Problem, ratios: LogRatios, climb: Climb, log_weights: np.nda
     """`delta_method`, for when it is asked for; until then little more than the ratios is held on to."""
     ratios = ratios.remembering()  # with nothing remembered
     at_origin = not climb.dual.lower.any()
-    if ratios.grouped or not at_origin or ratios.n * climb.dual.m <= SMALL:
+    if ratios.grouped or shared() or not at_origin or ratios.n * climb.dual.m <= SMALL:
         return lambda: delta_method(problem, ratios, climb, log_weights)
     natural, rest = climb.dual.to_natural(climb.x), (climb.active, climb.pressure, climb.iterations)
 

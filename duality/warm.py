@@ -12,13 +12,14 @@ from duality.exponential_dual import ExponentialDual
 from duality.mixture_dual import MixtureDual
 from duality.newton import Patience, climb
 from duality.ratios import LogRatios
+from duality.shards import shared
 
 if TYPE_CHECKING:
     from duality.problems import Problem
 
 MANY = 50_000  # nodes, below which a climb from the origin costs no more
 SHARE = 50  # one node in so many is taken, or in fewer
-LEAST = 2500  # so that it is so many nodes
+LEAST, MOST = 2500, 200_000  # so that there are so many nodes
 ENOUGH = 200.0  # nodes of equal weight that those taken must amount to
 ROUGHLY = 1e-5  # the residual at which a climb on some nodes may stop: scatter is a hundred times that
 
@@ -37,9 +38,9 @@ def nearby(problem: Problem, ratios: LogRatios, dual: Dual) -> Start | None:
     Nodes are taken at even distances, each displaced at random by a generator of its own. The answer does not depend on
     them: what a start leads to is used where it is the maximum beyond doubt (`solve`).
     """
-    if type(dual) not in (ExponentialDual, MixtureDual) or ratios.n < MANY:
+    if type(dual) not in (ExponentialDual, MixtureDual) or ratios.n < MANY or shared():
         return None
-    share = min(SHARE, ratios.n // LEAST)
+    share = max(min(SHARE, ratios.n // LEAST), ratios.n // MOST)
     size = ratios.n // share
     places = np.arange(size) * share + np.random.default_rng(0).integers(share, size=size)
     some = ratios.some(places).remembering()

@@ -40,3 +40,40 @@ def distill_detected(model: Any, task: ConceptTask, config: Config, **more: Any)
     lines += [f"cost {each.estimate} nats, the target's {result.solution.primal:.4g}" for each in result.measured.costs]
     typer.echo("\n".join([*lines, *result.certificate.lines()]))
     typer.echo(f"written to {more['output']}")
+
+
+def sample_rejected(denoiser: Any, task: ConceptTask, config: Config, prompt: str, count: int) -> Any:
+    """Samples of the exact target under one prompt, by drawing again what a detector rejects."""
+    import numpy as np
+
+    import duality as du
+    from diffusion.cli import options
+    from diffusion.guidance.rejection import rejection_samples
+    from diffusion.ratios.detected import grouped, sample_law
+    from diffusion.runtime.progress import progress_bar
+    from diffusion.tasks.detectors import detector_of
+    from diffusion.tasks.levels import of_detectors
+    from diffusion.tasks.prompts import Prompts
+    from diffusion.workflows.detected import check_law
+
+    law, seed = task.law, config.runtime.seed
+    detectors = [detector_of(concept.detector) for concept in task.concepts]
+    check_law(denoiser, law, task.asked, config)
+    store = options.store_of(denoiser, config)
+    row, _, detected = sample_law(denoiser, law, detectors, config.ratios, config.sampling, store)
+    ratios = grouped(law, row, detected)
+    solution = du.solve(of_detectors(task.asked, ratios), ratios)
+    typer.echo(str(solution))
+    asked = task.but(prompts=Prompts([prompt])).law  # with the anchor, where it asks for the concept
+    with progress_bar("rejection samples", count) as shown:
+        found = rejection_samples(
+            denoiser,
+            asked,
+            np.zeros(count, dtype=np.int64),
+            config.sampling,
+            (detectors, solution.multipliers),
+            seed=seed + 77,
+            progress=shown.update,
+        )
+    typer.echo(f"{found.drawn} samples were drawn for {count}")
+    return found.latents

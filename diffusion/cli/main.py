@@ -120,6 +120,8 @@ def sample(
     if lora is not None and corrected:
         raise ValueError("corrected: it is guidance that is corrected, and a fitted network is sampled without any")
     task = None if lora is not None and (job.model or job.said.get("model")) else job.concept_task()
+    if task is not None and task.by_detectors and corrected:
+        raise ValueError("corrected: it is guidance that is corrected, and rejection is exact")
     model = shared.model_of(task) if task else str(job.model or job.said["model"])
     from diffusion.api import open_denoiser
     from diffusion.pipelines.fitted import put_in
@@ -143,6 +145,10 @@ def sample(
                 config.sampling if law else config.sampling.but(guidance_scale=config.sampling.guidance_scale or 1)
             )
             latents = sample_latents(denoiser.pipeline, wanted, seed=config.runtime.seed, **sampling.call(denoiser))
+        elif task is not None and task.by_detectors:
+            from diffusion.cli.detectors import sample_rejected
+
+            latents = sample_rejected(denoiser, task, config, prompt, count)
         else:
             assert task is not None
             latents = _guided(denoiser, task, config, wanted, corrected)

@@ -15,6 +15,8 @@ from diffusion.evaluation.metrics import Frequency, frequency
 from diffusion.pipelines.latents import decode
 from duality.two_sample import energy_distance, energy_null
 
+SHOWN = 96  # of a set that no image classifier looks at
+
 
 class ImageClassifier(Protocol):
     """Independent classifiers of images, for models where such exist (``digits`` has two)."""
@@ -33,7 +35,8 @@ class ImageClassifier(Protocol):
 class SampleSet:
     """Samples of one condition of one pipeline, with everything that was said of them.
 
-    ``noise``: the seed of the noise they start from, where it is known: samples from common noise are related.
+    ``images``: of all where an image classifier has counted them, else of the first :data:`SHOWN`. ``noise``: the seed
+    of the noise they start from, where it is known: samples from common noise are related.
     """
 
     name: str
@@ -67,7 +70,8 @@ def take_samples(
 ) -> SampleSet:
     """Decode samples (n, ...) of a pipeline, one per prompt, and ask the image classifier, where there is one, what
     they show."""
-    images = decode(pipeline, latents)
+    # What nobody counts is decoded as far as it may be shown: thousands of large images would fill any memory.
+    images = decode(pipeline, latents if image_classifier else latents[:SHOWN])
     return SampleSet(name, tuple(prompts), latents, images, image_classifier(images) if image_classifier else {}, noise)
 
 

@@ -36,8 +36,11 @@ from torch import Tensor
 
 from diffusion.methods.likelihood import Plain
 from diffusion.pipelines import Denoiser, rows
+from diffusion.pipelines.base import generators, noise_of
+from diffusion.pipelines.batch_size import evaluation_limit
 from diffusion.ratios.classifier import log_snr
 from diffusion.ratios.noise_integral import span
+from diffusion.runtime.memory import in_batches
 from diffusion.runtime.precision import squares
 from diffusion.training.lora import base_model
 
@@ -114,28 +117,34 @@ def path_cost(
     """
     plain = plain or partial(base_model, denoiser)
     device = next(denoiser.network.parameters()).device
-    generator = torch.Generator().manual_seed(seed)
-    total = torch.zeros(len(prompts), dtype=torch.float64)
     snr = log_snr(denoiser, chain.t).double().exp()
     signal, noise = (value.flatten() for value in denoiser.schedule(chain.t))
-    for start in range(0, len(prompts), batch):
-        asked = list(prompts[start : start + batch])
-        part = slice(start, start + len(asked))
+    chances, limit = generators(seed, len(prompts)), evaluation_limit(denoiser, batch)
+
+    def along(start: int, stop: int) -> Tensor:
+        asked, part = list(prompts[start:stop]), slice(start, stop)
         condition = _conditions(denoiser, asked)
         anchors = [based_on] * len(prompts) if isinstance(based_on, str) else based_on
         base = condition if anchors is None else _conditions(denoiser, list(anchors[part]))
         empty = _conditions(denoiser, [chain.negative] * len(asked)) if chain.scale > 1 else None
-        x = torch.randn((len(asked), *denoiser.sample_shape), generator=generator).to(device)
+        mine = [torch.Generator().set_state(chance.get_state()) for chance in chances[part]]  # a batch may be run again
+        x, found = noise_of(mine, denoiser.sample_shape).to(device), torch.zeros(len(asked), dtype=torch.float64)
         with torch.no_grad(), student():
             for k in range(chain.steps):
                 t = chain.t[k].expand(len(x)).to(device)
                 f = _clean(denoiser, x, t, (condition, empty), chain)
                 with plain():
                     said = _clean(denoiser, x, t, (base, empty), chain)
-                apart = squares(f - said)
-                total[part] += 0.5 * (snr[k + 1] - snr[k]) * apart
-                fresh = torch.randn(x.shape, generator=generator).to(device)
-                x = _step(x, said if chain.forward else f, fresh, (signal[k : k + 2], noise[k : k + 2]))
+                found += 0.5 * (snr[k + 1] - snr[k]) * squares(f - said)
+                x = _step(
+                    x,
+                    said if chain.forward else f,
+                    noise_of(mine, x.shape[1:]).to(device),
+                    (signal[k : k + 2], noise[k : k + 2]),
+                )
+        return found
+
+    total = torch.cat(in_batches(along, len(prompts), limit))
     if not bool(torch.isfinite(total).all()):
         raise FloatingPointError("cost along the chain: the network's output is not finite")
     return total

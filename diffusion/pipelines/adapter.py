@@ -49,7 +49,9 @@ class _Adapter:
                     "accumulation save memory instead"
                 )
         self.noising = self._noising(pipeline.scheduler)
-        config = self.network.config
+        self.sample_shape: tuple[int, ...] = self._sample_shape(self.network.config)
+
+    def _sample_shape(self, config: Any) -> tuple[int, ...]:
         size, channels = config.sample_size, int(config.in_channels)
         if size is None or int(config.out_channels or channels) != channels:
             raise ValueError(
@@ -60,7 +62,7 @@ class _Adapter:
         if config.get("time_cond_proj_dim") is not None:
             raise ValueError(f"{self.component} is distilled on guidance scales, which is not supported")
         sides = (size, size) if isinstance(size, int) else tuple(size)
-        self.sample_shape: tuple[int, ...] = (channels, *map(int, sides))
+        return (channels, *map(int, sides))
 
     @property
     def network(self) -> Any:

@@ -114,5 +114,16 @@ def add_noise(denoiser: Denoiser, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
     return signal * x0 + noise * eps
 
 
+def generators(seed: int, count: int) -> list[torch.Generator]:
+    """A generator for each of ``count`` samples, so that none depends on who is in its batch."""
+    seeds = torch.randint(2**62, (count,), generator=torch.Generator().manual_seed(seed)).tolist()
+    return [torch.Generator().manual_seed(some) for some in seeds]
+
+
+def noise_of(chances: Sequence[torch.Generator], shape: Sequence[int]) -> Tensor:
+    """Noise (n, *shape), row j by generator j, on the CPU."""
+    return torch.stack([torch.randn(tuple(shape), generator=chance) for chance in chances])
+
+
 def device_of(denoiser: Denoiser) -> torch.device:
     return next(denoiser.network.parameters()).device

@@ -13,19 +13,20 @@ import torch
 from torch import Tensor
 
 from diffusion.pipelines.latents import image_shape
+from diffusion.runtime.files import say
 
 # Pillow's mode for each number of channels.
-MODES = {1: "L", 3: "RGB"}
+MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
 def read_images(pipeline: Any, images: Sequence[Any]) -> Tensor:
     """Images (n, c, height, width) in [-1, 1], float32, ``2 v / 255 - 1``, of the size that the pipeline makes.
 
-    ``images``: paths, or Pillow images. Raises ``ValueError`` naming the first that cannot be read or has another
-    size or mode than the pipeline makes, before any is used. :func:`diffusion.pipelines.latents.encode` makes samples
-    of them.
+    ``images``: paths, or Pillow images, turned as their EXIF data say. Raises ``ValueError`` naming the first that
+    cannot be read or has another size or mode than the pipeline makes, before any is used.
+    :func:`diffusion.pipelines.latents.encode` makes samples of them.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     if isinstance(images, str | Path) or not len(images):
         raise ValueError(f"images must be a list of paths or images with at least one, got {images!r}")
@@ -39,6 +40,7 @@ def read_images(pipeline: Any, images: Sequence[Any]) -> Tensor:
         try:
             image = Image.open(image) if isinstance(image, str | Path) else image
             image.load()
+            image = ImageOps.exif_transpose(image)  # as a viewer turns it
         except (OSError, UnidentifiedImageError, AttributeError) as error:
             raise ValueError(f"{name} cannot be read as an image: {error}") from error
         if image.mode != wanted or image.size != (width, height):
@@ -53,11 +55,17 @@ def read_images(pipeline: Any, images: Sequence[Any]) -> Tensor:
 
 # What lies beside images without being one.
 TABLES = ("metadata.jsonl", "metadata.csv")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif")
+# Images that Pillow does not read by itself.
+UNREAD = (".heic", ".heif", ".jxl", ".svg", ".psd", ".raw", ".cr2", ".nef", ".arw", ".dng")
+HIDDEN = "."  # what begins with it is no image of anybody's: ._a.png is macOS's note about a.png
 
 
 def read_folder(path: Path, name: str) -> tuple[list[Path], list[str] | None]:
     """Paths of a folder's images in the order of their names, and their prompts where the folder says any.
+
+    Files that look like images and cannot be read, and images in folders inside of it, are not left out silently: they
+    are named on stderr. Hidden files are none.
 
     Prompts: column ``text`` of ``metadata.jsonl`` or ``metadata.csv``, rows named by ``file_name``. A file in the place
     of the folder is one image without a prompt. Raises ``ValueError`` naming ``name`` where there is nothing, no
@@ -67,7 +75,19 @@ def read_folder(path: Path, name: str) -> tuple[list[Path], list[str] | None]:
         return [path], None
     if not path.is_dir():
         raise ValueError(f"{name} {str(path)!r} is neither a file nor a folder")
-    images = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+    files = sorted(file for file in path.iterdir() if not file.name.startswith(HIDDEN))
+    images = [file for file in files if file.suffix.lower() in SUFFIXES]
+    below = [
+        str(file.relative_to(path))
+        for folder in files
+        if folder.is_dir()
+        for file in sorted(folder.rglob("*"))
+        if file.suffix.lower() in SUFFIXES and not file.name.startswith(HIDDEN)
+    ]
+    unread = [file.name for file in files if file.suffix.lower() in UNREAD]
+    for what, names in (("in folders inside of it", below), ("that Pillow does not read", unread)):
+        if names:
+            say(f"{name} folder {str(path)!r}: {len(names)} images {what} are left out, {names[0]!r} first")
     if not images:
         raise ValueError(f"{name} folder {str(path)!r} holds no images ({', '.join(SUFFIXES)})")
     table = next((path / some for some in TABLES if (path / some).is_file()), None)

@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffusion.pipelines import denoiser_of
+from diffusion.pipelines.batch_size import decoding_limit
 from diffusion.pipelines.finite import check_finite
 from diffusion.pipelines.sampling import sample_latents
+from diffusion.runtime.memory import in_batches
 
 
 def decode(pipeline: Any, latents: Tensor, batch: int = 256) -> NDArray[np.float32]:
@@ -26,20 +28,21 @@ def decode(pipeline: Any, latents: Tensor, batch: int = 256) -> NDArray[np.float
     vae = getattr(pipeline, "vae", None)
     if vae is None:
         return cast(NDArray[np.float32], latents.float().clamp(-1, 1).cpu().numpy())
+    latents = _unpacked(pipeline, latents)
     scale, shift = _affine(vae, latents)
     device, dtype = next(vae.parameters()).device, vae.dtype
-    # Some VAEs overflow in half precision and say so; diffusers' pipelines decode with them in single precision, too.
-    upcast = dtype == torch.float16 and bool(vae.config.get("force_upcast"))
-    if upcast:
-        vae.to(torch.float32)
-    parts = []
+    upcast = _upcast(vae)
+
+    def some(start: int, stop: int) -> Tensor:
+        inner = (latents[start:stop] / scale + shift).to(device, vae.dtype)
+        decoded = vae.decode(inner, return_dict=False)[0].float()
+        check_finite(decoded, "vae", "in decoding")
+        return decoded.clamp(-1, 1).cpu()
+
     try:
         with torch.no_grad():
-            for some in latents.split(batch):
-                inner = (some / scale + shift).to(device, vae.dtype)
-                decoded = vae.decode(inner, return_dict=False)[0].float()
-                check_finite(decoded, "vae", "in decoding")
-                parts.append(decoded.clamp(-1, 1).cpu())
+            limit = decoding_limit(vae, tuple(latents.shape[1:]), image_shape(pipeline), batch)
+            parts = in_batches(some, len(latents), limit)
     finally:
         if upcast:
             vae.to(dtype)
@@ -70,22 +73,57 @@ def encode(pipeline: Any, images: Tensor, batch: int = 256) -> Tensor:
         return images.float().cpu()
     scale, shift = _affine(vae, images)
     device = next(vae.parameters()).device
-    parts = []
-    with torch.no_grad():
-        for some in images.split(batch):
-            inner = vae.encode(some.to(device, vae.dtype)).latent_dist.mode().float().cpu()
-            check_finite(inner, "vae", "in encoding")
-            parts.append((inner - shift.cpu()) * scale.cpu())
-    return torch.cat(parts)
+    dtype, upcast = vae.dtype, _upcast(vae)
+
+    def some(start: int, stop: int) -> Tensor:
+        found = vae.encode(images[start:stop].to(device, vae.dtype))
+        inner = (found.latent_dist.mode() if hasattr(found, "latent_dist") else found.latents).float().cpu()
+        check_finite(inner, "vae", "in encoding")
+        return (inner - shift.cpu()) * scale.cpu()
+
+    try:
+        with torch.no_grad():
+            inner_shape = (int(vae.config.latent_channels), *(s // int(pipeline.vae_scale_factor) for s in wanted[1:]))
+            limit = decoding_limit(vae, inner_shape, wanted, batch)
+            return _packed(pipeline, torch.cat(in_batches(some, len(images), limit)))
+    finally:
+        if upcast:
+            vae.to(dtype)
+
+
+def _upcast(vae: Any) -> bool:
+    """Whether the VAE had to be taken to float32: some overflow in float16 and say so; as diffusers' pipelines do."""
+    wanted = vae.dtype == torch.float16 and bool(vae.config.get("force_upcast"))
+    if wanted:
+        vae.to(torch.float32)
+    return wanted
 
 
 def image_shape(pipeline: Any) -> tuple[int, int, int]:
     """``(channels, height, width)`` of what the pipeline makes at its own default size."""
-    channels, *sides = denoiser_of(pipeline).sample_shape
+    denoiser = denoiser_of(pipeline)
+    channels, *sides = denoiser.sample_shape
     vae = getattr(pipeline, "vae", None)
+    if len(denoiser.sample_shape) == 2:  # tokens of two by two latents
+        sides = [int(pipeline.default_sample_size)] * 2
     if vae is not None:
         channels, sides = int(vae.config.out_channels), [side * int(pipeline.vae_scale_factor) for side in sides]
     return channels, sides[0], sides[1]
+
+
+def _unpacked(pipeline: Any, latents: Tensor) -> Tensor:
+    """Latents (n, c, h, w) of tokens (n, h/2 w/2, 4 c), where a pipeline samples these."""
+    if latents.ndim != 3:
+        return latents
+    _, high, wide = image_shape(pipeline)
+    return cast(Tensor, pipeline._unpack_latents(latents, high, wide, pipeline.vae_scale_factor))
+
+
+def _packed(pipeline: Any, latents: Tensor) -> Tensor:
+    """The inverse of :func:`_unpacked`."""
+    if len(denoiser_of(pipeline).sample_shape) != 2:
+        return latents
+    return cast(Tensor, pipeline._pack_latents(latents, *latents.shape))
 
 
 def _affine(vae: Any, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from diffusion.pipelines.base import Denoiser
+from diffusion.pipelines.flux import Flux
 from diffusion.pipelines.single_file import single_file
 from diffusion.pipelines.stable_diffusion import StableDiffusion
 from diffusion.pipelines.stable_diffusion_3 import StableDiffusion3
@@ -27,6 +28,7 @@ FAMILIES: dict[str, type[Denoiser]] = {
     "StableDiffusionPipeline": StableDiffusion,
     "StableDiffusionXLPipeline": StableDiffusionXL,
     "StableDiffusion3Pipeline": StableDiffusion3,
+    "FluxPipeline": Flux,
 }
 
 

@@ -83,7 +83,7 @@ class Noising:
     def level(self, timestep: Tensor) -> Tensor:
         """The levels (n,) nearest to timesteps (n,), which samplers may place between two levels."""
         table = self.timesteps.float().to(timestep.device)  # not every device has double precision
-        above = torch.searchsorted(table, timestep.to(table.dtype)).clamp(1, len(table) - 1)
+        above = torch.searchsorted(table, timestep.to(table.dtype).contiguous()).clamp(1, len(table) - 1)
         nearer_below = timestep - table[above - 1] <= table[above] - timestep
         return torch.where(nearer_below, above - 1, above)
 

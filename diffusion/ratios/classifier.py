@@ -20,10 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from diffusion.pipelines import Condition, Denoiser, add_noise, repeat
-from diffusion.pipelines.base import device_of
+from diffusion.pipelines.base import device_of, noise_of
+from diffusion.pipelines.batch_size import evaluation_limit
 from diffusion.ratios.noised_network import DROPPED as DROPPED
 from diffusion.ratios.noised_network import NoisedNetwork
 from diffusion.ratios.positive_unlabelled import contrast_loss, label_shares
+from diffusion.runtime.memory import in_halves
 
 BATCH = 512  # rows of a training step
 
@@ -52,7 +54,10 @@ class Bottleneck:
 def pooled(caught: Tensor, output: Tensor) -> Tensor:
     """Features (n, D): activations averaged to at most 4x4 places, and the prediction averaged to at most 8x8."""
     inner = nn.functional.adaptive_avg_pool2d(caught.float(), min(4, *caught.shape[-2:])).flatten(1)
-    outer = nn.functional.adaptive_avg_pool2d(output.float(), min(8, *output.shape[-2:])).flatten(1)
+    if output.ndim == 3:  # tokens row by row
+        outer = nn.functional.adaptive_avg_pool1d(output.float().transpose(1, 2), min(64, output.shape[1])).flatten(1)
+    else:
+        outer = nn.functional.adaptive_avg_pool2d(output.float(), min(8, *output.shape[-2:])).flatten(1)
     return torch.cat([inner.to(outer.device), outer], dim=1)
 
 
@@ -104,10 +109,19 @@ def noised_features(
 ) -> Tensor:
     """Features (n, D), on the CPU, of samples (n, ...) noised to levels t (n,)."""
     parts, device = [], device_of(denoiser)
-    for some, level in zip(latents.split(batch), t.split(batch), strict=True):
-        noise, there = torch.randn(some.shape, generator=generator), level.to(device)
-        x = add_noise(denoiser, some.to(device), noise.to(device, some.dtype), there)
-        parts.append(features(denoiser, x, there, repeat(condition, len(some))).cpu())
+    limit = evaluation_limit(denoiser, batch)
+    start = 0
+    while start < len(latents):
+        some, level = latents[start : start + limit.rows], t[start : start + limit.rows].to(device)
+        noise = noise_of([generator] * len(some), some.shape[1:])
+
+        def made(first: int, last: int, some: Tensor = some, noise: Tensor = noise, level: Tensor = level) -> Tensor:
+            rows = slice(first, last)
+            x = add_noise(denoiser, some[rows].to(device), noise[rows].to(device, some.dtype), level[rows])
+            return features(denoiser, x, level[rows], repeat(condition, len(x))).cpu()
+
+        parts += in_halves(made, 0, len(some), limit)
+        start += len(some)
         if progress is not None:
             progress(len(some))
     return torch.cat(parts)

@@ -50,13 +50,8 @@ class DetectedSamples:
 
     @property
     def ratios(self) -> du.LogRatios:
-        """Detectors with a group for each prompt that is asked, what the solver is given."""
-        asked = self.prompts.probabilities
-        present = np.flatnonzero(asked > 0)
-        number = np.full(len(asked), -1)
-        number[present] = np.arange(len(present))
-        share = asked[present] / asked[present].sum()
-        return du.LogRatios(detectors=self.detected.numpy(), groups=number[self.rows.numpy()], group_weights=share)
+        """What the solver is given."""
+        return grouped(self.prompts, self.rows, self.detected)
 
     @property
     def texts(self) -> list[str]:
@@ -87,6 +82,45 @@ def sample_prompts(
     return sample_latents(denoiser.pipeline, wanted, seed=seed, progress=progress, **sampling.call(denoiser))
 
 
+def grouped(prompts: Prompts, rows: Tensor, detected: Tensor) -> du.LogRatios:
+    """Detectors (n, m) at samples of prompts by number (n,), with a group for each prompt that is asked."""
+    asked = prompts.probabilities
+    present = np.flatnonzero(asked > 0)
+    number = np.full(len(asked), -1)
+    number[present] = np.arange(len(present))
+    share = asked[present] / asked[present].sum()
+    return du.LogRatios(detectors=detected.numpy(), groups=number[rows.numpy()], group_weights=share)
+
+
+def sample_law(
+    denoiser: Denoiser,
+    prompts: Prompts,
+    detectors: Sequence[CheckedDetector],
+    budget: RatiosConfig,
+    sampling: Sampling,
+    cache: Cache | None,
+    bar: Bar = progress_bar,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Prompts by number (n,), samples (n, ...), and what detectors say of them (n, m).
+
+    Raises ``ValueError`` where a detector's answers do not fit; ``FloatingPointError`` naming a component that returns
+    NaN or inf.
+    """
+    chosen = np.repeat(np.arange(len(prompts)), prompts.counts(budget.num_samples))
+    asked = {"prompts": prompts.plain(), "sampling": sampling.plain(), "n": len(chosen), "seed": budget.seed}
+
+    def sampled() -> dict[str, Tensor]:
+        try_out(denoiser.pipeline, prompts.sampled[0], **sampling.call(denoiser))
+        with bar("samples of the prompts", len(chosen)) as shown:
+            found = sample_prompts(denoiser, prompts, chosen, sampling, seed=budget.anchor_seed, progress=shown.update)
+        return {"latents": found}
+
+    latents = (cache.get("prompted", asked, sampled) if cache else sampled())["latents"]
+    with bar("detectors", len(latents)) as shown:  # asked anew each time: nobody can tell two callables apart
+        detected = detect(denoiser.pipeline, latents, detectors, shown.update)
+    return torch.from_numpy(chosen), latents, detected
+
+
 def estimate_detected(
     denoiser: Denoiser,
     prompts: Prompts,
@@ -96,29 +130,9 @@ def estimate_detected(
     cache: Cache | None,
     bar: Bar = progress_bar,
 ) -> DetectedSamples:
-    """Sample every prompt, ask the detectors (one for each concept, by name), and train a head for noised states.
-
-    Raises ``ValueError`` where a detector's answers do not fit; ``FloatingPointError`` naming a component that returns
-    NaN or inf.
-    """
-    counts = prompts.counts(budget.num_samples)
-    chosen = np.repeat(np.arange(len(prompts)), counts)
-    asked = {"prompts": prompts.plain(), "sampling": sampling.plain(), "n": len(chosen), "seed": budget.seed}
-
-    def sampled() -> dict[str, Tensor]:
-        try_out(denoiser.pipeline, prompts.sampled[0], **sampling.call(denoiser))
-        with bar("samples of the prompts", len(chosen)) as shown:
-            found = sample_prompts(denoiser, prompts, chosen, sampling, seed=budget.anchor_seed, progress=shown.update)
-        return {"latents": found}
-
-    def get(name: str, request: Mapping[str, object], make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-        return cache.get(name, request, make) if cache else make()
-
-    latents = get("prompted", asked, sampled)["latents"]
-    with bar("detectors", len(latents)) as shown:  # asked anew each time: nobody can tell two callables apart
-        detected = detect(denoiser.pipeline, latents, list(detectors.values()), shown.update)
+    """:func:`sample_law` for one detector of each concept, by name, and a head for noised states."""
+    row, latents, detected = sample_law(denoiser, prompts, list(detectors.values()), budget, sampling, cache, bar)
     training = torch.arange(len(latents)) % 5 != 4
-    row = torch.from_numpy(chosen)
     feature, snr, of = _noised(denoiser, prompts, latents[training], row[training], budget, bar)
     with bar("detector head", budget.classifier_steps) as shown:
         head = train_head(

@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 from diffusion.pipelines import Denoiser, add_noise
+from diffusion.pipelines.batch_size import evaluation_limit
 from diffusion.ratios.classifier import log_snr
+from diffusion.runtime.memory import in_batches
 
 # The ends carry nothing: pure noise says nothing of x_0, and at SNR > e^8 all networks predict alike.
 LOG_SNR = (-7.0, 8.0)
@@ -68,18 +70,22 @@ def integrate(
     generator = torch.Generator().manual_seed(seed)
     every, low, high = span(denoiser)
     strata = levels // len(signs)
-    parts: list[Tensor | float] = [0.0] * -(-len(samples) // batch)
+    total: Tensor | float = 0.0
+    limit = evaluation_limit(denoiser, batch)
     for j in range(strata):
         wanted = low + (high - low) * (j + torch.rand(len(samples), generator=generator)) / strata
         t = (every[None] - wanted[:, None]).abs().argmin(1)
         drawn = torch.randn(samples.shape, generator=generator)
         for eps in (sign * drawn for sign in signs):
-            for k in range(len(parts)):
-                part = slice(k * batch, (k + 1) * batch)
+
+            def at(start: int, stop: int, eps: Tensor = eps, t: Tensor = t) -> Tensor:
+                part = slice(start, stop)
                 x0, noise, level = samples[part].to(device), eps[part].to(device, samples.dtype), t[part].to(device)
                 with torch.no_grad():
                     value = error(add_noise(denoiser, x0, noise, level), level, noise, part)
-                parts[k] = parts[k] + 0.5 * value.cpu().double() * (high - low) / levels
                 if progress is not None:
                     progress(value.numel())
-    return torch.cat([torch.as_tensor(each) for each in parts])
+                return value.cpu().double()
+
+            total = total + 0.5 * torch.cat(in_batches(at, len(samples), limit)) * (high - low) / levels
+    return torch.as_tensor(total)

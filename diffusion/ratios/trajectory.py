@@ -28,8 +28,10 @@ import torch
 from torch import Tensor
 
 from diffusion.pipelines import Condition, Denoiser, repeat, rows
-from diffusion.pipelines.base import device_of
+from diffusion.pipelines.base import device_of, generators, noise_of
+from diffusion.pipelines.batch_size import evaluation_limit
 from diffusion.ratios.noise_integral import span
+from diffusion.runtime.memory import in_batches
 from diffusion.runtime.precision import doubled
 from diffusion.tasks.concepts import TaskPrompts
 
@@ -94,24 +96,25 @@ def path_ratios(
     conditions = denoiser.condition([prompts.anchor, *(concept.name for concept in prompts.concepts)])
     levels, m = path_levels(denoiser, steps), len(prompts.concepts)
     plan = [(t, step_between(denoiser, t, u)) for t, u in pairwise(levels)]
-    generator, device = torch.Generator().manual_seed(seed), device_of(denoiser)
-    ended, said = [], []
-    for start in range(0, count, BATCH):
-        n = min(BATCH, count - start)
-        x = torch.randn((n, *denoiser.sample_shape), generator=generator).to(device)
-        rho = torch.zeros(n, m, dtype=torch.float64)
+    chances, device, limit = generators(seed, count), device_of(denoiser), evaluation_limit(denoiser, BATCH)
+
+    def along(start: int, stop: int) -> tuple[Tensor, Tensor]:
+        mine = [torch.Generator().set_state(chance.get_state()) for chance in chances[start:stop]]  # it may run again
+        x, rho = noise_of(mine, denoiser.sample_shape).to(device), torch.zeros(stop - start, m, dtype=torch.float64)
         for t, step in plan:
-            z = torch.randn(x.shape, generator=generator).to(device)
+            z = noise_of(mine, denoiser.sample_shape).to(device)
             of_q = _clean(denoiser, x, t, rows(conditions, slice(0, 1)))
             for index in range(m):
                 of_i = _clean(denoiser, x, t, rows(conditions, slice(index + 1, index + 2)))
                 d = doubled(step.clean * (of_i - of_q) / step.spread)
                 rho[:, index] += (doubled(z) * d - d.square() / 2).flatten(1).sum(1).cpu()
             x = step.state * x + step.clean * of_q + step.spread * z
-        ended.append(_clean(denoiser, x, levels[-1], rows(conditions, slice(0, 1))).cpu())
-        said.append(rho)
+        ended = _clean(denoiser, x, levels[-1], rows(conditions, slice(0, 1))).cpu()
         if progress is not None:
-            progress(n)
+            progress(stop - start)
+        return ended, rho
+
+    ended, said = zip(*in_batches(along, count, limit), strict=True)
     return Paths(torch.cat(ended), torch.cat(said).float())
 
 

@@ -25,12 +25,15 @@ class Pairs:
 
 
 def sheet(images: Images, columns: int, pad: int = 2) -> NDArray[np.uint8]:
-    """Images (n, 3 or 1, h, w) in [-1, 1] on one sheet (H, W, 3), row by row, on white."""
+    """Images (n, c, h, w), c from 1 to 4, in [-1, 1] on one sheet (H, W, 3), row by row, on white."""
     n, _, h, w = images.shape
     lines = -(-n // columns)
     page = np.full((lines * (h + pad) + pad, columns * (w + pad) + pad, 3), 255, np.uint8)
     for j, image in enumerate(images):
         top, left = pad + (j // columns) * (h + pad), pad + (j % columns) * (w + pad)
+        if len(image) in (2, 4):  # the last channel says how much is seen of it, on white here
+            seen = (image[-1:] + 1) / 2
+            image = seen * image[:-1] + (1 - seen)
         shown = np.clip((image + 1) * 127.5, 0, 255).round().astype(np.uint8)
         page[top : top + h, left : left + w] = shown.transpose(1, 2, 0)
     return page
@@ -98,7 +101,7 @@ def bars(shares: Mapping[str, Sequence[float]], classes: Sequence[str]) -> bytes
 
 
 def save_each(folder: Path, images: Images) -> None:
-    """Images (n, 3 or 1, h, w) in [-1, 1] as ``00000.png``, ...: RGB, or grey where there is one channel."""
+    """Images (n, c, h, w) in [-1, 1] as ``00000.png``, ...: grey, grey with alpha, RGB, RGBA by their channels."""
     from PIL import Image
 
     for j, image in enumerate(images):

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from diffusion.runtime.distributed import WHOLE, Part, average, broadcast, broadcast_object, is_main, world
 from diffusion.runtime.files import clear_partials, say
 from diffusion.runtime.interrupts import Deferred, terminable
+from diffusion.runtime.memory import ADVICE, free_unused, is_out_of_memory
 from diffusion.runtime.precision import checkpointed, in_precision, is_half
 from diffusion.runtime.trackers import log
 from diffusion.tasks.config import FitConfig
@@ -93,6 +94,7 @@ class Trainer:
         self.done = 0
         self.since = 0  # the step at which the mean began
         self._saved = -1  # the step of the last checkpoint
+        self._parts = settings.gradient_accumulation_steps
         # Gradients of a mean over a batch are below what float16 holds: they are scaled by this, see `_backward`.
         self._scale = 2.0**16 if getattr(network, "dtype", None) == torch.float16 else 1.0
         if checkpoint is not None:
@@ -133,7 +135,7 @@ class Trainer:
         rate = self.rate(step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        loss, terms, stop = self._gradient(step, asked)
+        loss, terms, stop = self._gradient_that_fits(step, asked)
         norm = nn.utils.clip_grad_norm_(self.parameters, 1.0)
         if not bool(torch.isfinite(norm)):
             raise FloatingPointError(f"the gradient at step {step} has norm {float(norm)}; {self._kept()}")
@@ -148,20 +150,33 @@ class Trainer:
         self._progress(1)
         return stop or (world().num_processes == 1 and asked.signal is not None)
 
+    def _gradient_that_fits(self, step: int, asked: Deferred) -> tuple[float, dict[str, float], bool]:
+        """As :meth:`_gradient`, in twice as many parts from here on where memory is used up: the same gradient."""
+        while True:
+            try:
+                return self._gradient(step, asked)
+            except Exception as error:
+                if not is_out_of_memory(error) or world().num_processes > 1:
+                    raise  # several processes would have to agree: gradient_accumulation_steps does it by hand
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            self.optimizer.zero_grad()
+            free_unused(self.parameters[0].device)
+            self._parts *= 2
+            if self._parts > self.settings.train_batch_size:
+                raise MemoryError(f"a training step of one row does not fit into memory ({reason}); {ADVICE}")
+            say(f"training steps in {self._parts} parts from here on, memory was used up")
+
     def _gradient(self, step: int, asked: Deferred) -> tuple[float, dict[str, float], bool]:
         """The step's gradient, over all parts and processes, into ``.grad``; the loss, its noted terms, and whether to
         stop: known to all processes after the same step, whichever of them was asked."""
-        settings, state = self.settings, world()
+        state, parts = world(), self._parts
         self.optimizer.zero_grad()
         total, notes = 0.0, dict[str, float]()
-        for j in range(settings.gradient_accumulation_steps):
-            part = Part(
-                state.process_index * settings.gradient_accumulation_steps + j,
-                state.num_processes * settings.gradient_accumulation_steps,
-            )
+        for j in range(parts):
+            part = Part(state.process_index * parts + j, state.num_processes * parts)
             total += self._backward(step, part)
             for name, value in part.notes.items():
-                notes[name] = notes.get(name, 0.0) + value / settings.gradient_accumulation_steps
+                notes[name] = notes.get(name, 0.0) + value / parts
         scalars = torch.tensor([total, float(asked.signal is not None), *notes.values()], dtype=torch.float64)
         average([scalars])
         if not bool(torch.isfinite(scalars[0])):
@@ -182,7 +197,7 @@ class Trainer:
                 parameter.grad = None
             generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
             with in_precision(self.network, settings.mixed_precision):
-                loss = self.objective(step, generator, part) / settings.gradient_accumulation_steps
+                loss = self.objective(step, generator, part) / self._parts
             fine = bool(torch.isfinite(loss))
             if fine:
                 (loss * self._scale).backward()

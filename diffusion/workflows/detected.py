@@ -97,6 +97,13 @@ def unlearn_detected(
 
 def check_detected(denoiser: Denoiser, prompts: Prompts, problem: Asked, config: Config) -> None:
     """Raise ``ValueError`` for what cannot work, before anything is sampled."""
+    check_law(denoiser, prompts, problem, config)
+    check_samples(problem, config.evaluation.samples, config.evaluation.confidence)
+    check_split(config.fit, False)
+
+
+def check_law(denoiser: Denoiser, prompts: Prompts, problem: Asked, config: Config) -> None:
+    """The same for what is sampled and solved, and not fitted."""
     check_as_given(denoiser)
     if problem.kind is not du.Likelihood:
         raise ValueError("problem must be likelihood where concepts are given by detectors, which are no ratios")
@@ -104,5 +111,3 @@ def check_detected(denoiser: Denoiser, prompts: Prompts, problem: Asked, config:
     if not denoiser.prompt_inputs and texts != {""}:
         raise ValueError(f"prompts: {type(denoiser.pipeline).__name__} takes none, so the only one is the empty prompt")
     prompts.counts(config.ratios.num_samples)
-    check_samples(problem, config.evaluation.samples, config.evaluation.confidence)
-    check_split(config.fit, False)

@@ -1,11 +1,15 @@
 """How fast `duality.solve` is, and how exact, beside what others would do, all in one run.
 
-OMP_NUM_THREADS=1 python tests/benchmarks/bench_solve.py                    # the table: some minutes
-OMP_NUM_THREADS=1 python tests/benchmarks/bench_solve.py --sizes 1e4 --m 4   # a part of it
+python tests/benchmarks/bench_solve.py --json tests/benchmarks/solve.json   # the table: some minutes
+python tests/benchmarks/bench_solve.py --sizes 1e4 --m 4                     # a part of it
 python tests/benchmarks/bench_solve.py --levels --json levels.json           # 32 concepts far beyond what q has
+python tests/benchmarks/bench_solve.py --large 1e7 --m 8 --workers 2         # wall seconds, on threads
+python tests/benchmarks/bench_solve.py --file 1e8 --m 4 --folder F           # in single precision in a file
+python tests/benchmarks/figures.py                                           # the JSON into the documentation
 
-Times are of the processor, medians of five, which on one thread are those of the clock where nothing else runs: so the
-comparison holds on a busy machine too. The general optimisers stop at their own tolerances, which are far from ours.
+Times are of the processor, medians of five runs in which ours and theirs take turns, on one thread: where nothing else
+runs these are those of the clock, and the comparison holds on a busy machine too, where all of them are longer. The
+general optimisers stop at their own tolerances, which are far from ours.
 """
 
 from __future__ import annotations
@@ -18,9 +22,12 @@ import sys
 import time
 import tracemalloc
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before NumPy is loaded: its own threads would only wait for each other
 
 import numpy as np
 from others import cones, general
@@ -41,14 +48,23 @@ def problem_of(name: str, ratios: du.LogRatios) -> du.Problem:
     return KINDS[name](own_levels(KINDS[name](1.0), ratios) * times)
 
 
-def seconds(call: Callable[[], Any], repetitions: int = 5) -> float:
-    """Processor time, the median of several runs."""
-    times = []
+def seconds(calls: dict[str, Callable[[], Any]], repetitions: int = 5) -> dict[str, float]:
+    """Processor times, medians of several runs in which the calls take turns."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repetitions):
-        start = time.process_time()
-        call()
-        times.append(time.process_time() - start)
-    return float(np.median(times))
+        for name, call in calls.items():
+            start = time.process_time()
+            call()
+            times[name].append(time.process_time() - start)
+    return {name: float(np.median(each)) for name, each in times.items()}
+
+
+@contextmanager
+def clock(line: dict[str, Any]) -> Iterator[None]:
+    """Wall and processor seconds of what is within, into a line."""
+    wall, processor = time.perf_counter(), time.process_time()
+    yield
+    line["wall"], line["processor"] = time.perf_counter() - wall, time.process_time() - processor
 
 
 def peak(call: Callable[[], Any]) -> int:
@@ -70,25 +86,70 @@ def compared(n: int, m: int, draws: bool, slow: bool) -> list[dict[str, Any]]:
         problem = problem_of(name, ratios)
         found = du.solve(problem, ratios)
         line: dict[str, Any] = {"problem": name, "n": n, "m": m, "draws": draws, "steps": found.iterations}
-        line["solve"] = seconds(lambda problem=problem: du.solve(problem, ratios))
-        line["read"] = seconds(lambda: ratios.values.sum(axis=0))
-        line["L-BFGS-B"] = seconds(lambda problem=problem: general(problem, ratios, "L-BFGS-B"))
+        # What a LogRatios computes once, its masses, is paid by the first solve alone.
+        calls = {
+            "solve": lambda problem=problem: du.solve(problem, ratios),
+            "first": lambda problem=problem: du.solve(problem, anew(ratios)),
+            "L-BFGS-B": lambda problem=problem: general(problem, ratios, "L-BFGS-B"),
+            "read": lambda: ratios.values.sum(axis=0),
+        }
+        line |= seconds(calls)
         line["L-BFGS-B error"] = abs(general(problem, ratios, "L-BFGS-B") - found.dual)
         line["peak / input"] = peak(lambda problem=problem: du.solve(problem, ratios)) / ratios.values.nbytes
         line["gap"], line["kkt"] = found.gap, found.kkt_residual
-        if slow and n <= CONES:
-            line["trust-constr"] = seconds(lambda problem=problem: general(problem, ratios, "trust-constr"), 1)
+        if slow and n <= CONES and m == 4:
+            slow_ones = {"trust-constr": lambda problem=problem: general(problem, ratios, "trust-constr")}
             for solver in ("CLARABEL", "SCS"):
-                line[solver] = seconds(lambda p=problem, s=solver: cones(p, ratios, s), 1)
+                slow_ones[solver] = lambda p=problem, s=solver: cones(p, ratios, s)
+            line |= seconds(slow_ones, 1)
         lines.append(line)
         print(row(line), flush=True)
+    return lines
+
+
+def anew(ratios: du.LogRatios) -> du.LogRatios:
+    """The same ratios, as if nobody had computed anything of them."""
+    again = ratios.remembering()
+    for name in ("log_masses", "log_powers", "group_log_masses", "partition", "peak"):
+        again.__dict__.pop(name, None)
+    return again
+
+
+def large(n: int, m: int, workers: int, folder: Path | None) -> list[dict[str, Any]]:
+    """Draws by the ten million: wall and processor seconds of one solve each; in a file where a folder is given."""
+    rng = np.random.default_rng(0)
+    kind = np.float64 if folder is None else np.float32
+    if folder is None:
+        table = np.empty((n, m), order="F")
+    else:
+        table = np.memmap(folder / "ratios.dat", dtype=kind, mode="w+", shape=(n, m))
+    for start in range(0, n, 1_000_000):
+        part = table[start : start + 1_000_000]
+        part[...] = 0.5 * rng.normal(size=part.shape) - 0.125  # of mass one under the law itself
+    if folder is not None:
+        table = np.memmap(folder / "ratios.dat", dtype=kind, mode="r", shape=(n, m))
+    line: dict[str, Any] = {"problem": "LogRatios", "n": n, "m": m, "file": folder is not None}
+    with clock(line):
+        ratios = du.LogRatios(table, priors=0.5 / m)
+    lines = [line]
+    del table
+    # About what q has: KL(q||q_i) = 1/8, E_q[Pr(i|x)] = prior.
+    for problem in (du.ReverseKL(0.3), du.Likelihood(0.35 / m), du.ForwardKL(0.135)):
+        line = {"problem": type(problem).__name__, "n": n, "m": m, "workers": workers, "file": folder is not None}
+        with clock(line):
+            found = du.solve(problem, ratios, workers=workers)
+        lines.append(line | {"status": found.status.name, "gap": found.gap, "kkt": found.kkt_residual})
+        del found
+    for line in lines:
+        print(f"{line['problem']:11}{n:>11}{m:>4}{line['wall']:>9.2f} s{line['processor']:>9.2f} s", flush=True)
     return lines
 
 
 def row(line: dict[str, Any]) -> str:
     """A line of the table, times in milliseconds."""
     said = f"{line['problem']:11}{line['n']:>9}{line['m']:>4}{'  draws' if line['draws'] else '       '}"
-    said += f"{line['solve'] * 1e3:>10.2f}{line['L-BFGS-B'] * 1e3:>10.2f}{line['solve'] / line['L-BFGS-B']:>7.2f}"
+    said += f"{line['solve'] * 1e3:>10.2f}{line['first'] * 1e3:>10.2f}{line['L-BFGS-B'] * 1e3:>10.2f}"
+    said += f"{line['solve'] / line['L-BFGS-B']:>7.2f}"
     said += f"{line['read'] * 1e3:>9.3f}{line['peak / input']:>7.1f}{line['gap']:>9.0e}{line['L-BFGS-B error']:>9.0e}"
     for other in ("trust-constr", "CLARABEL", "SCS"):
         said += f"{line[other] * 1e3:>10.0f}" if other in line else ""
@@ -96,7 +157,7 @@ def row(line: dict[str, Any]) -> str:
 
 
 HEAD = (
-    f"{'':11}{'n':>9}{'m':>4}{'':7}{'solve':>10}{'L-BFGS-B':>10}{'ratio':>7}{'read':>9}{'peak':>7}{'gap':>9}{'theirs':>9}"
+    f"{'':11}{'n':>9}{'m':>4}{'':7}{'solve':>10}{'first':>10}{'L-BFGS-B':>10}{'ratio':>7}{'read':>9}{'peak':>7}{'gap':>9}{'theirs':>9}"
     f"{'tr-constr':>10}{'Clarabel':>10}{'SCS':>10}"
 )
 
@@ -139,6 +200,10 @@ if __name__ == "__main__":
     parser.add_argument("--draws", action="store_true", help="equal weights: with standard errors")
     parser.add_argument("--no-cones", action="store_true", help="leave out trust-constr, Clarabel and SCS")
     parser.add_argument("--levels", type=int, nargs="?", const=3, help="the levels beyond, on so many seeds, instead")
+    parser.add_argument("--large", help="a number of draws: wall seconds of one solve of each kind, instead")
+    parser.add_argument("--file", help="the same from a file in single precision, in --folder")
+    parser.add_argument("--folder", type=Path, help="where the file goes")
+    parser.add_argument("--workers", type=int, default=1, help="threads, for --large and --file")
     parser.add_argument("--json", type=Path, help="the figures as JSON")
     given = parser.parse_args()
     print(machine())
@@ -147,6 +212,9 @@ if __name__ == "__main__":
         warnings.simplefilter("ignore", UserWarning)
         if given.levels:
             figures = beyond(given.levels)
+        elif given.large or given.file:
+            size = int(float(given.large or given.file))
+            figures = large(size, int(given.m), given.workers, given.folder if given.file else None)
         else:
             print(HEAD)
             for n in given.sizes.split(","):

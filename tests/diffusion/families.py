@@ -151,6 +151,39 @@ def sd3(shift=3.0, height_of_two=8):
     )
 
 
+def flux(guidance=True):
+    from diffusers import FluxPipeline, FluxTransformer2DModel
+    from transformers import T5Config, T5EncoderModel
+
+    tokenizer = build_tokenizer()
+    transformer = FluxTransformer2DModel(
+        patch_size=1,
+        in_channels=16,
+        num_layers=2,
+        num_single_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=WIDTH,
+        pooled_projection_dim=WIDTH,
+        axes_dims_rope=(2, 2, 4),
+        guidance_embeds=guidance,
+    ).eval()
+    words = T5EncoderModel(
+        T5Config(vocab_size=len(tokenizer), d_model=WIDTH, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    ).eval()
+    pipeline = FluxPipeline(
+        vae=vae(scaling_factor=0.4, shift_factor=0.1),
+        text_encoder=text_encoder(tokenizer),
+        tokenizer=tokenizer,
+        text_encoder_2=words,
+        tokenizer_2=tokenizer,
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=guidance),
+    )
+    pipeline.default_sample_size = 8  # the published one is 128, for every network
+    return pipeline
+
+
 FAMILIES = {"ddpm": ddpm, "sd": sd, "sdxl": sdxl, "sd3": sd3}
 
 

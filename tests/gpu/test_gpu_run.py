@@ -152,7 +152,8 @@ def test_tables_of_a_run(found):
     assert "On one Some GPU" in text
     stage = some["parts"]["sdxl"]["stages"][0]
     assert f"| {stage['name']} | {stage['seconds']:.1f} | " in text
-    assert "- flux: skipped" in text
+    skipped = some | {"parts": some["parts"] | {"flux": {"skipped": "no time"}}}
+    assert "- flux: skipped, no time" in tables(skipped)
     ceiling = some["parts"]["matrix_products"]["tera_flop_per_second"]["bfloat16"]
     assert math.isfinite(ceiling)
     assert f"| bfloat16 | {ceiling:.0f} |" in text

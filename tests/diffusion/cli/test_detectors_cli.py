@@ -85,6 +85,19 @@ def test_what_does_not_fit(more, said, place, monkeypatch, capsys, tmp_path):
     assert said in error(monkeypatch, capsys, *words(place, "--output", tmp_path / "out", *more))
 
 
+def test_samples_of_the_exact_target_without_training(place, monkeypatch, capsys, tmp_path):
+    words_ = ("--concept", "seven", "--detector", RED, "--level", "0.7x", "--prompts", place / "prompts.csv")
+    more = ("--config", place / "run.yaml", "--count", "6", "--prompt", "one", "--cache-folder", tmp_path / "cache")
+    out = run(monkeypatch, capsys, "sample", place / "sd", *words_, *more, "--output", tmp_path / "images")
+    assert "samples were drawn for 6" in out
+    assert int(out.split(" samples were drawn")[0].split()[-1]) >= 6
+    assert len(list((tmp_path / "images").glob("*.png"))) >= 6
+    said = error(
+        monkeypatch, capsys, "sample", place / "sd", *words_, *more, "--corrected", "--output", tmp_path / "other"
+    )
+    assert "rejection is exact" in said
+
+
 def test_commands_on_ratios_say_that_there_are_none(place, monkeypatch, capsys):
     few = ("--concept", "seven", "--detector", RED, "--level", "0.7x", "--config", place / "run.yaml")
     assert "concepts with detectors have no ratios" in error(monkeypatch, capsys, "ratios", place / "sd", *few)

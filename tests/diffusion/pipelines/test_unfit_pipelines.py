@@ -16,7 +16,7 @@ from tests.diffusion.pipelines.test_families import classifier_for
 def test_other_pipelines_are_named():
     pipeline = build(families.sd)
     variant = StableDiffusionImg2ImgPipeline.from_pipe(pipeline)
-    with pytest.raises(ValueError, match="StableDiffusion3Pipeline, got StableDiffusionImg2ImgPipeline"):
+    with pytest.raises(ValueError, match="FluxPipeline, got StableDiffusionImg2ImgPipeline"):
         denoiser_of(variant)
     with pytest.raises(ValueError, match="got object"):
         denoiser_of(object())
