@@ -56,7 +56,7 @@ def log_powers(columns: Columns) -> tuple[np.ndarray, np.ndarray]:
 
 
 def log_means_within(table: np.ndarray, log_weights: np.ndarray, partition: Partition) -> np.ndarray:
-    """log E_{q_c}[e^{rho_i}] in each group `(C, m)`, -inf where q_i vanishes in it."""
+    """`log E_{q_c}[e^{rho_i}]` in each group `(C, m)`, -inf where q_i vanishes in it."""
     terms = table[partition.order] + log_weights[partition.order, None]
     top = np.maximum.reduceat(terms, partition.starts, axis=0)
     held = np.where(top > -np.inf, top, 0.0)

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 import typer
 from pydantic.fields import FieldInfo
 
+from diffusion import need_extra
 from diffusion.cli.task_options import concept_task, image_task
 from diffusion.tasks.config import CONFIG, SECTIONS, SEEDED, Config
 from diffusion.tasks.settings import read_yaml
@@ -89,6 +90,7 @@ def with_job(
 
         @wraps(command)
         def called(**words: Any) -> Any:
+            need_extra()  # before anything is read: what reads tasks needs torch
             flags = {name: words.pop(name) for name in asked}
             settings = {name: words.pop(name) for name in options}
             file, model = words.pop("config"), words.pop("model", None)

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from diffusion import need_extra
 from diffusion.cli import options as shared
 from diffusion.cli.derived import Job, with_job
 from diffusion.cli.task_options import IMAGE_OPTIONS
@@ -26,7 +25,6 @@ def forget(
     """Forget given images: one constraint and one multiplier each, into a LoRA or all weights, with a certificate."""
     task, forgotten = job.image_task()
     model = shared.model_of(task)
-    need_extra()
     from diffusion import api
     from diffusion.reports.images import findings
     from diffusion.reports.save_images import save_comparison

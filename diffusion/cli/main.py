@@ -68,7 +68,6 @@ def distill(
     """Solve for the target, fit it into a LoRA or all weights, and certify: ratios, multipliers, training, evidence."""
     task, config = job.concept_task(), shared.with_cache(job.config)
     model = shared.model_of(task)
-    need_extra()
     from diffusion.api import open_denoiser, unlearn_by_ratios
     from diffusion.reports.model_card import findings
     from diffusion.runtime.distributed import is_main
@@ -124,7 +123,6 @@ def sample(
     if task is not None and task.by_detectors and corrected:
         raise ValueError("corrected: it is guidance that is corrected, and rejection is exact")
     model = shared.model_of(task) if task else str(job.model or job.said["model"])
-    need_extra()
     from diffusion.api import open_denoiser
     from diffusion.pipelines.fitted import put_in
     from diffusion.pipelines.latents import decode
@@ -193,7 +191,6 @@ def ratios(
     solved = bool(job.flags["level"] or job.said.get("levels"))
     task = job.concept_task(levels=NO_LEVEL)
     model = shared.model_of(task)
-    need_extra()
     from diffusion.api import open_denoiser
     from diffusion.evaluation.ratio_comparison import compare
     from diffusion.ratios.estimate import estimate_ratios

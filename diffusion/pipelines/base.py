@@ -121,7 +121,7 @@ def generators(seed: int, count: int) -> list[torch.Generator]:
 
 
 def noise_of(chances: Sequence[torch.Generator], shape: Sequence[int]) -> Tensor:
-    """Noise (n, *shape), row j by generator j, on the CPU."""
+    """Noise `(n, *shape)`, row j by generator j, on the CPU."""
     return torch.stack([torch.randn(tuple(shape), generator=chance) for chance in chances])
 
 

@@ -1,5 +1,7 @@
 """Batch sizes that fit: chosen by a measured probe where a device says what is free, halved where one did not fit.
 
+::
+
     rows = min( most, numbers in all / numbers of a row )                            first guess
     rows = min( rows, 0.8 free / (peak of two rows - peak of one) )                  on CUDA, by a probe
 

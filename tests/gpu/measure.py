@@ -211,3 +211,19 @@ def parity(denoiser: Denoiser, count: int, prompt: str) -> dict[str, float]:
                 setattr(denoiser.pipeline, component, own)
             found[name] = float((said - exact).norm() / exact.norm())
     return found
+
+
+class Quiet:
+    """No progress is shown."""
+
+    def __init__(self, _title: str, _total: int) -> None:
+        pass
+
+    def __enter__(self) -> Quiet:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def update(self, _count: int = 1) -> None:
+        pass

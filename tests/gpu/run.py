@@ -208,7 +208,7 @@ def digits(job: Job) -> dict[str, Any]:
             evaluation={"samples": 4, "retained_samples": 4, "integrated": 4},
         )
     started = time.perf_counter()
-    result = diffusion.unlearn("digits", task, config, bar=_Quiet)
+    result = diffusion.unlearn("digits", task, config, bar=measure.Quiet)
     certificate = result.certificate
     return {
         "seconds": time.perf_counter() - started,
@@ -216,22 +216,6 @@ def digits(job: Job) -> dict[str, Any]:
         "objections": list(certificate.objections),
         "levels": [found.model_dump(mode="json") for found in result.measured.levels],
     }
-
-
-class _Quiet:
-    """No progress is shown."""
-
-    def __init__(self, _title: str, _total: int) -> None:
-        pass
-
-    def __enter__(self) -> _Quiet:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def update(self, _count: int = 1) -> None:
-        pass
 
 
 PARTS: dict[str, Callable[[Job], dict[str, Any]]] = {

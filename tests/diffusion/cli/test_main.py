@@ -203,12 +203,31 @@ def test_help_is_of_unlearn_itself(monkeypatch, capsys):
     assert "Unlearning in diffusion models, solved exactly" in out  # not the docstring of what holds the option
 
 
+PIPELINE_COMMANDS = ("ratios", "distill", "sample", "forget", "audit", "bench", "demo")
+
+
+@pytest.mark.parametrize("command", PIPELINE_COMMANDS)
+def test_every_command_on_a_pipeline_names_the_extra_that_it_lacks(monkeypatch, capsys, tmp_path, command):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    model = [] if command == "demo" else ["digits"]
+    code, out, err = run(monkeypatch, capsys, command, *model, "--output", tmp_path / "out")
+    assert (code, out) == (2, "")
+    assert "peft: install unlearning-duality[diffusion]" in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_those_are_all_commands_but_the_ones_on_densities():
+    names = {command.name or command.callback.__name__ for command in cli.app.registered_commands}
+    assert names == {*PIPELINE_COMMANDS, "solve", "frontier", "verify", "explore"}
+
+
 def test_a_missing_extra_is_named():
     """Without typer, and without torch: one line that says what to install."""
     block = "import sys; sys.modules[{!r}] = None; sys.argv = {!r}; from diffusion.cli.main import main; main()"
     for module, words, message in (
         ("typer", ["unlearn"], "install unlearning-duality[cli]"),
         ("diffusers", ["unlearn", "demo"], "install unlearning-duality[diffusion]"),
+        ("torch", ["unlearn", "ratios", "digits", "--concept", "cat"], "install unlearning-duality[diffusion]"),
     ):
         out = subprocess.run([sys.executable, "-c", block.format(module, words)], capture_output=True, text=True)
         assert out.returncode != 0
