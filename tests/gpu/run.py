@@ -20,7 +20,6 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,50 +32,11 @@ import duality as du
 from diffusion.pipelines import denoiser_of
 from diffusion.pipelines.sampling import sample_latents
 from diffusion.runtime.files import write_text
-from tests.gpu import measure, models
+from tests.gpu import measure
+from tests.gpu.job import TINY, Job, Sizes, Skipped
 
 SCHEMA = 1
 CONCEPT, RETAINED = "a photo of a tench", ["a photo of a goldfish", "a photo of a boat"]
-
-
-class Skipped(Exception):
-    """A part that is not measured, and why."""
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """How much is done; the second set is for a CPU."""
-
-    side: int = 8192  # of the matrix products
-    repeats: int = 5
-    batches: tuple[int, int] = (8, 4)  # of the bare SD 1.5 and SDXL
-    samples: tuple[int, int] = (32, 12)  # of a survey, SD 1.5 and SDXL
-    sampler_steps: int = 4
-    train_steps: int = 10
-    train_batch: int = 6
-    draws: int = 10_000_000  # that the solver solves on
-
-
-TINY = Sizes(side=64, repeats=1, batches=(2, 2), samples=(10, 10), sampler_steps=2, train_steps=2, draws=20_000)
-
-
-@dataclass(frozen=True)
-class Job:
-    """What every part is given."""
-
-    sizes: Sizes
-    device: torch.device
-    tiny: bool
-    wheels: Path | None
-
-    def pipeline(self, name: str, dtype: torch.dtype) -> Any:
-        if not self.tiny:
-            return models.build(name, self.device, dtype, self.wheels)
-        from tests.diffusion import families
-
-        return families.build({"sd15": families.sd, "sdxl": families.sdxl, "flux": families.flux}[name]).to(
-            self.device, dtype
-        )
 
 
 def products(job: Job) -> dict[str, Any]:
