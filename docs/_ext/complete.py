@@ -35,6 +35,7 @@ INTERNAL = (
     *(
         "runtime.files",
         "runtime.locks",
+        "runtime.memory",
         "runtime.progress",
         "runtime.seeds",
         "training.batches",
@@ -47,7 +48,7 @@ INTERNAL = (
     *("methods.dual_loop", "methods.forget_retain_sets", "methods.likelihood"),
     *("pipelines.adapter", "pipelines.adapters", "pipelines.base", "pipelines.schedules"),
     *("pipelines.stable_diffusion", "pipelines.stable_diffusion_xl", "pipelines.stable_diffusion_3"),
-    *("pipelines.unconditional",),
+    *("pipelines.batch_size", "pipelines.flux", "pipelines.unconditional"),
 )
 
 
