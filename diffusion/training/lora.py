@@ -72,9 +72,9 @@ def add_lora(
             network.add_adapter(config, ADAPTER)
         else:
             inject_adapter_in_model(config, network, ADAPTER)
-    # Optimiser steps are smaller than half precision resolves: adapters and their average are float32 on any network.
+    # Optimiser steps are smaller than half precision resolves: there adapters and their average are float32.
     for parameter in network.parameters():
-        if parameter.requires_grad:
+        if parameter.requires_grad and parameter.dtype.itemsize < 4:
             parameter.data = parameter.data.float()
     return [parameter for parameter in network.parameters() if parameter.requires_grad]
 

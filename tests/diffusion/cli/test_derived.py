@@ -115,7 +115,8 @@ def result(tmp_path_factory):
 def test_task_and_configuration_are_beside_the_result(result):
     task = yaml.safe_load((result / "task.yaml").read_text(encoding="utf-8"))
     config = yaml.safe_load((result / "config.yaml").read_text(encoding="utf-8"))
-    assert task["concepts"] == [{"prompts": ["seven", "a handwritten seven"], "images": None, "prior": 0.1}]
+    concept = {"prompts": ["seven", "a handwritten seven"], "images": None, "prior": 0.1, "detector": None}
+    assert task["concepts"] == [concept]
     assert task["levels"] == ["0.99x"]
     assert (config["fit"]["rank"], config["fit"]["seed"], config["runtime"]["seed"]) == (1, 5, 5)
     assert "cache" not in str(config["runtime"]["cache_folder"])
