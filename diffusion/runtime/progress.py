@@ -57,7 +57,8 @@ class Lines:
         if now - self.said >= EVERY:
             self.said = now
             left = (now - self.started) / max(1, self.done) * (self.total - self.done)
-            self._say(f"{self.title}: {self.done:,} of {self.total:,}, about {max(0.0, left):.0f} s left")
+            rest = f"about {left:.0f} s left" if self.done <= self.total else "and further corrections"
+            self._say(f"{self.title}: {min(self.done, self.total):,} of {self.total:,}, {rest}")
 
     def _say(self, words: str) -> None:
         if self.stream is not None:

@@ -30,6 +30,14 @@ def test_lines_have_the_time_and_say_what_is_left():
     assert said[3:] == ["training: done in 75 s"]
 
 
+def test_steps_beyond_the_total_are_said_to_be_further_ones():
+    out, clock = io.StringIO(), Clock()
+    with Lines("training", 100, out, clock) as shown:
+        clock.now += EVERY
+        shown.update(130)
+    assert out.getvalue().splitlines()[1][9:] == "training: 100 of 100, and further corrections"
+
+
 def test_an_error_is_no_end():
     out = io.StringIO()
     with pytest.raises(KeyError), Lines("training", 3, out, Clock()):
