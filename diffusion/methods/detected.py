@@ -20,6 +20,9 @@ from diffusion.tasks.concepts import normalised
 from diffusion.tasks.detectors import CheckedDetector
 from diffusion.training.lora import merged_adapters
 
+# Share of a step's rows, at least, under prompts that take the law of their anchor.
+ANCHORED = 0.5
+
 
 @dataclass(frozen=True)
 class DetectedTilt:
@@ -87,6 +90,11 @@ def batches_of(denoiser: Denoiser, estimate: DetectedSamples, log_weights: Tenso
     # Samples were dealt to prompts by counts; how often a prompt counts is said by its probability.
     share = torch.from_numpy(prompts.probabilities)[estimate.rows]
     share = share / torch.bincount(estimate.rows, minlength=len(prompts))[estimate.rows]
+    # What is right under one prompt does not depend on the others; prompts that must take another's law move most.
+    anchored = torch.tensor([each.anchor is not None for each in prompts.prompts])[estimate.rows]
+    mass = float(share[anchored].sum() / share.sum())
+    if 0 < mass < ANCHORED:
+        share = torch.where(anchored, share * ANCHORED / mass, share * (1 - ANCHORED) / (1 - mass))
     shares = 0.5 * share / share.sum() + 0.5 * share * unusual / (share * unusual).sum()
     return PromptBatches(
         denoiser,

@@ -8,11 +8,14 @@ from hypothesis import strategies as st
 
 from diffusion.methods import guided_tilt
 from diffusion.methods.chain import Chain, path_cost
+from diffusion.methods.detected import batches_of
 from diffusion.methods.guided_tilt import PromptBatches, guided_loss, guided_objective
 from diffusion.pipelines import denoiser_of
 from diffusion.ratios.classifier import features
+from diffusion.ratios.detected import DetectedSamples
 from diffusion.ratios.detector_head import DetectorHead, train_head
-from diffusion.tasks.config import FitConfig
+from diffusion.tasks.config import FitConfig, RatiosConfig, Sampling
+from diffusion.tasks.prompts import Prompts
 from diffusion.training.lora import add_lora, base_model
 from tests.diffusion import families
 from tests.diffusion.families import build
@@ -139,6 +142,33 @@ def test_a_branch_that_must_not_move_is_held(denoiser):
     data = data_of(denoiser, [3.0, 3.0], False)
     with_held = guided_objective(data, head_of(denoiser), lambda: torch.zeros(12), lambda eta: eta[:, 0] * 0, SMALL)
     assert float(with_held(0, torch.Generator().manual_seed(2)).detach()) > 0
+
+
+def samples_of(denoiser, prompts):
+    rows = torch.arange(len(prompts)).repeat_interleave(5)
+    latents = torch.zeros(len(rows), *denoiser.sample_shape)
+    detected = (torch.arange(len(rows)) % 5 == 0).double()[:, None]
+    sampling = Sampling(num_inference_steps=2, guidance_scale=3)
+    return DetectedSamples(
+        prompts, ("seven",), rows, latents, detected, head_of(denoiser), (None,), "", RatiosConfig(), sampling
+    )
+
+
+def test_rows_count_by_the_law_and_anchored_prompts_for_half_at_least(denoiser):
+    law = Prompts([{"prompt": "seven", "anchor": ""}, {"prompt": "one", "weight": 2}, {"prompt": "", "weight": 7}])
+    data = batches_of(denoiser, samples_of(denoiser, law), torch.zeros(15, dtype=torch.float64))
+    masses = torch.bincount(data.prompts, weights=data.target)
+    np.testing.assert_allclose(masses, [0.5, 0.5 * 2 / 9, 0.5 * 7 / 9])
+    np.testing.assert_allclose(float(data.shares.sum()), 1)
+    assert data.scales.tolist() == [3.0, 3.0, 1.0]
+    assert data.moving
+    plain = Prompts(["two", {"prompt": "one", "weight": 2}])
+    weights = torch.tensor([-3.0, 0, 0, 0, 0] * 2, dtype=torch.float64)
+    data = batches_of(denoiser, samples_of(denoiser, plain), weights)
+    np.testing.assert_allclose(torch.bincount(data.prompts, weights=data.target), [1 / 3, 2 / 3])
+    assert not data.moving
+    # Samples whose weight is unusual are chosen more often than they count, the others less.
+    assert (data.shares > data.target).tolist() == [True, False, False, False, False] * 2
 
 
 def test_a_head_learns_soft_labels():
