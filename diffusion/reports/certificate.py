@@ -144,11 +144,11 @@ def certificate(
     standards = standards or Standards()
     names = [concept.name for concept in estimate.prompts.concepts]
     capped = [name for name, held in zip(names, outcome.capped, strict=False) if held]
-    least = least_cost(measured, plan.asked, estimate.ratios)
+    least = least_cost(measured.level(), plan.asked, estimate.ratios)
     reasons = (
         of_solution(solution, standards),
         of_ratios(estimate, standards),
-        of_fitted_model(measured, plan, solution, least, capped, standards),
+        of_fitted_model(measured, solution, least, capped, standards),
     )
     ratio = measured.cost().estimate.mean / solution.primal if measured.costs and solution.primal > 0 else None
     return Certificate(

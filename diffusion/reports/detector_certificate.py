@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
@@ -14,7 +13,7 @@ from diffusion.methods import Outcome
 from diffusion.ratios.detected import DetectedSamples
 from diffusion.reports.certificate import DualRound, Provenance, SolutionVerdict, rounds_of, solved, versions
 from diffusion.reports.standards import Standards
-from diffusion.reports.verdicts import UNMEASURED, CertificateBase, Verdict, of_solution
+from diffusion.reports.verdicts import CertificateBase, Verdict, least_cost, of_fitted_model, of_solution
 
 
 class PromptAsked(Plain):
@@ -67,6 +66,8 @@ class FittedPromptsVerdict(Verdict):
 
     measured: Measurement
     cost_ratio: float | None
+    least_cost: float | None  # by weak duality, at the measured level less its errors
+    multipliers_capped: tuple[str, ...]
     dual_rounds: tuple[DualRound, ...]
     fit: dict[str, Any]
 
@@ -102,29 +103,6 @@ def of_detectors(estimate: DetectedSamples) -> list[str]:
     return found
 
 
-def of_fitted_prompts(measured: Measurement, solution: du.Solution, standards: Standards) -> list[str]:
-    """Why the network cannot be said to be what was asked for."""
-    if not (measured.levels and measured.costs):
-        return [UNMEASURED]
-    found = [f"level not shown: {level}" for level in measured.levels if not level.met]
-    spent = measured.cost("prompts").estimate
-    ratio = spent.mean / solution.primal if solution.primal > 0 else math.inf
-    if not ratio <= standards.cost_ratio:
-        found.append(
-            f"under the law of prompts the network costs {spent} nats, {ratio:.1f} times the target's "
-            f"{solution.primal:.4g}: more than {standards.cost_ratio:g} times"
-        )
-    for kept in measured.retained:
-        loss = standards.retained if kept.prompts == "all" else standards.retained_each
-        if not kept.bound.value >= kept.before.mean - loss:
-            found.append(
-                f"retained prompts ({kept.prompts}), by {kept.by}: obeyed in {kept.before} before and {kept.after} "
-                f"after, at least {kept.bound.value:.4g} at {100 * kept.bound.confidence:g} % confidence: more than "
-                f"{100 * loss:g} points may be lost"
-            )
-    return found
-
-
 def detector_certificate(
     estimate: DetectedSamples,
     question: DetectorQuestion,
@@ -137,12 +115,15 @@ def detector_certificate(
 ) -> DetectorCertificate:
     """Judge a run. ``settings``: of ``fit`` and ``evaluation``, as plain data."""
     standards = standards or Standards()
+    capped = [name for name, held in zip(estimate.names, outcome.capped, strict=False) if held]
+    problem = solution.problem.bind(estimate.ratios)
+    # The detectors' own levels come first, then those of independent classifiers.
+    least = least_cost(measured.levels[: len(estimate.names)], problem, estimate.ratios)
     reasons = (
         of_solution(solution, standards),
         of_detectors(estimate),
-        of_fitted_prompts(measured, solution, standards),
+        of_fitted_model(measured, solution, least, capped, standards),
     )
-    problem = solution.problem.bind(estimate.ratios)
     before = problem.levels_of(estimate.ratios, estimate.ratios.log_weights)
     spread = estimate.detected.std(0).tolist()
     n = len(estimate.latents)
@@ -169,6 +150,8 @@ def detector_certificate(
             reasons=tuple(reasons[2]),
             measured=measured,
             cost_ratio=measured.cost("prompts").estimate.mean / solution.primal if paid else None,
+            least_cost=least,
+            multipliers_capped=tuple(capped),
             dual_rounds=rounds_of(outcome),
             fit=settings["fit"],
         ),

@@ -8,6 +8,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from diffusion.evaluation.bounds import Estimate
+    from diffusion.evaluation.measured import Measurement
     from diffusion.methods import Outcome
     from diffusion.reports.base_model import BaseModel
     from diffusion.reports.results import Unlearned
@@ -102,7 +103,7 @@ def findings(result: Unlearned) -> list[str]:
     for level in measured.levels:
         side = "≤" if level.bound.side == "upper" else "≥"
         lines.append(
-            f"| {_cell(level.concept)} | {level.prompts} | {level.by} | {level.estimate.n} | {level.asked:.4g} "
+            f"| {cell(level.concept)} | {level.prompts} | {level.by} | {level.estimate.n} | {level.asked:.4g} "
             f"| {level.estimate} | {side} {level.bound.value:.4g} ({level.bound.rule}) "
             f"| {'yes' if level.met else 'no'} |"
         )
@@ -119,25 +120,25 @@ def findings(result: Unlearned) -> list[str]:
     rounds = rounds_table(result.outcome)
     if rounds:
         lines += ["", "## Multipliers, moved by the levels of the network as it was trained", "", *rounds]
-    if measured.retained:
-        lines += [
-            "",
-            "## Retained prompts: obeyed",
-            "",
-            "| prompts | by | before | after | at least |",
-            "|---" * 5 + "|",
-        ]
-        lines += [
-            f"| {_cell(kept.prompts)} | {kept.by} | {_percent(kept.before)} | {_percent(kept.after)} "
-            f"| {100 * kept.bound.value:.1f} % |"
-            for kept in measured.retained
-        ]
+    lines += retained_table(measured)
     lines += ["", "## How often the concept is seen", "", "| samples | number | by | share |", "|---" * 4 + "|"]
     for share in measured.shares:
         which = f", {share.concept!r}" if share.concept and len(result.estimate.prompts.concepts) > 1 else ""
         name = _shown(share.sample, full_weights) + which
-        lines.append(f"| {_cell(name)} | {share.estimate.n} | {share.by} | {_percent(share.estimate)} |")
+        lines.append(f"| {cell(name)} | {share.estimate.n} | {share.by} | {_percent(share.estimate)} |")
     return lines
+
+
+def retained_table(measured: Measurement) -> list[str]:
+    """How often prompts that are to be retained bring what they ask for; empty where that was not measured."""
+    if not measured.retained:
+        return []
+    head = ["", "## Retained prompts: obeyed", "", "| prompts | by | before | after | at least |", "|---" * 5 + "|"]
+    return head + [
+        f"| {cell(kept.prompts)} | {kept.by} | {_percent(kept.before)} | {_percent(kept.after)} "
+        f"| {100 * kept.bound.value:.1f} % |"
+        for kept in measured.retained
+    ]
 
 
 def rounds_table(outcome: Outcome) -> list[str]:
@@ -151,7 +152,7 @@ def rounds_table(outcome: Outcome) -> list[str]:
     return [*lines, f"| next | {_numbers(outcome.multipliers[-1])} | |"]
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     """Words of others in a Markdown table."""
     return " ".join(text.split()).replace("|", "\\|")
 

@@ -9,7 +9,7 @@ from diffusion.pipelines import Denoiser
 from diffusion.pipelines.fitted import holds_fit
 from diffusion.reports.base_model import BaseModel, base_of
 from diffusion.reports.figures import Pairs, save_pairs
-from diffusion.reports.model_card import loading, rounds_table, with_metadata
+from diffusion.reports.model_card import cell, loading, retained_table, rounds_table, with_metadata
 from diffusion.training.lora import save_student
 
 if TYPE_CHECKING:
@@ -74,8 +74,8 @@ def detector_card(result: DetectedUnlearned, base: BaseModel) -> str:
     lines += ["", *loading(base, result.full_weights, asked, steps, question.guidance_scale), ""]
     lines += ["## The law of prompts", "", "| prompt | probability | group | sampled as |", "|---" * 4 + "|"]
     lines += [
-        f"| {_cell(each.prompt) or '(empty)'} | {each.probability:.4g} | {_cell(each.group or '')} | "
-        f"{'itself' if each.anchor is None else repr(_cell(each.anchor))} |"
+        f"| {cell(each.prompt) or '(empty)'} | {each.probability:.4g} | {cell(each.group or '')} | "
+        f"{'itself' if each.anchor is None else repr(cell(each.anchor))} |"
         for each in most[:LISTED]
     ]
     if len(most) > LISTED:
@@ -88,12 +88,12 @@ def detector_card(result: DetectedUnlearned, base: BaseModel) -> str:
         "|---" * 8 + "|",
     ]
     lines += [
-        f"| {_cell(each.concept)} | {each.by} | {question.guidance_scale:g} | {each.estimate.n} | {each.asked:.4g} | "
+        f"| {cell(each.concept)} | {each.by} | {question.guidance_scale:g} | {each.estimate.n} | {each.asked:.4g} | "
         f"{each.estimate} | {each.bound.value:.4g} ({each.bound.rule}) | {'yes' if each.met else 'no'} |"
         for each in measured.levels
     ]
     lines += [
-        f"| {_cell(each.concept)} | {each.by} | {each.guidance_scale:g} | {each.estimate.n} | | {each.estimate} | "
+        f"| {cell(each.concept)} | {each.by} | {each.guidance_scale:g} | {each.estimate.n} | | {each.estimate} | "
         f"{each.bound.value:.4g} ({each.bound.rule}) | not asked |"
         for each in measured.at_scales
     ]
@@ -108,19 +108,7 @@ def detector_card(result: DetectedUnlearned, base: BaseModel) -> str:
     ]
     rounds = rounds_table(result.outcome)
     lines += ["", "## Multipliers, moved by the levels of the network as it was trained", "", *rounds] if rounds else []
-    if measured.retained:
-        lines += [
-            "",
-            "## Retained prompts: obeyed",
-            "",
-            "| prompts | by | before | after | at least |",
-            "|---" * 5 + "|",
-        ]
-        lines += [
-            f"| {_cell(kept.prompts)} | {kept.by} | {100 * kept.before.mean:.2f} ± {100 * kept.before.stderr:.2f} % | "
-            f"{100 * kept.after.mean:.2f} ± {100 * kept.after.stderr:.2f} % | {100 * kept.bound.value:.1f} % |"
-            for kept in measured.retained
-        ]
+    lines += retained_table(measured)
     lines += [
         "",
         "What a detector does not see is not bounded here. The evidence is in `certificate.json`; `before_after.png` "
@@ -128,7 +116,3 @@ def detector_card(result: DetectedUnlearned, base: BaseModel) -> str:
         "standard errors are of the samples alone.",
     ]
     return with_metadata(lines, base, result.full_weights)
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")

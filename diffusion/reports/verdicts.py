@@ -15,13 +15,13 @@ from dataclasses import replace
 import numpy as np
 
 import duality as du
-from diffusion.evaluation.measured import Measurement
-from diffusion.evaluation.planning import Plan
+from diffusion.evaluation.measured import LevelFound, Measurement
 from diffusion.ratios.ratio_estimate import RatioEstimate
 from diffusion.reports.checks import checks_of_ratios
 from diffusion.reports.standards import Standards
 from diffusion.runtime.documents import Document, Plain
 
+WHERE = {"anchor": "under the anchor", "concept": "under the concept's prompts", "prompts": "under the law of prompts"}
 UNMEASURED = "the run ended before the fitted network was measured"
 
 
@@ -88,7 +88,6 @@ def of_ratios(estimate: RatioEstimate, standards: Standards) -> list[str]:
 
 def of_fitted_model(
     measured: Measurement,
-    plan: Plan,
     solution: du.Solution,
     least: float | None,
     capped: Sequence[str],
@@ -103,13 +102,12 @@ def of_fitted_model(
     found = [f"level not shown: {level}" for level in measured.levels if not level.met]
     for cost in measured.costs:
         ratio = cost.estimate.mean / solution.primal if solution.primal > 0 else math.inf
-        where = "under the anchor" if cost.prompts == "anchor" else "under the concept's prompts"
         if not ratio <= standards.cost_ratio:
             found.append(
-                f"{where} the network costs {cost.estimate} nats, {ratio:.1f} times the target's "
+                f"{WHERE[cost.prompts]} the network costs {cost.estimate} nats, {ratio:.1f} times the target's "
                 f"{solution.primal:.4g}: more than {standards.cost_ratio:g} times"
             )
-    spent = measured.cost().estimate
+    spent = measured.costs[0].estimate
     if least is not None and not spent.mean + 2 * _error(spent.stderr) >= least:
         found.append(
             f"the cost estimate is in error: {spent} nats were measured, and no density at the measured level costs "
@@ -130,13 +128,14 @@ def of_fitted_model(
     return found
 
 
-def least_cost(measured: Measurement, problem: du.Problem, ratios: du.LogRatios) -> float | None:
+def least_cost(measured: Sequence[LevelFound], problem: du.Problem, ratios: du.LogRatios) -> float | None:
     """What any density at the measured levels costs at least, nats, by weak duality: a check of the cost estimate.
 
-    V at the levels measured under the anchor, each moved by two standard errors to where less is asked, less two
-    standard errors of V itself. None where these levels cannot be had on the samples of q, which bounds nothing.
+    V at the levels (m,) ``measured`` under the law that the problem is of, each moved by two standard errors to where
+    less is asked, less two standard errors of V itself. None where these levels cannot be had on the samples of q,
+    which bounds nothing.
     """
-    found = [each.estimate for each in measured.level()]
+    found = [each.estimate for each in measured]
     if not found:
         return None
     levels = np.array([each.mean for each in found])
@@ -146,6 +145,7 @@ def least_cost(measured: Measurement, problem: du.Problem, ratios: du.LogRatios)
     if not np.isfinite(weaker).all():
         return None
     with warnings.catch_warnings():
+        warnings.simplefilter("ignore", du.SmallGroupsWarning)
         warnings.simplefilter("ignore", du.FewDrawsWarning)  # its error is reported, and taken off here
         try:
             best = du.solve(replace(problem, levels=weaker), ratios)

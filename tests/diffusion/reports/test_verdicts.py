@@ -105,13 +105,13 @@ def spoiled(good, **change):
 def test_a_network_that_is_not_what_was_asked_for_is_objected_to(right, plan, solved, good, change, words):
     measured = spoiled(good, **change)
     # Weak duality reads the classifier's level.
-    least = least_cost(measured, plan.asked, right.ratios) if measured.level() else 0.05
-    found = of_fitted_model(measured, plan, solved, least, [], STANDARDS)
+    least = least_cost(measured.level(), plan.asked, right.ratios) if measured.level() else 0.05
+    found = of_fitted_model(measured, solved, least, [], STANDARDS)
     assert any(words in reason for reason in found), found
 
 
 def test_twelve_hits_of_two_thousand_show_one_percent(plan, solved, good):
-    assert of_fitted_model(spoiled(good, levels=(level(12),)), plan, solved, None, [], STANDARDS) == []
+    assert of_fitted_model(spoiled(good, levels=(level(12),)), solved, None, [], STANDARDS) == []
 
 
 def test_a_fit_that_was_not_measured_certifies_nothing(right, plan, solved):
@@ -132,14 +132,14 @@ def test_multipliers_that_ran_away_are_objected_to(right, plan, solved, good):
 def test_weak_duality_bounds_the_cost_at_the_measured_level(right, plan, solved, good):
     """What a target costs is allowed at its own level, less than that at no level."""
     at = spoiled(good, levels=(level(20, CLASSIFIER),))
-    least = least_cost(at, plan.asked, right.ratios)
+    least = least_cost(at.level(), plan.asked, right.ratios)
     weaker = 0.01 + 2 * at.levels[0].estimate.stderr  # the classifier's level and twice its standard error
     best = du.solve(du.Likelihood(weaker), right.ratios)
     assert least == pytest.approx(best.primal - 2 * best.primal_stderr)
     assert 0 < least < du.solve(du.Likelihood(0.01), right.ratios).primal
     # The level that q has costs nothing; one below what any density has bounds nothing.
-    assert least_cost(spoiled(good, levels=(level(200, CLASSIFIER),)), plan.asked, right.ratios) <= 0
-    assert least_cost(spoiled(good, levels=(level(0, CLASSIFIER),)), plan.asked, right.ratios) is None
+    assert least_cost(spoiled(good, levels=(level(200, CLASSIFIER),)).level(), plan.asked, right.ratios) <= 0
+    assert least_cost(spoiled(good, levels=(level(0, CLASSIFIER),)).level(), plan.asked, right.ratios) is None
 
 
 @pytest.mark.parametrize("kind", [du.ReverseKL, du.ForwardKL])
@@ -158,7 +158,7 @@ def test_kl_levels_are_bounded_from_below(right, kind):
     assert not short.met  # the mean is above the level, its bound is not
     assert "a normal approximation" in str(short)
     measured = Measurement(levels=(shown,), costs=(cost(0.5),))
-    least = least_cost(measured, plan.asked, right.ratios)
+    least = least_cost(measured.level(), plan.asked, right.ratios)
     assert least is None or least < du.solve(plan.solved, right.ratios).dual + 1
 
 
