@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 import duality as du
+from toy.contours import ENCLOSED, contour_levels, outlined, shaded
 from toy.dual import domain_end, dual_value, limits_of, places_along
 from toy.mixtures import Array
 from toy.plot_style import (
@@ -50,20 +51,19 @@ __all__ = [
     "legend_below",
     "level_unit",
     "new_axes",
+    "outlined",
     "plot_densities",
     "plot_dual",
     "plot_frontier",
     "problem_name",
     "pyplot",
+    "shaded",
     "solid_and_dashed",
     "solve_figure",
     "status_words",
     "styled",
     "window",
 ]
-
-# Mass enclosed by the contours of a density: the core, most of it, nearly all.
-ENCLOSED = (0.95, 0.8, 0.5)
 
 
 def problem_name(problem: du.Problem) -> str:
@@ -109,16 +109,11 @@ def plot_densities(answer: ToySolution, ax: Any = None) -> Any:
         ax.set_ylim(bottom=0)
         ax.set(xlabel="x", ylabel="density (1/unit of x)")
     else:
-        area = float(np.prod([axis[1] - axis[0] for axis in axes]))
-        shades = ["#ececec", "#dadada", "#c4c4c4"]
-        ax.contourf(*axes, base.T, levels=[*contour_levels(base, area), float(base.max())], colors=shades)
+        shaded(ax, axes, base)
         for number, part in enumerate(parts):
-            ax.contour(
-                *axes, part.T, levels=contour_levels(part, area), colors=UNWANTED, linestyles=[DASHES[1 + number % 4]]
-            )
-        ax.contour(*axes, target.T, levels=contour_levels(target, area), colors=TARGET, linestyles="-")
-        ax.set_aspect("equal")
-        ax.set(xlabel="x$_1$", ylabel="x$_2$")
+            outlined(ax, axes, part, UNWANTED, DASHES[1 + number % 4])
+        outlined(ax, axes, target, TARGET)
+        ax.set(ylabel="x$_2$")
     unwanted = "q$_1$, to be unlearned" if len(parts) == 1 else "q$_i$, to be unlearned"
     handles = [
         Patch(color="#dadada", label="q, pretrained"),
@@ -280,14 +275,6 @@ def window(answer: ToySolution, points: int = 161) -> tuple[Array, ...]:
         lower[0][axis], upper[0][axis] = min(lower[0][axis], low), max(upper[0][axis], high)
     low, high = np.min(lower, axis=0), np.max(upper, axis=0)
     return tuple(np.linspace(a, b, points if len(low) > 1 else 601) for a, b in zip(low, high, strict=True))
-
-
-def contour_levels(density: Array, cell: float, enclosed: Sequence[float] = ENCLOSED) -> list[float]:
-    """Density values whose superlevel sets hold the given masses, increasing; ``cell`` is the area of a pixel."""
-    values = np.sort(density.ravel())[::-1]
-    mass = np.cumsum(values) * cell
-    places = np.searchsorted(mass / mass[-1], sorted(enclosed, reverse=True))
-    return [float(values[place]) for place in places]
 
 
 def _along(answer: ToySolution, best: Array, index: int, value: float) -> float:

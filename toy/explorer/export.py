@@ -97,20 +97,16 @@ def compare_figure(view: View, found: Sequence[Matched], square: Window) -> Any:
     assert view.board is not None  # there is nothing to compare without one
     figure, axes = _canvas(len(found), 3.9)
     ticks = square.axes()
-    cell = float((ticks[0][1] - ticks[0][0]) * (ticks[1][1] - ticks[1][0]))
     base = on_lattice(view, view.board.ratios.log_weights, square)
     for ax, one in zip(axes, found, strict=True):
-        shades = ["#ececec", "#dadada", "#c4c4c4"]
-        ax.contourf(*ticks, base.T, levels=[*plots.contour_levels(base, cell), float(base.max())], colors=shades)
+        plots.shaded(ax, ticks, base)
         ax.set_title(f"{one.name}: no target")
         if one.answer is not None:
             target = on_lattice(view, np.asarray(one.answer.solution.log_weights), square)
-            ax.contour(*ticks, target.T, levels=plots.contour_levels(target, cell), colors=plots.TARGET)
+            plots.outlined(ax, ticks, target, plots.TARGET)
             left = ", ".join(f"{100 * share:.3g} %" for share in one.left)
             cost = f"KL(p‖q) = {one.reverse:.4g}, KL(q‖p) = {one.forward:.4g} nats"
             ax.set_title(f"{one.name}: {left} left\n{cost}")
-        ax.set_aspect("equal")
-        ax.set(xlabel="x$_1$")
     axes[0].set(ylabel="x$_2$")
     return figure
 
