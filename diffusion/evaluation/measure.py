@@ -28,7 +28,7 @@ from diffusion.evaluation.samples import ImageClassifier, SampleSet, retained, t
 from diffusion.methods.level_estimates import Meter
 from diffusion.pipelines import Denoiser
 from diffusion.pipelines.sampling import sample_latents
-from diffusion.ratios.classifier_ratios import classifier_ratios, posterior
+from diffusion.ratios.classifier_ratios import CLEAN_LEVELS, classifier_ratios, posterior
 from diffusion.ratios.ratio_estimate import RatioEstimate
 from diffusion.runtime.progress import Bar
 from diffusion.tasks.config import EvaluationConfig
@@ -46,25 +46,26 @@ def measure_lora(
     wanted = wanted_prompts(evaluation, estimate)
     samples = _drawn(denoiser, estimate, wanted, evaluation, image_classifier, bar)
     # The classifier reads the *base model's* features: the ratio is a property of the image, not of the student.
-    with base_model(denoiser):
-        rho = {
-            name: estimate.values  # the estimate's own samples: their ratios are known
-            if name == "before, anchor"
-            else classifier_ratios(
-                denoiser, estimate.classifier, sample.latents, seed=fresh_seed(evaluation, estimate, 10)
-            )
-            for name, sample in samples.items()
-            if name != PAIRED
-        }
+    rho = {"before, anchor": estimate.values}  # the estimate's own samples: their ratios are known
+    rest = {name: sample.latents for name, sample in samples.items() if name not in (*rho, PAIRED)}
+    seed, features = fresh_seed(evaluation, estimate, 10), len(CLEAN_LEVELS) * sum(map(len, rest.values()))
+    with bar("log ratios of evaluation samples", features) as shown, base_model(denoiser):
+        for name, latents in rest.items():
+            rho[name] = classifier_ratios(denoiser, estimate.classifier, latents, seed=seed, progress=shown.update)
+    rho = {name: rho[name] for name in samples if name in rho}  # in the order that reports have
     count = min(evaluation.integrated, evaluation.samples)
     meter = Meter(denoiser, estimate, plan.asked, count, seed=fresh_seed(evaluation, estimate, 11))
     if isinstance(plan.asked, du.ForwardKL):
         meter = replace(meter, of_q=_fresh_q(denoiser, estimate, evaluation, bar))
-    levels = _levels(estimate, plan, samples, rho, meter, image_classifier)
-    costs = [_cost(meter, "anchor")]
-    if "concept" in wanted:
-        asked = tuple(text for concept in estimate.prompts.concepts for text in concept.prompts)
-        costs.append(_cost(replace(meter, asked=asked), "concept"))
+    conditions: tuple[Condition, ...] = ("anchor", "concept") if "concept" in wanted else ("anchor",)
+    asked = tuple(text for concept in estimate.prompts.concepts for text in concept.prompts)
+    costs = []
+    with bar("evaluation of levels and cost", 1 + len(conditions)) as shown:
+        levels = _levels(estimate, plan, samples, rho, meter, image_classifier)
+        shown.update(1)
+        for prompts in conditions:
+            costs.append(_cost(meter if prompts == "anchor" else replace(meter, asked=asked), prompts))
+            shown.update(1)
     found = Measurement(
         levels=tuple(levels), costs=tuple(costs), shares=tuple(_shares(estimate, samples, rho, image_classifier))
     )

@@ -83,7 +83,10 @@ def measure_detected(
             )
             for i, name in enumerate(detectors)
         ]  # fmt: skip
-    cost = _cost(denoiser, estimate, min(evaluation.integrated, count), seeds[2])
+    integrated = min(evaluation.integrated, count)
+    with bar("evaluation of cost", integrated) as shown:
+        cost = _cost(denoiser, estimate, integrated, seeds[2])
+        shown.update(integrated)
     pictures = _shown(denoiser, estimate, seeds[3])
     retained = (
         _retained(denoiser, estimate, (chosen, latents), image_classifier, evaluation.confidence)
