@@ -69,7 +69,7 @@ def test_single_precision_is_kept_and_summed_in_double(name):
         problem = PROBLEMS[name](lambda asked: own_levels(asked, whole))
         found = du.solve(problem, kept)
         same(found, du.solve(problem, whole))
-    assert found.gap < 1e-12  # far below what single precision could tell
+    assert found.gap < 1e-10  # far below what single precision could tell
 
 
 def test_single_precision_is_apart_from_its_source():
