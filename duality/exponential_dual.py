@@ -277,6 +277,7 @@ class ExponentialDual:
     def _log_masses(self, x: np.ndarray) -> np.ndarray:
         sums, falls = self._sums(x, False), self._falls(x)
         log_total = float(np.log(sums.moments.total))
+        self._columns.release()
         exponent = np.empty(self._log_q.size)
         out = np.empty((self.m, longest(self._parts)))
         for part in self._parts:

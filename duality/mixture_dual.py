@@ -268,6 +268,7 @@ class MixtureDual(MixtureNodes):
     def log_masses(self, x: np.ndarray) -> np.ndarray:
         latest = self._latest
         sums = latest[1] if latest is not None and np.array_equal(latest[0], x) else self._sums(x, False)
+        self._ratio.release()
         log_z, log_p = float(np.log(sums.mass)), np.empty(self._log_q.size)
         out = np.empty((self.m, longest(self._parts)))
         for part in self._parts:

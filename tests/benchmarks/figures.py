@@ -27,8 +27,8 @@ def power(value: float) -> str:
 def compared(data: dict[str, Any]) -> list[str]:
     """Ours beside L-BFGS-B, one line for each size."""
     lines = [
-        "| | $n$ | $m$ | `solve` | first time | L-BFGS-B | ratio | driven | ratio | peak / input | gap of `solve` | miss |"
-        " error of L-BFGS-B | miss | error, driven | miss |",
+        "| | $n$ | $m$ | `solve` | first time | L-BFGS-B | ratio | driven | ratio | peak / input | gap of `solve` |"
+        " miss | error of L-BFGS-B | miss | error, driven | miss |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for each in data["figures"]:
