@@ -11,11 +11,15 @@ import typer
 from diffusion.cli.derived import Job
 
 
-def sweep_of(job: Job, output: Path, methods: Sequence[str] | None, seeds: int, quick: bool) -> None:
+def sweep_of(
+    job: Job, output: Path, methods: Sequence[str] | None, seeds: int, quick: bool, points: int | None
+) -> None:
     """Run what is missing in ``output`` and print the table. ``ValueError`` where the model is not ``wardrobe``, or
     more than one concept is given."""
     if seeds < 1:
         raise ValueError(f"seeds must be at least 1, got {seeds}")
+    if points is not None and points < 1:
+        raise ValueError(f"points must be at least 1, got {points}")
     task = job.concept_task(model="wardrobe", levels=["1%"])
     from diffusion.api import embedded, open_denoiser
     from diffusion.evaluation.sweep.canvas import CanvasTask
@@ -35,11 +39,12 @@ def sweep_of(job: Job, output: Path, methods: Sequence[str] | None, seeds: int, 
         seeds=tuple(range(start, start + (1 if quick else seeds))),
         sampling=config.sampling.but(guidance_scale=scale),
         rank=config.fit.rank,
+        points=points,
     )
     asked = CanvasTask.of(task.concepts[0].prompts[0])
     if output.exists() and not output.is_dir():
         raise ValueError(f"output {str(output)!r} is a file; a folder is needed")
     check_folder(output, "output")
-    points = run_sweep(open_denoiser("wardrobe", config.runtime), asked, wanted, output)
-    typer.echo("\n".join(table(points, JUDGE)))
+    found = run_sweep(open_denoiser("wardrobe", config.runtime), asked, wanted, output)
+    typer.echo("\n".join(table(found, JUDGE)))
     typer.echo(f"written to {output}")

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from diffusion.evaluation.sweep.canvas import CanvasTask
@@ -22,12 +23,13 @@ from diffusion.evaluation.sweep.point import Point, Setting
 from diffusion.methods.base import ErasureContext
 from diffusion.methods.erasure import ERASURES, erasure_of
 from diffusion.pipelines import Denoiser
-from diffusion.runtime.files import say, write_text
+from diffusion.runtime.files import atomic_write, say, write_text
 from diffusion.runtime.progress import Bar, progress_bar
 from diffusion.tasks.config import Config, EvaluationConfig, FitConfig, RatiosConfig, Sampling
 from diffusion.tasks.prompts import Prompt, Prompts
 from diffusion.tasks.task import Concept, ConceptTask
 from diffusion.training.lora import undo
+from diffusion.wardrobe.classifiers import classifiers
 from diffusion.workflows.detected import unlearn_detected
 
 OURS = "ours"
@@ -65,7 +67,8 @@ BUDGETS: dict[str, tuple[Budget, ...]] = {
 class Sweep:
     """What is run: methods by name, training seeds, the sampler that everything refers to, and how much is looked at.
 
-    ``quick``: one setting of each method, of two steps: that everything runs, and nothing else.
+    ``points``: that are run at most, the next call goes on. ``quick``: one setting of each method, of two steps: that
+    everything runs, and nothing else.
     """
 
     methods: tuple[str, ...] = METHODS
@@ -75,6 +78,7 @@ class Sweep:
     rank: int = 8
     samples: int = 400  # of the law of prompts, that ours solves on
     quick: bool = False
+    points: int | None = None
 
     def __post_init__(self) -> None:
         for name in self.methods:
@@ -132,21 +136,35 @@ def run_sweep(denoiser: Denoiser, task: CanvasTask, sweep: Sweep, folder: Path, 
     before = Setting(
         method=BEFORE, strength=0.0, max_train_steps=0, learning_rate=0.0, train_batch_size=0, full_weights=False
     )
+    missing = [each for each in [before, *sweep.settings()] if not (folder / f"point-{each.label}.json").exists()]
     base: Made | None = None
-    for setting in [before, *sweep.settings()]:
-        path = folder / f"point-{setting.label}.json"
-        if path.exists():
-            continue
+    for setting in missing[: None if sweep.points is None else sweep.points]:
         say(f"{task.name}: {setting.label}")
         if base is None:
             undo(denoiser)
-            base = make(denoiser, task, sweep.sampling, sweep.measured)
+            base = _of_base(denoiser, task, sweep, folder / f"before-{digest}.npz")
         found = _one(denoiser, task, sweep, setting, base, bar)
-        write_text(path, found.model_copy(update={"task": digest}).to_json())
+        write_text(folder / f"point-{setting.label}.json", found.model_copy(update={"task": digest}).to_json())
     points = read_points(folder)
     write_text(folder / "sweep.txt", "\n".join(table(points, JUDGE)) + "\n")
     plot(points, JUDGE, folder / "sweep.png")
     return points
+
+
+def _of_base(denoiser: Denoiser, task: CanvasTask, sweep: Sweep, path: Path) -> Made:
+    """What the base model makes, kept beside the points."""
+    if path.exists():
+        with np.load(path, allow_pickle=False) as file:
+            parts = dict(file)
+        asked = task.groups(sweep.measured.samples, sweep.measured.seed)
+        names = [classifier.name for classifier in classifiers()]
+        said = {name: {by: parts[f"{name} by {by}"] for by in names} for name in asked}
+        return Made(asked, {name: parts[name] for name in asked}, said)
+    made = make(denoiser, task, sweep.sampling, sweep.measured)
+    said_parts = {f"{name} by {by}": labels for name, some in made.said.items() for by, labels in some.items()}
+    with atomic_write(path) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **made.views, **said_parts)
+    return made
 
 
 def _one(denoiser: Denoiser, task: CanvasTask, sweep: Sweep, setting: Setting, base: Made, bar: Bar) -> Point:

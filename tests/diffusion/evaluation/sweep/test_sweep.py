@@ -1,5 +1,6 @@
 """A sweep: prompts of a task, axes by hand, frontiers, and that a run goes on where it stopped."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -160,6 +161,16 @@ def test_a_sweep_resumes_and_refuses_another_task(monkeypatch, tmp_path):
     monkeypatch.setattr(workflow, "_one", None)
     run_sweep(denoiser, BOOT, small, tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.glob("point-*.json")} == kept
+    monkeypatch.undo()
+    (tmp_path / "point-uce-100-1x1-1-weights-0.json").unlink()
+    (tmp_path / "point-before-0-0x0-0-lora-0.json").unlink()
+    more = dataclasses.replace(small, points=1)
+    assert [each.setting.method for each in run_sweep(denoiser, BOOT, more, tmp_path)] == ["before"]
+    # The base model's samples are read, not made again, and are the same.
+    monkeypatch.setattr(workflow, "make", None)
+    again = run_sweep(denoiser, BOOT, more, tmp_path)
+    for one, two in zip(again, points, strict=True):  # as text, where NaN is NaN
+        assert [each.model_dump_json() for each in one.figures] == [each.model_dump_json() for each in two.figures]
     with pytest.raises(ValueError, match="another task"):
         run_sweep(denoiser, NEON, small, tmp_path)
 
