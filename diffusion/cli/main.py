@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+# What a library lacks that nobody needs here (torchvision) is no news to who asked for something else.
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
 
 try:
     import typer

@@ -11,17 +11,17 @@ import typer
 
 from diffusion.cli.ratio_files import number, read_ratios
 from diffusion.runtime.files import atomic_write, check_file, check_folder, write_text
+from diffusion.tasks.levels import KINDS
 
 EXAMPLE_HELP = "a named toy, or a safetensors file with `values` (n, m) and optionally `log_weights` and `priors`"
-_NAMES = {"reverse-kl": "ReverseKL", "forward-kl": "ForwardKL", "likelihood": "Likelihood"}
 
 
 def _chosen(problems: Any, name: str) -> list[Any]:
     if name == "all":
         return list(problems)
-    if name not in _NAMES:
-        raise ValueError(f"problem must be all, {', '.join(_NAMES)}, got {name!r}")
-    found = [problem for problem in problems if type(problem).__name__ == _NAMES[name]]
+    if name not in KINDS:
+        raise ValueError(f"problem must be all, {', '.join(KINDS)}, got {name!r}")
+    found = [problem for problem in problems if type(problem) is KINDS[name]]
     if not found:
         raise ValueError(f"this example has no {name} problem; it has {', '.join(type(p).__name__ for p in problems)}")
     return found
@@ -31,16 +31,14 @@ def _documents(answers: list[Any]) -> dict[str, str]:
     """File name -> what `du.Solution.from_json` reads: solution.json, or one for each of several problems."""
     if len(answers) == 1:
         return {"solution.json": answers[0].to_json() + "\n"}
-    names = {name: option for option, name in _NAMES.items()}
-    return {f"solution-{names[type(each.problem).__name__]}.json": each.to_json() + "\n" for each in answers}
+    names = {kind: name for name, kind in KINDS.items()}
+    return {f"solution-{names[type(each.problem)]}.json": each.to_json() + "\n" for each in answers}
 
 
 def _problem(name: str, levels: list[float]) -> Any:
-    import duality as du
-
-    if name not in _NAMES:
-        raise ValueError(f"problem must be {', '.join(_NAMES)} with own levels, got {name!r}")
-    return getattr(du, _NAMES[name])(np.array(levels, dtype=float))
+    if name not in KINDS:
+        raise ValueError(f"problem must be {', '.join(KINDS)} with own levels, got {name!r}")
+    return KINDS[name](np.array(levels, dtype=float))
 
 
 def solve(

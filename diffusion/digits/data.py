@@ -18,7 +18,7 @@ WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
 
 # Half of the paraphrases spell the digit and half write the numeral, so that no single token stands for a concept: an
 # unlearning method that only breaks one token leaves the other paraphrases alive, and the evaluation shows it.
-WORDINGS = (
+PARAPHRASES = (
     "a handwritten {word}",
     "a handwritten {numeral}",
     "the digit {word} in ink",
@@ -87,7 +87,7 @@ def shrink(images: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def paraphrases(digit: int) -> tuple[str, ...]:
     """Every prompt that the pipeline was taught for one digit."""
-    return tuple(paraphrase.format(word=WORDS[digit], numeral=digit) for paraphrase in WORDINGS)
+    return tuple(paraphrase.format(word=WORDS[digit], numeral=digit) for paraphrase in PARAPHRASES)
 
 
 def concept_of(prompt: str) -> int | None:

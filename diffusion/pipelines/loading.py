@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +70,8 @@ def load_pipeline(
     if model in EMBEDDED:
         place = EMBEDDED[model]
     elif Path(model).is_file():
-        return _prepared(single_file(Path(model), dtype))
+        with _bars_on_terminals_alone():
+            return _prepared(single_file(Path(model), dtype))
     elif Path(model).exists() and not (Path(model) / "model_index.json").is_file():
         raise ValueError(f"model folder {model!r} holds no model_index.json, so it is no diffusers pipeline")
     elif not Path(model).exists() and (model.startswith((".", "/", "~")) or model.count("/") != 1):
@@ -82,13 +86,32 @@ def load_pipeline(
         none: dict[str, Any] = {name: None for name, value in index.items() if value in ([None, None], (None, None))}
         chosen = {"variant": variant or only_variant(Path(place)), "revision": revision}
         said = {name: value for name, value in chosen.items() if value is not None}
-        pipeline = DiffusionPipeline.from_pretrained(str(place), dtype=dtype, use_safetensors=True, **said, **none)
+        with _bars_on_terminals_alone():
+            pipeline = DiffusionPipeline.from_pretrained(str(place), dtype=dtype, use_safetensors=True, **said, **none)
     except (MemoryError, RecursionError):
         raise
     except Exception as error:  # a folder can be wrong in any way, and each ends in another kind of error
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"model {model!r} could not be loaded: {reason}") from error
     return _prepared(pipeline)
+
+
+@contextlib.contextmanager
+def _bars_on_terminals_alone() -> Iterator[None]:
+    """Inside, diffusers and transformers draw no progress bars into what is no terminal, such as a log."""
+    from diffusers.utils import logging as of_diffusers
+    from transformers.utils import logging as of_transformers
+
+    shown = [one for one in (of_diffusers, of_transformers) if one.is_progress_bar_enabled()]
+    if sys.stderr.isatty():
+        shown = []
+    for one in shown:
+        one.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for one in shown:
+            one.enable_progress_bar()
 
 
 def _prepared(pipeline: Any) -> Any:

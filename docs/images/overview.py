@@ -68,7 +68,7 @@ def main() -> None:
         above, below = figure.subfigures(2, 1, height_ratios=(1.0, 1.05), hspace=0.03)
         first, second, third = above.subplots(1, 3)
         plots.plot_densities(answer, first)
-        first.set_title("1  The closest target that leaves it")
+        first.set_title("1  The optimal target without the concept")
         plots.plot_dual(answer, 0, second)
         second.set_title("2  One concave function gives it")
         plots.plot_frontier(curve, mark=int(np.flatnonzero(levels == LEVEL)[0]), ax=third)

@@ -14,7 +14,7 @@ import pytest
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = sorted(page for page in DOCS.rglob("*.md") if not {"_build", "gallery_built"} & set(page.parts))
-COMMAND = re.compile(r"^(unlearn (?:[^\n\\]|\\\n)*)$", re.MULTILINE)
+COMMAND = re.compile(r"^(?:\$ )?(unlearn (?:[^\n\\]|\\\n)*)$", re.MULTILINE)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
@@ -51,6 +51,28 @@ def help_of(command: str) -> str:
     quiet = {**os.environ, "COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1", "HF_HUB_OFFLINE": "1"}
     answer = subprocess.run(asked, capture_output=True, text=True, env=quiet)
     return answer.stdout if answer.returncode == 0 else f"exit {answer.returncode}: {answer.stderr}"
+
+
+COMMANDS = ("demo", "solve", "frontier", "verify", "explore", "ratios", "distill", "sample", "forget", "audit", "bench")
+# Options of launchers and of pip, which pages name beside ours.
+FOREIGN = {"--multi_gpu", "--num_processes", "--cpu", "--mpirun_hostfile", "--nproc-per-node"}
+
+
+def options_said(page: Path) -> set[str]:
+    """Options of `unlearn` that a page names in its text, outside of blocks, and not as those of `python -m`."""
+    text = re.sub(r"^```.*?^```$|`python -m [^`]*`", "", page.read_text("utf-8"), flags=re.M | re.S)
+    return set(re.findall(r"`(--[a-z][a-z_-]+)", text)) - FOREIGN
+
+
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if p.parent.name == "how-to" and options_said(p)], ids=lambda p: p.stem
+)
+def test_options_in_the_text_are_those_of_a_command_that_the_page_is_about(page: Path) -> None:
+    pytest.importorskip("typer")
+    text = page.read_text("utf-8")
+    about = [one for one in COMMANDS if re.search(rf"\b(?:unlearn|diffusion\.cli\.main) {one}\b", text)]
+    known = {option for one in about for option in re.findall(r"--[a-z][a-z-]+", help_of(one))}
+    assert options_said(page) <= known
 
 
 @pytest.mark.parametrize(("page", "command"), commands())

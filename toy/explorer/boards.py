@@ -15,10 +15,6 @@ from toy.mixtures import GaussianMixture
 from toy.prompts import joined
 from toy.quadrature import Nodes, grid
 
-# Nodes with less mass than this (log) under q and every q_i are left out of curves that are only looked at. Tilts with
-# w <= 1 cannot make much of them; those by log ratios can, as the target may leave the neighbourhood of q.
-_FAINT, _FAINTER = -30.0, -95.0
-
 
 @dataclass(frozen=True, eq=False)
 class Board:
@@ -49,11 +45,11 @@ class Board:
         """A stage of this prompt alone, on which nothing is to be kept."""
         return Stage((replace(self, kept=None),))
 
-    def seen(self, least: float) -> np.ndarray:
-        """(n,), the nodes of the sub-lattice of twice the spacing that have some mass (log) under q or a q_i."""
+    @property
+    def coarse_ratios(self) -> du.LogRatios:
+        """All ratios on every second node of each axis."""
         assert self.nodes.coarse is not None  # a grid always has them
-        heaviest = self.ratios.log_weights + np.maximum(self.ratios.values.max(axis=1), 0.0)
-        return np.asarray(self.nodes.coarse & (heaviest > least))
+        return thinned(self.all_ratios, self.nodes.coarse)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,17 +71,12 @@ class Stage:
     @cached_property
     def ratios(self) -> du.LogRatios:
         """All ratios, on all nodes."""
-        return self._joined(None)
+        return self._joined([board.all_ratios for board in self.boards])
 
     @cached_property
     def coarse(self) -> du.LogRatios:
-        """The ratios on every second node of each axis, for curves of tilts that are bounded by 1."""
-        return self._joined(_FAINT)
-
-    @cached_property
-    def coarse_and_wide(self) -> du.LogRatios:
-        """The same for tilts by log ratios."""
-        return self._joined(_FAINTER)
+        """The ratios on every second node of each axis, for curves that are only looked at."""
+        return self._joined([board.coarse_ratios for board in self.boards])
 
     @cached_property
     def unlearned(self) -> du.LogRatios:
@@ -106,12 +97,8 @@ class Stage:
             self._ranges[key] = ranges(key, self.unlearned)
         return self._ranges[key]
 
-    def _joined(self, least: float | None) -> du.LogRatios:
-        """On the nodes that are seen at that log mass, or on all."""
-        ratios = [board.all_ratios for board in self.boards]
-        parts = ratios
-        if least is not None:
-            parts = [thinned(one, board.seen(least)) for one, board in zip(ratios, self.boards, strict=True)]
+    def _joined(self, parts: list[du.LogRatios]) -> du.LogRatios:
+        """The ratios of all boards as one, a group for each."""
         if self.plain:
             return parts[0]
         seen = [posteriors(board.priors, part.values) for board, part in zip(self.boards, parts, strict=True)]

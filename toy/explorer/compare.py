@@ -115,7 +115,7 @@ def _forward(tables: _Tables, shares: Array) -> Matched:
 
 def _reverse(tables: _Tables, shares: Array) -> Matched:
     """a with `E_{p_a}[post_i] = share_i`: on a quarter of the nodes first, then all of them confirm it."""
-    a, _ = _matching(_Tables(tables.stage, tables.stage.coarse_and_wide), shares, np.full(len(shares), 0.05))
+    a, _ = _matching(_Tables(tables.stage, tables.stage.coarse), shares, np.full(len(shares), 0.05))
     a, miss = _matching(tables, shares, np.maximum(a, 1e-9))
     matched = _at(tables, du.ReverseKL(np.ones(len(shares))), a / (1 + a.sum()), "RU")
     if miss > _MET:

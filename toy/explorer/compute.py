@@ -141,9 +141,8 @@ class Engine:
         if not curves:
             return found
         end = min(_end(state, answer) for answer in answers)
-        looked_at = stage.coarse_and_wide if state.key in ("RU", "LU log-ratio") else stage.coarse
-        dual = dual_curve(problem, looked_at, solution, state.concept, end)
-        frontier = frontier_curve(solution, looked_at, blank.ranges[state.concept], state.concept)
+        dual = dual_curve(problem, stage.coarse, solution, state.concept, end)
+        frontier = frontier_curve(solution, stage.coarse, blank.ranges[state.concept], state.concept)
         return replace(found, end=end, dual=dual, frontier=frontier)
 
     def _stage(self, state: State, places: tuple[Scene, ...], size: int, reach: float) -> Stage:
@@ -165,7 +164,7 @@ def solved(problem: du.Problem, stage: Stage) -> du.Solution:
     start = None
     if stage.ratios.n > _LARGE:
         with contextlib.suppress(du.InfeasibleError):
-            near = du.solve(problem, stage.coarse_and_wide)
+            near = du.solve(problem, stage.coarse)
             start = near.multipliers if near.attained else None
     return du.solve(problem, stage.ratios, start)
 

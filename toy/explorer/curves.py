@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.interpolate import CubicHermiteSpline
 
 import duality as du
 from toy.dual import dual_values, places_along
-from toy.explorer.levels import Range, critical_level
+from toy.explorer.levels import Range
 from toy.explorer.posed import direction, parts_of
 from toy.mixtures import Array
 
@@ -57,27 +57,10 @@ def frontier_curve(solution: du.Solution, ratios: du.LogRatios, one: Range, inde
     if not min(one.little, one.much) <= level <= max(one.little, one.much):
         ends = np.linspace(spread[-1] if one.position(level) == 1 else spread[0], level, 5)
         spread = np.concatenate([spread, ends])
-    spread = np.unique(spread)
-    if sign < 0:
-        spread = spread[::-1]  # from mild to severe, so that warm starts help
+    spread = np.unique(spread)[:: int(sign)]  # from mild to severe, so that warm starts help
     table = np.repeat(levels[None], len(spread), axis=0)
     table[:, index] = spread
-    # With one concept V is a straight line beyond the critical level: one solution there gives the rest.
-    enough = len(table)
-    if isinstance(first, du.ForwardKL) and len(levels) == 1:
-        enough = min(enough, max(int(np.searchsorted(spread, critical_level(ratios, 0))) + 1, 2))
-    solutions = [] if solution.attained else _straight(problem, ratios, table, index)
-    if solutions:
-        spread, enough = spread[[0, -1]], 2
-    else:
-        solutions = _walk(problem, ratios, table[:enough])
-    if len(solutions) == enough < len(spread):
-        if solutions[-1].attained:
-            solutions += _walk(problem, ratios, table[enough:])
-        else:
-            spread = np.append(spread[:enough], spread[-1])
-            rest = float(solutions[-1].multipliers[0]) * (spread[-1] - spread[-2])
-            solutions.append(replace(solutions[-1], dual=solutions[-1].dual + rest))
+    solutions = _walk(problem, ratios, table)
     if len(solutions) < 2:
         return Curve(np.zeros(0), np.zeros(0), np.zeros(0, dtype=bool))
     order = np.argsort(spread[: len(solutions)])
@@ -90,21 +73,6 @@ def frontier_curve(solution: du.Solution, ratios: du.LogRatios, one: Range, inde
     # A level between two is attained where the next more severe one is.
     after = np.searchsorted(x, fine, side="left" if sign > 0 else "right") - (sign < 0)
     return Curve(fine, CubicHermiteSpline(x, y, slopes)(fine), attained[np.clip(after, 0, len(x) - 1)])
-
-
-def _straight(problem: du.Problem, ratios: du.LogRatios, table: Array, index: int) -> list[du.Solution]:
-    """Solutions at both ends where V runs straight between them, as FU's may beyond what can be attained; else none.
-
-    V is convex: with the same slope at both ends it is a straight line.
-    """
-    if not isinstance(parts_of(problem)[0], du.ForwardKL) or problem.levels.size == 1:
-        return []
-    mildest = _walk(problem, ratios, table[:1])
-    if not mildest or mildest[0].attained:
-        return []
-    ends = mildest + _walk(problem, ratios, table[-1:])
-    slopes = [slope(one, index) for one in ends]
-    return ends if len(ends) == 2 and abs(slopes[1] - slopes[0]) <= 1e-9 * abs(slopes[0]) else []
 
 
 def slope(solution: du.Solution, index: int) -> float:

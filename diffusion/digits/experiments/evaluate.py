@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from diffusion.digits.classifiers import classifiers
-from diffusion.digits.data import ANCHORS, WORDINGS, enlarge, load_digits, paraphrases, shrink
+from diffusion.digits.data import ANCHORS, PARAPHRASES, enlarge, load_digits, paraphrases, shrink
 from diffusion.digits.quality import ClassifierQuality, DigitsQuality, NearestImage, ParaphraseAgreement
 from diffusion.evaluation.metrics import frequency
 from diffusion.pipelines import load_pipeline
@@ -33,8 +33,8 @@ def evaluate(pipeline: Any, per_prompt: int, unconditional: int, seed: int, step
     # image.
     real_held_out, real_train = shrink(enlarge(held_out.images)), shrink(enlarge(train.images))
     prompts = [prompt for digit in range(10) for prompt in paraphrases(digit) for _ in range(per_prompt)]
-    truth = np.repeat(np.arange(10), len(WORDINGS) * per_prompt)
-    paraphrase = np.tile(np.repeat(np.arange(len(WORDINGS)), per_prompt), 10)
+    truth = np.repeat(np.arange(10), len(PARAPHRASES) * per_prompt)
+    paraphrase = np.tile(np.repeat(np.arange(len(PARAPHRASES)), per_prompt), 10)
     with tqdm(total=len(prompts) + unconditional + 500, desc="samples") as bar:
         shown = shrink(decode(pipeline, sample_latents(pipeline, prompts, seed=seed, steps=steps, progress=bar.update)))
         free = shrink(
@@ -62,7 +62,7 @@ def evaluate(pipeline: Any, per_prompt: int, unconditional: int, seed: int, step
                 accuracy_on_held_out=_share(classifier(held_out.images) == held_out.labels),
                 agreement_by_paraphrase=tuple(
                     ParaphraseAgreement(paraphrase=text, share=_share(right[paraphrase == j]))
-                    for j, text in enumerate(WORDINGS)
+                    for j, text in enumerate(PARAPHRASES)
                 ),
                 agreement_by_digit=tuple(_share(right[truth == digit]) for digit in range(10)),
                 unconditional_shares=(np.bincount(classifier(free), minlength=10) / unconditional).tolist(),

@@ -199,7 +199,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m diffusion.digits.experiments.step_costs", description=(__doc__ or "").splitlines()[0]
     )
-    parser.add_argument("--batch", type=int, help="rows of a step; the fit's default where left out")
+    parser.add_argument("--batch", type=int, help="total batch size; the fit's default where left out")
     parser.add_argument("--steps", type=int, default=6, help="steps that are counted")
     parser.add_argument("--rounds", type=int, default=3, help="times that the table is gone through")
     parser.add_argument("--only", action="append", help="a row of the table; once per row, beside the bare pass")

@@ -233,3 +233,10 @@ def test_a_missing_extra_is_named():
         assert out.returncode != 0
         assert message in out.stderr
         assert "Traceback" not in out.stderr
+
+
+def test_loading_a_pipeline_says_nothing_of_what_the_libraries_lack_nor_draws_bars_into_a_log():
+    pytest.importorskip("diffusers")
+    code = "import diffusion.cli.main; from diffusion.pipelines import load_pipeline; load_pipeline('digits')"
+    out = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
+    assert (out.returncode, out.stdout, out.stderr) == (0, "", "")
