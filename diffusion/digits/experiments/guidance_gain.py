@@ -2,10 +2,10 @@ r"""How much of a correction guidance has right, by noise level.
 
 ::
 
-    python -m diffusion.digits.experiments.guidance_gain --output gain.json
+    python -m diffusion.digits.experiments.guidance_gain
 
 What a tilt by a yes-or-no detector l changes of E[x_0 | x_t] is proportional to C = Cov(l, x_0 | x_t). Guidance puts
-one of two fields G in its place:
+one of two fields G in its place, ::
 
     prompts    eta (xhat(x_t | the concept's prompt) - xhat(x_t)), eta = E[l | x_t] by the detector head
     gradient   (noise²/signal) grad eta, the head's own gradient: C itself, were the head exact (Tweedie)
@@ -21,10 +21,8 @@ with standard errors over states, from independent noises. Both fields are in un
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import cast
 
 import torch
@@ -35,7 +33,6 @@ from diffusion.pipelines import Denoiser, add_noise, denoiser_of, load_pipeline,
 from diffusion.ratios.classifier import Bottleneck, log_snr, pooled
 from diffusion.ratios.detected import DetectedSamples, estimate_detected
 from diffusion.ratios.noise_integral import spread_log_snr
-from diffusion.runtime.files import write_text
 from diffusion.tasks.config import RatiosConfig, Sampling
 from diffusion.tasks.detectors import detector_of
 from diffusion.tasks.prompts import Prompts
@@ -105,21 +102,17 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--samples", type=int, default=2000, help="samples of the empty prompt")
     parser.add_argument("--states", type=int, default=12000, help="noised states, even in log SNR")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, help="a JSON file")
     given = parser.parse_args(words)
     denoiser = denoiser_of(load_pipeline("digits"))
     detector = detector_of("digits:seven")
     budget = RatiosConfig(num_samples=given.samples, seed=given.seed)
     estimate = estimate_detected(denoiser, Prompts([""]), {"seven": detector}, budget, Sampling(guidance_scale=1), None)
-    rows_ = table(fields(denoiser, estimate, given.states, given.seed + 1))
-    for row in rows_:
-        print(
-            f"log SNR {row['from']:+.0f} to {row['to']:+.0f}: prompts {row['prompts_gain']:.2f} ± "
-            f"{row['prompts_stderr']:.2f} ({row['prompts_share']:.4f}), gradient {row['gradient_gain']:.2f} ± "
-            f"{row['gradient_stderr']:.2f} ({row['gradient_share']:.4f})"
-        )
-    if given.output is not None:
-        write_text(given.output, json.dumps({"schema_version": 1, "bands": rows_}, indent=1) + "\n")
+    for row in table(fields(denoiser, estimate, given.states, given.seed + 1)):
+        said = [
+            f"{name} {row[f'{name}_gain']:.2f} ± {row[f'{name}_stderr']:.2f} ({row[f'{name}_share']:.4f})"
+            for name in ("prompts", "gradient")
+        ]
+        print(f"log SNR {row['from']:+.0f} to {row['to']:+.0f}, {row['states']:.0f} states: {', '.join(said)}")
 
 
 if __name__ == "__main__":
