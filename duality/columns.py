@@ -8,6 +8,9 @@ import numpy as np
 
 from duality.passes import longest, parts, run
 
+#: Tables of so few columns weigh no more than what is made of them in the end; from so many nodes on that counts.
+NARROW, LONG = 2, 200_000
+
 
 class Columns:
     """A table `(n, m)` of which blocks `(m, k)` in double precision are asked for.
@@ -18,6 +21,23 @@ class Columns:
     """
 
     def __init__(self, values: np.ndarray, function: Callable[[np.ndarray], None] | None = None) -> None:
+        self._lay(values, function)
+        self._source: Columns | None = None
+
+    @classmethod
+    def kept(cls, table: np.ndarray, source: Columns) -> Columns:
+        """`source` as it has been written into a table `(n, m)`, until `release` goes back to it."""
+        columns = cls(table)
+        columns._source = source
+        return columns
+
+    def release(self) -> None:
+        """Forgets a table that counts beside what is to come: blocks are then made anew of what they were made of."""
+        if self._source is not None and self.n >= LONG and self.m <= NARROW:
+            self._lay(self._source._values, self._source._function)
+            self._source = None
+
+    def _lay(self, values: np.ndarray, function: Callable[[np.ndarray], None] | None) -> None:
         self._rows = values.T
         self._function = function
         self._values = values
@@ -61,6 +81,16 @@ class Columns:
     def at(self, kept: np.ndarray) -> Columns:
         """Those of some nodes `(n,)`, copied."""
         return Columns(np.asfortranarray(self.whole()[kept]))
+
+    def some(self, places: np.ndarray) -> Columns:
+        """Those of the nodes at `places` (increasing), in double precision."""
+        whole = self._rows
+        # `take` is faster, and copies the whole of what does not lie row by row in memory.
+        taken = np.take(whole, places, axis=1) if whole.flags.c_contiguous else whole[:, places]
+        rows = np.ascontiguousarray(taken, dtype=np.float64)
+        if self._function is not None:
+            self._function(rows)
+        return Columns(rows.T)
 
     def whole(self) -> np.ndarray:
         """The table `(n, m)` in double precision, column by column in memory."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import sqrt
 from typing import Protocol
 
 import numpy as np
@@ -54,7 +55,7 @@ def rounding(value: float, terms: float, n: int) -> float:
     (Higham and Mary 2019, "A new approach to probabilistic rounding error analysis", theorem 3.1). The order is the
     processor's: what eight accumulators add to 2e-16, one adds to 1e-14. The first part is for the logarithms.
     """
-    return EPS * (16.0 * (1.0 + abs(value)) + 4.0 * float(np.sqrt(n)) * terms)
+    return EPS * (16.0 * (1.0 + abs(value)) + 4.0 * sqrt(n) * terms)
 
 
 class Dual(Protocol):

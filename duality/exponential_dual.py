@@ -10,12 +10,13 @@ import numpy as np
 
 from duality.columns import Columns
 from duality.dual_protocol import Dual, Evaluation, rounding
-from duality.passes import gram, longest, parts, run
+from duality.passes import gram, longest, parts, run, weighed
 from duality.pulls import Pulls
 from duality.ratio_tables import EPS
 from duality.shards import total
 from duality.slices import slices, spread
-from duality.tilt_sums import TiltSums
+from duality.tilt_pulls import tilt_pulls
+from duality.tilt_sums import HELD, TiltSums, relative
 
 
 class ExponentialDual:
@@ -91,10 +92,11 @@ class ExponentialDual:
         # Where centring would win less than two bits, and squares are in range, blocks are taken as they come.
         size = np.maximum(np.abs(least), np.abs(greatest))
         self._plain = not self._any_free and bool(
-            ((np.abs(self._shift) <= 4 * reach) & (size <= 4 * reach) & (reach > 1e-100) & (reach < 1e100)).all()
+            ((np.abs(self._shift) <= 4 * reach) & (size < 1e100) & (reach > 1e-100)).all()
         )
         self._base = np.zeros(self.m)
         self._tilt: np.ndarray | float = 0.0  # log weight at the base, but for a constant
+        self._levels = levels
         self._beta = (levels - self._shift) / self._scale
         self.touch = 1e-12 * self.REACH
         self.ceiling = np.inf if shared else -Columns(log_weights[:, None]).ends()[0][0]
@@ -102,6 +104,7 @@ class ExponentialDual:
         self._slices = slices(log_weights.size)
         self._parts = parts(log_weights.size, self.m)
         self._latest: tuple[bytes, TiltSums] | None = None
+        self._mode: tuple[np.ndarray, float] | None = None
 
     # Where the tilt has concentrated on its extreme nodes the curvature vanishes and steps are without bound: exponents
     # stop here, fourteen decades out, beyond which nothing changes that double precision could show.
@@ -171,36 +174,48 @@ class ExponentialDual:
             return seen[1]
         falls = self._falls(x)
         based = isinstance(self._tilt, np.ndarray)
+        modes: list[tuple[float, int, np.ndarray, float]] = []
 
         def visit(blocks: list[slice]) -> TiltSums:
             size = longest(blocks)
             sums = TiltSums(self.m, curved)
             tilts, masses, out = np.empty(size), np.empty(size), np.empty((self.m, size))
             weighted = np.empty((self.m, size)) if curved else out
+            known = None if based else self._node(falls)
             for part in blocks:
                 k = part.stop - part.start
                 rows, log_q = self._block(part, out), self._log_q[part]
-                tilt, p = np.matmul(falls, rows, out=tilts[:k]), masses[:k]
+                tilt, p = weighed(falls, rows, tilts[:k]), masses[:k]
                 if based:
                     tilt += self._tilt[part]  # type: ignore[index]
-                mode = int(np.add(log_q, tilt, out=p).argmax())
-                node = float(tilt[mode]), float(log_q[mode])
-                tilt -= node[0]
-                np.add(log_q, tilt, out=p)
-                p -= node[1]
-                np.exp(p, out=p)
-                total, linear = float(p.sum()), float(p @ tilt)
+                node = (0.0, 0.0) if known is None else known
+                total = 0.0 if known is None else relative(log_q, tilt, node, p)
+                if not HELD[0] < total < HELD[1]:  # no node yet, or one that is too light or too heavy here
+                    if known is not None:
+                        weighed(falls, rows, tilt)
+                    mode = int(np.add(log_q, tilt, out=p).argmax())
+                    node = float(tilt[mode]), float(log_q[mode])
+                    modes.append((float(p[mode]), -part.start, np.array(rows[:, mode]), node[1]))
+                    total = relative(log_q, tilt, node, p)
+                linear = float(p @ tilt)
                 mean = rows @ p / total
                 second = None
                 if curved:
                     deviation = np.subtract(rows, mean[:, None], out=out[:, :k])
                     second = gram(deviation, np.multiply(deviation, p, out=weighted[:, :k]))
                 sums.add(node, (total, linear, float(p @ np.abs(tilt, out=tilt))), mean, second)
+                known = None if based else node
             return sums
 
         found = run(self._parts, visit)
+        if modes:
+            self._mode = max(modes, key=lambda mode: mode[:2])[2:]
         self._latest = (x.tobytes(), found)
         return found
+
+    def _node(self, falls: np.ndarray) -> tuple[float, float] | None:
+        """(tilt, log_q) of the node that was the heaviest where that was last looked for."""
+        return None if self._mode is None else (float(falls @ self._mode[0]), self._mode[1])
 
     def _share(self, x: np.ndarray) -> float:
         """1 - sum lam = 1 / (1 + sum a) for the perspective, else 1."""
@@ -217,19 +232,19 @@ class ExponentialDual:
     def _read(self, x: np.ndarray, sums: TiltSums) -> Evaluation:
         divergence = sums.divergence
         mean = sums.moments.mean
-        # E_p[T] - b in the coordinates of the climb.
-        core = (mean - self._shift) / self._scale - self._beta if self._plain else mean - self._beta
-        share = self._share(x)
-        misses = core * self._scale
+        theta = self.to_natural(x)
+        share = 1.0 / (1.0 + float(theta.sum())) if self._shared else 1.0
+        misses = mean - self._levels if self._plain else (mean - self._beta) * self._scale
         if self._shared:
             misses -= divergence
         # g = KL(p‖q) + lam·misses, the Lagrangian at its minimiser: no large terms cancel in it.
-        lam = share * self.to_natural(x)
+        lam = share * theta
         excess = float(lam @ misses)
+        core = misses
         if self._shared:
-            # r_i = misses_i - lam·misses, by differences: as sum lam nears 1 the two would cancel.
-            core = (share * misses + (misses[:, None] - misses) @ lam) / self._scale
-        gradient = core / share
+            # r_i = misses_i - lam·misses, by differences where sum lam nears 1 and the two would cancel.
+            core = misses - excess if share > 0.1 else share * misses + (misses[:, None] - misses) @ lam
+        gradient = core / (self._scale * share)
         if self._any_free:
             gradient = np.where(self._free, -1.0, gradient)
             misses = np.where(self._free, -np.inf, misses)
@@ -262,10 +277,11 @@ class ExponentialDual:
     def _log_masses(self, x: np.ndarray) -> np.ndarray:
         sums, falls = self._sums(x, False), self._falls(x)
         log_total = float(np.log(sums.moments.total))
+        self._columns.release()
         exponent = np.empty(self._log_q.size)
         out = np.empty((self.m, longest(self._parts)))
         for part in self._parts:
-            tilt = np.matmul(falls, self._block(part, out), out=exponent[part])
+            tilt = weighed(falls, self._block(part, out), exponent[part])
             if isinstance(self._tilt, np.ndarray):
                 tilt += self._tilt[part]
             tilt -= sums.tilt
@@ -275,23 +291,7 @@ class ExponentialDual:
 
     def pulls(self, x: np.ndarray) -> Pulls:
         """`influence` block by block."""
-        sums, share, n = self._sums(x, False), self._share(x), self._size
-        falls, log_total = self._falls(x), float(np.log(sums.moments.total))
-        scale = self._scale if self._plain else np.ones(self.m)
-        centre = sums.moments.mean if self._shared else self._beta * scale + (self._shift if self._plain else 0.0)
-
-        def pulled(part: slice) -> tuple[np.ndarray, np.ndarray]:
-            rows = self._block(part, np.empty((self.m, part.stop - part.start)))
-            tilt = falls @ rows + (self._tilt[part] if isinstance(self._tilt, np.ndarray) else 0.0)
-            # w/Z, of mean 1 over draws.
-            weight = np.exp(self._log_q[part] + (tilt - sums.tilt) - (sums.log_q + log_total)) * n
-            pull = -share * (weight - 1.0)
-            conditions = weight * ((rows - centre[:, None]) / scale[:, None])
-            if self._shared:
-                conditions -= pull / self._scale[:, None]
-            return pull, conditions / share
-
-        return pulled
+        return tilt_pulls(self, x)
 
     def influence(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         pull, conditions = self.pulls(x)(slice(0, self._log_q.size))

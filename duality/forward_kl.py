@@ -100,7 +100,9 @@ class ForwardKL(Problem):
     def reached(self, ratios: LogRatios, log_weights: np.ndarray) -> Reached:
         if type(self) is not ForwardKL:
             return super().reached(ratios, log_weights)
-        cost, levels, squares = mixture_means(ratios.table, log_weights, ratios.log_weights)
+        known = ratios.__dict__.get("memory", {}).get(self._key())
+        found = None if known is None else known.means_of(log_weights, self.units(ratios))
+        cost, levels, squares = found or mixture_means(ratios.table, log_weights, ratios.log_weights)
         return Reached(cost, levels, self.slack(levels), squares)
 
     def level_influence(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
@@ -122,7 +124,12 @@ class ForwardKL(Problem):
     def dual(self, ratios: LogRatios) -> Dual:
         if ratios.grouped:
             return SignedDual(*self.mixtures(ratios), ratios.partition, ratios.log_weights)
-        return MixtureDual(ratios.table, ratios.log_weights, self.levels, ratios.ends[1])
+        return ratios.recall(
+            self._key(), lambda: MixtureDual(ratios.table, ratios.log_weights, self.levels, ratios.ends[1])
+        )
+
+    def _key(self) -> tuple[type, bytes]:
+        return MixtureDual, self.levels.tobytes()
 
     def answer(self, ratios: LogRatios, dual: Dual, found: Climb, tolerance: float) -> Answer:
         units = self.units(ratios)

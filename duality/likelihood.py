@@ -185,7 +185,8 @@ class Likelihood(Problem):
 
     def _looked_at(self, ratios: LogRatios, kept: np.ndarray) -> LikelihoodFacts:
         columns = self.rule.table(ratios)
-        ends = np.stack(columns.ends(kept))
+        known = type(self.rule).inputs is Kind.inputs  # of the ratios themselves
+        ends = np.stack(ratios.ends if known else columns.ends(kept))
         function = self.rule.in_place(self.priors)
         if function is not None:
             columns = columns.mapped(function)

@@ -75,4 +75,4 @@ def survey(given: Columns, log_weights: np.ndarray, levels: np.ndarray, about: n
     # Where the variance cancels it is far below the square of the mean, and the mean is the unit.
     spread = np.sqrt(np.maximum(sums.second - sums.first**2, 0.0))
     unit = size * np.maximum(np.abs(sums.first), spread)
-    return LikelihoodFacts(given if table is None else Columns(table.T), (sums.least, sums.greatest), unit)
+    return LikelihoodFacts(given if table is None else Columns.kept(table.T, given), (sums.least, sums.greatest), unit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import copy
+from math import log, sqrt
 from typing import ClassVar
 
 import numpy as np
@@ -12,7 +13,7 @@ from duality.dual_protocol import Dual, Evaluation, rounding
 from duality.mixture_nodes import MixtureNodes
 from duality.mixture_sums import Least, MixtureSums, Peaks, pulls
 from duality.mixture_table import MixtureTable
-from duality.passes import gram, longest, parts, run
+from duality.passes import gram, longest, parts, run, weighed
 from duality.pulls import Pulls
 from duality.ratio_tables import EPS
 from duality.shards import total
@@ -75,6 +76,7 @@ class MixtureDual(MixtureNodes):
         self._log_q = log_weights
         self._parts, self._slices = parts(log_weights.size, self.m), slices(log_weights.size)
         self._levels = levels
+        self._sizes = np.abs(levels) + self._self_terms
         self._base = np.zeros(self.m)
         self._slack: np.ndarray | None = None  # u at the base, where that is not 1
         self._nearest: Least | None = None  # the node of least u there
@@ -84,6 +86,11 @@ class MixtureDual(MixtureNodes):
         self.touch = self.floor / 4
         self.ceiling = np.inf
         self._latest: tuple[np.ndarray, MixtureSums] | None = None
+
+    def _weigh(self, q: np.ndarray) -> None:
+        """Other masses, where the nodes are others."""
+        self._qs = lambda part: q[part]
+        self._total = (self._ratio.whole().T @ q) * np.exp(self._top)
 
     # -- the set that the climb is on ----------------------------------------------------------------------------------
 
@@ -194,7 +201,7 @@ class MixtureDual(MixtureNodes):
             for part in blocks:
                 k = part.stop - part.start
                 r, q = self._ratio.block(part, out), self._qs(part)
-                fall = np.matmul(x, r, out=falls[:k])
+                fall = weighed(x, r, falls[:k])
                 u, log_u = self._logs(part, fall, logs[:k])
                 sums.least = min(sums.least, float(u.min()))
                 if sums.least <= 0.0:
@@ -233,12 +240,12 @@ class MixtureDual(MixtureNodes):
             return Evaluation(-np.inf, nothing, np.zeros((self.m, self.m)), nothing, 0.0, 0.0)
         self._latest = np.array(x), sums
         z, cost = sums.mass, sums.cost
-        log_z = float(np.log(z))
+        log_z = log(z)
         misses = self._levels - (self._self - sums.logs * np.exp(self._top) + self._total * log_z)
         lam = self.to_natural(x)
         value = cost + z * log_z + float(lam @ (self._levels - self._self))
         # u ≤ 1, so the terms of the cost have one sign; those of E_q[e^rho rho] may cancel, by the size of rho.
-        terms = cost + abs(z * log_z) + float(lam @ (np.abs(self._levels) + self._self_terms))
+        terms = cost + abs(z * log_z) + float(lam @ self._sizes)
         gradient = self._shrink * misses
         faint = self._faint(sums.least, self._size)
         noise = rounding(value, terms, self._size)
@@ -251,9 +258,9 @@ class MixtureDual(MixtureNodes):
     def _faint(self, least: float, n: int) -> float:
         """By how much rounding may move an entry of the gradient, where u is at least `least`."""
         # log u is off by eps (|log u| + 1/u) unless the base keeps its digits; where it is not, this is generous.
-        off = EPS * (4.0 - np.log(least) + 1.0 / least)
-        sums = EPS * (16.0 + 4.0 * np.sqrt(n)) * (np.abs(self._levels) + self._self_terms)
-        return float((self._shrink * (sums + off * (1.0 + np.abs(self._total)))).max())
+        off = EPS * (4.0 - log(least) + 1.0 / least)
+        sums = EPS * (16.0 + 4.0 * sqrt(n)) * float((self._shrink * self._sizes).max())
+        return sums + off * float((self._shrink * (1.0 + np.abs(self._total))).max())
 
     def hessian(self, x: np.ndarray) -> np.ndarray:
         return -self.evaluate(x).curvature / np.outer(self._shrink, self._shrink)
@@ -261,10 +268,11 @@ class MixtureDual(MixtureNodes):
     def log_masses(self, x: np.ndarray) -> np.ndarray:
         latest = self._latest
         sums = latest[1] if latest is not None and np.array_equal(latest[0], x) else self._sums(x, False)
+        self._ratio.release()
         log_z, log_p = float(np.log(sums.mass)), np.empty(self._log_q.size)
         out = np.empty((self.m, longest(self._parts)))
         for part in self._parts:
-            _, log_u = self._logs(part, x @ self._ratio.block(part, out), log_p[part])
+            _, log_u = self._logs(part, weighed(x, self._ratio.block(part, out), log_p[part]), log_p[part])
             log_u += self._log_q[part]
             log_u -= log_z
         return spread(log_p, self._kept, self._n)

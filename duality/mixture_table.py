@@ -44,10 +44,15 @@ class MixtureTable:
         self._absent = top < -700.0
         self.top = np.where(self._absent, 0.0, top)
         self._columns, self._log_q = columns, log_q
-        self._weights = np.exp(log_q) if columns.m > 1 and columns.resident else None
+        self._weights: np.ndarray | None = None
+        if columns.resident and log_q.min() == log_q.max():  # draws
+            self._weights = np.broadcast_to(np.exp(log_q[:1]), log_q.shape)
+        elif columns.m > 1 and columns.resident:
+            self._weights = np.exp(log_q)
         kept = np.empty((columns.m, columns.n)) if columns.resident else None
         found = run(parts(columns.n, columns.m), lambda blocks: self._survey(blocks, kept))
-        self.ratio = Columns(kept.T) if kept is not None else columns.mapped(self._relate)
+        made = columns.mapped(self._relate)
+        self.ratio = made if kept is None else Columns.kept(kept.T, made)
         scale = np.exp(self.top)
         self.peaks, self.total, self.own = found.peaks, found.total * scale, found.own * scale
         self.own_terms = np.abs(self.own) + BELOW

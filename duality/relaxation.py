@@ -26,6 +26,8 @@ from duality.signed_dual import SignedDual
 
 #: The relaxation of constraints that can only just be had is this small, relative to their sizes, at most.
 JUST = 1e-10
+#: Nats below the largest density ratio: e^-FAINT is lost in any sum with it, and its square is still a double.
+FAINT = 300.0
 #: relax(direction, chosen): the least t for the chosen constraints; -inf where they can always be had.
 Relax = Callable[[np.ndarray, np.ndarray], float]
 
@@ -139,6 +141,16 @@ def relax_tilts(statistics: Statistics, partition: Partition, log_weights: np.nd
     return relax
 
 
+def _seen(mixtures: Mixtures, held: np.ndarray, partition: Partition) -> np.ndarray:
+    """Some columns of rho, those of divergences that are bounded above no more than FAINT below their largest.
+
+    u is made of these alone, and where e^rho is zero to doubles so would u be, whose logarithm and inverse are needed.
+    """
+    values, upper = mixtures.values[:, held], mixtures.signs[held] < 0
+    least = np.where(upper, values[partition.order].max(axis=0) - FAINT, -np.inf)
+    return np.asarray(np.maximum(values, least))
+
+
 def relax_mixtures(
     mixtures: Mixtures,
     statistics: Statistics | None,
@@ -167,7 +179,7 @@ def relax_mixtures(
         held = chosen[mixed]
         if not (mixtures.signs[held] < 0).any():
             return least
-        some = Mixtures(mixtures.values[:, held], mixtures.levels[held], mixtures.signs[held])
+        some = Mixtures(_seen(mixtures, held, partition), mixtures.levels[held], mixtures.signs[held])
         slope = np.concatenate([direction[mixed][held], direction[~mixed][fixed]])
         if not slope.any():
             return least
@@ -190,7 +202,9 @@ def relax_mixtures(
         lowers = np.append(some.signs > 0, np.zeros(limits.size, dtype=bool))
         if lowers.any():  # so little of them that half of u is left everywhere
             above = rows[:, which & ~lowers].sum(axis=1)
-            start[lowers] = 0.5 * float((above / -rows[:, lowers].sum(axis=1)).min())
+            below = -rows[:, lowers].sum(axis=1)
+            seen = below > 1e-200  # at others they take nothing that counts, and where they are largest it is 1
+            start[lowers] = 0.5 * float((above[seen] / below[seen]).min())
         weights = np.exp(log_weights[partition.order])
         return max(least, maximise_on_cone(function, rows, weights, slope / price, start)[0])
 

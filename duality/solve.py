@@ -31,7 +31,7 @@ from duality.solution import (
     computed_later,
 )
 from duality.uncertainty import Uncertainty, later, reliance
-from duality.warm import Start, nearby
+from duality.warm import Start, at_once, nearby
 
 
 def solve(problem: Problem, ratios: LogRatios, start: Any = None, *, workers: int = 1) -> Solution:
@@ -42,7 +42,7 @@ def solve(problem: Problem, ratios: LogRatios, start: Any = None, *, workers: in
         ratios: log ratios at quadrature nodes or draws of q.
         start: multipliers `(m,)` to climb from, where near ones are known, say from coarser nodes. The answer does not
             depend on them; outside the dual domain they are not used. Left out, the climb starts from 0, or on many
-            nodes from the answer on one in fifty.
+            nodes from the answer on one in sixteen.
         workers: threads that the nodes of `ReverseKL`, `ForwardKL` and `Likelihood` are shared out to.
 
     Returns:
@@ -87,8 +87,6 @@ def _solve(problem: Problem, ratios: LogRatios, start: Any) -> Solution:
             first = Start(np.maximum(dual.from_natural(np.asarray(bound.natural(lam))), dual.lower))
     else:
         first = nearby(bound, ratios, dual)
-    if first is not None and not inside(dual, first.x):
-        first = None
     return finish(bound, ratios, optimise(bound, ratios, dual, first))
 
 
@@ -101,8 +99,8 @@ def optimise(
     """
     units = problem.units(ratios)
     origin = np.zeros(dual.m)
-    found = None
-    if first is not None:
+    found = at_once(dual, units, tolerance, first)
+    if found is None and first is not None and inside(dual, first.x):
         found = climb(dual, first.x, units, tolerance, problem.patience, first.bend)
     # What a start leads to is used where it is the maximum beyond doubt, so that it never changes the answer, and where
     # q itself is none: g is concave, so g(lam) ≤ sum lam_i (its miss at 0), which these are larger than.

@@ -6,6 +6,19 @@ import numpy as np
 
 from duality.passes import Moments
 
+#: Masses of a block relative to a node add up to something in between, or a node of its own is looked for.
+HELD = (1e-3, 1e12)
+
+
+def relative(log_q: np.ndarray, tilt: np.ndarray, node: tuple[float, float], out: np.ndarray) -> float:
+    """tilt - node's tilt in place, exp(log_q + that - node's log_q) into out `(k,)`, and the sum of these."""
+    tilt -= node[0]
+    np.add(log_q, tilt, out=out)
+    out -= node[1]
+    with np.errstate(over="ignore"):  # where the node is too light
+        np.exp(out, out=out)
+        return float(out.sum())
+
 
 class TiltSums:
     """Sums over nodes of masses exp(log q + t), relative to the heaviest node: t is the log weight of the tilt.

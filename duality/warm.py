@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from duality.dual_protocol import Dual
 from duality.exponential_dual import ExponentialDual
 from duality.mixture_dual import MixtureDual
-from duality.newton import Patience, climb
+from duality.newton import Climb, Patience, maximise
+from duality.problems import Problem
+from duality.quick import CLOSE, FEW, finest, quick
 from duality.ratios import LogRatios
 from duality.shards import shared
+from duality.thinning import RUN, Thin, thinned
 
-if TYPE_CHECKING:
-    from duality.problems import Problem
-
-MANY = 50_000  # nodes, below which a climb from the origin costs no more
-SHARE = 50  # one node in so many is taken, or in fewer
-LEAST, MOST = 2500, 200_000  # so that there are so many nodes
+MANY = 100_000  # entries of a table, below which a climb from the origin costs no more
+SHARE = 16  # one node in so many is taken,
+LEAST = 150  # or more, so that there are so many nodes for each multiplier
 ENOUGH = 200.0  # nodes of equal weight that those taken must amount to
-ROUGHLY = 1e-5  # the residual at which a climb on some nodes may stop: scatter is a hundred times that
+PART = 0.5  # the residual at which a climb on some nodes may stop, as a part of their scatter 1/sqrt(n)
+
+
+SEVERAL = 2000  # nodes, from where plain steps are tried before careful ones
 
 
 @dataclass(frozen=True)
@@ -33,32 +35,58 @@ class Start:
 
 
 def nearby(problem: Problem, ratios: LogRatios, dual: Dual) -> Start | None:
-    """The maximum on one node in `SHARE` or fewer, as a start for the climb on all; None where there is none.
+    """The maximum on one node in `SHARE`, as a start for the climb on all; None where there is none.
 
-    Nodes are taken at even distances, each displaced at random by a generator of its own. The answer does not depend on
-    them: what a start leads to is used where it is the maximum beyond doubt (`solve`).
+    That climb starts from the maximum on still fewer nodes, where there are many. The answer does not depend on which
+    nodes these are: what a start leads to is used where it is the maximum beyond doubt (`solve`).
     """
-    if type(dual) not in (ExponentialDual, MixtureDual) or ratios.n < MANY or shared():
+    if type(dual) not in (ExponentialDual, MixtureDual) or shared():
         return None
-    share = max(min(SHARE, ratios.n // LEAST), ratios.n // MOST)
-    size = ratios.n // share
-    places = np.arange(size) * share + np.random.default_rng(0).integers(share, size=size)
-    some = ratios.some(places).remembering()
-    q = np.exp(some.log_weights)
-    if float(q @ q) > 1.0 / ENOUGH:
+    return _start(dual, problem.units(ratios))  # type: ignore[type-var]
+
+
+def _start(dual: Thin, units: np.ndarray) -> Start | None:
+    n = dual._log_q.size
+    share = min(SHARE, n // (LEAST * max(dual.m, 4)))
+    if n * dual.m < MANY or share < 2 or n < RUN * share:
         return None
-    try:
-        small = problem.dual(some)
-    except ValueError:
+    small = thinned(dual, share, ENOUGH)
+    if small is None:
         return None
-    found = climb(small, np.zeros(small.m), problem.units(some), ROUGHLY, Patience(steps=30, pressed=3))
-    if found.exhausted or found.gave_up or found.pressure.any() or not found.stationary(problem.units(some), 1e-3):
+    first = _start(small, units)
+    found = _climbed(small, units, first)
+    if found is None:
         return None
-    x = np.maximum(dual.from_natural(found.dual.to_natural(found.x)), dual.lower)
-    if isinstance(dual, MixtureDual):
-        x = dual.inwards(x)
-    zero, one = np.zeros(small.m), np.ones(small.m)
-    mine = dual.to_natural(one) - dual.to_natural(zero)
-    theirs = found.dual.to_natural(one) - found.dual.to_natural(zero)
-    factor = mine / theirs
-    return Start(x, found.at.curvature * np.outer(factor, factor))
+    # Where constraints are few the curvature comes nearly for nothing with the gradient.
+    return Start(found.x, found.at.curvature if dual.m > FEW else None)
+
+
+def _climbed(small: Dual, units: np.ndarray, first: Start | None) -> Climb | None:
+    """The maximum on some nodes, to a part of their scatter."""
+    target = PART / float(np.sqrt(small._log_q.size))  # type: ignore[attr-defined]
+    first = Start(np.zeros(small.m)) if first is None else first
+    halt = quick(small, first.x, units, target, first.bend)
+    if halt.arrived:
+        return halt.climb
+    found = maximise(small, halt.climb.x, units, target, Patience(steps=30, pressed=3))
+    if found.exhausted or found.gave_up or not np.isfinite(found.at.value):
+        return None
+    if found.pressure.any():  # a face of the domain that fewer nodes have elsewhere
+        if not isinstance(small, MixtureDual):
+            return None
+        x = small.inwards(found.x)
+        return replace(found, x=x, at=small.evaluate(x))
+    return found
+
+
+def at_once(dual: Dual, units: np.ndarray, tolerance: float, first: Start | None) -> Climb | None:
+    """The maximum by plain steps from `first`, or from 0, where these lead to it; else None."""
+    if type(dual) not in (ExponentialDual, MixtureDual):
+        return None
+    n: int = dual._size  # type: ignore[attr-defined]
+    if n < SEVERAL:
+        return None
+    target = max(tolerance, finest(n), CLOSE)
+    first = Start(np.zeros(dual.m)) if first is None else first
+    halt = quick(dual, first.x, units, target, first.bend)
+    return halt.climb if halt.arrived and dual.refined(halt.climb.x) is None else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 from unittest import mock
 
 import numpy as np
@@ -48,8 +49,15 @@ def minus_dual(problem: du.Problem, ratios: du.LogRatios) -> Function:
     return tilted
 
 
-def general(problem: du.Problem, ratios: du.LogRatios, method: str) -> float:
-    """The value by SciPy's optimiser at its own tolerances."""
+class Found(NamedTuple):
+    """What an optimiser ended with: the value, and the largest miss of a level in the unit `1 + |level|`."""
+
+    value: float
+    miss: float
+
+
+def general(problem: du.Problem, ratios: du.LogRatios, method: str, options: dict[str, float] | None = None) -> Found:
+    """The value by SciPy's optimiser at its own tolerances, or by options of its own."""
     m = ratios.m
     function = minus_dual(problem, ratios)
     # Multipliers of e^rho are in units of the largest one: without that L-BFGS-B leaves the domain at its first step.
@@ -61,7 +69,16 @@ def general(problem: du.Problem, ratios: du.LogRatios, method: str) -> float:
 
     start = np.full(m, 1e-3 if method == "trust-constr" else 0.0)
     with np.errstate(all="ignore"):
-        return -float(minimize(scaled, start, jac=True, bounds=[(0, None)] * m, method=method).fun)
+        found = minimize(scaled, start, jac=True, bounds=[(0, None)] * m, method=method, options=options)
+    slope = np.asarray(found.jac if method == "L-BFGS-B" else function(found.x * unit)[1]) / unit
+    if isinstance(problem, du.ReverseKL):  # of g in a: levels are missed by (1 + sum a) times it, and by what g misses
+        slope = slope * (1.0 + found.x.sum())
+    wrong = np.where(found.x > 0, np.abs(slope), np.maximum(-slope, 0.0))
+    return Found(-float(found.fun), float((wrong / (1.0 + np.abs(problem.levels))).max()))
+
+
+#: SciPy's L-BFGS-B, told to go on until levels are met as closely as ours are, or rounding ends it.
+DRIVEN = {"ftol": 0.0, "gtol": 1e-11, "maxiter": 10_000, "maxfun": 100_000, "maxcor": 30}
 
 
 def cones(problem: du.Problem, ratios: du.LogRatios, solver: str) -> float:

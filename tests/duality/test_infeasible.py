@@ -117,3 +117,36 @@ def test_conflicts_among_many_concepts_are_minimal(seed):
     assert least(named) > 0
     for i in named:
         assert least(named[named != i]) < 0
+
+
+@pytest.mark.parametrize(
+    ("forgotten", "kept"), [((0.0, 0.2), (0.0, 0.3)), ((0.05, 0.3), (0.0, 1.0)), ((0.0, 0.25), (0.05, 0.3))]
+)
+def test_what_is_kept_may_vanish_to_doubles_where_q_has_weight(forgotten, kept):
+    # Narrow modes of a wide law, as the explorer draws them: e^rho underflows on most of q, for one or for both.
+    x = np.linspace(-50.0, 50.0, 401)
+    log_q = np.logaddexp(np.logaddexp(-0.5 * x**2, -0.5 * (x - 3.0) ** 2), -0.5 * (x - 40.0) ** 2)
+    weights = log_q - np.logaddexp.reduce(log_q)
+
+    def ratio(mean, width):
+        rho = -0.5 * ((x - mean) / width) ** 2 - log_q
+        return rho - np.logaddexp.reduce(rho + weights)
+
+    ratios = du.LogRatios(np.stack([ratio(*forgotten), ratio(*kept)], axis=1), weights)
+    assert (np.exp(ratios.values - ratios.values.max(axis=0))[:, 1] == 0).any()
+
+    def asked(levels):
+        return du.Joint([du.ForwardKL(float(levels[0])), du.Keep(float(levels[1]), kind="forward-kl")])
+
+    first = np.array([30.0, 1e-4])
+    with pytest.raises(du.InfeasibleError) as found:
+        du.solve(asked(first), ratios)
+    least = found.value.least
+    assert (np.isfinite(least)).all()
+    assert least[0] <= first[0]
+    assert least[1] >= first[1]
+    # The same part of the way for both: a little less of it cannot be had either, a little more can.
+    with pytest.raises(du.InfeasibleError):
+        du.solve(asked(least + 1e-3 * (first - least)), ratios)
+    had = du.solve(asked(least - 1e-2 * (first - least)), ratios)
+    assert np.isfinite(had.dual)

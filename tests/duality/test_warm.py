@@ -11,6 +11,7 @@ import duality as du
 from duality import passes, warm
 from duality.newton import climb
 
+EPS = np.finfo(float).eps
 SOLVE = sys.modules["duality.solve"]  # `duality.solve` is the function
 
 PROBLEMS = {
@@ -123,7 +124,9 @@ def test_sums_in_blocks_are_those_of_all_nodes_at_once(name, monkeypatch):
         at, seen = dual.evaluate(x), bound.dual(ratios).glance(x)
         assert seen.value == at.value  # the same sums, but for the curvature
         np.testing.assert_array_equal(seen.gradient, at.gradient)
-        np.testing.assert_array_equal(seen.curvature, at.curvature)  # in a pass of its own
+        # In a pass of its own, of masses relative to another node: sums of 7000 terms, rounded anew.
+        scale = np.sqrt(np.outer(at.curvature.diagonal(), at.curvature.diagonal()))
+        assert (np.abs(seen.curvature - at.curvature) <= 4 * EPS * np.sqrt(7000) * scale).all()
         assert (np.linalg.eigvalsh(at.curvature) > 0).all()
         found.append((at.value, at.misses, at.curvature))
     for whole, parts in zip(*found, strict=True):
