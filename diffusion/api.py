@@ -9,12 +9,11 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from diffusion.digits import PIPELINE_FOLDER
-from diffusion.digits.prompts import prompts_for
+from diffusion.digits.prompts import prompts_for as prompts_of_digits
 from diffusion.evaluation.planning import check_samples
 from diffusion.evaluation.samples import ImageClassifier
 from diffusion.methods import ImageMethod, Method, configured, configured_for_images, image_method_of, method_of
-from diffusion.pipelines import DIGITS, Denoiser, denoiser_of, load_pipeline
+from diffusion.pipelines import DIGITS, EMBEDDED, Denoiser, denoiser_of, load_pipeline
 from diffusion.pipelines.images import read_folder, read_images
 from diffusion.pipelines.latents import encode
 from diffusion.reports.detector_results import DetectedUnlearned
@@ -35,6 +34,7 @@ from diffusion.tasks.detectors import detector_of
 from diffusion.tasks.image_task import ImageTask
 from diffusion.tasks.images import read_task
 from diffusion.tasks.task import Concept, ConceptTask
+from diffusion.wardrobe.prompts import prompts_for as prompts_of_wardrobe
 from diffusion.workflows.concepts import unlearn as run
 from diffusion.workflows.detected import unlearn_detected
 from diffusion.workflows.images import forget as run_on_images
@@ -188,29 +188,37 @@ def named(task: Task, pipeline: Any) -> Task:
     if task.model is not None:
         return task
     name = pipeline if isinstance(pipeline, str) else getattr(pipeline, "name_or_path", None)
-    name = DIGITS if name == str(PIPELINE_FOLDER) else name
+    name = embedded(pipeline) or name
     return task.but(model=str(name)) if name else task
+
+
+def embedded(pipeline: Any) -> str | None:
+    """The name of the embedded pipeline that this is: by its name, or as loaded from its folder."""
+    name = pipeline if isinstance(pipeline, str) else getattr(pipeline, "name_or_path", None)
+    return next((each for each, folder in EMBEDDED.items() if name in (each, str(folder))), None)
 
 
 def is_digits(pipeline: Any) -> bool:
     """Whether a pipeline was loaded from the embedded folder."""
-    return getattr(pipeline, "name_or_path", None) in (DIGITS, str(PIPELINE_FOLDER))
+    return embedded(pipeline) == DIGITS
 
 
 def prompts_of(denoiser: Denoiser, task: ConceptTask) -> TaskPrompts:
     """What a task is about, for one model.
 
-    For ``digits``, whose other digits are the contrast, nothing but concepts need be said. Elsewhere, where retained
-    prompts are left out, the concepts' neighbours in the vocabulary and samples of q stand for the rest; without a
-    vocabulary, samples of q alone. Raises ``ValueError`` where something is missing or does not fit.
+    For ``digits`` and ``wardrobe``, whose other digits, objects or styles are the contrast, nothing but concepts need
+    be said. Elsewhere, where retained prompts are left out, the concepts' neighbours in the vocabulary and samples of q
+    stand for the rest; without a vocabulary, samples of q alone. Raises ``ValueError`` where something is missing or
+    does not fit.
     """
     if task.by_detectors:
         raise ValueError("concepts with detectors have no ratios: distill and solve take them, this does not")
     plain = not task.retained_prompts and not task.words and all(concept.prompts for concept in task.concepts)
-    if is_digits(denoiser.pipeline) and plain:
-        digits = prompts_for([concept.prompts[0] for concept in task.concepts], task.anchor)
+    known = {"digits": prompts_of_digits, "wardrobe": prompts_of_wardrobe}.get(embedded(denoiser.pipeline) or "")
+    if known is not None and plain:
+        found = known([concept.prompts[0] for concept in task.concepts], task.anchor)
         priors = [concept.prior for concept in task.concepts if concept.prior is not None]
-        return digits.with_priors(priors) if priors else digits
+        return found.with_priors(priors) if priors else found
     made = tuple(law_of(denoiser.pipeline, concept) for concept in task.concepts)
     if task.retained_prompts:
         return TaskPrompts(made, task.retained_prompts, task.anchor)

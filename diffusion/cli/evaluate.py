@@ -71,10 +71,22 @@ def bench(
     output: Annotated[Path, typer.Option(help="folder for one JSON a run and the table; goes on from there")] = BENCH,
     methods: Annotated[list[str] | None, typer.Option(help="only these; default all, and guidance alone")] = None,
     seeds: Annotated[int, typer.Option(help="training seeds of each method")] = 2,
+    sweep: Annotated[
+        bool, typer.Option("--sweep", help="wardrobe: baselines over their own strengths, steps and rates; a frontier")
+    ] = False,
+    points: Annotated[int | None, typer.Option(help="of a sweep, at most so many settings in this call")] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="a sweep of one setting of each method, two steps each")
+    ] = False,
 ) -> None:
     """Every method, baselines too, on one task: same ratios, adapters, budget and seeds; a table and JSON; resumes."""
     from diffusion.pipelines import DIGITS
 
+    if sweep or quick:
+        from diffusion.cli.sweep import sweep_of
+
+        sweep_of(job, output, methods, seeds, quick, points)
+        return
     ours = job.model or job.said.get("model", DIGITS)
     seven = {"concepts": ["a handwritten seven"]} if ours == DIGITS else {}
     task = job.concept_task(model=DIGITS, levels=["1%"], **seven)

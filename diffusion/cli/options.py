@@ -60,14 +60,25 @@ def store_of(denoiser: Denoiser, config: Config) -> Cache:
 
 
 def image_classifier_of(task: ConceptTask) -> Any:
-    """Independent classifiers, for ``digits`` and concepts that are digits; None elsewhere."""
-    from diffusion.pipelines import DIGITS
+    """Independent classifiers, for embedded pipelines and concepts that they know; None elsewhere."""
+    from diffusion.api import embedded
 
-    if task.model != DIGITS:
+    found: Any
+    name = embedded(task.model) if task.model else None
+    if name == "digits":
+        from diffusion.digits.prompts import DigitsClassifiers
+
+        found = DigitsClassifiers()
+    elif name == "wardrobe":
+        from diffusion.wardrobe.prompts import WardrobeClassifiers, axis_of, concept_of
+
+        cells = [concept_of(each.prompts[0]) for each in task.concepts if each.prompts]
+        axes = {axis_of(cell) for cell in cells if cell is not None}
+        if len(axes) != 1:
+            return None
+        found = WardrobeClassifiers(axes.pop())
+    else:
         return None
-    from diffusion.digits.prompts import DigitsClassifiers
-
-    found = DigitsClassifiers()
     known = all(each.prompts and found.asked(each.prompts[0]) is not None for each in task.concepts)
     return found if known else None
 

@@ -8,7 +8,7 @@ asked: nothing (the anchor); the concept's own prompts in all paraphrases; promp
 How: the pipeline's own sampler, more steps, another sampler, classifier-free guidance at several scales. The frequency
 is that of an image classifier, where there is one, and the mean posterior of the base model's
 classifier in any case. Beside each stands the base model's. Then how quickly the concept comes back
-(:mod:`diffusion.evaluation.relearning`).
+(:mod:`diffusion.evaluation.relearning`), and what attacks bring (:mod:`diffusion.evaluation.attacks`), where asked for.
 
 An audit finds what it looks for: clean rows say that these prompts and samplers do not bring the concept back.
 """
@@ -22,6 +22,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from diffusion.evaluation.attacks import attacks_of
+from diffusion.evaluation.attacks.rows import attack_rows
 from diffusion.evaluation.audit_table import Asked, Audit, Cell, judged
 from diffusion.evaluation.measured import CLASSIFIER
 from diffusion.evaluation.relearning import NEW_WORD, Arm, Curve, RelearnConfig, recall, teach, turned
@@ -41,10 +43,12 @@ SCALES = (3.0, 7.5)
 
 @dataclass(frozen=True)
 class AuditConfig:
-    """How much an audit looks at: samples of each cell, and how the concept is taught again (None: not at all)."""
+    """How much an audit looks at: samples of each cell, attacks by name (``all`` of them), and how the concept is
+    taught again (None: not at all)."""
 
     samples: int = 200
     scales: tuple[float, ...] = SCALES
+    attacks: tuple[str, ...] = ()
     relearn_config: RelearnConfig | None = field(default_factory=RelearnConfig)
     seed: int = 70_000
 
@@ -53,6 +57,7 @@ class AuditConfig:
             raise ValueError(f"samples must be at least 2, got {self.samples}")
         if any(scale <= 1 for scale in self.scales):
             raise ValueError(f"scales must be above 1 (1 is looked at in any case), got {self.scales}")
+        attacks_of(self.attacks)
 
 
 def audit_config(settings: AuditSettings, seed: int) -> AuditConfig:
@@ -67,7 +72,8 @@ def audit_config(settings: AuditSettings, seed: int) -> AuditConfig:
             samples=max(2, settings.samples // 2),
             seeds=settings.relearn_seeds,
         )
-    return AuditConfig(settings.samples, tuple(settings.guidance_scales), relearn, 70_000 + seed)
+    scales, attacks = tuple(settings.guidance_scales), tuple(settings.attacks)
+    return AuditConfig(settings.samples, scales, attacks, relearn, 70_000 + seed)
 
 
 @dataclass(frozen=True)
@@ -189,6 +195,13 @@ def audit(
                     after=new,
                 )
             )
+    count = len(prompts.concepts) * len(attacks_of(config.attacks))
+    scale = config.scales[0] if config.scales and before.prompt_inputs else 1.0
+    with bar("attacks", 2 * config.samples * count) as shown:
+        for index in range(len(prompts.concepts) if count else 0):
+            classifier = ConceptClassifier(before, estimate, image_classifier, index)
+            detector, settings = (classifier.said, classifier.shows), (config.samples, scale, config.seed)
+            cells += attack_rows((before, after), estimate, index, detector, config.attacks, settings, shown.update)
     curves: dict[str, tuple[Curve, ...]] = {}
     recalls = {}
     if config.relearn_config is not None:

@@ -11,8 +11,8 @@ from diffusion.evaluation.bounds import Bound, Estimate, Plain, bound, mean_esti
 from diffusion.evaluation.relearning import Curve
 from diffusion.runtime.documents import Document
 
-Asked = Literal["anchor", "concept", "near"]
-SHOWN = {"anchor": "nothing", "concept": "its paraphrases", "near": "near it"}
+Asked = Literal["anchor", "concept", "near", "attack"]
+SHOWN = {"anchor": "nothing", "concept": "its paraphrases", "near": "near it", "attack": "attack"}
 CONFIDENCE = 0.95
 
 
@@ -27,7 +27,8 @@ class Judged(Plain):
 class Cell(Plain):
     """One row: what was asked, how it was sampled, of which concept, and how often it was there, before and after.
 
-    ``prompts``: the anchor, the concept's own in all paraphrases, or near them. ``sampler``: None for the pipeline's.
+    ``prompts``: the anchor, the concept's own in all paraphrases, near them, or what an attack has found: then
+    ``setting`` names it, and ``detail`` says what was found. ``sampler``: None for the pipeline's.
     """
 
     concept: str
@@ -39,6 +40,7 @@ class Cell(Plain):
     samples: int
     before: tuple[Judged, ...]
     after: tuple[Judged, ...]
+    detail: str | None = None
 
 
 class Arm(Plain):

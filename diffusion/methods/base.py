@@ -97,7 +97,36 @@ class DetectedFitContext:
     progress: Progress | None = None
 
 
-AnyContext = FitContext | ImageFitContext | DetectedFitContext
+@dataclass(frozen=True)
+class ErasureContext:
+    """What a method sees that knows prompts alone: no ratios, no solution, no level (:mod:`diffusion.methods.erasure`).
+
+    ``asking``: prompts that ask for what must go; ``anchors``: as many, what each falls back to; ``retained``: prompts
+    to be retained; ``relabelled``: for each asking prompt those that may stand in for it, left out all retained ones.
+    ``guidance_scale``, ``num_inference_steps``: of the samples, finished or half finished, that are looked at.
+    """
+
+    denoiser: Denoiser
+    asking: tuple[str, ...]
+    anchors: tuple[str, ...]
+    retained: tuple[str, ...]
+    config: FitConfig
+    relabelled: tuple[tuple[str, ...], ...] = ()
+    guidance_scale: float = 3.0
+    num_inference_steps: int = 14
+    checkpoint: Path | None = None
+    every: int = 100
+    progress: Progress | None = None
+
+    def __post_init__(self) -> None:
+        if not self.asking or not self.retained:
+            raise ValueError("asking and retained must hold at least one prompt each")
+        for name, given in (("anchors", self.anchors), ("relabelled", self.relabelled)):
+            if len(given) != len(self.asking) and not (name == "relabelled" and not given):
+                raise ValueError(f"{name} must be one for each of {len(self.asking)} asking prompts, got {len(given)}")
+
+
+AnyContext = FitContext | ImageFitContext | DetectedFitContext | ErasureContext
 
 
 class Steerable:

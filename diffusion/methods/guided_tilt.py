@@ -8,7 +8,7 @@ that the sampler made, w = e^{-lam·l(x_0)} its weight and wbar an estimate of E
 
 is least where F - T = Cov(w, y | x_t)/E[w | x_t], the change that the weights make to E[y | x_t]: the drift of Doob's
 transform, with no assumption on T beyond wbar's being right (T need not be the score of anything, and at s > 1 is not).
-Rows are spread evenly over log SNR and weigh 1/|slope|^``COSTLY``, slope = d output/d epsilon: with 2 the loss counts
+Rows are spread evenly over log SNR and weigh `1/|slope|^COSTLY`, slope = d output/d epsilon: with 2 the loss counts
 an error in nats, as the chain's cost does (:mod:`diffusion.methods.chain`), with 0 in units of the network's output.
 Levels of little noise decide nothing, yet errors there cost as much as any: they have to be looked at as often.
 

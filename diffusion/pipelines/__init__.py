@@ -1,7 +1,7 @@
 """Pipelines of every supported family behind one protocol, :class:`Denoiser`."""
 
 from diffusion.pipelines.base import Condition, Denoiser, add_noise, repeat, rows
-from diffusion.pipelines.loading import DIGITS, FAMILIES, denoiser_of, load_pipeline
+from diffusion.pipelines.loading import DIGITS, EMBEDDED, FAMILIES, denoiser_of, load_pipeline
 from diffusion.pipelines.schedules import Noising, rectified_flow, variance_preserving
 from diffusion.pipelines.stable_diffusion import StableDiffusion
 from diffusion.pipelines.stable_diffusion_3 import StableDiffusion3
@@ -10,6 +10,7 @@ from diffusion.pipelines.unconditional import Unconditional
 
 __all__ = [
     "DIGITS",
+    "EMBEDDED",
     "FAMILIES",
     "Condition",
     "Denoiser",

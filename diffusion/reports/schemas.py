@@ -16,6 +16,7 @@ from diffusion.digits.planted_study import PlantedStudy
 from diffusion.digits.quality import DigitsQuality, DigitsTraining, StepCosts
 from diffusion.evaluation.audit_table import AuditReport
 from diffusion.evaluation.benchmark_table import MethodRun, Table
+from diffusion.evaluation.sweep.point import Point
 from diffusion.reports.certificate import Certificate
 from diffusion.reports.detector_certificate import DetectorCertificate
 from diffusion.reports.exact import Frontier, Verification
@@ -33,6 +34,7 @@ DOCUMENTS: tuple[type[Document], ...] = (
     AuditReport,
     MethodRun,
     Table,
+    Point,
     PlantedStudy,
     DigitsQuality,
     DigitsTraining,

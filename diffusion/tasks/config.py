@@ -151,6 +151,12 @@ class AuditSettings(Settings):
 
     samples: int = Field(default=100, ge=4, description="samples of each row of the table")
     guidance_scales: tuple[float, ...] = Field(default=(3.0, 7.5), description="guidance scale besides 1; repeat")
+    attacks: tuple[
+        Literal[
+            "all", "soft-prompt", "token-search", "concept-vector", "completion", "noise-injection", "own-classifier"
+        ],
+        ...,
+    ] = Field(default=(), description="attacks by name, or all; repeat")
     relearn_steps: int = Field(default=160, ge=0, description="most steps of relearning; 0: none")
     relearn_images: int = Field(default=16, ge=1, description="images that it is relearned from")
     relearn_seeds: int = Field(default=2, ge=1, description="seeds of relearning")

@@ -89,9 +89,6 @@ def test_handles_give_the_covariance_back(covariance: tuple[float, float, float]
     at = handles(mode)
     assert dragged(mode, 0, at[0], at[1]) == pytest.approx(covariance, abs=1e-4)
     assert dragged(mode, 1, at[1], at[0]) == pytest.approx(covariance, abs=1e-4)
-    np.testing.assert_allclose(handles(mode, near=at), at, atol=1e-12)
-    turned = 2 * np.array([1.0, -2.0]) - at
-    np.testing.assert_allclose(handles(mode, near=turned), turned, atol=1e-12)
     distance = np.linalg.solve(mode.covariance, (ellipse(mode) - [1.0, -2.0]).T)
     np.testing.assert_allclose(((ellipse(mode) - [1.0, -2.0]).T * distance).sum(axis=0), HANDLE**2, rtol=1e-9)
 

@@ -28,7 +28,7 @@ class Matched:
 
     Attributes:
         answer: None where the family cannot go so far, ``why`` says it.
-        left: E_p[Pr(i|x)]/pi_i, (m,).
+        left: E_p[Pr(i|x)]/pi_i, (m,); empty without an answer.
         reverse, forward: KL(p‖q) and KL(q‖p), nats, the yardsticks that all three share.
     """
 
@@ -80,12 +80,16 @@ class _Tables:
         return np.asarray(p / p.sum())
 
 
+def _none(name: str, why: str) -> Matched:
+    return Matched(name, None, np.array([]), np.nan, np.nan, why)
+
+
 def _likelihood(tables: _Tables, shares: Array) -> Matched:
     """LU bounds the share itself."""
     try:
         solution = solved(du.Likelihood(shares, priors=tables.priors), tables.stage)
     except du.InfeasibleError as error:
-        return Matched("LU", None, np.full(len(shares), np.nan), np.nan, np.nan, str(error))
+        return _none("LU", str(error))
     return _matched("LU", tables, solution)
 
 
@@ -96,8 +100,7 @@ def _forward(tables: _Tables, shares: Array) -> Matched:
     try:
         lam = np.linalg.solve(means - shares[:, None], tables.q @ tables.posteriors - shares)
     except np.linalg.LinAlgError:
-        why = "two of the concepts are one density, so the multipliers of FU cannot be told apart"
-        return Matched("FU", None, np.full(len(shares), np.nan), np.nan, np.nan, why)
+        return _none("FU", "two of the concepts are one density, so the multipliers of FU cannot be told apart")
     lam = np.maximum(lam, 0.0)
     # At the very end of the domain rounding decides the sign; the last digits of lam are given up for it.
     top = float((ratio @ lam).max())

@@ -12,7 +12,7 @@ import param
 
 from toy.explorer.entries import ENTRIES
 from toy.explorer.layout import PANES, WIDGETS
-from toy.explorer.levels import SUBSCRIPTS, relation, unit
+from toy.explorer.levels import SUBSCRIPTS, functional, relation, unit
 from toy.explorer.links import names
 from toy.explorer.state import MOST_CONCEPTS, MOST_MODES, PROMPTS, EntryError
 from toy.explorer.views import View
@@ -50,14 +50,7 @@ def wrong(text: str) -> str:
 
 def asked(key: str, i: int) -> str:
     """What level i (from 0) bounds, in plain text for a label."""
-    one = f"q{SUBSCRIPTS[i]}"
-    what = {
-        "RU": f"KL(p‖{one})",
-        "FU": f"KL({one}‖p)",
-        "LU posterior": f"mean of Pr({i + 1}|x)",
-        "LU density": f"mean of {one}(x)",
-        "LU log-ratio": f"mean of log {one}/q",
-    }[key]
+    what = functional(key, i, f"q{SUBSCRIPTS[i]}", "mean of")
     return f"b{SUBSCRIPTS[i]}: {what} {relation(key)}" + (" (nats)" if unit(key) == "nats" else "")
 
 

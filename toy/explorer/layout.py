@@ -89,8 +89,8 @@ TEMPLATE = """
 {% block contents %}
 <header>
   <h1>What does it cost to unlearn?</h1>
-  <p>q is what a model has learned, q<sub>1</sub>, q<sub>2</sub>, … what it should unlearn, p* the closest target that
-  does. Drag a numbered mode, or the squares that set its covariance; everything is solved again at once.</p>
+  <p>q is what a model has learned, q<sub>1</sub>, q<sub>2</sub>, … what it should unlearn, p* the optimal target
+  without it. Drag a numbered mode, or the squares that set its covariance; everything is solved again at once.</p>
 </header>
 <div class="busy" role="status">{{ embed(roots.busy) }}</div>
 <div class="page">

@@ -58,15 +58,14 @@ def relation(key: str) -> str:
     return "≤" if key.startswith("LU") else "≥"
 
 
-def functional(key: str, i: int) -> str:
-    """What the level of concept i (from 0) bounds, in symbols."""
-    one = f"q<sub>{i + 1}</sub>"
+def functional(key: str, i: int, one: str, mean: str) -> str:
+    """What the level of concept i (from 0) bounds; ``one`` and ``mean`` say how q_i and E_p are written."""
     return {
         "RU": f"KL(p‖{one})",
         "FU": f"KL({one}‖p)",
-        "LU posterior": f"E<sub>p</sub> Pr({i + 1}|x)",
-        "LU density": f"E<sub>p</sub> {one}(x)",
-        "LU log-ratio": f"E<sub>p</sub> log {one}/q",
+        "LU posterior": f"{mean} Pr({i + 1}|x)",
+        "LU density": f"{mean} {one}(x)",
+        "LU log-ratio": f"{mean} log {one}/q",
     }[key]
 
 

@@ -121,24 +121,12 @@ def draws(axes: tuple[Array, Array], log_masses: Array, uniforms: Array) -> Arra
     return np.column_stack([x, _inverse(axes[1], mass[rows], uniforms[:, 1])])
 
 
-def handles(mode: Mode, near: Array | None = None) -> Array:
-    """m ± HANDLE sqrt(eigenvalue) eigenvector: the ends of the two principal axes, (2, 2).
-
-    Args:
-        near: where the two handles were, (2, 2); of the ends of the axes those next to them are taken, in their order,
-            so that a handle stays under the pointer.
-    """
+def handles(mode: Mode) -> Array:
+    """m ± HANDLE sqrt(eigenvalue) eigenvector, (2, 2): the end of the long axis, then of the short, right or up."""
     values, vectors = np.linalg.eigh(mode.covariance)
     mean = np.array([mode.x, mode.y])
-    arms = HANDLE * np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
-    if near is None:
-        # Long axis first, pointing right or up.
-        arms = arms[::-1]
-        return mean + np.where((arms[:, :1] + 1e-9 * arms[:, 1:]) < 0, -arms, arms)
-    old = near - mean
-    both = [(arms[0], arms[1]), (arms[1], arms[0])]
-    first, second = max(both, key=lambda pair: abs(float(pair[0] @ old[0])) + abs(float(pair[1] @ old[1])))
-    return mean + np.array([first * _sign(first @ old[0]), second * _sign(second @ old[1])])
+    arms = (HANDLE * np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T)[::-1]
+    return mean + np.where((arms[:, :1] + 1e-9 * arms[:, 1:]) < 0, -arms, arms)
 
 
 def dragged(mode: Mode, which: int, position: Array, other: Array) -> tuple[float, float, float]:
@@ -187,7 +175,3 @@ def _inverse(axis: Array, masses: Array, uniforms: Array) -> Array:
 
 def _cell(axes: tuple[Array, Array]) -> float:
     return float((axes[0][1] - axes[0][0]) * (axes[1][1] - axes[1][0]))
-
-
-def _sign(value: float) -> float:
-    return -1.0 if value < 0 else 1.0

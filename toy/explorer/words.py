@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 
 import numpy as np
@@ -76,9 +77,7 @@ def certificate_html(view: View) -> str:
     solution, answer, key = view.solution, view.answer, view.state.key
     if solution is None or answer is None:
         return ""
-    head = "<tr><th scope='col'>what</th><th scope='col'>asked</th><th scope='col'>reached</th>"
-    head += "<th scope='col'>slack</th><th scope='col'>λ*</th></tr>"
-    rows = ""
+    rows = []
     for i, asked in enumerate(solution.problem.levels):
         cells = [
             f"{'≥' if direction(solution.problem, i) > 0 else '≤'} {number(float(asked))}",
@@ -86,9 +85,7 @@ def certificate_html(view: View) -> str:
             _known(float(solution.slack[i]), _near_zero(float(solution.slack[i]), abs(asked))),
             number(float(solution.multipliers[i]), 6),
         ]
-        rows += (
-            f"<tr><th scope='row'>{_bounded(view, i)}</th>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
-        )
+        rows.append((_bounded(view, i), cells))
     cost = "KL(q‖p*)" if view.state.problem == "FU" else "KL(p*‖q)"
     if not solution.attained:
         cost = cost.replace("p*", "limit")
@@ -107,8 +104,8 @@ def certificate_html(view: View) -> str:
         note = "Levels are probabilities"
     elif view.state.keeping and view.state.problem != "FU":
         note += ", and probabilities of what is kept"
-    table = f"<table><thead>{head}</thead><tbody>{rows}</tbody></table><p class='note'>{note}.</p><dl>{lines}</dl>"
-    return table + _by_prompt(view)
+    table = _table(("what", "asked", "reached", "slack", "λ*"), rows)
+    return f"{table}<p class='note'>{note}.</p><dl>{lines}</dl>" + _by_prompt(view)
 
 
 def trade_off_html(view: View) -> str:
@@ -182,7 +179,7 @@ def _bounded(view: View, i: int) -> str:
     """What constraint i bounds, in symbols: the concepts' first, then what is to be kept; in the mean over prompts."""
     state = view.state
     if i < state.m:
-        text = functional(state.key, i)
+        text = functional(state.key, i, f"q<sub>{i + 1}</sub>", "E<sub>p</sub>")
     else:
         mode = state.keeping[i - state.m] + 1
         text = f"KL(mode {mode}‖p)" if state.problem == "FU" else f"E<sub>p</sub> Pr(mode {mode}|x)"
@@ -205,8 +202,7 @@ def _by_prompt(view: View) -> str:
     whole, state = view.whole, view.state
     if whole is None or not state.prompts:
         return ""
-    head = "".join(f"<th scope='col'>{word}</th>" for word in ("prompt", "q shows", "p* shows", "cost"))
-    rows = ""
+    rows = []
     for c, (board, after, cost) in enumerate(zip(whole.stage.boards, whole.shown, whole.costs, strict=True)):
         before = np.clip(board.scene.priors, 0.0, 1.0)
         cells = [
@@ -215,8 +211,17 @@ def _by_prompt(view: View) -> str:
             _known(float(cost), f"{number(float(cost), 4)} nats"),
         ]
         name = f"<strong>{c + 1}, shown</strong>" if c == state.prompt else str(c + 1)
-        rows += f"<tr><th scope='row'>{name}</th>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+        rows.append((name, cells))
+    return _table(("prompt", "q shows", "p* shows", "cost"), rows)
+
+
+def _table(head: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
+    """A table of columns by their heads, and rows of a name and its cells, as HTML."""
+    top = "".join(f"<th scope='col'>{word}</th>" for word in head)
+    body = ""
+    for name, cells in rows:
+        body += f"<tr><th scope='row'>{name}</th>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _row(values: np.ndarray) -> str:

@@ -153,6 +153,10 @@ def test_audit_looks_everywhere(monkeypatch, capsys, place, lora, tmp_path):
             "4",
             "--audit-guidance-scales",
             "3",
+            "--audit-attacks",
+            "concept-vector",
+            "--audit-attacks",
+            "completion",
             "--audit-relearn-steps",
             "2",
             "--audit-relearn-images",
@@ -173,7 +177,13 @@ def test_audit_looks_everywhere(monkeypatch, capsys, place, lora, tmp_path):
     ):
         assert words in out
     report = AuditReport.model_validate_json((tmp_path / "out" / "audit.json").read_text(encoding="utf-8"))
-    assert len(report.cells) == 3 + 4 + 4
+    assert len(report.cells) == 3 + 4 + 4 + 2
+    assert [(cell.prompts, cell.setting) for cell in report.cells[-2:]] == [
+        ("attack", "concept vector"),
+        ("attack", "completion"),
+    ]
+    assert report.cells[-1].detail == "from step 1 of 2"
+    assert all(each.estimate.mean <= each.bound.value for cell in report.cells for each in cell.after)
     assert [cell.guidance_scale for cell in report.cells if cell.setting == "guidance 3"] == [3.0, 3.0]
     (taught,) = report.relearned
     assert (taught.concept, [arm.steps for arm in taught.arms]) == ("seven", [(0, 1, 2)] * 3)

@@ -1,0 +1,50 @@
+"""`bench --sweep` and `--quick`: the frontier of every method on one concept of ``wardrobe``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import typer
+
+from diffusion.cli.derived import Job
+
+
+def sweep_of(
+    job: Job, output: Path, methods: Sequence[str] | None, seeds: int, quick: bool, points: int | None
+) -> None:
+    """Run what is missing in ``output`` and print the table. ``ValueError`` where the model is not ``wardrobe``, or
+    more than one concept is given."""
+    if seeds < 1:
+        raise ValueError(f"seeds must be at least 1, got {seeds}")
+    if points is not None and points < 1:
+        raise ValueError(f"points must be at least 1, got {points}")
+    task = job.concept_task(model="wardrobe", levels=["1%"])
+    from diffusion.api import embedded, open_denoiser
+    from diffusion.evaluation.sweep.canvas import CanvasTask
+    from diffusion.evaluation.sweep.frontier import table
+    from diffusion.runtime.files import check_folder
+    from diffusion.workflows.sweep import JUDGE, QUICK, Sweep, run_sweep
+
+    if embedded(task.model) != "wardrobe":
+        raise ValueError(f"model must be wardrobe for a sweep, which has classifiers of all axes; got {task.model!r}")
+    if len(task.concepts) != 1:
+        raise ValueError(f"concept must be one for a sweep, got {len(task.concepts)}")
+    config, start = job.config, job.config.runtime.seed
+    scale = config.sampling.guidance_scale or 3.0
+    wanted = replace(
+        QUICK if quick else Sweep(),
+        methods=tuple(methods) if methods else Sweep().methods,
+        seeds=tuple(range(start, start + (1 if quick else seeds))),
+        sampling=config.sampling.but(guidance_scale=scale),
+        rank=config.fit.rank,
+        points=points,
+    )
+    asked = CanvasTask.of(task.concepts[0].prompts[0])
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"output {str(output)!r} is a file; a folder is needed")
+    check_folder(output, "output")
+    found = run_sweep(open_denoiser("wardrobe", config.runtime), asked, wanted, output)
+    typer.echo("\n".join(table(found, JUDGE)))
+    typer.echo(f"written to {output}")

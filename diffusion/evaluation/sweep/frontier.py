@@ -1,0 +1,105 @@
+"""All points of a sweep: which are not beaten, a table, and a plot of UA against IRA and CRA; made from JSON alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from diffusion.evaluation.sweep.point import Point
+
+BEFORE = "before"
+
+
+def read_points(folder: Path) -> list[Point]:
+    """Every point in a folder, by name. ``ValueError`` naming a file that is none."""
+    found = []
+    for path in sorted(folder.glob("point-*.json")):
+        try:
+            found.append(Point.model_validate_json(path.read_text(encoding="utf-8")))
+        except ValueError as error:
+            raise ValueError(f"{path} is no point of a sweep: {error}") from error
+    return found
+
+
+def unbeaten(axes: np.ndarray) -> np.ndarray:
+    """Which rows of (n, k), more is better, no other row is at least as good as on all axes and better on one."""
+    better = np.all(axes[None] >= axes[:, None], axis=-1) & np.any(axes[None] > axes[:, None], axis=-1)
+    return np.asarray(~np.any(better, axis=1))
+
+
+def best_at(points: Sequence[Point], least: float, by: str) -> Point | None:
+    """Of points with UA at least ``least``, the one with the most of IRA + CRA; None where there is none."""
+    enough = [point for point in points if point.failed is None and point.axes(by)[0] >= least]
+    return max(enough, key=lambda point: sum(point.axes(by)[1:]), default=None)
+
+
+def table(points: Sequence[Point], by: str) -> list[str]:
+    """One line a point, by method and UA. A point that no point of another setting beats on UA, IRA and CRA has a
+    star."""
+    fine = [point for point in points if point.failed is None]
+    stars = dict(zip((p.setting.label for p in fine), unbeaten(np.array([p.axes(by) for p in fine])), strict=True))
+    heads = ("UA", "trained", "paraphr.", "contexts", "IRA", "CRA", "anchors", "energy", "nats asked", "nats kept")
+    lines = [
+        f"by the {by}; UA and the shares of the concept after it with one-sided 95 % bounds, %",
+        f"{'method':<18}{'strength':>9}{'steps':>6}{'batch':>6}{'rate':>8}{'kind':>8}"
+        + "".join(f"{head:>15}" for head in heads)
+        + f"{'s':>8}{'evaluations':>12}{'bytes':>10}",
+    ]
+    for point in sorted(points, key=lambda p: (p.setting.method != BEFORE, p.setting.method, _removed(p, by))):
+        one = point.setting
+        head = (
+            f"{one.method:<18}{one.strength:>9g}{one.max_train_steps:>6}{one.train_batch_size:>6}"
+            f"{one.learning_rate:>8.0e}{'weights' if one.full_weights else 'lora':>8}"
+        )
+        if point.failed is not None:
+            lines.append(f"{head}  failed: {point.failed}")
+            continue
+        shown = {each.prompts: each for each in point.figures if each.name == "target_share" and each.by == by}
+        ua, ira, cra = point.axes(by)
+        cells = [f"{100 * ua:.1f}"]
+        for name in ("trained", "paraphrases", "contexts"):
+            cells.append(_bounded(shown[name].estimate.mean, shown[name].bound))
+        cells += [
+            f"{100 * ira:.1f}",
+            f"{100 * cra:.1f}",
+            _bounded(shown["anchors"].estimate.mean, shown["anchors"].bound),
+        ]
+        cells.append(f"{point.of('energy_distance', 'retained').mean:.4f}")
+        cells += [str(point.of("cost", name)) for name in ("asked", "retained")]
+        mark = "*" if stars[one.label] else ""
+        lines.append(
+            head
+            + "".join(f"{cell:>15}" for cell in cells)
+            + f"{point.seconds:>8.0f}{point.network_evaluations:>12}{point.bytes:>10} {mark}"
+        )
+    return lines
+
+
+def _removed(point: Point, by: str) -> float:
+    return -1.0 if point.failed is not None else point.axes(by)[0]
+
+
+def _bounded(mean: float, bound: object) -> str:
+    return f"{100 * mean:.1f} ≤ {100 * getattr(bound, 'value', float('nan')):.1f}"
+
+
+def plot(points: Sequence[Point], by: str, path: Path) -> None:
+    """UA against IRA and CRA, a colour for each method, a line through its unbeaten points."""
+    from matplotlib.figure import Figure as Canvas
+
+    fine = [point for point in points if point.failed is None]
+    figure = Canvas(figsize=(10, 4.5), layout="constrained")
+    panels = figure.subplots(1, 2)
+    for method in dict.fromkeys(point.setting.method for point in fine):
+        values = 100 * np.array([point.axes(by) for point in fine if point.setting.method == method])
+        for panel, column in zip(panels, (1, 2), strict=True):
+            (dots,) = panel.plot(values[:, 0], values[:, column], "o", label=method, alpha=0.7)
+            front = values[unbeaten(values[:, [0, column]])]
+            front = front[np.argsort(front[:, 0])]
+            panel.plot(front[:, 0], front[:, column], color=dots.get_color(), lw=1)
+    for panel, name in zip(panels, ("IRA", "CRA"), strict=True):
+        panel.set(xlabel="UA, %", ylabel=f"{name}, %")
+    panels[1].legend(fontsize=8)
+    figure.savefig(path, dpi=120)

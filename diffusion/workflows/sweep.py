@@ -1,0 +1,266 @@
+"""Every baseline over its own strengths, steps and rates beside ours, on one concept of ``wardrobe``; resumes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from diffusion.evaluation.sweep.canvas import CanvasTask
+from diffusion.evaluation.sweep.frontier import BEFORE, plot, read_points, table
+from diffusion.evaluation.sweep.measure import Made, Measured, costs, counts, make, measure, unmoved
+from diffusion.evaluation.sweep.point import Point, Setting
+from diffusion.methods.base import ErasureContext
+from diffusion.methods.erasure import ERASURES, erasure_of
+from diffusion.pipelines import Denoiser
+from diffusion.runtime.files import atomic_write, say, write_text
+from diffusion.runtime.progress import Bar, progress_bar
+from diffusion.tasks.config import Config, EvaluationConfig, FitConfig, RatiosConfig, Sampling
+from diffusion.tasks.prompts import Prompt, Prompts
+from diffusion.tasks.task import Concept, ConceptTask
+from diffusion.training.lora import undo
+from diffusion.wardrobe.classifiers import classifiers
+from diffusion.workflows.detected import unlearn_detected
+
+OURS = "ours"
+JUDGE = "kernel machine"  # ours sees the other classifier as its detector
+METHODS = (OURS, *ERASURES)
+
+#: What each method is swept over; of ours the level.
+STRENGTHS: dict[str, tuple[float, ...]] = {
+    OURS: (0.02, 0.01, 0.04),
+    "leco": (1.0, 2.0, 0.5),
+    "esd-x": (1.0, 3.0),
+    "esd-u": (1.0, 3.0),
+    "uce": (1.0, 10.0, 0.1, 100.0),
+    "concept-ablation": (1.0, 1.5, 0.7),
+    "neggrad": (0.1, 0.02, 0.5),
+    "erasediff": (0.1, 1.0),
+    "salun": (1.0, 10.0),
+}
+Budget = tuple[int, float, int, bool]  # steps, rate, batch size, all weights
+ESD_ORIGINAL: Budget = (200, 5e-5, 1, True)
+BUDGETS: dict[str, tuple[Budget, ...]] = {
+    OURS: ((200, 2e-3, 24, False), (100, 2e-3, 24, False)),
+    "leco": ((60, 1e-3, 4, False), (150, 1e-3, 4, False), (500, 1e-4, 1, False)),
+    "esd-x": ((60, 1e-3, 4, False), (150, 5e-4, 4, False), ESD_ORIGINAL),
+    "esd-u": ((60, 5e-4, 4, False), (150, 5e-4, 4, False), ESD_ORIGINAL),
+    "uce": ((1, 1.0, 1, True),),
+    "concept-ablation": ((60, 1e-3, 8, False), (150, 1e-3, 8, False)),
+    "neggrad": ((60, 1e-3, 16, False), (150, 1e-3, 16, False)),
+    "erasediff": ((60, 1e-3, 16, False), (150, 1e-3, 16, False)),
+    "salun": ((60, 1e-4, 16, True), (150, 1e-4, 16, True)),
+}
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What is run: methods by name, training seeds, the sampler that everything refers to, and how much is looked at.
+
+    ``points``: that are run at most, the next call goes on. ``quick``: one setting of each method, of two steps: that
+    everything runs, and nothing else.
+    """
+
+    methods: tuple[str, ...] = METHODS
+    seeds: tuple[int, ...] = (0,)
+    sampling: Sampling = field(default_factory=lambda: Sampling(guidance_scale=3.0))
+    measured: Measured = field(default_factory=Measured)
+    rank: int = 8
+    samples: int = 400  # of the law of prompts, that ours solves on
+    quick: bool = False
+    points: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.methods:
+            if name not in METHODS:
+                raise ValueError(f"method must be one of {', '.join(METHODS)}, got {name!r}")
+
+    def settings(self) -> list[Setting]:
+        """In the order in which they are run: the first budget and strength of every method, then the next."""
+        every = []
+        for budget in range(max(map(len, BUDGETS.values()))):
+            for index in range(max(map(len, STRENGTHS.values()))):
+                for name in self.methods:
+                    if budget < len(BUDGETS[name]) and index < len(STRENGTHS[name]):
+                        steps, rate, batch, full = BUDGETS[name][budget]
+                        strength = STRENGTHS[name][index]
+                        if self.quick:
+                            steps, batch = min(steps, 2), min(batch, 4)
+                            strength = max(STRENGTHS[name])
+                        every += [
+                            Setting(
+                                method=name,
+                                strength=strength,
+                                max_train_steps=steps,
+                                learning_rate=rate,
+                                train_batch_size=batch,
+                                full_weights=full,
+                                seed=seed,
+                            )
+                            for seed in self.seeds
+                        ]
+        return every[: len(self.methods) * len(self.seeds)] if self.quick else every
+
+
+QUICK = Sweep(measured=Measured(samples=4, chains=2), samples=160, quick=True)
+
+
+def run_sweep(denoiser: Denoiser, task: CanvasTask, sweep: Sweep, folder: Path, bar: Bar = progress_bar) -> list[Point]:
+    """Run what is not in ``folder`` yet, one JSON a point, then ``sweep.txt`` and ``sweep.png`` of all that is there.
+
+    A method that diverges, or whose problem has nothing to do or no answer, is reported as such. Raises ``ValueError``
+    where a point of the folder belongs to another task.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    asked = {
+        "concept": task.name,
+        "sampling": sweep.sampling.plain(),
+        "measured": asdict(sweep.measured),
+        "rank": sweep.rank,
+        "samples": sweep.samples,
+    }
+    digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
+    for point in read_points(folder):
+        if point.task != digest:
+            raise ValueError(f"{folder} holds points of another task, sampler or count: choose another output folder")
+    before = Setting(
+        method=BEFORE, strength=0.0, max_train_steps=0, learning_rate=0.0, train_batch_size=0, full_weights=False
+    )
+    missing = [each for each in [before, *sweep.settings()] if not (folder / f"point-{each.label}.json").exists()]
+    base: Made | None = None
+    for setting in missing[: None if sweep.points is None else sweep.points]:
+        say(f"{task.name}: {setting.label}")
+        if base is None:
+            undo(denoiser)
+            base = _of_base(denoiser, task, sweep, folder / f"before-{digest}.npz")
+        found = _one(denoiser, task, sweep, setting, base, bar)
+        write_text(folder / f"point-{setting.label}.json", found.model_copy(update={"task": digest}).to_json())
+    points = read_points(folder)
+    write_text(folder / "sweep.txt", "\n".join(table(points, JUDGE)) + "\n")
+    plot(points, JUDGE, folder / "sweep.png")
+    return points
+
+
+def _of_base(denoiser: Denoiser, task: CanvasTask, sweep: Sweep, path: Path) -> Made:
+    """What the base model makes, kept beside the points."""
+    if path.exists():
+        with np.load(path, allow_pickle=False) as file:
+            parts = dict(file)
+        asked = task.groups(sweep.measured.samples, sweep.measured.seed)
+        names = [classifier.name for classifier in classifiers()]
+        said = {name: {by: parts[f"{name} by {by}"] for by in names} for name in asked}
+        return Made(asked, {name: parts[name] for name in asked}, said)
+    made = make(denoiser, task, sweep.sampling, sweep.measured)
+    said_parts = {f"{name} by {by}": labels for name, some in made.said.items() for by, labels in some.items()}
+    with atomic_write(path) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **made.views, **said_parts)
+    return made
+
+
+def _one(denoiser: Denoiser, task: CanvasTask, sweep: Sweep, setting: Setting, base: Made, bar: Bar) -> Point:
+    command = shlex.join(["unlearn", *sys.argv[1:]])
+    wall, processor = time.monotonic(), time.process_time()
+    try:
+        with counted_rows(denoiser.network) as rows:
+            if setting.method == OURS:
+                _fit_ours(denoiser, task, sweep, setting, bar)
+            elif setting.method != BEFORE:
+                erasure_of(setting.method, setting.strength).fit(context_of(denoiser, task, sweep, setting))
+        seconds, cpu = time.monotonic() - wall, time.process_time() - processor
+        held = [p for p in denoiser.network.parameters() if p.requires_grad] if setting.method != BEFORE else []
+        size = sum(p.numel() * p.element_size() for p in held)
+        if setting.method == BEFORE:
+            figures = counts(task, base) + unmoved() + costs(denoiser, task, sweep.sampling, sweep.measured)
+        else:
+            figures = measure(denoiser, task, sweep.sampling, sweep.measured, base)
+    except (FloatingPointError, ArithmeticError, ValueError) as error:
+        return Point(task="", concept=task.name, setting=setting, command=command, failed=str(error))
+    finally:
+        undo(denoiser)
+    return Point(
+        task="",
+        concept=task.name,
+        setting=setting,
+        command=command,
+        figures=tuple(figures),
+        seconds=seconds,
+        cpu_seconds=cpu,
+        network_evaluations=rows[0],
+        bytes=size,
+    )
+
+
+def context_of(denoiser: Denoiser, task: CanvasTask, sweep: Sweep, setting: Setting) -> ErasureContext:
+    """What a baseline sees."""
+    config = FitConfig(
+        max_train_steps=setting.max_train_steps,
+        learning_rate=setting.learning_rate,
+        train_batch_size=setting.train_batch_size,
+        full_weights=setting.full_weights,
+        rank=sweep.rank,
+        seed=setting.seed,
+    )
+    return ErasureContext(
+        denoiser,
+        task.asking,
+        task.anchors,
+        task.retained,
+        config,
+        task.relabelled,
+        guidance_scale=sweep.sampling.scale(denoiser),
+        num_inference_steps=sweep.sampling.num_inference_steps,
+    )
+
+
+def law_of(task: CanvasTask) -> Prompts:
+    """The law of prompts that a level of ours refers to: the concept's prompts, each at its anchor, with two fifths of
+    all weight, their anchors and the empty prompt with three tenths, retained prompts with three tenths."""
+    anchors = ("", *dict.fromkeys(task.anchors))
+    asking = [
+        Prompt(prompt=text, anchor=anchor, weight=0.4 / len(task.asking), group="asking")
+        for text, anchor in zip(task.asking, task.anchors, strict=True)
+    ]
+    rest = [Prompt(prompt=text, weight=0.3 / len(anchors), group="anchors") for text in anchors]
+    kept = [Prompt(prompt=text, weight=0.3 / len(task.retained), group="retained") for text in task.retained]
+    return Prompts([*asking, *rest, *kept])
+
+
+def _fit_ours(denoiser: Denoiser, task: CanvasTask, sweep: Sweep, setting: Setting, bar: Bar) -> None:
+    """A level on the CNN as detector, solved and fitted; its own survey and evaluation are part of what it takes."""
+    fit = context_of(denoiser, task, sweep, setting).config
+    config = Config(
+        sampling=sweep.sampling,
+        ratios=RatiosConfig(num_samples=sweep.samples, noisings=4, classifier_steps=200, seed=setting.seed),
+        fit=fit,
+        evaluation=EvaluationConfig(samples=round(4 / setting.strength), integrated=4, seed=9000 + setting.seed),
+    )
+    said = ConceptTask(
+        concepts=[Concept(task.name, detector=task.detector())], levels=[setting.strength], prompts=law_of(task)
+    )
+    unlearn_detected(denoiser, said.law, {task.name: task.detector()}, said.asked, config, bar=bar)
+
+
+@contextmanager
+def counted_rows(network: nn.Module) -> Iterator[list[int]]:
+    """A list of one number: rows that the network is asked about inside, forward passes alone."""
+    seen = [0]
+
+    def count(_module: nn.Module, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
+        state = args[0] if args else kwargs["sample"]
+        seen[0] += len(state)
+
+    handle = network.register_forward_pre_hook(count, with_kwargs=True)
+    try:
+        yield seen
+    finally:
+        handle.remove()
