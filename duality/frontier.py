@@ -10,6 +10,7 @@ import numpy as np
 
 from duality._arrays import to_numpy
 from duality.dual_protocol import Dual
+from duality.grouped_duals import dual_of
 from duality.newton import TARGET
 from duality.problems import Problem
 from duality.ratios import LogRatios
@@ -56,7 +57,7 @@ def frontier(problem: Problem, ratios: LogRatios, levels: Any, tolerance: float 
             continue
         if bound.out_of_reach(ratios):
             raise InfeasibleError(bound.levels, bound.least_levels(ratios), bound.conflict(ratios))
-        dual = bound.dual(ratios)
+        dual = dual_of(bound, ratios)
         found = optimise(bound, ratios, dual, Start(_start(dual, last, before)), tolerance)
         solutions.append(finish(bound, ratios, found, tolerance))
         if solutions[-1].attained:
@@ -107,7 +108,7 @@ def fixed_weights(problem: Problem, ratios: LogRatios, multipliers: Sequence[Any
         ValueError: for multipliers outside the dual domain of the problem on these nodes.
     """
     bound = problem.bind(ratios)
-    dual = bound.dual(ratios)
+    dual = dual_of(bound, ratios)
     curve = []
     for given in multipliers:
         lam = np.broadcast_to(to_numpy("multipliers", given), bound.levels.shape)

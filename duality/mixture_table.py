@@ -45,8 +45,9 @@ class MixtureTable:
         self.top = np.where(self._absent, 0.0, top)
         self._columns, self._log_q = columns, log_q
         self._weights: np.ndarray | None = None
-        if columns.resident and log_q.min() == log_q.max():  # draws
-            self._weights = np.broadcast_to(np.exp(log_q[:1]), log_q.shape)
+        self._alike: np.ndarray | None = None  # of draws: one block serves all
+        if log_q.min() == log_q.max():
+            self._alike = np.full(longest(parts(columns.n, columns.m)), np.exp(log_q[0]))
         elif columns.m > 1 and columns.resident:
             self._weights = np.exp(log_q)
         kept = np.empty((columns.m, columns.n)) if columns.resident else None
@@ -59,6 +60,9 @@ class MixtureTable:
 
     def q(self, part: slice) -> np.ndarray:
         """q at some nodes `(k,)`."""
+        if self._alike is not None:
+            length = len(range(*part.indices(self._log_q.size)))
+            return self._alike[:length] if length <= self._alike.size else np.full(length, self._alike[0])
         return np.exp(self._log_q[part]) if self._weights is None else self._weights[part]
 
     def _relate(self, rows: np.ndarray) -> None:

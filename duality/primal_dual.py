@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from duality._arrays import to_numpy
+from duality.grouped_duals import dual_of
 from duality.problems import Problem
 from duality.ratios import LogRatios
 
@@ -208,7 +209,7 @@ class ExactPlayer:
     def __init__(self, problem: Problem, ratios: LogRatios) -> None:
         self._problem = problem.bind(ratios)
         self._ratios = ratios
-        self._dual = self._problem.dual(ratios)
+        self._dual = dual_of(self._problem, ratios)
         self.log_weights = ratios.log_weights
 
     def step(self, multipliers: np.ndarray) -> None:

@@ -13,6 +13,7 @@ from duality._arrays import frozen, stack_level, vector
 from duality.answers import Answer, read_climb
 from duality.dual_protocol import Dual
 from duality.forward_kl import ForwardKL
+from duality.grouped_duals import dual_of
 from duality.likelihood import Likelihood
 from duality.newton import MET, TARGET, Climb, climb
 from duality.passes import workers as threads
@@ -77,7 +78,7 @@ def _solve(problem: Problem, ratios: LogRatios, start: Any) -> Solution:
     ratios = ratios.remembering()
     if bound.out_of_reach(ratios):
         raise _infeasible(bound, ratios)
-    dual = bound.dual(ratios)
+    dual = dual_of(bound, ratios)
     first = None
     if start is not None:
         lam = vector("start", start)
@@ -162,7 +163,7 @@ def dual_function(problem: Problem, ratios: LogRatios, multipliers: Any) -> Dual
     outside = DualPoint(-np.inf, np.full(lam.size, np.nan), np.full((lam.size, lam.size), np.nan))
     if not bound.domain(lam):
         return outside
-    dual = bound.dual(ratios)
+    dual = dual_of(bound, ratios)
     x = dual.from_natural(np.asarray(bound.natural(lam)))
     at = dual.evaluate(x)
     # A concept that is absent on positive mass has KL(q‖q_i) = inf: any multiplier for it makes Z infinite.
