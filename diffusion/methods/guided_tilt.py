@@ -8,10 +8,6 @@ that the sampler made, w = e^{-lam·l(x_0)} its weight and wbar an estimate of E
 
 is least where F - T = Cov(w, y | x_t)/E[w | x_t], the change that the weights make to E[y | x_t]: the drift of Doob's
 transform, with no assumption on T beyond wbar's being right (T need not be the score of anything, and at s > 1 is not).
-Rows are spread evenly over log SNR and weigh `1/|slope|^COSTLY`, slope = d output/d epsilon: with 2 the loss counts
-an error in nats, as the chain's cost does (:mod:`diffusion.methods.chain`), with 0 in units of the network's output.
-Levels of little noise decide nothing, yet errors there cost as much as any: they have to be looked at as often.
-
 s divides, since the sampler multiplies what the branch with the prompt learns. The branch without it is held, or where
 a prompt of the task *is* the empty one moves by its own tilt (there F = f_0), and e takes that into account.
 
@@ -31,13 +27,13 @@ from torch import Tensor
 from diffusion.pipelines import Condition, Denoiser, add_noise, rows
 from diffusion.ratios.classifier import Bottleneck, log_snr, pooled
 from diffusion.ratios.detector_head import DetectorHead
-from diffusion.ratios.noise_integral import spread_log_snr
 from diffusion.runtime.distributed import WHOLE, Part
 from diffusion.tasks.config import FitConfig
+from diffusion.training.batches import spread_levels
 from diffusion.training.lora import base_model
 from diffusion.training.trainer import Objective
 
-COSTLY = 1.0  # between counting errors in units of the output, where levels fall most, and in nats
+NOISE_POWER = 0.5  # what an image shows is decided at high noise
 
 
 def guided_loss(e: Tensor, apart: Tensor, w: Tensor, wbar: Tensor, s: Tensor) -> Tensor:
@@ -91,7 +87,7 @@ def guided_objective(
     def objective(_step: int, generator: torch.Generator, part: Part = WHOLE) -> Tensor:
         chosen = torch.multinomial(data.shares, count + held, replacement=True, generator=generator)
         x0 = data.latents[chosen].to(device)
-        t = torch.cat([spread_log_snr(denoiser, k, generator) for k in (count, held) if k]).to(device)
+        t = torch.cat([spread_levels(denoiser, k, generator, NOISE_POWER) for k in (count, held) if k]).to(device)
         eps = torch.randn(x0.shape, generator=generator).to(x0)
         mine = torch.arange(count)[part.rows(count)], torch.arange(count, count + held)[part.rows(held)]
         some, kept = (chosen[index] for index in mine)
@@ -115,12 +111,11 @@ def guided_objective(
                 other = denoiser.predict(x[:n], t[:n], rows(empty, slice(0, n))) - free[:n]
             e = e + (1 - scale) / scale * other
         w = log_weights()[some].exp().to(x)
-        dear = denoiser.slope(t).abs().pow(-COSTLY / 2).to(x)
-        # e and y - T both: their products weigh how often a sample counts, and what an error costs.
-        shaped = often[some].to(x).view(-1, *(1,) * (x.ndim - 1)).sqrt() * dear[:n]
+        weigh = often[some].to(x)
+        shaped = weigh.view(-1, *(1,) * (x.ndim - 1)).sqrt()  # e and y - T both: their products weigh `often`
         loss = guided_loss(e * shaped, (y[:n] - target) * shaped, w, wbar, s)
         if len(kept):
-            stay = (denoiser.predict(x[n:], t[n:], rows(empty, slice(n, None))) - free[n:]) * dear[n:]
+            stay = denoiser.predict(x[n:], t[n:], rows(empty, slice(n, None))) - free[n:]
             loss = (loss * n + stay.square().mean() * len(kept)) / (n + len(kept))
         return loss
 

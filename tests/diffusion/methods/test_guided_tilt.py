@@ -11,10 +11,9 @@ from diffusion.methods.chain import Chain, path_cost
 from diffusion.methods.detected import batches_of
 from diffusion.methods.guided_tilt import PromptBatches, guided_loss, guided_objective
 from diffusion.pipelines import denoiser_of
-from diffusion.ratios.classifier import features, log_snr
+from diffusion.ratios.classifier import features
 from diffusion.ratios.detected import DetectedSamples
 from diffusion.ratios.detector_head import DetectorHead, train_head
-from diffusion.ratios.noise_integral import span
 from diffusion.tasks.config import FitConfig, RatiosConfig, Sampling
 from diffusion.tasks.prompts import Prompts
 from diffusion.training.lora import add_lora, base_model
@@ -136,41 +135,6 @@ def test_e_is_what_the_sampler_sees_over_the_scale(denoiser, monkeypatch):
         base, _ = sampled()
     assert set(seen["s"].tolist()) == {1.0, 3.0}
     torch.testing.assert_close(seen["e"], (student - base) / scale, rtol=1e-4, atol=1e-5)
-
-
-def test_errors_weigh_as_they_cost_at_levels_even_in_log_snr(denoiser, monkeypatch):
-    """With COSTLY = 2 a row of a student that is off by one in noise prediction weighs the same at every level."""
-    seen = {}
-
-    def keep(e, apart, w, wbar, s):
-        seen.update(e=e.detach())
-        return (e * 0).sum()
-
-    fresh(denoiser, 0.3)
-    monkeypatch.setattr(guided_tilt, "guided_loss", keep)
-    predict, asked = denoiser.predict, []
-    monkeypatch.setattr(denoiser, "predict", lambda x, t, c: asked.append((x, t, c)) or predict(x, t, c), raising=False)
-    data = data_of(denoiser, [1.0, 1.0], False)
-    objective = guided_objective(data, head_of(denoiser), lambda: torch.zeros(12), lambda eta: eta[:, 0] * 0, SMALL)
-    weighed = {}
-    for power in (0.0, 2.0):
-        monkeypatch.setattr(guided_tilt, "COSTLY", power)
-        asked.clear()
-        objective(0, torch.Generator().manual_seed(2))
-        weighed[power] = seen["e"]
-    x, t, condition = asked[-1]
-    with torch.no_grad():
-        mine = denoiser.epsilon(predict(x, t, condition), x, t)
-        with base_model(denoiser):
-            apart = mine - denoiser.epsilon(predict(x, t, condition), x, t)
-    slope = denoiser.slope(t).abs()
-    torch.testing.assert_close(weighed[0.0] / slope, weighed[2.0], rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(weighed[2.0].abs(), apart.abs(), rtol=1e-3, atol=1e-5)
-    snr = log_snr(denoiser, t).sort().values
-    every, low, high = span(denoiser)
-    widest = float((every[1:] - every[:-1]).abs()[(every[1:] > low) & (every[1:] < high)].max())
-    # One row to every twelfth of the span, wherever it lies in it, rounded to a level.
-    assert float((snr[1:] - snr[:-1]).max()) <= 2 * (high - low) / len(t) + widest
 
 
 def test_a_branch_that_must_not_move_is_held(denoiser):
