@@ -74,6 +74,7 @@ def bench(
     sweep: Annotated[
         bool, typer.Option("--sweep", help="wardrobe: baselines over their own strengths, steps and rates; a frontier")
     ] = False,
+    images: Annotated[int, typer.Option(help="of a sweep, images of each kind of prompt")] = 48,
     points: Annotated[int | None, typer.Option(help="of a sweep, at most so many settings in this call")] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="a sweep of one setting of each method, two steps each")
@@ -85,7 +86,7 @@ def bench(
     if sweep or quick:
         from diffusion.cli.sweep import sweep_of
 
-        sweep_of(job, output, methods, seeds, quick, points)
+        sweep_of(job, output, methods, seeds, (quick, images, points))
         return
     ours = job.model or job.said.get("model", DIGITS)
     seven = {"concepts": ["a handwritten seven"]} if ours == DIGITS else {}

@@ -12,18 +12,22 @@ from diffusion.cli.derived import Job
 
 
 def sweep_of(
-    job: Job, output: Path, methods: Sequence[str] | None, seeds: int, quick: bool, points: int | None
+    job: Job, output: Path, methods: Sequence[str] | None, seeds: int, size: tuple[bool, int, int | None]
 ) -> None:
     """Run what is missing in ``output`` and print the table. ``ValueError`` where the model is not ``wardrobe``, or
     more than one concept is given."""
     if seeds < 1:
         raise ValueError(f"seeds must be at least 1, got {seeds}")
+    quick, images, points = size
+    if images < 2:
+        raise ValueError(f"images must be at least 2, got {images}")
     if points is not None and points < 1:
         raise ValueError(f"points must be at least 1, got {points}")
     task = job.concept_task(model="wardrobe", levels=["1%"])
     from diffusion.api import embedded, open_denoiser
     from diffusion.evaluation.sweep.canvas import CanvasTask
     from diffusion.evaluation.sweep.frontier import table
+    from diffusion.evaluation.sweep.measure import Measured
     from diffusion.runtime.files import check_folder
     from diffusion.workflows.sweep import JUDGE, QUICK, Sweep, run_sweep
 
@@ -34,7 +38,7 @@ def sweep_of(
     config, start = job.config, job.config.runtime.seed
     scale = config.sampling.guidance_scale or 3.0
     wanted = replace(
-        QUICK if quick else Sweep(),
+        QUICK if quick else Sweep(measured=Measured(samples=images, chains=max(1, images // 4))),
         methods=tuple(methods) if methods else Sweep().methods,
         seeds=tuple(range(start, start + (1 if quick else seeds))),
         sampling=config.sampling.but(guidance_scale=scale),

@@ -77,6 +77,28 @@ def table(points: Sequence[Point], by: str) -> list[str]:
     return lines
 
 
+def markdown(points: Sequence[Point], by: str) -> list[str]:
+    """The same in short as a table for a page."""
+    heads = ("method", "strength", "budget", "UA", "trained", "paraphrases", "contexts", "IRA", "CRA", "nats kept", "s")
+    lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
+    for point in sorted(points, key=lambda p: (p.setting.method != BEFORE, p.setting.method, _removed(p, by))):
+        one = point.setting
+        if point.failed is not None:
+            lines.append(f"| {one.method} | {one.strength:g} | | failed: {point.failed} |" + " |" * 7)
+            continue
+        shown = {each.prompts: each for each in point.figures if each.name == "target_share" and each.by == by}
+        budget = f"{one.max_train_steps} x {one.train_batch_size}, {one.learning_rate:g}"
+        cells = [one.method, f"{one.strength:g}", "" if one.method in (BEFORE, "uce") else budget]
+        ua, ira, cra = point.axes(by)
+        cells.append(f"{100 * ua:.1f}")
+        cells += [
+            _bounded(shown[name].estimate.mean, shown[name].bound) for name in ("trained", "paraphrases", "contexts")
+        ]
+        cells += [f"{100 * ira:.1f}", f"{100 * cra:.1f}", str(point.of("cost", "retained")), f"{point.seconds:.0f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
 def _removed(point: Point, by: str) -> float:
     return -1.0 if point.failed is not None else point.axes(by)[0]
 
