@@ -43,6 +43,12 @@ def newton_step(
     # A coordinate whose Newton step would overshoot its whole range ten-thousandfold is linear as far as doubles go.
     # The constraints will limit it, and giving it that much curvature keeps the step within reach of rounding.
     across = _reach(limits[:, None], rows).min(axis=0)
+    # One along which, over its whole range, the value moves by less than rounding is left where it is: a step that went
+    # there would be cut short by what it finds, and take the others with it.
+    if faint > 0:
+        with np.errstate(invalid="ignore"):  # 0 times a range without end: no idle coordinate
+            over = across * (np.abs(gradient) + curvature.diagonal() * across)
+        gradient = np.where((np.abs(gradient) <= faint) & (over <= noise), 0.0, gradient)
     bend = np.maximum(curvature.diagonal(), np.abs(gradient) / (1e4 * np.maximum(across, 1e-100)) + 1e-300)
     size = np.sqrt(bend)
     matrix = curvature / size / size[:, None]

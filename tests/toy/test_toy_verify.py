@@ -180,6 +180,16 @@ def test_a_flat_optimum_is_known_to_the_root_of_its_rounding() -> None:
     assert verify.replay("tilt", 21, 6321) < THEOREMS["tilt"].tolerance
 
 
+def test_one_idle_multiplier_does_not_hold_up_the_others() -> None:
+    """A concept whose level no density changes: its step, rounding over nothing, was cut short, the other's with it."""
+    assert verify.replay("own shares", 0, 3016) < 1e-14
+
+
+def test_where_rounding_decides_whether_a_value_is_attained_the_value_is_the_same() -> None:
+    """One factor 1 - lam·r is 39 eps: the same multipliers were OPTIMAL after a walk, NOT_ATTAINED at once."""
+    assert verify.replay("any start", 0, 6937) < 1e-14
+
+
 def test_progress_is_told_of_each_result() -> None:
     seen: list[str] = []
     verify.verify(2, only=["tilt", "lifting"], progress=lambda result: seen.append(result.name))
