@@ -8,6 +8,7 @@ those that do not (DDPM, DDIM) get ``adapter_model.safetensors`` with ``adapter_
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
@@ -222,6 +223,11 @@ def save_student(denoiser: Denoiser, folder: Path) -> None:
         save_lora(denoiser, folder)
 
 
+def _in_order(settings: dict[str, Any]) -> dict[str, Any]:
+    """Sets as sorted lists: in their own order, which each process chooses anew, one fit would have many texts."""
+    return {name: sorted(value) if isinstance(value, set) else value for name, value in settings.items()}
+
+
 def save_lora(denoiser: Denoiser, folder: Path) -> None:
     """Write the adapters into ``folder``, in the form that stock libraries load for this pipeline (see the module)."""
     from peft import get_peft_model_state_dict
@@ -233,11 +239,13 @@ def save_lora(denoiser: Denoiser, folder: Path) -> None:
     if has_loader(denoiser):
         layers = {
             f"{denoiser.component}_lora_layers": state,
-            f"{denoiser.component}_lora_adapter_metadata": config.to_dict(),
+            f"{denoiser.component}_lora_adapter_metadata": _in_order(config.to_dict()),
         }
         kind.save_lora_weights(folder, **layers, safe_serialization=True)
         return
     folder.mkdir(parents=True, exist_ok=True)
-    config.save_pretrained(folder)
+    ordered = copy.copy(config)
+    vars(ordered).update(_in_order(vars(config)))
+    ordered.save_pretrained(folder)
     tensors = {f"base_model.model.{name}": value.detach().contiguous().cpu() for name, value in state.items()}
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDPMPipeline
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from diffusion.pipelines import denoiser_of
@@ -34,6 +35,36 @@ def test_a_saved_fit_samples_what_it_drew(family, rank, tmp_path):
     assert not any(ADAPTER in name for name, _ in plain.network.named_parameters())
     np.testing.assert_allclose(found, expected, atol=2e-4 * float(expected.abs().max()))
     assert float((expected - before).abs().max()) > 1e-2 * float(expected.abs().max())
+
+
+@pytest.mark.parametrize("family", ["sd", "ddpm"])
+def test_one_fit_is_described_alike_by_every_process(family, tmp_path):
+    """Names of layers stand in a set, whose order no two processes share. (The order of a file's header is its own.)"""
+    denoiser = denoiser_of(build(families.FAMILIES[family] if family != "ddpm" else families.ddpm))
+    add_student(denoiser, 2, 0)
+    targets = ["to_q", "to_v", "to_k", "to_out.0"]
+    said = []
+    for number, order in enumerate((targets, targets[::-1])):
+        denoiser.network.peft_config[ADAPTER].target_modules = set_in(order)
+        folder = tmp_path / str(number)
+        save_student(denoiser, folder)
+        if family == "ddpm":
+            said.append((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        else:
+            with safe_open(folder / "pytorch_lora_weights.safetensors", "pt") as file:
+                said.append(file.metadata()["lora_adapter_metadata"])
+    assert said[0] == said[1]
+    assert said[0].index('"to_k"') < said[0].index('"to_q"') < said[0].index('"to_v"')
+
+
+def set_in(order):
+    """A set that is gone through in this order."""
+
+    class Ordered(set):
+        def __iter__(self):
+            return iter(order)
+
+    return Ordered(order)
 
 
 def test_other_folders_are_refused(tmp_path):
