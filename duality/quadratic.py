@@ -46,7 +46,7 @@ def newton_step(
     # One along which, over its whole range, the value moves by less than rounding is left where it is: a step that went
     # there would be cut short by what it finds, and take the others with it.
     if faint > 0:
-        with np.errstate(invalid="ignore"):  # 0 times a range without end: no idle coordinate
+        with np.errstate(over="ignore", invalid="ignore"):  # 0 times a range without end: no idle coordinate
             over = across * (np.abs(gradient) + curvature.diagonal() * across)
         gradient = np.where((np.abs(gradient) <= faint) & (over <= noise), 0.0, gradient)
     bend = np.maximum(curvature.diagonal(), np.abs(gradient) / (1e4 * np.maximum(across, 1e-100)) + 1e-300)
