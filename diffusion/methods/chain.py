@@ -36,7 +36,7 @@ from torch import Tensor
 
 from diffusion.methods.likelihood import Plain
 from diffusion.pipelines import Denoiser, rows
-from diffusion.pipelines.base import generators, noise_of
+from diffusion.pipelines.base import generators, noise_of, predicted_x0
 from diffusion.pipelines.batch_size import evaluation_limit
 from diffusion.ratios.classifier import log_snr
 from diffusion.ratios.noise_integral import span
@@ -157,12 +157,11 @@ def _conditions(denoiser: Denoiser, prompts: list[str]) -> Any:
 
 def _clean(denoiser: Denoiser, x: Tensor, t: Tensor, conditions: tuple[Any, Any], chain: Chain) -> Tensor:
     """What the network says of x_0, under guidance where there is a condition of the branch without prompt."""
-    signal, noise = denoiser.schedule(t)
     said, empty = denoiser.predict(x, t, conditions[0]), conditions[1]
     if empty is not None:
         free = denoiser.predict(x, t, empty)
         said = free + chain.scale * (said - free)
-    clean = (x - noise * denoiser.epsilon(said, x, t)) / signal
+    clean = predicted_x0(denoiser, said, x, t)
     return clean if chain.clip is None else clean.clamp(-chain.clip, chain.clip)
 
 

@@ -114,6 +114,12 @@ def add_noise(denoiser: Denoiser, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
     return signal * x0 + noise * eps
 
 
+def predicted_x0(denoiser: Denoiser, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
+    """What a raw output (n, ...) at states x says of x_0: ``(x - noise epsilon) / signal``."""
+    signal, noise = denoiser.schedule(t)
+    return (x - noise * denoiser.epsilon(output, x, t)) / signal
+
+
 def generators(seed: int, count: int) -> list[torch.Generator]:
     """A generator for each of ``count`` samples, so that none depends on who is in its batch."""
     seeds = torch.randint(2**62, (count,), generator=torch.Generator().manual_seed(seed)).tolist()

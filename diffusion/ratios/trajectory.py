@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from diffusion.pipelines import Condition, Denoiser, repeat, rows
-from diffusion.pipelines.base import device_of, generators, noise_of
+from diffusion.pipelines.base import device_of, generators, noise_of, predicted_x0
 from diffusion.pipelines.batch_size import evaluation_limit
 from diffusion.ratios.noise_integral import span
 from diffusion.runtime.memory import in_batches
@@ -122,6 +122,4 @@ def _clean(denoiser: Denoiser, x: Tensor, t: int, condition: Condition) -> Tenso
     """``x0hat(x_t)`` (n, ...)."""
     level = torch.full((len(x),), t, device=x.device)
     with torch.no_grad():
-        eps = denoiser.epsilon(denoiser.predict(x, level, repeat(condition, len(x))), x, level)
-    signal, noise = denoiser.schedule(level)
-    return (x - noise * eps) / signal
+        return predicted_x0(denoiser, denoiser.predict(x, level, repeat(condition, len(x))), x, level)

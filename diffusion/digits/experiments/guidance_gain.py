@@ -30,6 +30,7 @@ from torch import Tensor
 
 from diffusion.digits.data import paraphrases
 from diffusion.pipelines import Denoiser, add_noise, denoiser_of, load_pipeline, rows
+from diffusion.pipelines.base import predicted_x0
 from diffusion.ratios.classifier import Bottleneck, log_snr, pooled
 from diffusion.ratios.detected import DetectedSamples, estimate_detected
 from diffusion.ratios.noise_integral import spread_log_snr
@@ -66,16 +67,12 @@ def fields(denoiser: Denoiser, estimate: DetectedSamples, states: int, seed: int
         eta = estimate.head(pooled(cast(Tensor, caught.last), said), log_snr(denoiser, level))[:, 0]
         (slope,) = torch.autograd.grad(eta.sum(), at)
         with torch.no_grad():
-            shown = estimate.detected[chosen[some], 0].float()
-
-            def clean(output: Tensor, at: Tensor = at, level: Tensor = level) -> Tensor:
-                signal, noise = denoiser.schedule(level)
-                return (at - noise * denoiser.epsilon(output, at, level)) / signal
-
-            base = clean(said)
+            base = predicted_x0(denoiser, said, at, level)
+            pulled = predicted_x0(denoiser, denoiser.predict(at, level, rows(asked, row)), at, level)
             by = eta.view(-1, *(1,) * (base.ndim - 1))
-            parts["covariance"].append((shown.view_as(by) - by) * (x0[some] - base))
-            parts["prompts"].append(by * (clean(denoiser.predict(at, level, rows(asked, row))) - base))
+            shown = estimate.detected[chosen[some], 0].float().view_as(by)
+            parts["covariance"].append((shown - by) * (x0[some] - base))
+            parts["prompts"].append(by * (pulled - base))
             parts["gradient"].append(noise**2 / signal * slope)
     return {"log_snr": log_snr(denoiser, t)} | {name: torch.cat(each) for name, each in parts.items()}
 
