@@ -15,8 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffusion.pipelines import Condition, Denoiser, repeat
+from diffusion.pipelines import Condition, Denoiser, add_noise
 from diffusion.pipelines.base import device_of, generators, noise_of
+from diffusion.pipelines.stepping import stepped
+from diffusion.training.batches import spread_levels
 
 
 @dataclass(frozen=True)
@@ -95,48 +97,26 @@ def denoise(
     """
     parts = []
     for begin in range(0, len(x), batch):
-        some = {k: v[begin : begin + batch] if len(v) > 1 else v for k, v in condition.items()}
-        parts.append(_denoise(victim, x[begin : begin + batch], some, start, after_step))
+        part = x[begin : begin + batch]
+        told = {
+            k: v[begin : begin + batch] if len(v) > 1 else v.expand(len(part), *v.shape[1:])
+            for k, v in condition.items()
+        }
+        span = (start, victim.steps, victim.steps)
+        parts.append(stepped(victim.denoiser, part, told, span, victim.scale, after_step))
     return torch.cat(parts).float().cpu()
 
 
-def _denoise(
-    victim: Victim,
-    x: Tensor,
-    condition: Condition,
-    start: int,
-    after_step: Callable[[Tensor, Tensor], Tensor] | None,
-) -> Tensor:
-    denoiser, n = victim.denoiser, len(x)
-    own = denoiser.pipeline.scheduler
-    scheduler = type(own).from_config(own.config)
-    scheduler.set_timesteps(victim.steps)
-    if start == 0:
-        x = x * scheduler.init_noise_sigma
-    told = {k: v if len(v) == n else v.expand(n, *v.shape[1:]) for k, v in condition.items()}
-    guided = victim.scale > 1 and bool(denoiser.prompt_inputs)
-    empty = repeat(denoiser.condition([""]), n) if guided else None
-    with torch.no_grad():
-        for k in range(start, victim.steps):
-            timestep = scheduler.timesteps[k]
-            at = timestep.expand(n).to(x.device)
-            scaled = scheduler.scale_model_input(x, timestep)
-            said = denoiser.call(scaled, at, told)
-            if empty is not None:
-                free = denoiser.call(scaled, at, empty)
-                said = free + victim.scale * (said - free)
-            x = scheduler.step(said, timestep, x, return_dict=False)[0]
-            if after_step is not None and k + 1 < victim.steps:
-                x = after_step(x, denoiser.level(scheduler.timesteps[k + 1].expand(n).to(x.device)))
-    return x
-
-
-def level_at(victim: Victim, start: int) -> int:
-    """The level that the sampler asks the network at in step ``start``."""
-    own = victim.denoiser.pipeline.scheduler
-    scheduler = type(own).from_config(own.config)
-    scheduler.set_timesteps(victim.steps)
-    return int(victim.denoiser.level(scheduler.timesteps[start].reshape(1))[0])
+def noised_references(
+    victim: Victim, count: int, generator: torch.Generator, power: float = 1.0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """States x_t, levels t and denoising targets y of ``count`` references; ``power`` below 1 favours noise."""
+    denoiser = victim.denoiser
+    chosen = torch.randint(len(victim.references), (count,), generator=generator)
+    x0 = victim.references[chosen].to(device_of(denoiser))
+    t = spread_levels(denoiser, count, generator, power).to(x0.device)
+    eps = torch.randn(x0.shape, generator=generator).to(x0)
+    return add_noise(denoiser, x0, eps, t), t, denoiser.target(x0, eps, t)
 
 
 def sampled(victim: Victim, condition: Condition, count: int, salt: int) -> Tensor:

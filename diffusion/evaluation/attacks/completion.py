@@ -16,9 +16,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffusion.evaluation.attacks.base import FRESH, Attack, Brought, Victim, denoise, level_at
+from diffusion.evaluation.attacks.base import FRESH, Attack, Brought, Victim, denoise
 from diffusion.pipelines import add_noise
 from diffusion.pipelines.base import noise_of
+from diffusion.pipelines.stepping import level_after
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Completion(Attack):
         generator = torch.Generator().manual_seed(victim.seed * 1019 + 2)
         chosen = torch.randint(len(victim.references), (victim.samples,), generator=generator)
         x0 = victim.references[chosen].to(noise)
-        t = torch.full((len(x0),), level_at(victim, start), device=x0.device)
+        t = torch.full((len(x0),), level_after(victim.denoiser, victim.steps, start), device=x0.device)
         x = add_noise(victim.denoiser, x0, noise, t)
         condition = victim.denoiser.condition([victim.anchor])
         return Brought(denoise(victim, x, condition, start=start), f"from step {start} of {victim.steps}")

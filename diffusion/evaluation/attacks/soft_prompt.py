@@ -20,10 +20,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffusion.evaluation.attacks.base import FRESH, Attack, Brought, Victim, sampled
-from diffusion.pipelines import Condition, add_noise
-from diffusion.pipelines.base import device_of
-from diffusion.training.batches import spread_levels
+from diffusion.evaluation.attacks.base import FRESH, Attack, Brought, Victim, noised_references, sampled
+from diffusion.pipelines import Condition
 
 
 @dataclass(frozen=True)
@@ -73,11 +71,6 @@ class SoftPrompt(Attack):
 
 
 def _loss(victim: Victim, condition: Condition, batch: int, generator: torch.Generator) -> Tensor:
-    denoiser = victim.denoiser
-    chosen = torch.randint(len(victim.references), (batch,), generator=generator)
-    x0 = victim.references[chosen].to(device_of(denoiser))
-    t = spread_levels(denoiser, batch, generator).to(x0.device)
-    eps = torch.randn(x0.shape, generator=generator).to(x0)
+    x, t, y = noised_references(victim, batch, generator)
     told = {k: v.expand(batch, *v.shape[1:]) for k, v in condition.items()}
-    said = denoiser.predict(add_noise(denoiser, x0, eps, t), t, told)
-    return (denoiser.target(x0, eps, t) - said).square().mean()
+    return (y - victim.denoiser.predict(x, t, told)).square().mean()

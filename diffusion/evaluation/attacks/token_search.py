@@ -16,10 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion.evaluation.attacks.base import FRESH, Attack, Brought, Victim, sampled
-from diffusion.pipelines import add_noise, repeat
-from diffusion.pipelines.base import device_of
-from diffusion.training.batches import spread_levels
+from diffusion.evaluation.attacks.base import FRESH, Attack, Brought, Victim, noised_references, sampled
+from diffusion.pipelines import repeat
 
 
 def words_of(tokenizer: Any) -> list[str]:
@@ -48,7 +46,7 @@ class TokenSearch(Attack):
     def run(self, victim: Victim) -> Brought:
         generator = torch.Generator().manual_seed(victim.seed * 1013 + 1)
         words = words_of(victim.denoiser.pipeline.tokenizer)
-        states = _states(victim, self.batch, generator)
+        states = noised_references(victim, self.batch, generator, 0.5)
         tried = []
         for number, text in enumerate(list(dict.fromkeys([*victim.prompts, victim.anchor]))[: self.starts]):
             found = self.extended(victim, text, words, states, generator)
@@ -71,15 +69,6 @@ class TokenSearch(Attack):
                 break
             least, text = value, candidate
         return text
-
-
-def _states(victim: Victim, batch: int, generator: torch.Generator) -> tuple[Tensor, ...]:
-    denoiser = victim.denoiser
-    chosen = torch.randint(len(victim.references), (batch,), generator=generator)
-    x0 = victim.references[chosen].to(device_of(denoiser))
-    t = spread_levels(denoiser, batch, generator, 0.5).to(x0.device)
-    eps = torch.randn(x0.shape, generator=generator).to(x0)
-    return add_noise(denoiser, x0, eps, t), t, denoiser.target(x0, eps, t)
 
 
 def error(victim: Victim, text: str, states: tuple[Tensor, ...]) -> float:

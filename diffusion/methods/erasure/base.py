@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from diffusion.methods.base import ErasureContext, fit_adapters
-from diffusion.pipelines import Condition, Denoiser, repeat, rows
+from diffusion.pipelines import Condition, Denoiser, rows
+from diffusion.pipelines.base import device_of
+from diffusion.pipelines.stepping import level_after, stepped
 from diffusion.training.trainer import Objective
 
 CROSS_ATTENTION = ("attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0")
@@ -66,17 +68,6 @@ def state_type(denoiser: Denoiser) -> torch.dtype:
     return torch.promote_types(torch.float32, next(denoiser.network.parameters()).dtype)
 
 
-def guided(
-    denoiser: Denoiser, x: Tensor, timestep: Tensor, conditions: tuple[Condition, Condition], scale: float
-) -> Tensor:
-    """``f(x, empty) + s (f(x, c) - f(x, empty))``, raw outputs; conditions (c, empty)."""
-    said = denoiser.call(x, timestep, conditions[0])
-    if scale == 1:
-        return said
-    free = denoiser.call(x, timestep, conditions[1])
-    return free + scale * (said - free)
-
-
 def half_finished(
     denoiser: Denoiser, asked: Condition, scale: float, steps: int, done: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
@@ -85,21 +76,10 @@ def half_finished(
     """
     if not 0 <= done < steps:
         raise ValueError(f"done must be from 0 to {steps - 1}, got {done}")
-    pipeline, network = denoiser.pipeline, denoiser.network
-    device = next(network.parameters()).device
-    scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config)
-    scheduler.set_timesteps(steps)
     n = len(next(iter(asked.values())))
     noise = torch.randn((n, *denoiser.sample_shape), generator=generator)
-    x = noise.to(device, state_type(denoiser)) * scheduler.init_noise_sigma
-    empty = repeat(denoiser.condition([""]), n)
-    with torch.no_grad():
-        for timestep in scheduler.timesteps[:done]:
-            scaled = scheduler.scale_model_input(x, timestep)
-            said = guided(denoiser, scaled, timestep.expand(n).to(device), (asked, empty), scale)
-            x = scheduler.step(said, timestep, x, return_dict=False)[0]
-    level = denoiser.level(scheduler.timesteps[done].expand(n).to(device))
-    return x, level
+    x = stepped(denoiser, noise.to(device_of(denoiser), state_type(denoiser)), asked, (0, done, steps), scale)
+    return x, torch.full((n,), level_after(denoiser, steps, done), device=x.device)
 
 
 def picked(table: Condition, row: dict[str, int], prompts: Sequence[str], chosen: Tensor) -> Condition:

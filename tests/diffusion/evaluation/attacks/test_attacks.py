@@ -18,10 +18,10 @@ from diffusion.evaluation.attacks import (
     Victim,
     attacks_of,
 )
-from diffusion.evaluation.attacks.base import denoise, sampled
+from diffusion.evaluation.attacks.base import denoise, noised_references, sampled
 from diffusion.evaluation.attacks.head_guidance import train_head
 from diffusion.evaluation.attacks.soft_prompt import _loss
-from diffusion.evaluation.attacks.token_search import _states, error, words_of
+from diffusion.evaluation.attacks.token_search import error, words_of
 from diffusion.evaluation.sweep.canvas import CanvasTask
 from diffusion.methods.base import ErasureContext
 from diffusion.methods.erasure import UCE
@@ -158,7 +158,7 @@ def test_words_of_a_prompt_matter_to_the_error(denoiser, material):
     some = victim(denoiser, material)
     words = words_of(denoiser.pipeline.tokenizer)
     assert {"boot", "sketch"} <= set(words)
-    states = _states(some, 16, torch.Generator().manual_seed(0))
+    states = noised_references(some, 16, torch.Generator().manual_seed(0), 0.5)
     assert error(some, "a photo of a boot", states) < error(some, "a photo of a bag", states)
     found = TokenSearch(places=2, candidates=6).extended(some, "a photo", words, states, torch.Generator())
     assert found.endswith("a photo")
