@@ -11,6 +11,7 @@ from duality.interior import maximise_inside
 from duality.matrix_game import saddle
 from duality.newton import Patience, climb
 from duality.packing import packing
+from duality.quadratic import newton_step
 
 
 @pytest.mark.parametrize("scale", [1e-9, 1.0, 1e4])
@@ -135,3 +136,13 @@ def test_interior_point_against_a_general_optimiser(gain_size):
     best = value(found.y, found.u)
     assert value(y, 1 - rows @ y) <= best + 1e-11
     np.testing.assert_allclose(value(y, 1 - rows @ y), best, atol=1e-3)  # and SLSQP is no straw man
+
+
+def test_a_coordinate_along_which_nothing_moves_is_left_alone_and_one_that_has_a_slope_is_not():
+    """Range 1, slope and curvature below rounding: 1e-16 moves the value by less than 1e-14."""
+    curvature, x = np.diag([0.15, 0.0]), np.array([0.5, 0.5])
+    rows, limits = np.eye(2), np.ones(2)
+    step, _ = newton_step(curvature, np.array([0.01, 1e-16]), x, rows, limits, noise=1e-14, faint=1e-13)
+    np.testing.assert_allclose(step, [0.01 / 0.15, 0.0], rtol=1e-12)
+    step, _ = newton_step(curvature, np.array([0.01, 1e-6]), x, rows, limits, noise=1e-14, faint=1e-13)
+    np.testing.assert_allclose(step, [0.01 / 0.15, 0.5], rtol=1e-4)

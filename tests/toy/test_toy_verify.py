@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import duality as du
-from toy.verification import instances, table, theorems, verify
+from toy.verification import instances, table, theorems, theorems_bounds, verify
 from toy.verification.table import THEOREMS, Theorem
 
 SOLVER = [
@@ -188,6 +188,24 @@ def test_one_idle_multiplier_does_not_hold_up_the_others() -> None:
 def test_where_rounding_decides_whether_a_value_is_attained_the_value_is_the_same() -> None:
     """One factor 1 - lam·r is 39 eps: the same multipliers were OPTIMAL after a walk, NOT_ATTAINED at once."""
     assert verify.replay("any start", 0, 6937) < 1e-14
+
+
+def test_two_statuses_where_nothing_is_near_the_edge_are_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the row would pass whatever a start does."""
+    number = next(k for k in range(50) if _at_once(k) is du.Status.OPTIMAL)
+    assert verify.replay("any start", 0, number) < 1e-9
+    real = theorems_bounds.quietly
+
+    def lying(problem: du.Problem, ratios: du.LogRatios, start: Any = None) -> du.Solution:
+        found = real(problem, ratios, start)
+        return found if start is None else dataclasses.replace(found, status=du.Status.NOT_ATTAINED)
+
+    monkeypatch.setattr(theorems_bounds, "quietly", lying)
+    assert verify.replay("any start", 0, number) == 1.0
+
+
+def _at_once(number: int) -> du.Status:
+    return theorems_bounds.quietly(*theorems_bounds.posed(verify._generator("any start", 0, number))).status
 
 
 def test_progress_is_told_of_each_result() -> None:

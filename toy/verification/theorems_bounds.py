@@ -12,6 +12,7 @@ import numpy as np
 from scipy.optimize import LinearConstraint, linprog, minimize
 
 import duality as du
+from duality.newton import MET
 from toy.dual import dual_value, log_mean_exp
 from toy.mixtures import Array
 from toy.solving import Problem
@@ -166,6 +167,13 @@ def _at_one(problem: Problem, ratios: du.LogRatios) -> float:
     return reverse_value(problem, ratios, lam / lam.sum())
 
 
+def posed(generator: np.random.Generator) -> tuple[Problem, du.LogRatios]:
+    """RU or FU with 2 to 8 concepts on 300 draws."""
+    ratios = instances.drawn(generator, int(generator.integers(2, 9)), 300)
+    blank: Problem = (du.ReverseKL, du.ForwardKL)[int(generator.integers(2))](np.ones(ratios.m))
+    return asked(generator, blank, ratios), ratios
+
+
 ATTAINED_OR_NOT = {du.Status.OPTIMAL, du.Status.NOT_ATTAINED}
 
 
@@ -180,17 +188,12 @@ def _unresolved(problem: Problem, ratios: du.LogRatios, lam: Array) -> bool:
         return False
     u = np.maximum(1.0 - np.exp(ratios.values) @ lam, np.finfo(float).tiny)
     share = np.exp(ratios.log_weights[:, None] + ratios.values)
-    return bool((share * (ratios.m + 1) * np.finfo(float).eps / u[:, None]).max() > SURE)
-
-
-SURE = 1e-10  # relative miss of a level from which on a climb has not arrived
+    return bool((share * (ratios.m + 1) * np.finfo(float).eps / u[:, None]).max() > MET)
 
 
 @theorem("any start", "a start, or a walk along levels, changes the way and not the answer", 1e-9, every=20)
 def any_start(generator: np.random.Generator) -> float:
-    ratios = instances.drawn(generator, int(generator.integers(2, 9)), 300)
-    blank: Problem = (du.ReverseKL, du.ForwardKL)[int(generator.integers(2))](np.ones(ratios.m))
-    problem = asked(generator, blank, ratios)
+    problem, ratios = posed(generator)
     cold = quietly(problem, ratios)
     start = generator.dirichlet(np.ones(ratios.m)) * generator.uniform(0, 0.99)
     if isinstance(problem, du.ForwardKL):
