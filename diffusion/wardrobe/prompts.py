@@ -25,8 +25,13 @@ ANCHORS = captions(Cell(None, None))
 CELLS = tuple(f"{style} of a {name}" for name in OBJECTS for style in STYLES)
 
 
+def _whole(word: str) -> str:
+    """A pattern of the word, and not of a part of another."""
+    return rf"(?<![\w-]){re.escape(word)}(?![\w-])"
+
+
 def _names(words: Sequence[str], text: str) -> list[int]:
-    return [k for k, word in enumerate(words) if re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", text)]
+    return [k for k, word in enumerate(words) if re.search(_whole(word), text)]
 
 
 def concept_of(prompt: str) -> Cell | None:
@@ -60,7 +65,7 @@ def fallen_back(prompt: str, concept: Cell) -> str:
         word, any_ = STYLES[concept.style], ANY_STYLE
     if not word or not _names((word,), text):
         raise ValueError(f"prompt {prompt!r} does not name {word!r}")
-    return re.sub(rf"(?<![\w-]){re.escape(word)}(?![\w-])", any_, text)
+    return re.sub(_whole(word), any_, text)
 
 
 def prompts_for(concepts: Sequence[str], anchor: str = "") -> TaskPrompts:

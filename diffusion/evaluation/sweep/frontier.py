@@ -56,16 +56,7 @@ def table(points: Sequence[Point], by: str) -> list[str]:
         if point.failed is not None:
             lines.append(f"{head}  failed: {point.failed}")
             continue
-        shown = {each.prompts: each for each in point.figures if each.name == "target_share" and each.by == by}
-        ua, ira, cra = point.axes(by)
-        cells = [f"{100 * ua:.1f}"]
-        for name in ("trained", "paraphrases", "contexts"):
-            cells.append(_bounded(shown[name].estimate.mean, shown[name].bound))
-        cells += [
-            f"{100 * ira:.1f}",
-            f"{100 * cra:.1f}",
-            _bounded(shown["anchors"].estimate.mean, shown["anchors"].bound),
-        ]
+        cells = [*_rates(point, by), _share(point, "anchors", by)]
         cells.append(f"{point.of('energy_distance', 'retained').mean:.4f}")
         cells += [str(point.of("cost", name)) for name in ("asked", "retained")]
         mark = "*" if stars[one.label] else ""
@@ -86,15 +77,9 @@ def markdown(points: Sequence[Point], by: str) -> list[str]:
         if point.failed is not None:
             lines.append(f"| {one.method} | {one.strength:g} | | failed: {point.failed} |" + " |" * 7)
             continue
-        shown = {each.prompts: each for each in point.figures if each.name == "target_share" and each.by == by}
         budget = f"{one.max_train_steps} x {one.train_batch_size}, {one.learning_rate:g}"
         cells = [one.method, f"{one.strength:g}", "" if one.method in (BEFORE, "uce") else budget]
-        ua, ira, cra = point.axes(by)
-        cells.append(f"{100 * ua:.1f}")
-        cells += [
-            _bounded(shown[name].estimate.mean, shown[name].bound) for name in ("trained", "paraphrases", "contexts")
-        ]
-        cells += [f"{100 * ira:.1f}", f"{100 * cra:.1f}", str(point.of("cost", "retained")), f"{point.seconds:.0f}"]
+        cells += [*_rates(point, by), str(point.of("cost", "retained")), f"{point.seconds:.0f}"]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 
@@ -103,8 +88,18 @@ def _removed(point: Point, by: str) -> float:
     return -1.0 if point.failed is not None else point.axes(by)[0]
 
 
-def _bounded(mean: float, bound: object) -> str:
-    return f"{100 * mean:.1f} ≤ {100 * getattr(bound, 'value', float('nan')):.1f}"
+def _rates(point: Point, by: str) -> list[str]:
+    """UA, the shares of the concept that it is made of, IRA, CRA, in percent."""
+    ua, ira, cra = (f"{100 * value:.1f}" for value in point.axes(by))
+    return [ua, *(_share(point, name, by) for name in ("trained", "paraphrases", "contexts")), ira, cra]
+
+
+def _share(point: Point, prompts: str, by: str) -> str:
+    """How often the concept is there, and its bound."""
+    for each in point.figures:
+        if (each.name, each.prompts, each.by) == ("target_share", prompts, by) and each.bound is not None:
+            return f"{100 * each.estimate.mean:.1f} ≤ {100 * each.bound.value:.1f}"
+    raise LookupError(f"{point.setting.label} has no share with a bound under {prompts} by {by}")
 
 
 def plot(points: Sequence[Point], by: str, path: Path) -> None:

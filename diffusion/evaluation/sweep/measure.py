@@ -21,7 +21,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from diffusion.evaluation.bounds import Estimate, mean_estimate
 from diffusion.evaluation.sweep.canvas import Asked, CanvasTask
@@ -67,14 +66,10 @@ def make(denoiser: Denoiser, task: CanvasTask, sampling: Sampling, settings: Mea
         latents = sample_latents(denoiser.pipeline, texts, seed=settings.seed + 1, **sampling.call(denoiser))
     views, said, start = {}, {}, 0
     for name, some in asked.items():
-        images = _decoded(denoiser, latents[start : start + len(some)])
+        images = decode(denoiser.pipeline, latents[start : start + len(some)])
         views[name], start = view(images), start + len(some)
         said[name] = {classifier.name: classifier(images) for classifier in classifiers()}
     return Made(asked, views, said)
-
-
-def _decoded(denoiser: Denoiser, latents: Tensor) -> NDArray[np.float32]:
-    return decode(denoiser.pipeline, latents)
 
 
 def counts(task: CanvasTask, made: Made) -> list[Figure]:

@@ -11,6 +11,7 @@ retain set: samples under retained prompts, both at the guidance scale of the co
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,8 +31,9 @@ class OnSets(Erasure):
     samples: int = 64
 
     @property
+    @abstractmethod
     def rule(self) -> Rule:
-        raise NotImplementedError
+        """The baseline of the same name, at its strength."""
 
     def objective(self, context: ErasureContext, parameters: Sequence[nn.Parameter]) -> Objective:
         sets = forget_and_retain(context, self.samples)
