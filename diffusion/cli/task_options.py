@@ -27,6 +27,7 @@ CONCEPT_OPTIONS: dict[str, Any] = {
     "examples": Annotated[
         list[Path] | None, _option("--examples", help="folder of ten or more images of a concept without a prompt")
     ],
+    "leco": Annotated[Path | None, _option("--leco", help="prompt file of LECO's: what must go, and the anchor")],
     "problem": Annotated[
         str | None,
         _option("--problem", help="likelihood, reverse-kl or forward-kl", shown="likelihood"),
@@ -88,15 +89,20 @@ def concept_task(said: dict[str, Any], flags: dict[str, Any], model: str | None)
     Raises ``ValueError`` for what does not fit together, empty prompts, and files that are not there.
     """
     from diffusion.pipelines.images import read_folder
+    from diffusion.tasks.leco import read_leco
     from diffusion.tasks.task import Concept, ConceptTask
 
     concepts: list[Any] = [Concept(text) for text in flags.get("concept") or []]
     concepts += [Concept(images=read_folder(folder, "examples")[0]) for folder in flags.get("examples") or []]
     data = dict(said)
+    if leco := flags.get("leco"):
+        if concepts:
+            raise ValueError("leco says the concepts: --concept and --examples must be left out")
+        data |= read_leco(leco)
     if concepts:
         data["concepts"] = concepts
     if not data.get("concepts"):
-        raise ValueError("concept must be given: --concept with a prompt, or --examples with a folder of images")
+        raise ValueError("concept must be given: --concept with a prompt, --examples with a folder, or --leco")
     if prior := flags.get("prior"):
         shares = prior * len(data["concepts"]) if len(prior) == 1 else prior
         if len(shares) != len(data["concepts"]):
