@@ -20,7 +20,7 @@ except ImportError:  # pragma: no cover - exercised by a subprocess without type
 
 from diffusion import need_extra
 from diffusion.cli import options as shared
-from diffusion.cli.derived import Job, with_job
+from diffusion.cli.derived import OF_GUIDANCE, OF_RUNS, Job, with_job
 from diffusion.cli.evaluate import audit, bench
 from diffusion.cli.forget import forget
 from diffusion.cli.task_options import CONCEPT_OPTIONS, NO_LEVEL
@@ -85,6 +85,7 @@ def distill(
         else:
             distill_detected(model, task, config, output=output, overwrite=overwrite, image_classifier=classifier)
         return
+    shared.check_unguided(task, config)
     if dry_run:
         denoiser = open_denoiser(model, config.runtime)
         prompts = shared.prompts_for(denoiser, task)
@@ -102,7 +103,7 @@ def distill(
 
 
 @app.command()
-@with_job("sampling", "ratios", "runtime", task=CONCEPT_OPTIONS)
+@with_job("sampling", "ratios", "runtime", task=CONCEPT_OPTIONS, without=OF_RUNS)
 def sample(
     output: Annotated[Path, typer.Option(help="folder for the images")],
     job: Job,
@@ -126,6 +127,8 @@ def sample(
     if task is not None and task.by_detectors and corrected:
         raise ValueError("corrected: it is guidance that is corrected, and rejection is exact")
     model = shared.model_of(task) if task else str(job.model or job.said["model"])
+    if task is not None and lora is None:
+        shared.check_unguided(task, job.config)
     from diffusion.api import open_denoiser
     from diffusion.pipelines.fitted import put_in
     from diffusion.pipelines.latents import decode
@@ -184,7 +187,14 @@ def _guided(denoiser: Any, task: Any, config: Any, wanted: list[str], corrected:
 
 
 @app.command()
-@with_job("sampling", "ratios", "runtime", task=CONCEPT_OPTIONS, defaults=Config(ratios={"elbo_noise_levels": 40}))
+@with_job(
+    "sampling",
+    "ratios",
+    "runtime",
+    task=CONCEPT_OPTIONS,
+    defaults=Config(ratios={"elbo_noise_levels": 40}),
+    without=(*OF_RUNS, *OF_GUIDANCE),
+)
 def ratios(
     job: Job,
     path_steps: Annotated[int, typer.Option(help="steps of the trajectories of the path estimator")] = 20,
@@ -204,6 +214,7 @@ def ratios(
     if output is not None:
         check_file(output)
     config = job.config
+    shared.check_unguided(task, config)
     config = config.but(
         ratios=config.ratios.but(elbo_samples=min(config.ratios.elbo_samples, config.ratios.num_samples))
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 if TYPE_CHECKING:
     from diffusion.tasks.image_task import ImageTask
@@ -15,8 +16,13 @@ PANEL = "Task"
 NO_LEVEL = ["1x"]  # of commands that ask for no level: the present one
 
 
+def shown_default(text: str) -> str:
+    """A default at the end of an option's help, in brackets that rich does not take for its markup."""
+    return " " + escape(f"[{text}]")
+
+
 def _option(name: str, help: str, shown: str = "") -> Any:
-    words = f"{help} [{shown}]" if shown else help
+    words = help + shown_default(shown) if shown else help
     return typer.Option(name, help=words, rich_help_panel=PANEL, show_default=False)
 
 
@@ -56,7 +62,7 @@ CONCEPT_OPTIONS: dict[str, Any] = {
     ],
     "prior": Annotated[
         list[float] | None,
-        _option("--prior", help="fraction of unconditional samples that show the concept", shown="estimated"),
+        _option("--prior", help="fraction of unconditional samples that show it", shown="estimated"),
     ],
     "anchor": Annotated[str | None, _option("--anchor", help="what a concept's prompts fall back to", shown="empty")],
 }

@@ -36,6 +36,7 @@ from diffusion.tasks.images import ImageTensors
 from diffusion.training.lora import check_as_given, left_as_given, merged_adapters
 from diffusion.workflows.concepts import fitted_data, tracked_by
 from diffusion.workflows.image_levels import image_targets
+from diffusion.workflows.validation import check_images
 
 NOISE_LEVELS, REPEATS = 40, 8  # of what is measured after the fit
 
@@ -57,6 +58,7 @@ def forget(
     ``config.fit`` names. ``folder``: of an output that is being written; the fit is kept there before it is measured.
     Raises ``ValueError`` where something is missing, before the fit; ``FloatingPointError`` when a loss is not finite.
     """
+    check_images(config)
     method = method or configured_for_images(config.fit)
     fit, count, steps = config.fit, config.evaluation.samples, config.sampling.num_inference_steps
     cache_folder = config.runtime.cache_folder
