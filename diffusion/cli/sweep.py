@@ -28,8 +28,9 @@ def sweep_of(
     from diffusion.evaluation.sweep.canvas import CanvasTask
     from diffusion.evaluation.sweep.frontier import table
     from diffusion.evaluation.sweep.measure import Measured
+    from diffusion.evaluation.sweep.plan import JUDGE, QUICK, Sweep
     from diffusion.runtime.files import check_folder
-    from diffusion.workflows.sweep import JUDGE, QUICK, Sweep, run_sweep
+    from diffusion.workflows.sweep import run_sweep
 
     if embedded(task.model) != "wardrobe":
         raise ValueError(f"model must be wardrobe for a sweep, which has classifiers of all axes; got {task.model!r}")

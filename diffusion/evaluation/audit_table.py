@@ -139,8 +139,8 @@ class Audit:
         for concept, curves in self.resurged.items():
             out += ["", f"{concept!r} after training that has nothing to do with it: how often it is there, %"]
             out += _curve_lines(curves)
-            most = ", ".join(f"{100 * at_most(curve.last).value:.2f} % {curve.arm.split(':')[0]}" for curve in curves)
-            out.append(f"after the last step at most {most} (one-sided, {100 * CONFIDENCE:g} %)")
+            bounds = ", ".join(f"{100 * at_most(curve.last).value:.2f} % {curve.arm.split(':')[0]}" for curve in curves)
+            out.append(f"after the last step at most {bounds} (one-sided, {100 * CONFIDENCE:g} %)")
         return out
 
     def data(self) -> AuditReport:
