@@ -191,6 +191,11 @@ class Problem(ABC):
         wide = computed(values)
         return narrowed(function(wide, beside(wide, natural)), values)
 
+    @property
+    def probability(self) -> bool:
+        """Whether levels are probabilities, or means of what lies in [0, 1]; nats and other units are not."""
+        return False
+
     def slack(self, levels: np.ndarray) -> np.ndarray:
         """How far levels `(m,)` are on the right side of those asked for; a level is met when slack ≥ 0."""
         return self.direction * (levels - self.levels)

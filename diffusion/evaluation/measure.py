@@ -55,7 +55,7 @@ def measure_lora(
     rho = {name: rho[name] for name in samples if name in rho}  # in the order that reports have
     count = min(evaluation.integrated, evaluation.samples)
     meter = Meter(denoiser, estimate, plan.asked, count, seed=fresh_seed(evaluation, estimate, 11))
-    if isinstance(plan.asked, du.ForwardKL):
+    if meter.lagrangian.of_q:
         meter = replace(meter, of_q=_fresh_q(denoiser, estimate, evaluation, bar))
     conditions: tuple[Condition, ...] = ("anchor", "concept") if "concept" in wanted else ("anchor",)
     asked = tuple(text for concept in estimate.prompts.concepts for text in concept.prompts)
@@ -133,8 +133,7 @@ def _levels(
     image_classifier: ImageClassifier | None,
 ) -> list[LevelFound]:
     problem, found = plan.asked, list[LevelFound]()
-    share = isinstance(problem, du.Likelihood) and problem.kind == "posterior"
-    rule: Rule = "betting" if share else "student_t"
+    rule: Rule = "betting" if problem.probability else "student_t"
     side: Side = "upper" if problem.direction < 0 else "lower"
     at_anchor = meter.of(samples["LoRA, anchor"].latents, rho["LoRA, anchor"]).values
     for i, concept in enumerate(estimate.prompts.concepts):
@@ -154,7 +153,7 @@ def _levels(
                 )
             )
             label = image_classifier.asked(concept.name) if image_classifier is not None else None
-            if not share or label is None:
+            if not problem.probability or label is None:
                 continue
             for classifier, said in samples[name].said.items():
                 hits = (said[rows] == label).astype(float)

@@ -140,7 +140,7 @@ def least_cost(measured: Sequence[LevelFound], problem: du.Problem, ratios: du.L
         return None
     levels = np.array([each.mean for each in found])
     weaker = levels - 2 * problem.direction * np.array([_error(each.stderr) for each in found])
-    if isinstance(problem, du.ReverseKL | du.ForwardKL):
+    if problem.direction > 0:  # divergences
         weaker = np.maximum(weaker, 0.0)
     if not np.isfinite(weaker).all():
         return None

@@ -26,7 +26,7 @@ def check_something_to_do(estimate: RatioEstimate, plan: Plan, solution: du.Solu
         return
     problem = plan.asked
     now = problem.levels_of(estimate.ratios, estimate.ratios.log_weights)
-    unit = "" if isinstance(problem, du.Likelihood) else " nats"
+    unit = "" if problem.probability else " nats"
     said = "; ".join(
         f"{concept.name!r} is at {level:.4g}{unit}, {'at most' if problem.direction < 0 else 'at least'} {asked:.4g}"
         f"{unit} was asked"
