@@ -29,7 +29,7 @@ def sweep_of(
     from diffusion.evaluation.sweep.frontier import table
     from diffusion.evaluation.sweep.measure import Measured
     from diffusion.runtime.files import check_folder
-    from diffusion.workflows.sweep import JUDGE, QUICK, Sweep, run_sweep
+    from diffusion.workflows.sweep import MEASURED_BY, QUICK, Sweep, run_sweep
 
     if embedded(task.model) != "wardrobe":
         raise ValueError(f"model must be wardrobe for a sweep, which has classifiers of all axes; got {task.model!r}")
@@ -50,5 +50,5 @@ def sweep_of(
         raise ValueError(f"output {str(output)!r} is a file; a folder is needed")
     check_folder(output, "output")
     found = run_sweep(open_denoiser("wardrobe", config.runtime), asked, wanted, output)
-    typer.echo("\n".join(table(found, JUDGE)))
+    typer.echo("\n".join(table(found, MEASURED_BY)))
     typer.echo(f"written to {output}")

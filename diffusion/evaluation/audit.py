@@ -24,7 +24,7 @@ from torch import Tensor
 
 from diffusion.evaluation.attacks import attacks_of
 from diffusion.evaluation.attacks.rows import attack_rows
-from diffusion.evaluation.audit_table import Asked, Audit, Cell, judged
+from diffusion.evaluation.audit_table import Asked, Audit, Cell, frequencies
 from diffusion.evaluation.measured import CLASSIFIER
 from diffusion.evaluation.relearning import NEW_WORD, Arm, Curve, RelearnConfig, recall, teach, turned
 from diffusion.evaluation.samples import ImageClassifier
@@ -181,7 +181,7 @@ def audit(
             classifier = ConceptClassifier(before, estimate, image_classifier, index)
             wanted = [some[j % len(some)] for j in range(config.samples)]
             made = [_drawn(each, wanted, setting, config.seed + number, shown.update) for each in (before, after)]
-            old, new = (judged(classifier.said(latents)) for latents in made)
+            old, new = (frequencies(classifier.said(latents)) for latents in made)
             cells.append(
                 Cell(
                     concept=prompts.concepts[index].name,

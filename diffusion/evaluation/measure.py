@@ -18,7 +18,7 @@ from diffusion.evaluation.measured import (
     LevelFound,
     Measurement,
     Moved,
-    Obeyed,
+    PromptAccuracy,
     Share,
     level_found,
 )
@@ -41,7 +41,7 @@ def measure_lora(
     denoiser: Denoiser, estimate: RatioEstimate, plan: Plan, solution: du.Solution, evaluation: EvaluationConfig,
     image_classifier: ImageClassifier | None, bar: Bar,
 ) -> tuple[dict[str, SampleSet], Measurement]:  # fmt: skip
-    """Draw from the adapted pipeline under the anchor, the concepts' paraphrases and the retained prompts, and
+    """Sample the adapted pipeline under the anchor, the concepts' paraphrases and the retained prompts, and
     count."""
     wanted = wanted_prompts(evaluation, estimate)
     samples = _drawn(denoiser, estimate, wanted, evaluation, image_classifier, bar)
@@ -233,11 +233,13 @@ def _by_classifiers(
         "moved": moved,
         "target_shares": weighted_frequency(before, solution.log_weights, classes),
         "class_shares": {name: sample.classes(len(image_classifier.classes)) for name, sample in names.items()},
-        "retained": tuple(_obeyed(samples, image_classifier, evaluation.confidence)),
+        "retained": tuple(_prompt_accuracy(samples, image_classifier, evaluation.confidence)),
     }
 
 
-def _obeyed(samples: dict[str, SampleSet], image_classifier: ImageClassifier, confidence: float) -> list[Obeyed]:
+def _prompt_accuracy(
+    samples: dict[str, SampleSet], image_classifier: ImageClassifier, confidence: float
+) -> list[PromptAccuracy]:
     """All retained prompts together, then one by one by what they ask for."""
     if "LoRA, retained" not in samples:
         return []
@@ -255,7 +257,7 @@ def _obeyed(samples: dict[str, SampleSet], image_classifier: ImageClassifier, co
             if not len(right[0]) or not len(right[1]):
                 continue
             found.append(
-                Obeyed(
+                PromptAccuracy(
                     prompts="all" if kind is None else image_classifier.classes[kind],
                     by=classifier,
                     before=_counted(right[0]),

@@ -117,9 +117,9 @@ def of_fitted_model(
         loss = standards.retained if kept.prompts == "all" else standards.retained_each
         if not kept.bound.value >= kept.before.mean - loss:
             found.append(
-                f"retained prompts ({kept.prompts}), by {kept.by}: obeyed in {kept.before} before and {kept.after} "
-                f"after, at least {kept.bound.value:.4g} at {100 * kept.bound.confidence:g} % confidence: more than "
-                f"{100 * loss:g} points may be lost"
+                f"retained prompts ({kept.prompts}), by {kept.by}: prompt accuracy {kept.before} before and "
+                f"{kept.after} after, at least {kept.bound.value:.4g} at {100 * kept.bound.confidence:g} % confidence: "
+                f"more than {100 * loss:g} points may be lost"
             )
     found += [
         f"{name!r}: its multiplier ran away and was held back; the network does not follow it further"

@@ -33,7 +33,7 @@ from diffusion.wardrobe.classifiers import classifiers
 from diffusion.workflows.detected import unlearn_detected
 
 OURS = "ours"
-JUDGE = "kernel machine"  # ours sees the other classifier as its detector
+MEASURED_BY = "kernel machine"  # ours sees the other classifier as its detector
 METHODS = (OURS, *ERASURES)
 
 #: What each method is swept over; of ours the level.
@@ -148,8 +148,8 @@ def run_sweep(denoiser: Denoiser, task: CanvasTask, sweep: Sweep, folder: Path, 
         found = _one(denoiser, task, sweep, setting, base, bar)
         write_text(folder / f"point-{setting.label}.json", found.model_copy(update={"task": digest}).to_json())
     points = read_points(folder)
-    write_text(folder / "sweep.txt", "\n".join(table(points, JUDGE)) + "\n")
-    plot(points, JUDGE, folder / "sweep.png")
+    write_text(folder / "sweep.txt", "\n".join(table(points, MEASURED_BY)) + "\n")
+    plot(points, MEASURED_BY, folder / "sweep.png")
     return points
 
 

@@ -7,7 +7,7 @@ from diffusers import DDPMPipeline
 
 import duality as du
 from diffusion.evaluation.audit import AuditConfig, audit, near_prompts, settings_of
-from diffusion.evaluation.audit_table import Audit, AuditReport, Cell, judged
+from diffusion.evaluation.audit_table import Audit, AuditReport, Cell, frequencies
 from diffusion.evaluation.benchmark import GUIDED, Bench, chosen_methods, run_bench
 from diffusion.evaluation.benchmark_table import Compared, Failure, MethodRow, MethodRun, Quantity, Table, summary
 from diffusion.evaluation.bounds import Estimate
@@ -166,13 +166,13 @@ def test_a_table_is_lines_and_a_document():
 
 def test_what_was_found_nowhere_is_bounded_all_the_same():
     """No hit among 50 is not "0.00 ± 0.00" and no more: up to 5.8 % may show it, by Clopper and Pearson."""
-    sure, unsure = judged({"SVM": np.zeros(50), "ratio_classifier": np.full(50, 0.01)})
+    sure, unsure = frequencies({"SVM": np.zeros(50), "ratio_classifier": np.full(50, 0.01)})
     assert sure.bound.value == pytest.approx(1 - 0.05 ** (1 / 50), rel=1e-9)
     assert (sure.bound.rule, unsure.bound.rule) == ("clopper_pearson", "betting")
     assert unsure.bound.value > 0.01
     cell = Cell(
         concept="seven", prompts="anchor", setting="own sampler", num_inference_steps=10, guidance_scale=1.0,
-        sampler=None, samples=50, before=judged({"SVM": np.arange(50) < 5.0}), after=(sure,),
+        sampler=None, samples=50, before=frequencies({"SVM": np.arange(50) < 5.0}), after=(sure,),
     )  # fmt: skip
     new, old = curve([0.0, 0.0, 0.2]), curve([0.1, 0.8, 1.0])
     found = Audit((cell,), {"seven": (new, old, new)}, {"seven": recall(new, old, new)})
