@@ -21,16 +21,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from duality._arrays import (
-    Array,
-    beside,
-    computed,
-    frozen,
-    namespace,
-    narrowed,
-    vector,
-    widened,
-)
+from duality._arrays import Array, beside, computed, frozen, namespace, narrowed, vector, widened
 from duality.answers import Answer, read_climb
 from duality.dual_protocol import Dual
 from duality.families import Mixtures, Statistics

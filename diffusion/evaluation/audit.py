@@ -197,11 +197,12 @@ def audit(
             )
     count = len(prompts.concepts) * len(attacks_of(config.attacks))
     scale = config.scales[0] if config.scales and before.prompt_inputs else 1.0
-    with bar("attacks", 2 * config.samples * count) as shown:
-        for index in range(len(prompts.concepts) if count else 0):
-            classifier = ConceptClassifier(before, estimate, image_classifier, index)
-            detector, settings = (classifier.said, classifier.shows), (config.samples, scale, config.seed)
-            cells += attack_rows((before, after), estimate, index, detector, config.attacks, settings, shown.update)
+    if count:
+        with bar("attacks", 2 * config.samples * count) as shown:
+            for index in range(len(prompts.concepts)):
+                classifier = ConceptClassifier(before, estimate, image_classifier, index)
+                detector, settings = (classifier.said, classifier.shows), (config.samples, scale, config.seed)
+                cells += attack_rows((before, after), estimate, index, detector, config.attacks, settings, shown.update)
     curves: dict[str, tuple[Curve, ...]] = {}
     recalls = {}
     if config.relearn_config is not None:

@@ -53,7 +53,7 @@ def test_errors_of_a_curve_are_of_samples_and_of_seeds():
     np.testing.assert_allclose(apart.stderr, 0.2)
 
 
-def test_prompts_near_a_concept_are_none_of_its_wordings():
+def test_prompts_near_a_concept_are_none_of_its_paraphrases():
     prompts = TaskPrompts((ConceptLaw(("seven", "a handwritten seven"), 0.1), ConceptLaw(("eight",), 0.1)), (("one",),))
     some = near_prompts(prompts, 0)
     assert "seven, seven" in some
@@ -73,7 +73,7 @@ def test_one_thing_is_changed_at_a_time():
     assert [each.name for each in flow] == ["own sampler", "20 steps"]
 
 
-def test_pictures_on_their_side_come_back_upright():
+def test_images_on_their_side_come_back_upright():
     denoiser = denoiser_of(build(lambda: families.ddpm(DDPMPipeline)))
     images = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     aside = turned(denoiser, images)
@@ -99,7 +99,7 @@ def test_teaching_leaves_the_network_as_it_was():
     assert torch.equal(sample_latents(denoiser.pipeline, ["seven"], seed=0, steps=2), before)
 
 
-def test_bad_looks_and_lessons_are_refused():
+def test_bad_configurations_are_refused():
     for make, words in (
         (lambda: RelearnConfig(steps=(1, 2)), "rise from 0"),
         (lambda: RelearnConfig(steps=(0, 5, 5)), "rise from 0"),
