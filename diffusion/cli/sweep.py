@@ -28,7 +28,7 @@ def sweep_of(
     from diffusion.evaluation.sweep.canvas import CanvasTask
     from diffusion.evaluation.sweep.frontier import table
     from diffusion.evaluation.sweep.measure import Measured
-    from diffusion.evaluation.sweep.plan import JUDGE, QUICK, Sweep
+    from diffusion.evaluation.sweep.plan import MEASURED_BY, QUICK, Sweep
     from diffusion.runtime.files import check_folder
     from diffusion.workflows.sweep import run_sweep
 
@@ -51,5 +51,5 @@ def sweep_of(
         raise ValueError(f"output {str(output)!r} is a file; a folder is needed")
     check_folder(output, "output")
     found = run_sweep(open_denoiser("wardrobe", config.runtime), asked, wanted, output)
-    typer.echo("\n".join(table(found, JUDGE)))
+    typer.echo("\n".join(table(found, MEASURED_BY)))
     typer.echo(f"written to {output}")

@@ -16,7 +16,7 @@ SHOWN = {"anchor": "nothing", "concept": "its paraphrases", "near": "near it", "
 CONFIDENCE = 0.95
 
 
-class Judged(Plain):
+class Frequency(Plain):
     """How often the concept is there, by one detector, and a one-sided bound from above."""
 
     by: str
@@ -38,8 +38,8 @@ class Cell(Plain):
     guidance_scale: float
     sampler: str | None
     samples: int
-    before: tuple[Judged, ...]
-    after: tuple[Judged, ...]
+    before: tuple[Frequency, ...]
+    after: tuple[Frequency, ...]
     detail: str | None = None
 
 
@@ -90,9 +90,9 @@ class AuditReport(Document):
     resurged: tuple[Resurged, ...] = ()
 
 
-def judged(said: dict[str, np.ndarray]) -> tuple[Judged, ...]:
+def frequencies(said: dict[str, np.ndarray]) -> tuple[Frequency, ...]:
     """By detector, from numbers in [0, 1] (n,) each: counts are bounded exactly, probabilities by betting."""
-    return tuple(Judged(by=by, estimate=mean_estimate(values), bound=at_most(values)) for by, values in said.items())
+    return tuple(Frequency(by=by, estimate=mean_estimate(values), bound=at_most(values)) for by, values in said.items())
 
 
 def at_most(values: np.ndarray) -> Bound:

@@ -19,7 +19,7 @@ from torch import nn
 from diffusion.evaluation.sweep.canvas import CanvasTask
 from diffusion.evaluation.sweep.frontier import BEFORE, plot, read_points, table
 from diffusion.evaluation.sweep.measure import Made, costs, counts, make, measure, unmoved
-from diffusion.evaluation.sweep.plan import JUDGE, OURS, Sweep
+from diffusion.evaluation.sweep.plan import MEASURED_BY, OURS, Sweep
 from diffusion.evaluation.sweep.point import Point, Setting
 from diffusion.methods.base import ErasureContext
 from diffusion.methods.erasure import erasure_of
@@ -65,8 +65,8 @@ def run_sweep(denoiser: Denoiser, task: CanvasTask, sweep: Sweep, folder: Path, 
         found = _one(denoiser, task, sweep, setting, base, bar)
         write_text(folder / f"point-{setting.label}.json", found.model_copy(update={"task": digest}).to_json())
     points = read_points(folder)
-    write_text(folder / "sweep.txt", "\n".join(table(points, JUDGE)) + "\n")
-    plot(points, JUDGE, folder / "sweep.png")
+    write_text(folder / "sweep.txt", "\n".join(table(points, MEASURED_BY)) + "\n")
+    plot(points, MEASURED_BY, folder / "sweep.png")
     return points
 
 

@@ -10,7 +10,7 @@ from diffusion.methods.erasure import ERASURES
 from diffusion.tasks.config import Sampling
 
 OURS = "ours"
-JUDGE = "kernel machine"  # ours sees the other classifier as its detector
+MEASURED_BY = "kernel machine"  # ours sees the other classifier as its detector
 METHODS = (OURS, *ERASURES)
 
 #: What each method is swept over; of ours the level.
