@@ -11,7 +11,7 @@ from diffusion.pipelines import Denoiser
 from diffusion.ratios.ratio_estimate import RatioEstimate
 from diffusion.runtime.distributed import Part, world
 from diffusion.tasks.concepts import TaskPrompts
-from diffusion.tasks.config import FitConfig, Sampling
+from diffusion.tasks.config import FitConfig
 from diffusion.tasks.levels import KINDS, Asked
 from diffusion.training.lora import check_as_given
 
@@ -37,16 +37,6 @@ def check_something_to_do(estimate: RatioEstimate, plan: Plan, solution: du.Solu
         f"{estimate.prompts.anchor!r}, {said}, and that with room for the evaluation's samples to show it. Prompts "
         "that ask for the concept are another matter: what they bring is not bounded by this"
     )
-
-
-def check_scale(sampling: Sampling) -> None:
-    """``ValueError`` for guidance: the law of prompts at scale s > 1 is no part of the model's law without one."""
-    if sampling.guidance_scale not in (None, 1) or sampling.negative_prompt:
-        raise ValueError(
-            f"guidance_scale, negative_prompt: {sampling.guidance_scale or 1:g}, {sampling.negative_prompt!r} given, "
-            "but log ratios between prompts are those of guidance scale 1; a detector (Concept(detector=...), "
-            "--detector) works at any scale"
-        )
 
 
 def check_split(fit: FitConfig, retains: bool) -> None:
