@@ -40,7 +40,7 @@ from diffusion.wardrobe.prompts import prompts_for as prompts_of_wardrobe
 from diffusion.workflows.concepts import unlearn as run
 from diffusion.workflows.detected import unlearn_detected
 from diffusion.workflows.images import forget as run_on_images
-from diffusion.workflows.validation import check
+from diffusion.workflows.validation import check, check_images
 
 Task = TypeVar("Task", ConceptTask, ImageTask)
 
@@ -148,6 +148,7 @@ def forget(
     bar: Bar | None,
 ) -> Forgotten:
     """See :func:`diffusion.forget`, which has the defaults."""
+    check_images(config)
     chosen = configured_for_images(config.fit) if method is None else image_method_of(method)
     with output_of(output, overwrite) as folder:
         denoiser, config = open_at_law(pipeline, config, of_ratios=True, steps=IMAGE_STEPS)

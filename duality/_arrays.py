@@ -63,8 +63,12 @@ def stack_level() -> int:
 
 
 def frozen(array: np.ndarray) -> np.ndarray:
-    """The same array, no longer writable: the nouns of this package do not change under their owner."""
-    array.flags.writeable = False
+    """The same array, no longer writable: the nouns of this package do not change under their owner.
+
+    A tensor, which cannot be closed like that, as it is.
+    """
+    if isinstance(array, np.ndarray):
+        array.flags.writeable = False
     return array
 
 

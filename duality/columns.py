@@ -104,8 +104,8 @@ class Columns:
     def ends(self, kept: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Least and greatest entries of each column `(m,)`, among the nodes of kept `(n,)` where that is given."""
 
-        def visit(blocks: list[slice]) -> _Ends:
-            ends, out = _Ends(self.m), np.empty((self.m, longest(blocks)))
+        def visit(blocks: list[slice]) -> Ends:
+            ends, out = Ends(self.m), np.empty((self.m, longest(blocks)))
             for part in blocks:
                 rows = self.block(part, out)
                 ends.add(rows if kept is None or kept[part].all() else rows[:, kept[part]])
@@ -115,7 +115,9 @@ class Columns:
         return found.least, found.greatest
 
 
-class _Ends:
+class Ends:
+    """Least and greatest entries of columns `(m,)` so far."""
+
     def __init__(self, m: int) -> None:
         self.least, self.greatest = np.full(m, np.inf), np.full(m, -np.inf)
 
@@ -123,5 +125,5 @@ class _Ends:
         self.least = np.minimum(self.least, rows.min(axis=1, initial=np.inf))
         self.greatest = np.maximum(self.greatest, rows.max(axis=1, initial=-np.inf))
 
-    def merge(self, other: _Ends) -> None:
+    def merge(self, other: Ends) -> None:
         self.least, self.greatest = np.minimum(self.least, other.least), np.maximum(self.greatest, other.greatest)

@@ -126,9 +126,12 @@ class ExponentialDual:
         if float((self._base + x).sum()) * EPS < 1e-13:
             return None
         finer = copy(self)
-        finer._base, finer._tilt, finer.lower = self._base + x, self._tilt - self._table @ x, -(self._base + x)
+        finer._base, finer._tilt, finer.lower = self._base + x, self._tilt_at(x), -(self._base + x)
         finer._latest = None
         return finer
+
+    def _tilt_at(self, x: np.ndarray) -> np.ndarray:
+        return self._tilt - self._table @ x  # log weight (k,), but for a constant
 
     def stride(self, x: np.ndarray, step: np.ndarray) -> float:
         return 1.0
@@ -164,8 +167,7 @@ class ExponentialDual:
         return centred
 
     def _falls(self, x: np.ndarray) -> np.ndarray:
-        """The factors `(m,)` of what `_block` gives in the tilt."""
-        return -x / self._scale if self._plain else -x
+        return -x / self._scale if self._plain else -x  # the factors (m,) of what `_block` gives in the tilt
 
     def _sums(self, x: np.ndarray, curved: bool) -> TiltSums:
         """One pass over the nodes, of the tilt at x."""

@@ -15,7 +15,7 @@ from duality._arrays import (
     safe_log,
 )
 from duality.answers import Answer
-from duality.dual_functions import MixtureDual
+from duality.dual_functions import MixtureDual, mixture_dual
 from duality.dual_protocol import Dual
 from duality.faces import beyond, settle
 from duality.families import Mixtures
@@ -125,7 +125,7 @@ class ForwardKL(Problem):
         if ratios.grouped:
             return SignedDual(*self.mixtures(ratios), ratios.partition, ratios.log_weights)
         return ratios.recall(
-            self._key(), lambda: MixtureDual(ratios.table, ratios.log_weights, self.levels, ratios.ends[1])
+            self._key(), lambda: mixture_dual(ratios.table, ratios.log_weights, self.levels, ratios.ends[1])
         )
 
     def _key(self) -> tuple[type, bytes]:

@@ -17,7 +17,7 @@ from duality._arrays import (
     pick,
 )
 from duality.columns import Columns
-from duality.dual_functions import ExponentialDual
+from duality.dual_functions import exponential_dual
 from duality.dual_protocol import Dual
 from duality.families import Statistics
 from duality.family_dual import FamilyDual
@@ -28,6 +28,7 @@ from duality.problem_checks import checked_error, odds, refuse_weighed
 from duality.problems import Problem
 from duality.ratios import EPS, LogRatios, check_priors
 from duality.reached import Reached, tilt_means
+from duality.tensor_columns import TensorColumns
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,7 +190,8 @@ class Likelihood(Problem):
         ends = np.stack(ratios.ends if known else columns.ends(kept))
         function = self.rule.in_place(self.priors)
         if function is not None:
-            columns = columns.mapped(function)
+            on_device = isinstance(columns, TensorColumns)
+            columns = columns.mapped((lambda rows: self.likelihoods(rows.T).T) if on_device else function)
             function(ends.T)
         return survey(columns, ratios.log_weights, self.levels, ends)
 
@@ -203,4 +205,4 @@ class Likelihood(Problem):
         if ratios.grouped:
             return FamilyDual(*self.statistics(ratios), ratios.partition, ratios.log_weights)
         facts = self._facts(ratios)
-        return ExponentialDual(facts.columns, ratios.log_weights, self.levels, shared=False, ends=facts.ends)
+        return exponential_dual(facts.columns, ratios.log_weights, self.levels, shared=False, ends=facts.ends)

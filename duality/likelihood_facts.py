@@ -8,6 +8,9 @@ import numpy as np
 
 from duality.columns import Columns
 from duality.passes import longest, parts, run
+from duality.shards import merged
+from duality.tensor_columns import TensorColumns
+from duality.tensor_means import likelihood_sums
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,12 @@ def survey(given: Columns, log_weights: np.ndarray, levels: np.ndarray, about: n
             sums.second += np.square(miss, out=miss) @ q
         return sums
 
-    sums = run(parts(n, m), visit)
+    if isinstance(given, TensorColumns):
+        sums = _Sums(m)
+        sums.least, sums.greatest, sums.first, sums.second = likelihood_sums(given, log_weights, levels, size)
+        sums = merged(sums)
+    else:
+        sums = run(parts(n, m), visit)
     # Where the variance cancels it is far below the square of the mean, and the mean is the unit.
     spread = np.sqrt(np.maximum(sums.second - sums.first**2, 0.0))
     unit = size * np.maximum(np.abs(sums.first), spread)

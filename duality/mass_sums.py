@@ -7,6 +7,9 @@ import numpy as np
 from duality.columns import Columns
 from duality.groups import Partition
 from duality.passes import longest, parts, run
+from duality.shards import merged
+from duality.tensor_columns import TensorColumns
+from duality.tensor_means import log_sums
 
 
 class _Logs:
@@ -23,6 +26,10 @@ class _Logs:
 
 def _log_sums(columns: Columns, log_q: np.ndarray | None) -> _Logs:
     """Of rho_i + log q over the nodes, and of 2 rho_i where there is no q."""
+    if isinstance(columns, TensorColumns):
+        found = _Logs(columns.m)
+        found.first, found.second = log_sums(columns, log_q)
+        return merged(found)
 
     def visit(blocks: list[slice]) -> _Logs:
         found, out = _Logs(columns.m), np.empty((columns.m, longest(blocks)))

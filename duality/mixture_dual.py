@@ -11,7 +11,8 @@ import numpy as np
 from duality.columns import Columns
 from duality.dual_protocol import Dual, Evaluation, rounding
 from duality.mixture_nodes import MixtureNodes
-from duality.mixture_sums import Least, MixtureSums, Peaks, pulls
+from duality.mixture_pulls import mixture_pulls
+from duality.mixture_sums import Least, MixtureSums, Peaks
 from duality.mixture_table import MixtureTable
 from duality.passes import gram, longest, parts, run, weighed
 from duality.pulls import Pulls
@@ -54,6 +55,7 @@ class MixtureDual(MixtureNodes):
 
     RESOLUTION: ClassVar[float] = 16 * EPS
     ROOM: ClassVar[float] = 0.05
+    TABLE: ClassVar[type[MixtureTable]] = MixtureTable
 
     def __init__(
         self,
@@ -68,7 +70,7 @@ class MixtureDual(MixtureNodes):
         if not np.isfinite(log_weights).all():
             self._kept = np.isfinite(log_weights)
             columns, log_weights = columns.at(self._kept), log_weights[self._kept]
-        known = MixtureTable(columns, log_weights, top)
+        known = self.TABLE(columns, log_weights, top)
         self.m, self._columns, self._ratio = columns.m, columns, known.ratio
         self._top, self._shrink, self._peaks = known.top, np.exp(-known.top), known.peaks
         self._total, self._self, self._self_terms = known.total, known.own, known.own_terms
@@ -143,10 +145,17 @@ class MixtureDual(MixtureNodes):
         if self._least(x).value > 1e-3:
             return None
         finer = copy(self)
-        finer._base, finer._slack = self._base + x, self._slacks(slice(0, self._log_q.size)) - self.table @ x
+        finer._base, finer._slack = self._base + x, self._slack_at(x)
         finer.lower, finer._latest = -finer._base, None
-        finer._peaks, finer._nearest = run(self._parts, finer._tops), finer._least(np.zeros(self.m))
+        finer._peaks, finer._nearest = finer._peaked(), finer._least(np.zeros(self.m))
         return finer
+
+    def _slack_at(self, x: np.ndarray) -> np.ndarray:
+        """u at x, `(k,)`."""
+        return self._slacks(slice(0, self._log_q.size)) - self.table @ x
+
+    def _peaked(self) -> Peaks:
+        return run(self._parts, self._tops)
 
     def _tops(self, blocks: list[slice]) -> Peaks:
         peaks, out = Peaks(self.m), np.empty((self.m, longest(blocks)))
@@ -160,7 +169,10 @@ class MixtureDual(MixtureNodes):
         least = self._at_least(x)
         if least > 0.0 and float(np.maximum(step, 0.0).sum()) <= 0.9 * least:
             return 1.0
-        both, scale = np.stack([x, step]), np.exp(self._top)
+        return min(1.0, max(0.9 * self._reach(np.stack([x, step]), np.exp(self._top)).value, 1e-3))
+
+    def _reach(self, both: np.ndarray, scale: np.ndarray) -> Least:
+        """The least room over fall, u at x over what a step takes of it, among nodes that matter and hold it back."""
 
         def visit(blocks: list[slice]) -> Least:
             least, out = Least(self._ratio.m), np.empty((self._ratio.m, longest(blocks)))
@@ -174,7 +186,7 @@ class MixtureDual(MixtureNodes):
                     least.add(room[far] / fall[far])
             return least
 
-        return min(1.0, max(0.9 * run(self._parts, visit).value, 1e-3))
+        return run(self._parts, visit)
 
     def price(self, x: np.ndarray) -> np.ndarray:
         return 1.0 / self._shrink
@@ -279,18 +291,7 @@ class MixtureDual(MixtureNodes):
 
     def pulls(self, x: np.ndarray) -> Pulls:
         """`influence` block by block."""
-        sums, scale = self._sums(x, False), np.exp(self._top)
-        known = sums.mass, self._total, self._self, self._self - sums.logs * scale, sums.cost, self.to_natural(x)
-
-        def pulled(part: slice) -> tuple[np.ndarray, np.ndarray]:
-            out = np.empty((2, self.m, part.stop - part.start))
-            r = self._ratio.block(part, out[0])
-            u, log_u = self._logs(part, x @ r, np.empty(r.shape[1]))
-            mass = self._qs(part) * self._size * (r * scale[:, None])
-            pull, conditions = pulls(mass, self._columns.block(part, out[1]), u, log_u, known)
-            return pull, conditions * self._shrink[:, None]
-
-        return pulled
+        return mixture_pulls(self, x)
 
     def influence(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         pull, conditions = self.pulls(x)(slice(0, self._log_q.size))

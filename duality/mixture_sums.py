@@ -67,28 +67,3 @@ class Peaks:
     def merge(self, other: Peaks) -> None:
         for i in np.flatnonzero(other.heights > self.heights):
             self.heights[i], self.rows[i], self.slacks[i] = other.heights[i], other.rows[i], other.slacks[i]
-
-
-def pulls(
-    ratio: np.ndarray,
-    values: np.ndarray,
-    u: np.ndarray,
-    log_u: np.ndarray,
-    known: tuple[float, np.ndarray, np.ndarray, np.ndarray, float, np.ndarray],
-) -> tuple[np.ndarray, np.ndarray]:
-    """By how much each of some draws moves g `(k,)` and the levels' conditions `(m, k)`.
-
-    Args:
-        ratio: e^rho `(m, k)`.
-        values: rho `(m, k)`.
-        u: `(k,)`.
-        log_u: `(k,)`.
-        known: means over all draws: of u, e^rho, e^rho rho, e^rho (rho - log u), and -u log u; and lam.
-    """
-    z, total, own, informed, cost, lam = known
-    log_z = float(np.log(z))
-    finite, centred = np.where(ratio > 0, values, 0.0), u - z
-    conditions = informed[:, None] - ratio * (finite - log_u)
-    conditions -= (ratio - total[:, None]) * log_z + np.outer(total, centred) / z
-    pull = -(u * log_u + cost) + (1.0 + log_z) * centred - lam @ (ratio * finite - own[:, None])
-    return pull, conditions

@@ -51,7 +51,7 @@ class MixtureTable:
         elif columns.m > 1 and columns.resident:
             self._weights = np.exp(log_q)
         kept = np.empty((columns.m, columns.n)) if columns.resident else None
-        found = run(parts(columns.n, columns.m), lambda blocks: self._survey(blocks, kept))
+        found = self._surveyed(kept)
         made = columns.mapped(self._relate)
         self.ratio = made if kept is None else Columns.kept(kept.T, made)
         scale = np.exp(self.top)
@@ -72,10 +72,13 @@ class MixtureTable:
         if self._absent.any():
             rows[self._absent] = 0.0
 
-    def _survey(self, blocks: list[slice], kept: np.ndarray | None) -> _Facts:
+    def _surveyed(self, kept: np.ndarray | None) -> MixtureFacts:
+        return run(parts(self._columns.n, self._columns.m), lambda blocks: self._survey(blocks, kept))
+
+    def _survey(self, blocks: list[slice], kept: np.ndarray | None) -> MixtureFacts:
         """Sums over some nodes, whose r go to kept `(m, n)`."""
         m, size = self.top.size, longest(blocks)
-        facts, out, other = _Facts(m), np.empty((m, size)), np.empty((m, size))
+        facts, out, other = MixtureFacts(m), np.empty((m, size)), np.empty((m, size))
         for part in blocks:
             k = part.stop - part.start
             values, q = self._columns.block(part, other), self.q(part)
@@ -96,10 +99,12 @@ class MixtureTable:
         return facts
 
 
-class _Facts:
+class MixtureFacts:
+    """E_q[r] and E_q[r rho] `(m,)`, and where r is largest."""
+
     def __init__(self, m: int) -> None:
         self.total, self.own, self.peaks = np.zeros(m), np.zeros(m), Peaks(m)
 
-    def merge(self, other: _Facts) -> None:
+    def merge(self, other: MixtureFacts) -> None:
         self.peaks.merge(other.peaks)
         self.total, self.own = self.total + other.total, self.own + other.own

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from duality._arrays import frozen, logsumexp, to_numpy
+from duality._arrays import Array, frozen, logsumexp, to_numpy
 from duality.shards import Shards, sharing, total
+from duality.tensor_columns import TensorColumns
 
 if TYPE_CHECKING:
     from duality.ratios import LogRatios
@@ -33,7 +34,7 @@ def select(ratios: LogRatios, source: str, chosen: np.ndarray) -> LogRatios:
         own = {"stored": ratios.stored[:, :0], "log_densities": None, "priors": None}
         own["detectors"] = np.asfortranarray(ratios.detectors[:, chosen])
     else:
-        own["stored"] = np.asfortranarray(ratios.stored[:, chosen])
+        own["stored"] = np.asfortranarray(_in_memory(ratios)[:, chosen])
         if ratios.constraint_shares is not None:
             own["constraint_shares"] = ratios.constraint_shares[:, chosen]
         own["log_densities"] = None if ratios.log_densities is None else ratios.log_densities[:, chosen]
@@ -46,7 +47,7 @@ def some(ratios: LogRatios, places: np.ndarray) -> LogRatios:
     """See `LogRatios.some`."""
     view = _view(ratios, (*DERIVED, "partition"))
     for name in ("stored", "log_densities", "detectors"):
-        table = getattr(ratios, name)
+        table = _in_memory(ratios) if name == "stored" else getattr(ratios, name)
         view.__dict__[name] = None if table is None else frozen(np.array(table[places], order="F"))
     weights = ratios.log_weights[places]
     view.__dict__["log_weights"] = frozen(weights - logsumexp(np, weights))
@@ -79,11 +80,24 @@ def remembering(ratios: LogRatios) -> LogRatios:
     return view
 
 
+def _in_memory(ratios: LogRatios) -> np.ndarray:
+    """rho as it is kept, or a copy where that is on an accelerator."""
+    return ratios.stored if isinstance(ratios.stored, np.ndarray) else ratios.values
+
+
+def _moved(ratios: LogRatios, change: np.ndarray, at_points: np.ndarray) -> Array:
+    """rho + change in double precision, wherever rho is."""
+    table = ratios.table
+    if isinstance(table, TensorColumns):  # without groups
+        return ratios.stored.double() + table.number(change[0])
+    return np.asfortranarray(ratios.values + at_points)
+
+
 def changed(ratios: LogRatios, change: np.ndarray) -> LogRatios:
     """rho_i + change_ci in group c, and log q_i likewise; all else as it is. change: `(C, m)`."""
     at_points = change[np.zeros(ratios.n, dtype=np.intp) if ratios.groups is None else ratios.groups]
     again = _view(ratios, DERIVED)
-    again.__dict__["stored"] = frozen(np.asfortranarray(ratios.values + at_points))
+    again.__dict__["stored"] = frozen(_moved(ratios, change, at_points))
     if ratios.log_densities is not None:
         again.__dict__["log_densities"] = frozen(np.asfortranarray(ratios.log_densities + at_points))
     return again

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from duality._arrays import frozen, to_numpy, vector
+from duality._arrays import Array, frozen, to_numpy, vector
 
 EPS = float(np.finfo(np.float64).eps)
 
@@ -30,21 +30,21 @@ def stored_table(name: str, values: Any) -> np.ndarray | None:
     return np.asanyarray(view)
 
 
-def check_shape(name: str, table: np.ndarray) -> None:
+def check_shape(name: str, table: Array) -> None:
     """ValueError for what is no table of points by constraints."""
     if table.ndim != 2:
         raise ValueError(f"{name}: shape (n, m) = points by constraints is needed, got shape {table.shape}")
-    if table.size == 0:
+    if 0 in table.shape:
         raise ValueError(f"{name}: empty, shape {table.shape}; at least one point and one constraint are needed")
 
 
-def check_entries(name: str, table: np.ndarray, greatest: np.ndarray) -> None:
+def check_entries(name: str, table: Array, greatest: np.ndarray) -> None:
     """ValueError for NaN and +inf in a table `(n, m)`; greatest entries `(m,)`, NaN where there is one."""
     for i in np.flatnonzero(~(greatest < np.inf)):
-        wrong = ~(table[:, i] < np.inf)
-        j = int(wrong.argmax())
+        column = to_numpy(name, table[:, i])
+        j = int((~(column < np.inf)).argmax())
         raise ValueError(
-            f"{name}: {table[j, i]} at point {j}, constraint {i}; finite numbers or -inf are needed"
+            f"{name}: {column[j]} at point {j}, constraint {i}; finite numbers or -inf are needed"
             " (+inf would mean that q_i lives where q does not)"
         )
 

@@ -8,7 +8,6 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 
 from duality._arrays import frozen, precision
-from duality.columns import Columns
 from duality.groups import Partition, check_groups
 from duality.mass_sums import log_means, log_means_within, log_powers
 from duality.once import once
@@ -17,6 +16,7 @@ from duality.ratio_tables import EPS as EPS
 from duality.ratio_tables import check_entries, finite_table, normalised_weights, ratio_table, stored_table
 from duality.ratio_tables import check_priors as check_priors
 from duality.shards import Shards, sharing
+from duality.tensor_columns import Columns, columns_of, placed, stays
 
 Kept = TypeVar("Kept")
 
@@ -35,7 +35,8 @@ class LogRatios:
             vanishes where q does not); NaN and +inf are not (q must charge what q_i charges), and neither is a column
             that is -inf wherever q has weight. Single precision is kept and widened block by block, half precision at
             once; a `numpy.memmap` of either precision is neither copied nor read as a whole (mind that it does not
-            change): `ReverseKL`, `ForwardKL` and `Likelihood` then need memory for vectors of length n only.
+            change): `ReverseKL`, `ForwardKL` and `Likelihood` then need memory for vectors of length n only. A tensor
+            on a GPU is copied and solved there by these three, without groups and detectors (how-to/gpu-and-memory).
         log_weights: `(n,)` logs of quadrature weights under q, summing to one; -inf for a node without weight.
             Left out, the points are *draws* of q with equal weights, and answers carry standard errors.
         log_densities: `(n, m)` log q_i(x_j), needed only by `Likelihood(kind="density")`.
@@ -56,7 +57,7 @@ class LogRatios:
     """
 
     shards: ClassVar[Shards | None] = None  # see `shared`
-    stored: np.ndarray  # rho as it is kept: in double or single precision, or mapped from a file
+    stored: Any  # rho as it is kept: in double or single precision, mapped from a file, or a tensor on a device
     log_weights: np.ndarray
     log_densities: np.ndarray | None
     priors: np.ndarray | None
@@ -86,24 +87,25 @@ class LogRatios:
                 raise ValueError("values: neither log ratios nor detectors are given")
             values = np.empty((len(detectors), 0))
         else:
-            stored = stored_table("values", values)
+            there = groups is None and detectors is None and stays(values)
+            stored = placed("values", values) if there else stored_table("values", values)
             values = ratio_table("values", values) if stored is None else stored
             if stored is not None:
-                check_entries("values", stored, Columns(stored).ends()[1])
+                check_entries("values", stored, columns_of(stored).ends()[1])
         n, m = values.shape
         if detectors is not None and len(detectors) != n:
             raise ValueError(f"detectors: {len(detectors)} points given, but values has {n}")
         if groups is None and group_weights is not None:
             raise ValueError("group_weights: given, but no groups; say which group each point belongs to")
         if log_weights is None:
-            weights = np.broadcast_to(-np.log(n), n) if isinstance(values, np.memmap) else np.full(n, -np.log(n))
+            weights = np.full(n, -np.log(n)) if type(values) is np.ndarray else np.broadcast_to(-np.log(n), n)
         else:  # with group_weights only ratios within a group count
             weights = normalised_weights(log_weights, n, exact=group_weights is None)
         sampled = groups is not None and group_weights is None
         if groups is not None:
             groups, group_weights, weights = check_groups(groups, group_weights, weights)
         kept = np.isfinite(weights)
-        ends = Columns(values).ends(None if kept.all() else kept)
+        ends = columns_of(values).ends(None if kept.all() else kept)
         absent = ends[1] == -np.inf
         if absent.any():
             raise ValueError(
@@ -144,8 +146,7 @@ class LogRatios:
 
     @property
     def table(self) -> Columns:
-        """rho, to be read block by block."""
-        return Columns(self.stored)
+        return columns_of(self.stored)  # rho, to be read block by block
 
     @property
     def n(self) -> int:

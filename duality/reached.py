@@ -8,6 +8,9 @@ import numpy as np
 
 from duality.columns import Columns
 from duality.passes import longest, parts, run
+from duality.shards import merged
+from duality.tensor_columns import TensorColumns
+from duality.tensor_means import mixture_sums, tilt_sums
 
 
 class Reached(NamedTuple):
@@ -36,10 +39,21 @@ class _Sums:
         self.first, self.second = self.first + other.first, self.second + other.second
 
 
+def _read(found: np.ndarray, m: int) -> tuple[float, np.ndarray, np.ndarray, float]:
+    """Cost, first and second means and sum p², of what passes on a device say: cost, sum p² and the means."""
+    sums = _Sums(m)
+    sums.cost, sums.squares = float(found[0]), float(found[1])
+    sums.first, sums.second = found[2 : 2 + m], found[2 + m :]
+    sums = merged(sums)
+    return sums.cost, sums.first, sums.second, sums.squares
+
+
 def tilt_means(
     columns: Columns, log_p: np.ndarray, log_q: np.ndarray, levels: np.ndarray | None = None
 ) -> tuple[float, np.ndarray, np.ndarray, float]:
     """KL(p‖q), E_p[T] and, with levels, E_p[T - b] `(m,)`, and sum p²; 0 · (±inf) = 0: no mass says nothing."""
+    if isinstance(columns, TensorColumns):
+        return _read(tilt_sums(columns, log_p, log_q, levels), columns.m)
 
     def visit(blocks: list[slice]) -> _Sums:
         sums, out = _Sums(columns.m), np.empty((columns.m, longest(blocks)))
@@ -66,6 +80,9 @@ def tilt_means(
 
 def mixture_means(columns: Columns, log_p: np.ndarray, log_q: np.ndarray) -> tuple[float, np.ndarray, float]:
     """KL(q‖p), sum_j q_ij (log q_ij - log p_j) `(m,)` with log q_ij = log q_j + rho_ij, and sum p²."""
+    if isinstance(columns, TensorColumns):
+        cost, first, _, squares = _read(mixture_sums(columns, log_p, log_q), columns.m)
+        return cost, first, squares
 
     def visit(blocks: list[slice]) -> _Sums:
         sums, out = _Sums(columns.m), np.empty((columns.m, longest(blocks)))

@@ -17,7 +17,7 @@ from duality._arrays import (
 )
 from duality.answers import Answer
 from duality.convex_form import solve_by_cost
-from duality.dual_functions import ExponentialDual
+from duality.dual_functions import exponential_dual
 from duality.dual_protocol import Dual
 from duality.families import Statistics
 from duality.family_dual import FamilyDual
@@ -116,7 +116,7 @@ class ReverseKL(Problem):
     def dual(self, ratios: LogRatios) -> Dual:
         if ratios.grouped:
             return FamilyDual(*self.statistics(ratios), ratios.partition, ratios.log_weights)
-        return ExponentialDual(ratios.table, ratios.log_weights, -self.levels, shared=True, ends=ratios.ends)
+        return exponential_dual(ratios.table, ratios.log_weights, -self.levels, shared=True, ends=ratios.ends)
 
     def statistics(self, ratios: LogRatios) -> Statistics:
         return Statistics(ratios.values, -self.levels, np.ones(self.levels.size))

@@ -237,6 +237,8 @@ class Solution:
     def to_json(self) -> str:
         """Strict JSON (infinities and NaN as strings) from which `from_json` rebuilds the solution bit for bit.
 
+        Its `schema_version` grows when a name or a meaning changes; docs/reference/files.md has the schema.
+
         Raises:
             ValueError: where a problem of your own has a field that is no number, text, or array of numbers.
         """
@@ -248,13 +250,13 @@ class Solution:
     def from_json(cls, text: str) -> Solution:
         """The solution that `to_json` wrote, of a built-in problem or of any `Problem` class that has been imported.
 
-        Types and sizes are checked field by field: numbers are JSON numbers (or "inf", "-inf", "nan") within the range
-        of a double, and every vector has the length that the others have. What a solution claims is not checked anew;
-        that takes the ratios, and `solve`.
+        Types and sizes are checked field by field: numbers are JSON numbers (or "Infinity", "-Infinity", "NaN")
+        within the range of a double, and every vector has the length that the others have. What a solution claims is
+        not checked anew; that takes the ratios, and `solve`.
 
         Raises:
-            ValueError: for text that `to_json` did not write, naming the field; or whose problem is of a class not
-                imported yet.
+            ValueError: for text that `to_json` did not write, naming the field, or that one with another
+                `schema_version` did; or whose problem is of a class not imported yet.
         """
         from duality import solution_json  # it knows `Solution`
 

@@ -15,6 +15,8 @@ from duality.problems import Problem
 from duality.pulls import PullSums, added_up
 from duality.ratios import LogRatios
 from duality.shards import shared, total
+from duality.tensor_mixture import TensorMixture
+from duality.tensor_tilt import TensorTilt
 from duality.two_stage import influence, levels_stderr
 
 
@@ -58,6 +60,8 @@ def reliance(ratios: LogRatios, climb: Climb, sample_size: float) -> Reliance:
 def _pull_sums(dual: Dual, x: np.ndarray, ratios: LogRatios, products: bool) -> tuple[PullSums, int]:
     """The sums over draws, or groups of them, and how many there are."""
     if not ratios.grouped and isinstance(dual, (ExponentialDual, MixtureDual)):
+        if isinstance(dual, (TensorTilt, TensorMixture)):
+            return dual.pull_sums(x), int(total(ratios.partition.order.size))
         kind = ExponentialDual if isinstance(dual, ExponentialDual) else MixtureDual
         if type(dual).influence is kind.influence:
             n = ratios.partition.order.size

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from duality.dual_functions import plain
 from duality.dual_protocol import Dual
 from duality.exponential_dual import ExponentialDual
 from duality.mixture_dual import MixtureDual
@@ -81,7 +82,7 @@ def _climbed(small: Dual, units: np.ndarray, first: Start | None) -> Climb | Non
 
 def at_once(dual: Dual, units: np.ndarray, tolerance: float, first: Start | None) -> Climb | None:
     """The maximum by plain steps from `first`, or from 0, where these lead to it; else None."""
-    if type(dual) not in (ExponentialDual, MixtureDual):
+    if not plain(dual):
         return None
     n: int = dual._size  # type: ignore[attr-defined]
     if n < SEVERAL:

@@ -20,7 +20,7 @@ except ImportError:  # pragma: no cover - exercised by a subprocess without type
 
 from diffusion import need_extra
 from diffusion.cli import options as shared
-from diffusion.cli.derived import Job, with_job
+from diffusion.cli.derived import OF_GUIDANCE, OF_RUNS, Job, with_job
 from diffusion.cli.evaluate import audit, bench
 from diffusion.cli.forget import forget
 from diffusion.cli.task_options import CONCEPT_OPTIONS, NO_LEVEL
@@ -102,7 +102,7 @@ def distill(
 
 
 @app.command()
-@with_job("sampling", "ratios", "runtime", task=CONCEPT_OPTIONS)
+@with_job("sampling", "ratios", "runtime", task=CONCEPT_OPTIONS, without=OF_RUNS)
 def sample(
     output: Annotated[Path, typer.Option(help="folder for the images")],
     job: Job,
@@ -184,7 +184,14 @@ def _guided(denoiser: Any, task: Any, config: Any, wanted: list[str], corrected:
 
 
 @app.command()
-@with_job("sampling", "ratios", "runtime", task=CONCEPT_OPTIONS, defaults=Config(ratios={"elbo_noise_levels": 40}))
+@with_job(
+    "sampling",
+    "ratios",
+    "runtime",
+    task=CONCEPT_OPTIONS,
+    defaults=Config(ratios={"elbo_noise_levels": 40}),
+    without=(*OF_RUNS, *OF_GUIDANCE),
+)
 def ratios(
     job: Job,
     path_steps: Annotated[int, typer.Option(help="steps of the trajectories of the path estimator")] = 20,

@@ -8,7 +8,8 @@ asked: nothing (the anchor); the concept's own prompts in all paraphrases; promp
 How: the pipeline's own sampler, more steps, another sampler, classifier-free guidance at several scales. The frequency
 is that of an image classifier, where there is one, and the mean posterior of the base model's
 classifier in any case. Beside each stands the base model's. Then how quickly the concept comes back
-(:mod:`diffusion.evaluation.relearning`), and what attacks bring (:mod:`diffusion.evaluation.attacks`), where asked for.
+(:mod:`diffusion.evaluation.relearning`), whether it does by itself (:mod:`diffusion.evaluation.resurgence`), and what
+attacks bring (:mod:`diffusion.evaluation.attacks`), where asked for.
 
 An audit finds what it looks for: clean rows say that these prompts and samplers do not bring the concept back.
 """
@@ -27,6 +28,7 @@ from diffusion.evaluation.attacks.rows import attack_rows
 from diffusion.evaluation.audit_table import Asked, Audit, Cell, judged
 from diffusion.evaluation.measured import CLASSIFIER
 from diffusion.evaluation.relearning import NEW_WORD, Arm, Curve, RelearnConfig, recall, teach, turned
+from diffusion.evaluation.resurgence import resurgence
 from diffusion.evaluation.samples import ImageClassifier
 from diffusion.pipelines import Denoiser
 from diffusion.pipelines.latents import decode
@@ -204,19 +206,15 @@ def audit(
             cells += attack_rows((before, after), estimate, index, detector, config.attacks, settings, shown.update)
     curves: dict[str, tuple[Curve, ...]] = {}
     recalls = {}
+    resurged: dict[str, tuple[Curve, ...]] = {}
     if config.relearn_config is not None:
         for index, concept in enumerate(prompts.concepts):
-            arms = taught_again(
-                before,
-                after,
-                estimate,
-                ConceptClassifier(before, estimate, image_classifier, index),
-                config.relearn_config,
-                config.seed,
-                bar,
-            )
+            classifier = ConceptClassifier(before, estimate, image_classifier, index)
+            look = (classifier, config.relearn_config, config.seed, bar)
+            arms = taught_again(before, after, estimate, *look)
             curves[concept.name], recalls[concept.name] = arms, recall(*arms)
-    return Audit(tuple(cells), curves, recalls)
+            resurged[concept.name] = resurgence(before, after, estimate, *look)
+    return Audit(tuple(cells), curves, recalls, resurged)
 
 
 def taught_again(

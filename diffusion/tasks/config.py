@@ -35,9 +35,7 @@ class RatiosConfig(Settings):
         default=12, ge=1, description="noised copies of each sample for the ratio classifier", json_schema_extra=HIDDEN
     )
     classifier_steps: int = Field(default=400, ge=1, description="training steps of the ratio classifier")
-    elbo_samples: int = Field(
-        default=200, ge=1, description="samples for the ELBO estimate of the ratio, an independent check"
-    )
+    elbo_samples: int = Field(default=200, ge=1, description="samples for the ELBO estimate, an independent check")
     elbo_noise_levels: int = Field(default=20, ge=1, description="noise levels of the ELBO estimate")
     seed: int = Field(default=0, ge=0, description="seed of samples and classifier", json_schema_extra=HIDDEN)
 
@@ -142,14 +140,14 @@ class RuntimeConfig(Settings):
 
     seed: int = Field(default=0, ge=0, description="seed of every sample and of training")
     cache_folder: Path | None = Field(
-        default=None, description="samples, ratios and checkpoints, kept between runs (default: the user's cache)"
+        default=None, description="samples, ratios and checkpoints, kept between runs (default: the user's)"
     )
     checkpointing_steps: int = Field(default=100, ge=1, description="optimizer steps from one checkpoint to the next")
     report_to: tuple[Literal["tensorboard", "wandb"], ...] = Field(default=(), description="tensorboard, wandb")
     logging_dir: Path = Field(default=Path("runs"), description="where trackers write")
     device: str | None = Field(default=None, description="torch device (default: cuda where there is one)")
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        default="float32", description="type of the model's weights; LoRAs train in float32"
+        default="float32", description="type of the weights; LoRAs train in float32"
     )
     variant: str | None = Field(default=None, description="variant of the weight files, such as fp16")
     revision: str | None = Field(default=None, description="revision of a hub model")

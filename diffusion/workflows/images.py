@@ -37,6 +37,7 @@ from diffusion.tasks.sampling import IMAGE_STEPS, at_law, of_ratios
 from diffusion.training.lora import check_as_given, left_as_given, merged_adapters
 from diffusion.workflows.concepts import fitted_data, tracked_by
 from diffusion.workflows.image_levels import image_targets
+from diffusion.workflows.validation import check_images
 
 NOISE_LEVELS, REPEATS = 40, 8  # of what is measured after the fit
 
@@ -58,6 +59,7 @@ def forget(
     ``config.fit`` names. ``folder``: of an output that is being written; the fit is kept there before it is measured.
     Raises ``ValueError`` where something is missing, before the fit; ``FloatingPointError`` when a loss is not finite.
     """
+    check_images(config)
     denoiser, sampling = at_law(denoiser, of_ratios(denoiser, config.sampling), IMAGE_STEPS)
     method, config = method or configured_for_images(config.fit), config.but(sampling=sampling)
     fit, count, steps = config.fit, config.evaluation.samples, sampling.steps(denoiser)

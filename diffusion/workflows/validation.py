@@ -11,7 +11,7 @@ from diffusion.pipelines import Denoiser
 from diffusion.ratios.ratio_estimate import RatioEstimate
 from diffusion.runtime.distributed import Part, world
 from diffusion.tasks.concepts import TaskPrompts
-from diffusion.tasks.config import FitConfig
+from diffusion.tasks.config import Config, EvaluationConfig, FitConfig
 from diffusion.tasks.levels import KINDS, Asked
 from diffusion.training.lora import check_as_given
 
@@ -37,6 +37,22 @@ def check_something_to_do(estimate: RatioEstimate, plan: Plan, solution: du.Solu
         f"{estimate.prompts.anchor!r}, {said}, and that with room for the evaluation's samples to show it. Prompts "
         "that ask for the concept are another matter: what they bring is not bounded by this"
     )
+
+
+def check_images(config: Config) -> None:
+    """``ValueError`` for a setting that forgetting images has no use for, and would pass over in silence."""
+    default = EvaluationConfig()
+    useless = {
+        "fixed_multipliers": config.fit.fixed_multipliers,
+        "confidence": config.evaluation.confidence != default.confidence,
+        "concept_samples": config.evaluation.concept_samples is not None,
+    }
+    given = [name for name, said in useless.items() if said]
+    if given:
+        raise ValueError(
+            f"{', '.join(given)}: forgetting images has no use for it: "
+            f"multipliers move with the network, and bounds are at {default.confidence:g}"
+        )
 
 
 def check_split(fit: FitConfig, retains: bool) -> None:

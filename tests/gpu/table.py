@@ -46,6 +46,13 @@ def tables(found: dict[str, Any]) -> str:
             f"Solver: {part['draws']:,} draws in {part['seconds_on_the_host']:.1f} s on the host, "
             f"gap {part['gap']:.1e}; {part['weights_per_second_on_the_device']:.2e} weights a second on the device.",
         ]
+        there = part["on_the_device"]
+        lines += ["", "| solved on the device | seconds | gap | KKT residual |", "|---|---|---|---|"]
+        lines += [
+            f"| {name} | {one['seconds']:.3f} | {one['gap']:.1e} | {one['kkt_residual']:.1e} |"
+            for name, one in there.items()
+            if isinstance(one, dict)
+        ]
     if "certified" in parts.get("digits", {}):
         part = parts["digits"]
         verdict = "certified" if part["certified"] else "not certified"

@@ -46,6 +46,15 @@ def test_every_stage_is_timed_and_its_evaluations_are_counted(found):
         assert "pytorch_lora_weights.safetensors" in found["parts"][name]["written"]
 
 
+def test_the_solver_s_passes_on_the_device_are_those_of_the_host(found):
+    part = found["parts"]["solver"]["on_the_device"]
+    assert part["relative_difference_to_the_host"] < 1e-10
+    for name in ("Likelihood", "ReverseKL", "ForwardKL"):
+        assert part[name]["status"] == "OPTIMAL"
+        assert part[name]["gap"] <= 1e-10
+        assert part[name]["kkt_residual"] <= 1e-10
+
+
 def test_parity_is_that_of_the_types(found):
     """Rounding to p bits at every layer: errors of the size of their eps, far from none and from one."""
     error = found["parts"]["parity"]["relative_error"]
@@ -157,6 +166,8 @@ def test_tables_of_a_run(found):
     ceiling = some["parts"]["matrix_products"]["tera_flop_per_second"]["bfloat16"]
     assert math.isfinite(ceiling)
     assert f"| bfloat16 | {ceiling:.0f} |" in text
+    solved = some["parts"]["solver"]["on_the_device"]["ForwardKL"]
+    assert f"| ForwardKL | {solved['seconds']:.3f} | {solved['gap']:.1e} |" in text
     broken = some | {"parts": some["parts"] | {"sd15": {"failed": "MemoryError: no"}}}
     assert "- sd15: failed, MemoryError: no" in tables(broken)
     assert Path(run.__file__).with_name("run.sh").stat().st_mode & 0o100

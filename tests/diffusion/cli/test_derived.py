@@ -95,6 +95,49 @@ def test_help_is_in_named_groups_and_fits_two_screens(monkeypatch, capsys):
         assert option in out
 
 
+def help_of(monkeypatch, capsys, command):
+    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setattr(sys, "argv", ["unlearn", command, "--help"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("distill", ["forward-kl [likelihood]", "equal-weights [tilted]", "[estimated]", "[empty]", "[float32]"]),
+        ("forget", ["'unseen 90%' [unseen]", "[samples]", "[counted]", "siss, erasediff [tilted]"]),
+    ],
+)
+def test_help_shows_defaults_that_are_words(monkeypatch, capsys, command, words):
+    shown = help_of(monkeypatch, capsys, command)
+    assert [each for each in words if each not in shown] == []
+
+
+@pytest.mark.parametrize(
+    ("command", "useless"),
+    [
+        ("forget", ["--guidance-scale", "--negative-prompt", "--fixed-multipliers", "--evaluation-confidence"]),
+        ("bench", ["--report-to", "--checkpointing-steps", "--fixed-multipliers", "--early-stopping-rounds"]),
+        ("audit", ["--guidance-scale", "--negative-prompt", "--report-to"]),
+        ("ratios", ["--guidance-scale", "--negative-prompt", "--logging-dir"]),
+        ("sample", ["--report-to", "--checkpointing-steps"]),
+    ],
+)
+def test_a_command_has_no_option_that_it_does_not_read(monkeypatch, capsys, command, useless):
+    """All of them are options of `distill`, which reads them, so none is misspelt here."""
+    every, shown = (help_of(monkeypatch, capsys, one) for one in ("distill", command))
+    assert [each for each in useless if f"{each} " not in every] == []
+    assert [each for each in useless if f"{each} " in shown] == []
+
+
+def test_bench_has_the_methods_in_place_of_the_one_of_a_fit(monkeypatch, capsys):
+    shown = help_of(monkeypatch, capsys, "bench")
+    assert shown.count("--method") == 2  # itself and its plural: no other
+    assert "only this one; repeat" in shown
+
+
 @pytest.fixture(scope="module")
 def result(tmp_path_factory):
     """A folder with a model and what `unlearn distill` makes of it."""
