@@ -31,8 +31,7 @@ def audit(
     shared.check_lora(lora)
     task = job.concept_task(levels=NO_LEVEL)
     model = shared.model_of(task)
-    shared.check_unguided(task, job.config)
-    from diffusion.api import open_denoiser, output_of
+    from diffusion.api import open_at_law, output_of
     from diffusion.evaluation.audit import audit as look_for
     from diffusion.evaluation.audit import audit_config
     from diffusion.pipelines.fitted import put_in
@@ -40,12 +39,12 @@ def audit(
     from diffusion.runtime.distributed import is_main
 
     with output_of(output, overwrite) as folder:
-        after = open_denoiser(model, job.config.runtime)
+        after, _ = open_at_law(model, job.config, of_ratios=True)
         put_in(after, lora)
-        before = open_denoiser(model, job.config.runtime)
+        before, given = open_at_law(model, job.config, of_ratios=True)
         prompts = shared.prompts_for(before, task)
-        store = shared.store_of(before, job.config)
-        estimate = estimate_ratios(before, prompts, job.config.ratios, job.config.sampling, store)
+        store = shared.store_of(before, given)
+        estimate = estimate_ratios(before, prompts, given.ratios, given.sampling, store)
         classifier = shared.image_classifier_of(task)
         config = audit_config(job.config.audit, job.config.runtime.seed)
         found = look_for(before, after, estimate, image_classifier=classifier, config=config)
@@ -99,10 +98,9 @@ def bench(
     model, config = shared.model_of(task), job.config
     if seeds < 1:
         raise ValueError(f"seeds must be at least 1, got {seeds}")
-    shared.check_unguided(task, config)
     if config.fit.early_stopping_rounds is not None or config.fit.fixed_multipliers:
         raise ValueError("early_stopping_rounds, fixed_multipliers: every method is compared as it is, without them")
-    from diffusion.api import open_denoiser
+    from diffusion.api import open_at_law
     from diffusion.evaluation.benchmark import Bench, chosen_methods, run_bench
     from diffusion.ratios.estimate import estimate_ratios
     from diffusion.runtime.files import check_folder
@@ -111,7 +109,7 @@ def bench(
     if output.exists() and not output.is_dir():
         raise ValueError(f"output {str(output)!r} is a file; a folder is needed")
     check_folder(output, "output")
-    denoiser = open_denoiser(model, config.runtime)
+    denoiser, config = open_at_law(model, config, of_ratios=True)
     prompts = shared.prompts_for(denoiser, task)
     store = shared.store_of(denoiser, config)
     estimate = estimate_ratios(denoiser, prompts, config.ratios, config.sampling, store)

@@ -71,7 +71,7 @@ def distill(
     """Solve for the target, fit it into a LoRA or all weights, and certify: ratios, multipliers, training, evidence."""
     task, config = job.concept_task(), shared.with_cache(job.config)
     model = shared.model_of(task)
-    from diffusion.api import open_denoiser, unlearn_by_ratios
+    from diffusion.api import open_at_law, unlearn_by_ratios
     from diffusion.reports.model_card import findings
     from diffusion.runtime.distributed import is_main
     from diffusion.workflows.dry_run import cost_lines
@@ -85,9 +85,8 @@ def distill(
         else:
             distill_detected(model, task, config, output=output, overwrite=overwrite, image_classifier=classifier)
         return
-    shared.check_unguided(task, config)
     if dry_run:
-        denoiser = open_denoiser(model, config.runtime)
+        denoiser, config = open_at_law(model, config, of_ratios=True)
         prompts = shared.prompts_for(denoiser, task)
         typer.echo("\n".join(cost_lines(denoiser, prompts, task.asked, config)))
         return
@@ -127,9 +126,7 @@ def sample(
     if task is not None and task.by_detectors and corrected:
         raise ValueError("corrected: it is guidance that is corrected, and rejection is exact")
     model = shared.model_of(task) if task else str(job.model or job.said["model"])
-    if task is not None and lora is None:
-        shared.check_unguided(task, job.config)
-    from diffusion.api import open_denoiser
+    from diffusion.api import open_at_law
     from diffusion.pipelines.fitted import put_in
     from diffusion.pipelines.latents import decode
     from diffusion.pipelines.sampling import sample_latents
@@ -141,16 +138,16 @@ def sample(
         shared.check_lora(lora)
     config = shared.with_cache(job.config)
     with OutputFolder(output, overwrite) as folder:
-        denoiser = open_denoiser(model, config.runtime)
+        # A law of prompts is at the sampler's own guidance scale; what was fitted on ratios is at 1, unless said.
+        concepts = job.said.get("concepts") or () if task is None else task.concepts
+        law = any((each.get("detector") if isinstance(each, dict) else each.detector) for each in concepts)
+        free = lora is not None and config.sampling.guidance_scale is not None
+        denoiser, config = open_at_law(model, config, of_ratios=not (law or free))
         wanted = [prompt] * count
         if lora is not None:
             put_in(denoiser, lora)
-            # A law of prompts is at the sampler's own guidance scale; what was fitted on ratios is at 1.
-            law = any(isinstance(each, dict) and each.get("detector") for each in job.said.get("concepts") or ())
-            sampling = (
-                config.sampling if law else config.sampling.but(guidance_scale=config.sampling.guidance_scale or 1)
-            )
-            latents = sample_latents(denoiser.pipeline, wanted, seed=config.runtime.seed, **sampling.call(denoiser))
+            call = config.sampling.call(denoiser)
+            latents = sample_latents(denoiser.pipeline, wanted, seed=config.runtime.seed, **call)
         elif task is not None and task.by_detectors:
             from diffusion.cli.detectors import sample_rejected
 
@@ -204,7 +201,7 @@ def ratios(
     solved = bool(job.flags["level"] or job.said.get("levels"))
     task = job.concept_task(levels=NO_LEVEL)
     model = shared.model_of(task)
-    from diffusion.api import open_denoiser
+    from diffusion.api import open_at_law
     from diffusion.evaluation.ratio_comparison import compare
     from diffusion.ratios.estimate import estimate_ratios
     from diffusion.ratios.level_table import level_table
@@ -214,11 +211,10 @@ def ratios(
     if output is not None:
         check_file(output)
     config = job.config
-    shared.check_unguided(task, config)
     config = config.but(
         ratios=config.ratios.but(elbo_samples=min(config.ratios.elbo_samples, config.ratios.num_samples))
     )
-    denoiser = open_denoiser(model, config.runtime)
+    denoiser, config = open_at_law(model, config, of_ratios=True)
     prompts = shared.prompts_for(denoiser, task)
     store = shared.store_of(denoiser, config)
     estimate = estimate_ratios(denoiser, prompts, config.ratios, config.sampling, store)

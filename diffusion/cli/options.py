@@ -24,14 +24,6 @@ def model_of(task: Any) -> str:
     return str(task.model)
 
 
-def check_unguided(task: ConceptTask, config: Config) -> None:
-    """``ValueError`` for a guidance scale or a negative prompt where log ratios are what a command is about."""
-    from diffusion.workflows.validation import check_scale
-
-    if not task.by_detectors:
-        check_scale(config.sampling)
-
-
 def prompts_for(denoiser: Denoiser, task: ConceptTask) -> TaskPrompts:
     """What the task is about for this model, checked; the contrast is said."""
     from diffusion.api import prompts_of

@@ -28,11 +28,9 @@ def _option(name: str, help: str, shown: str = "") -> Any:
 
 CONCEPT_OPTIONS: dict[str, Any] = {
     "concept": Annotated[
-        list[str] | None, _option("--concept", help="prompt that must go, 'a tench | a photo of a tench'; repeat")
+        list[str] | None, _option("--concept", help="prompt that must go, 'tench | photo of a tench'; repeat")
     ],
-    "examples": Annotated[
-        list[Path] | None, _option("--examples", help="folder of ten or more images of a concept without a prompt")
-    ],
+    "examples": Annotated[list[Path] | None, _option("--examples", help="folder of ten or more images of a concept")],
     "leco": Annotated[Path | None, _option("--leco", help="prompt file of LECO's: what must go, and the anchor")],
     "problem": Annotated[
         str | None,
@@ -62,7 +60,7 @@ CONCEPT_OPTIONS: dict[str, Any] = {
     ],
     "prior": Annotated[
         list[float] | None,
-        _option("--prior", help="fraction of unconditional samples that show it", shown="estimated"),
+        _option("--prior", help="share of unconditional samples", shown="estimated"),
     ],
     "anchor": Annotated[str | None, _option("--anchor", help="what a concept's prompts fall back to", shown="empty")],
 }

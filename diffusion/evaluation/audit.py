@@ -166,7 +166,7 @@ def audit(
     if before.network is after.network:
         raise ValueError("before and after must be two pipelines with a network each, got one: put the fit into a copy")
     config, prompts = config or AuditConfig(), estimate.prompts
-    steps = estimate.sampling.num_inference_steps
+    steps = estimate.sampling.steps(after)
     plan: list[tuple[int, Asked, tuple[str, ...], Setting]] = []
     for index, concept in enumerate(prompts.concepts):
         asked: dict[Asked, tuple[str, ...]] = {"anchor": (prompts.anchor,), "concept": concept.prompts, "near": ()}
@@ -255,7 +255,7 @@ def taught_again(
         (before, Arm(f"known: base model, new word {word!r}", sets, word, classifier.shows)),
         (before, Arm(f"new: base model, {word!r}, images on their side", aside, word, upright)),
     )
-    steps, count = estimate.sampling.num_inference_steps, len(plan) * relearn_config.seeds * len(relearn_config.steps)
+    steps, count = estimate.sampling.steps(after), len(plan) * relearn_config.seeds * len(relearn_config.steps)
     with bar("relearning", count * relearn_config.samples) as shown:
         curves = [
             teach(denoiser, arm, relearn_config, steps, seed=seed, progress=shown.update) for denoiser, arm in plan

@@ -165,7 +165,7 @@ def _one(
             return guided_samples(denoiser, estimate, strength, some, seed=at, bar=bar)
         with bar("samples after the fit", len(some)) as shown, merged_adapters(denoiser):
             return sample_latents(
-                pipeline, some, seed=at, steps=estimate.sampling.num_inference_steps, progress=shown.update
+                pipeline, some, seed=at, steps=estimate.sampling.steps(denoiser), progress=shown.update
             )
 
     wanted = wanted_prompts(evaluation, estimate)

@@ -92,7 +92,7 @@ def _drawn(
     with bar("evaluation samples", sum(len(some) for _, some, _ in plan)) as shown, merged_adapters(denoiser):
         for name, some, seed in plan:
             latents = sample_latents(
-                pipeline, some, seed=seed, steps=estimate.sampling.num_inference_steps, progress=shown.update
+                pipeline, some, seed=seed, steps=estimate.sampling.steps(denoiser), progress=shown.update
             )
             samples[name] = take_samples(name, pipeline, some, latents, image_classifier, seed)
     before = [anchor] * len(estimate.anchor)
@@ -117,7 +117,7 @@ def _fresh_q(
     """Samples of q that nothing was solved on, with their log ratios."""
     with bar("fresh samples of q", evaluation.samples) as shown, base_model(denoiser):
         wanted, seed = [estimate.prompts.anchor] * evaluation.samples, fresh_seed(evaluation, estimate, 20)
-        steps = estimate.sampling.num_inference_steps
+        steps = estimate.sampling.steps(denoiser)
         latents = sample_latents(denoiser.pipeline, wanted, seed=seed, steps=steps, progress=shown.update)
         return latents, classifier_ratios(
             denoiser, estimate.classifier, latents, seed=fresh_seed(evaluation, estimate, 21)

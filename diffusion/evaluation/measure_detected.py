@@ -114,8 +114,8 @@ def _cost(denoiser: Denoiser, estimate: DetectedSamples, count: int, seed: int) 
     """Nats along a stochastic chain at the task's own guidance scale, against the base model under the anchors."""
     sampling, prompts = estimate.sampling, estimate.prompts
     chain = replace(
-        chain_of(denoiser, sampling.num_inference_steps),
-        scale=sampling.scale(denoiser),
+        chain_of(denoiser, sampling.steps(denoiser)),
+        scale=sampling.mixed_scale(denoiser),
         negative=sampling.negative_prompt,
     )
     chosen = prompts.drawn(count, seed)

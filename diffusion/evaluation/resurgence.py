@@ -60,7 +60,7 @@ def resurgence(
     prompts = estimate.prompts
     asked = prompts.concepts[classifier.index].prompts or (prompts.anchor,)
     sets = harmless(estimate, relearn_config, seed)
-    steps, count = estimate.sampling.num_inference_steps, 2 * relearn_config.seeds * len(relearn_config.steps)
+    steps, count = estimate.sampling.steps(after), 2 * relearn_config.seeds * len(relearn_config.steps)
     found = []
     with bar("harmless training", count * relearn_config.samples) as shown:
         for name, taught, onto in (("fine-tuned", after, None), ("stacked", before, after)):

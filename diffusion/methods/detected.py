@@ -82,7 +82,7 @@ class DetectedTilt:
 def batches_of(denoiser: Denoiser, estimate: DetectedSamples, log_weights: Tensor) -> PromptBatches:
     """What a fit looks at; samples whose weight is unusual as often as all others together."""
     prompts, sampling = estimate.prompts, estimate.sampling
-    scale, negative = sampling.scale(denoiser), sampling.negative_prompt
+    scale, negative = sampling.mixed_scale(denoiser), sampling.negative_prompt
     same = [normalised(text) == normalised(negative) for text in prompts.texts]
     scales = torch.tensor([1.0 if scale <= 1 or equal else scale for equal in same])
     weights = log_weights.exp()

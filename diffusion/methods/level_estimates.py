@@ -82,7 +82,7 @@ class Meter:
         if self.lagrangian.of_q:
             return self._forward()
         seed = (self.seed + 1) * 100_003 + round_
-        steps = self.estimate.sampling.num_inference_steps
+        steps = self.estimate.sampling.steps(self.denoiser)
         with self.guided or merged_adapters(self.denoiser):
             latents = sample_latents(self.denoiser.pipeline, self._wanted(self.count), seed=seed, steps=steps)
         with base_model(self.denoiser):
@@ -106,7 +106,7 @@ class Meter:
 
     def cost(self) -> tuple[Tensor, Chain]:
         """What the student costs, nats, by ``count`` runs (n,) of its chain, for ForwardKL of q's; and the chain."""
-        chain = chain_of(self.denoiser, self.estimate.sampling.num_inference_steps, 2 * self.noise_levels)
+        chain = chain_of(self.denoiser, self.estimate.sampling.steps(self.denoiser), 2 * self.noise_levels)
         chain = replace(chain, forward=self.lagrangian.of_q)
         student, plain = self._sides
         values = path_cost(

@@ -131,6 +131,7 @@ def estimate_detected(
     bar: Bar = progress_bar,
 ) -> DetectedSamples:
     """:func:`sample_law` for one detector of each concept, by name, and a detector of noised states."""
+    sampling = sampling.resolved(denoiser)
     row, latents, detected = sample_law(denoiser, prompts, list(detectors.values()), budget, sampling, cache, bar)
     training = torch.arange(len(latents)) % 5 != 4
     feature, snr, of = _noised(denoiser, prompts, latents[training], row[training], budget, bar)

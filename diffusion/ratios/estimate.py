@@ -31,6 +31,7 @@ from diffusion.runtime.cache import Cache
 from diffusion.runtime.progress import Bar, progress_bar
 from diffusion.tasks.concepts import TaskPrompts
 from diffusion.tasks.config import RatiosConfig, Sampling
+from diffusion.tasks.sampling import of_ratios
 
 
 def estimate_ratios(
@@ -43,8 +44,9 @@ def estimate_ratios(
 ) -> RatioEstimate:
     """Sample, train the classifier, validate it, estimate. Every stage is kept in ``cache`` and taken from there the
     next time."""
-    store = cache or _NoCache()
-    asked = {"prompts": prompts.described(), "steps": sampling.num_inference_steps, "seed": budget.seed}
+    sampling = of_ratios(denoiser, sampling).resolved(denoiser)
+    store, steps = cache or _NoCache(), sampling.steps(denoiser)
+    asked = {"prompts": prompts.described(), "steps": steps, "seed": budget.seed}
     pipeline, m, device = denoiser.pipeline, len(prompts.concepts), device_of(denoiser)
     wanted, label_list = prompts.labelled(budget.concept_samples, budget.retained_samples)
     labels = torch.tensor(label_list)
@@ -53,11 +55,9 @@ def estimate_ratios(
 
     def sampled(title: str, some: list[str], seed: int) -> Callable[[], dict[str, Tensor]]:
         def make() -> dict[str, Tensor]:
-            try_out(pipeline, some[0] if some else "", steps=sampling.num_inference_steps)
+            try_out(pipeline, some[0] if some else "", steps=steps)
             with bar(title, len(some)) as shown:
-                latents = sample_latents(
-                    pipeline, some, seed=seed, steps=sampling.num_inference_steps, progress=shown.update
-                )
+                latents = sample_latents(pipeline, some, seed=seed, steps=steps, progress=shown.update)
             return {"latents": latents}
 
         return make

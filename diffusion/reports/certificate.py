@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, ClassVar, Literal
 
+from pydantic import Field
+
 import duality as du
 from diffusion.evaluation.bounds import Estimate, Plain
 from diffusion.evaluation.measured import Measurement
@@ -50,6 +52,7 @@ class Question(Plain):
     anchor: str
     contrast: tuple[tuple[str, ...], ...]
     samples_of_q_stand_for_the_rest: bool
+    sampling: dict[str, Any] = Field(default_factory=dict)  # the law of every sample, in full
 
 
 class SolutionVerdict(Verdict):
@@ -205,6 +208,7 @@ def _question(estimate: RatioEstimate, plan: Plan) -> Question:
         anchor=prompts.anchor,
         contrast=prompts.contrast,
         samples_of_q_stand_for_the_rest=prompts.unlabelled,
+        sampling=estimate.sampling.plain(),
     )
 
 

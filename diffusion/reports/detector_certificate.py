@@ -166,10 +166,9 @@ def detector_certificate(
     )
 
 
-def question_of(
-    estimate: DetectedSamples, plan: Plan, detectors: tuple[str, ...], scale: float, scheduler: str
-) -> DetectorQuestion:
-    """The law that everything refers to, and what was asked of it."""
+def question_of(estimate: DetectedSamples, plan: Plan, detectors: tuple[str, ...]) -> DetectorQuestion:
+    """The law that everything refers to, in full, and what was asked of it."""
+    law = estimate.sampling
     return DetectorQuestion(
         concepts=estimate.names,
         detectors=detectors,
@@ -178,9 +177,9 @@ def question_of(
         most_hits=plan.hits,
         samples=plan.samples,
         confidence=plan.confidence,
-        sampling=estimate.sampling.plain(),
-        guidance_scale=scale,
-        scheduler=scheduler,
+        sampling=law.plain(),
+        guidance_scale=law.guidance_scale or 1.0,
+        scheduler=str(law.scheduler),
         prompts=tuple(
             PromptAsked(prompt=each.prompt, probability=float(p), group=each.group, anchor=each.anchor)
             for each, p in zip(estimate.prompts.prompts, estimate.prompts.probabilities, strict=True)

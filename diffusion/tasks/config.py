@@ -6,48 +6,19 @@ them. What is to be done is another matter: :mod:`diffusion.tasks.task`.
 
 from __future__ import annotations
 
-import inspect
 import math
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from diffusion.tasks.sampling import Sampling as Sampling
 from diffusion.tasks.settings import Settings
 
 # Share of the peak learning rate for steps beyond the last one asked for, which correct what the fit has missed.
 AFTER = 0.1
 CONFIG = "config.yaml"  # the file beside a result
-STEPS = 14  # of the sampler, unless somebody says another number
 HIDDEN: dict[str, Any] = {"flag": None}  # a field for Python and YAML, without an option of its own
-
-
-class Sampling(Settings):
-    """The sampler whose law is meant: steps, guidance scale, negative prompt, as in the pipeline's own call."""
-
-    num_inference_steps: int = Field(default=STEPS, ge=1, description="sampler steps")
-    guidance_scale: float | None = Field(
-        default=None, ge=1, description="guidance scale of a law of prompts (default: the pipeline's own)"
-    )
-    negative_prompt: str = Field(default="", description="negative prompt of a law of prompts")
-
-    def call(self, denoiser: Any) -> dict[str, Any]:
-        """Keywords for :func:`diffusion.pipelines.sampling.sample_latents`."""
-        some: dict[str, Any] = {"steps": self.num_inference_steps}
-        if denoiser.prompt_inputs:
-            some["guidance_scale"] = self.scale(denoiser)
-            if self.negative_prompt:
-                some["negative_prompt"] = self.negative_prompt
-        return some
-
-    def scale(self, denoiser: Any) -> float:
-        """The guidance scale, the pipeline's default where none is given; 1 where there are no prompts."""
-        if not denoiser.prompt_inputs:
-            return 1.0
-        if self.guidance_scale is not None:
-            return self.guidance_scale
-        default = inspect.signature(type(denoiser.pipeline).__call__).parameters.get("guidance_scale")
-        return float(default.default) if default is not None else 1.0
 
 
 class RatiosConfig(Settings):
@@ -167,7 +138,7 @@ class RuntimeConfig(Settings):
 
     seed: int = Field(default=0, ge=0, description="seed of every sample and of training")
     cache_folder: Path | None = Field(
-        default=None, description="samples, ratios and checkpoints, kept between runs (default: the user's cache)"
+        default=None, description="samples, ratios and checkpoints, kept between runs (default: the user's)"
     )
     checkpointing_steps: int = Field(default=100, ge=1, description="optimizer steps from one checkpoint to the next")
     report_to: tuple[Literal["tensorboard", "wandb"], ...] = Field(default=(), description="tensorboard, wandb")
@@ -225,9 +196,8 @@ class Config(Settings):
 
     @classmethod
     def for_images(cls) -> Self:
-        """The defaults of forgetting given images: 600 steps of rank 16, 25 sampler steps, 1,000 samples looked at."""
+        """The defaults of forgetting given images: 600 steps of rank 16, 1,000 samples looked at."""
         return cls(
-            sampling=Sampling(num_inference_steps=25),
             fit=FitConfig(max_train_steps=600, rank=16),
             evaluation=EvaluationConfig(samples=1000),
         )

@@ -33,6 +33,7 @@ from diffusion.runtime.progress import Bar, progress_bar
 from diffusion.tasks.config import Config
 from diffusion.tasks.image_set import exact
 from diffusion.tasks.images import ImageTensors
+from diffusion.tasks.sampling import IMAGE_STEPS, at_law, of_ratios
 from diffusion.training.lora import check_as_given, left_as_given, merged_adapters
 from diffusion.workflows.concepts import fitted_data, tracked_by
 from diffusion.workflows.image_levels import image_targets
@@ -59,8 +60,9 @@ def forget(
     Raises ``ValueError`` where something is missing, before the fit; ``FloatingPointError`` when a loss is not finite.
     """
     check_images(config)
-    method = method or configured_for_images(config.fit)
-    fit, count, steps = config.fit, config.evaluation.samples, config.sampling.num_inference_steps
+    denoiser, sampling = at_law(denoiser, of_ratios(denoiser, config.sampling), IMAGE_STEPS)
+    method, config = method or configured_for_images(config.fit), config.but(sampling=sampling)
+    fit, count, steps = config.fit, config.evaluation.samples, sampling.steps(denoiser)
     cache_folder = config.runtime.cache_folder
     if count < 3 * len(task.asked):
         raise ValueError(f"evaluation samples must be at least 3 for each of {len(task.asked)} prompts, got {count}")
@@ -120,7 +122,7 @@ def forget(
         repeats=REPEATS,
     )  # fmt: skip
     measured = ImageMeasurement(
-        **dict(nats), samples=count, num_inference_steps=config.sampling.num_inference_steps, copies=of_any,
+        **dict(nats), samples=count, num_inference_steps=steps, sampling=sampling.plain(), copies=of_any,
         copies_of_each=of_each,
     )  # fmt: skip
     seconds = time.monotonic() - started

@@ -26,7 +26,7 @@ from diffusion.methods.erasure import erasure_of
 from diffusion.pipelines import Denoiser
 from diffusion.runtime.files import atomic_write, say, write_text
 from diffusion.runtime.progress import Bar, progress_bar
-from diffusion.tasks.config import Config, EvaluationConfig, FitConfig, RatiosConfig
+from diffusion.tasks.config import Config, EvaluationConfig, FitConfig, RatiosConfig, Sampling
 from diffusion.tasks.prompts import Prompt, Prompts
 from diffusion.tasks.task import Concept, ConceptTask
 from diffusion.training.lora import undo
@@ -43,7 +43,7 @@ def run_sweep(denoiser: Denoiser, task: CanvasTask, sweep: Sweep, folder: Path, 
     folder.mkdir(parents=True, exist_ok=True)
     asked = {
         "concept": task.name,
-        "sampling": sweep.sampling.plain(),
+        "sampling": _law(denoiser, sweep.sampling),
         "measured": asdict(sweep.measured),
         "rank": sweep.rank,
         "samples": sweep.samples,
@@ -68,6 +68,13 @@ def run_sweep(denoiser: Denoiser, task: CanvasTask, sweep: Sweep, folder: Path, 
     write_text(folder / "sweep.txt", "\n".join(table(points, MEASURED_BY)) + "\n")
     plot(points, MEASURED_BY, folder / "sweep.png")
     return points
+
+
+def _law(denoiser: Denoiser, sampling: Sampling) -> dict[str, Any]:
+    """Steps and guidance of a law, and what of it is not the pipeline's own: one name for one law, however given."""
+    own, full = Sampling().resolved(denoiser).plain(), sampling.resolved(denoiser).plain()
+    always = ("num_inference_steps", "guidance_scale", "negative_prompt")
+    return {name: value for name, value in full.items() if name in always or value != own[name]}
 
 
 def _of_base(denoiser: Denoiser, task: CanvasTask, sweep: Sweep, path: Path) -> Made:
@@ -137,7 +144,7 @@ def context_of(denoiser: Denoiser, task: CanvasTask, sweep: Sweep, setting: Sett
         config,
         task.relabelled,
         guidance_scale=sweep.sampling.scale(denoiser),
-        num_inference_steps=sweep.sampling.num_inference_steps,
+        num_inference_steps=sweep.sampling.steps(denoiser),
     )
 
 

@@ -11,7 +11,7 @@ from diffusion.pipelines import Denoiser
 from diffusion.ratios.ratio_estimate import RatioEstimate
 from diffusion.runtime.distributed import Part, world
 from diffusion.tasks.concepts import TaskPrompts
-from diffusion.tasks.config import Config, EvaluationConfig, FitConfig, Sampling
+from diffusion.tasks.config import Config, EvaluationConfig, FitConfig
 from diffusion.tasks.levels import KINDS, Asked
 from diffusion.training.lora import check_as_given
 
@@ -39,22 +39,10 @@ def check_something_to_do(estimate: RatioEstimate, plan: Plan, solution: du.Solu
     )
 
 
-def check_scale(sampling: Sampling) -> None:
-    """``ValueError`` for guidance: the law of prompts at scale s > 1 is no part of the model's law without one."""
-    if sampling.guidance_scale not in (None, 1) or sampling.negative_prompt:
-        raise ValueError(
-            f"guidance_scale, negative_prompt: {sampling.guidance_scale or 1:g}, {sampling.negative_prompt!r} given, "
-            "but log ratios between prompts are those of guidance scale 1; a detector (Concept(detector=...), "
-            "--detector) works at any scale"
-        )
-
-
 def check_images(config: Config) -> None:
     """``ValueError`` for a setting that forgetting images has no use for, and would pass over in silence."""
     default = EvaluationConfig()
     useless = {
-        "guidance_scale": config.sampling.guidance_scale not in (None, 1),
-        "negative_prompt": config.sampling.negative_prompt != "",
         "fixed_multipliers": config.fit.fixed_multipliers,
         "confidence": config.evaluation.confidence != default.confidence,
         "concept_samples": config.evaluation.concept_samples is not None,
@@ -62,7 +50,7 @@ def check_images(config: Config) -> None:
     given = [name for name, said in useless.items() if said]
     if given:
         raise ValueError(
-            f"{', '.join(given)}: forgetting images has no use for it: likelihoods are those of guidance scale 1, "
+            f"{', '.join(given)}: forgetting images has no use for it: "
             f"multipliers move with the network, and bounds are at {default.confidence:g}"
         )
 

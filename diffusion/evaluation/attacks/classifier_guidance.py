@@ -95,4 +95,5 @@ class ClassifierGuidance(Attack):
                 (slope,) = torch.autograd.grad(nn.functional.logsigmoid(logits).sum(), at)
             return x + strength * denoiser.schedule(t)[1].square() * slope
 
-        return denoise(victim, victim.noise(count, salt)[0], denoiser.condition([victim.anchor]), after_step=pulled)
+        start, condition = victim.noise(count, salt)[0], denoiser.condition([victim.anchor])
+        return denoise(victim, start, condition, after_step=pulled, salt=salt)

@@ -45,7 +45,7 @@ def attack_rows(
             attack.run(
                 Victim(
                     each, detector[1], prompts, estimate.prompts.anchor, estimate.labelled[estimate.labels == index],
-                    rest, estimate.sampling.num_inference_steps, scale, samples, seed=seed,
+                    rest, estimate.sampling.steps(denoiser), scale, samples, seed=seed,
                 )
             )
             for each in pair
@@ -57,7 +57,7 @@ def attack_rows(
                 concept=concept.name,
                 prompts="attack",
                 setting=attack.name,
-                num_inference_steps=estimate.sampling.num_inference_steps,
+                num_inference_steps=estimate.sampling.steps(denoiser),
                 guidance_scale=scale,
                 sampler=None,
                 samples=samples,

@@ -42,7 +42,7 @@ def judged(measured=GOOD, estimate=RIGHT, capped=(False,), **change):
     plan = plan_for(du.Likelihood(0.01, kind="detector"), RIGHT.ratios, 2000)
     solution = replace(du.solve(plan.solved, RIGHT.ratios), **change)
     outcome = replace(Outcome([], solution.multipliers[None]), capped=np.array(capped))
-    question = question_of(estimate, plan, ("digits:seven",), 3.0, "DDIMScheduler")
+    question = question_of(estimate, plan, ("digits:seven",))
     return detector_certificate(estimate, question, solution, measured, outcome, {"fit": {"full_weights": False}})
 
 
