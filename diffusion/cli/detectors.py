@@ -75,5 +75,5 @@ def sample_rejected(denoiser: Any, task: ConceptTask, config: Config, prompt: st
             seed=seed + 77,
             progress=shown.update,
         )
-    typer.echo(f"{found.drawn} samples were drawn for {count}")
+    typer.echo(f"{found.drawn} samples were made for {count}")
     return found.latents

@@ -22,7 +22,7 @@ class RatioEstimate:
     prompts: TaskPrompts
     classifier: RatioClassifier
     labelled: Tensor  # (N, ...) samples of concept and contrast prompts
-    labels: Tensor  # (N,) concept i, m for the rest, or m + 1 for samples of q that nobody labelled
+    labels: Tensor  # (N,) concept i, m for the contrast, or m + 1 for samples of q that nobody labelled
     labelled_prompts: tuple[str, ...]
     anchor: Tensor  # (n, ...) samples of q
     values: Tensor  # (n, m) log ratios at them, by the classifier

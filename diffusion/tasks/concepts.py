@@ -152,10 +152,10 @@ class TaskPrompts:
         return tuple(prompt for group in self.contrast for prompt in group)
 
     def labelled(self, concept_samples: int, retained_samples: int) -> tuple[list[str], list[int]]:
-        """Prompts for the samples that a classifier learns from, and their labels: concept i, m for the rest, m + 1 for
+        """Prompts for the samples that a classifier learns from, and their labels: concept i, m for contrast, m + 1 for
         q.
 
-        Paraphrases take turns within each concept and each group, and groups take turns within the rest. Where samples
+        Paraphrases take turns within each concept and each group, and groups take turns within it. Where samples
         of q are contrast beside contrast prompts, each makes one half. Examples come under the anchor, all of
         them up to ``concept_samples``.
         """
