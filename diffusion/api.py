@@ -33,12 +33,14 @@ from diffusion.tasks.contrast_prompts import propose
 from diffusion.tasks.detectors import detector_of
 from diffusion.tasks.image_task import ImageTask
 from diffusion.tasks.images import read_task
+from diffusion.tasks.sampling import IMAGE_STEPS, at_law
+from diffusion.tasks.sampling import of_ratios as ratios_law
 from diffusion.tasks.task import Concept, ConceptTask
 from diffusion.wardrobe.prompts import prompts_for as prompts_of_wardrobe
 from diffusion.workflows.concepts import unlearn as run
 from diffusion.workflows.detected import unlearn_detected
 from diffusion.workflows.images import forget as run_on_images
-from diffusion.workflows.validation import check, check_scale
+from diffusion.workflows.validation import check, check_images
 
 Task = TypeVar("Task", ConceptTask, ImageTask)
 
@@ -81,9 +83,8 @@ def unlearn_by_ratios(
     """For concepts that prompts or images define."""
     chosen = configured(config.fit) if method is None else method_of(method)
     check_samples(task.asked, config.evaluation.fewest, config.evaluation.confidence)
-    check_scale(config.sampling)
     with output_of(output, overwrite) as folder:  # an output that cannot be had is found out before a model is loaded
-        denoiser = open_denoiser(pipeline, config.runtime)
+        denoiser, config = open_at_law(pipeline, config, of_ratios=True)
         prompts = prompts_of(denoiser, task)
         check(denoiser, prompts, task.asked, chosen)
         result = run(
@@ -119,7 +120,7 @@ def unlearn_by_detectors(
     if config.fit.method != "tilted":
         raise ValueError(f"method: concepts with detectors are fitted by tilted denoising, got {config.fit.method!r}")
     with output_of(output, overwrite) as folder:
-        denoiser = open_denoiser(pipeline, config.runtime)
+        denoiser, config = open_at_law(pipeline, config)
         result = unlearn_detected(
             denoiser,
             task.law,
@@ -147,9 +148,10 @@ def forget(
     bar: Bar | None,
 ) -> Forgotten:
     """See :func:`diffusion.forget`, which has the defaults."""
+    check_images(config)
     chosen = configured_for_images(config.fit) if method is None else image_method_of(method)
     with output_of(output, overwrite) as folder:
-        denoiser = open_denoiser(pipeline, config.runtime)
+        denoiser, config = open_at_law(pipeline, config, of_ratios=True, steps=IMAGE_STEPS)
         read = read_task(denoiser, task)
         result = run_on_images(denoiser, read, config, method=chosen, bar=bar or progress_bar, folder=folder)
         if folder is not None and is_main():
@@ -183,6 +185,20 @@ def open_denoiser(pipeline: Any, runtime: RuntimeConfig | None = None) -> Denois
     return denoiser_of(loaded.to(device))
 
 
+def open_at_law(
+    pipeline: Any, config: Config, *, of_ratios: bool = False, steps: str = "num_inference_steps"
+) -> tuple[Denoiser, Config]:
+    """:func:`open_denoiser` under the law that ``config.sampling`` means, and the configuration with that law in full.
+
+    ``of_ratios``: at guidance scale 1, which log ratios between prompts are of. Raises ``ValueError`` for a scheduler,
+    size or guidance that the pipeline does not have.
+    """
+    denoiser = open_denoiser(pipeline, config.runtime)
+    sampling = ratios_law(denoiser, config.sampling) if of_ratios else config.sampling
+    denoiser, filled = at_law(denoiser, sampling, steps)
+    return denoiser, config.but(sampling=filled)
+
+
 def named(task: Task, pipeline: Any) -> Task:
     """The task with the name of its model, as far as one is known."""
     if task.model is not None:
@@ -208,11 +224,11 @@ def prompts_of(denoiser: Denoiser, task: ConceptTask) -> TaskPrompts:
 
     For ``digits`` and ``wardrobe``, whose other digits, objects or styles are the contrast, nothing but concepts need
     be said. Elsewhere, where retained prompts are left out, the concepts' neighbours in the vocabulary and samples of q
-    stand for the rest; without a vocabulary, samples of q alone. Raises ``ValueError`` where something is missing or
+    are the contrast; without a vocabulary, samples of q alone. Raises ``ValueError`` where something is missing or
     does not fit.
     """
     if task.by_detectors:
-        raise ValueError("concepts with detectors have no ratios: distill and solve take them, this does not")
+        raise ValueError("concepts with detectors have no ratios: distill and sample take them, this does not")
     plain = not task.retained_prompts and not task.words and all(concept.prompts for concept in task.concepts)
     known = {"digits": prompts_of_digits, "wardrobe": prompts_of_wardrobe}.get(embedded(denoiser.pipeline) or "")
     if known is not None and plain:

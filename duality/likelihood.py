@@ -67,6 +67,10 @@ class Likelihood(Problem):
                 raise ValueError(f"priors: given, but kind={self.kind!r} has no use for them")
             object.__setattr__(self, "priors", check_priors(self.priors))
 
+    @property
+    def probability(self) -> bool:
+        return self.kind in ("posterior", "detector")
+
     def bind(self, ratios: LogRatios) -> Self:
         self.rule.check(ratios)
         if self.kind == "log-ratio":

@@ -63,8 +63,8 @@ class FewDrawsWarning(UserWarning):
     def __init__(self, effective: float, draws: int) -> None:
         self.effective = effective
         super().__init__(
-            f"the answer rests on the equivalent of {effective:.1f} of {draws} draws; below"
-            f" {FEW_DRAWS} its standard errors are unreliable: use more draws or milder levels"
+            f"the answer rests on the equivalent of {effective:.1f} of {draws} samples; below"
+            f" {FEW_DRAWS} its standard errors are unreliable: use more samples or milder levels"
         )
 
 
@@ -78,13 +78,13 @@ class SmallGroupsWarning(UserWarning):
 
     def __init__(self, bias: float, stderr: float, single: float) -> None:
         self.bias, self.single = bias, single
-        how = f"by about {bias:.2g} nats" if np.isfinite(bias) else "by an amount that such draws do not tell"
+        how = f"by about {bias:.2g} nats" if np.isfinite(bias) else "by an amount that such samples do not tell"
         alone = (
-            f"; groups of a single draw, {single:.2g} of all that is asked, cannot be tilted at all" if single else ""
+            f"; groups of a single sample, {single:.2g} of all that is asked, cannot be tilted at all" if single else ""
         )
         super().__init__(
-            f"few draws per group: the value is overstated {how}, with a standard error of {stderr:.2g}{alone};"
-            " take more draws of each group, or pool groups"
+            f"few samples per group: the value is overstated {how}, with a standard error of {stderr:.2g}{alone};"
+            " take more samples of each group, or pool groups"
         )
 
 
@@ -237,6 +237,8 @@ class Solution:
     def to_json(self) -> str:
         """Strict JSON (infinities and NaN as strings) from which `from_json` rebuilds the solution bit for bit.
 
+        Its `schema_version` grows when a name or a meaning changes; docs/reference/files.md has the schema.
+
         Raises:
             ValueError: where a problem of your own has a field that is no number, text, or array of numbers.
         """
@@ -248,13 +250,13 @@ class Solution:
     def from_json(cls, text: str) -> Solution:
         """The solution that `to_json` wrote, of a built-in problem or of any `Problem` class that has been imported.
 
-        Types and sizes are checked field by field: numbers are JSON numbers (or "inf", "-inf", "nan") within the range
-        of a double, and every vector has the length that the others have. What a solution claims is not checked anew;
-        that takes the ratios, and `solve`.
+        Types and sizes are checked field by field: numbers are JSON numbers (or "Infinity", "-Infinity", "NaN")
+        within the range of a double, and every vector has the length that the others have. What a solution claims is
+        not checked anew; that takes the ratios, and `solve`.
 
         Raises:
-            ValueError: for text that `to_json` did not write, naming the field; or whose problem is of a class not
-                imported yet.
+            ValueError: for text that `to_json` did not write, naming the field, or that one with another
+                `schema_version` did; or whose problem is of a class not imported yet.
         """
         from duality import solution_json  # it knows `Solution`
 

@@ -20,7 +20,8 @@ from duality.solution import Solution, Status
 from duality.tail import TailLikelihood
 
 BUILT_IN: tuple[type[Problem], ...] = (ReverseKL, ForwardKL, Likelihood, Keep, Joint, Renyi, TailLikelihood)
-WRITTEN = {"inf": float("inf"), "-inf": float("-inf"), "nan": float("nan")}
+SCHEMA_VERSION = 1  # grows when a name or a meaning changes
+WRITTEN = {"Infinity": float("inf"), "-Infinity": float("-inf"), "NaN": float("nan")}
 
 
 def to_json(solution: Solution) -> str:
@@ -28,21 +29,21 @@ def to_json(solution: Solution) -> str:
     problem = _described(solution.problem)
     names = (each.name for each in dataclasses.fields(solution) if each.name not in ("problem", "status"))
     fields = {name: _plain(getattr(solution, name)) for name in names}
-    return json.dumps({"problem": problem, "status": solution.status.name, **fields}, allow_nan=False)
+    head = {"schema_version": SCHEMA_VERSION, "problem": problem, "status": solution.status.name}
+    return json.dumps(head | fields, allow_nan=False)
 
 
 def from_json(text: str) -> Solution:
     """See `Solution.from_json`."""
     data = _parsed(text)
+    version = data.get("schema_version")
+    if version != SCHEMA_VERSION or isinstance(version, bool):
+        _refuse(f"schema_version: {_shown(version)} given, {SCHEMA_VERSION} is needed; another release wrote this")
     problem = _problem(data.get("problem"))
     m = problem.levels.size
     status = data.get("status")
     if not isinstance(status, str) or status not in Status.__members__:
         _refuse(f"status: {_shown(status)} given, one of {', '.join(Status.__members__)} is needed")
-    # Earlier solutions were written without these.
-    data.setdefault("levels_stderr", ["nan"] * m)
-    data.setdefault("primal_bias", "nan")
-    data.setdefault("bound", data.get("primal"))
     fields: dict[str, Any] = {}
     for each in dataclasses.fields(Solution):
         name = each.name
@@ -181,7 +182,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return value.tolist() if np.isfinite(value).all() else [_plain(float(v)) for v in value]
     if isinstance(value, float) and not np.isfinite(value):
-        return str(value)
+        return "NaN" if np.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import inspect
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -24,7 +24,7 @@ import typer
 from pydantic.fields import FieldInfo
 
 from diffusion import need_extra
-from diffusion.cli.task_options import concept_task, image_task
+from diffusion.cli.task_options import concept_task, image_task, shown_default
 from diffusion.tasks.config import CONFIG, SECTIONS, SEEDED, Config
 from diffusion.tasks.settings import read_yaml
 from diffusion.tasks.task import TASK
@@ -41,15 +41,16 @@ TITLES = {
     "audit": "Audit",
     "runtime": "Run",
 }
+# Parameters that only a fit which is saved, and only what is sampled at a guidance scale, has a use for.
+OF_RUNS = ("checkpointing_steps", "report_to", "logging_dir")
+OF_GUIDANCE = ("guidance_scale", "negative_prompt")
 PREFIXES = {"evaluation": "evaluation-", "audit": "audit-"}  # where two sections have fields of one name
 ModelArgument = Annotated[
     str | None, typer.Argument(help="'digits', a folder or a hub name that diffusers can load, or a result's folder")
 ]
 ConfigOption = Annotated[
     Path | None,
-    typer.Option(
-        "--config", help="YAML file of settings, or the folder of a result; options override it", show_default=False
-    ),
+    typer.Option("--config", help="YAML file of settings or result's folder; options override it", show_default=False),
 ]
 
 
@@ -78,15 +79,23 @@ class Job:
 
 
 def with_job(
-    *sections: str, task: Mapping[str, Any] | None = None, defaults: Config | None = None
+    *sections: str,
+    task: Mapping[str, Any] | None = None,
+    defaults: Config | None = None,
+    without: Collection[str] = (),
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """A command that takes ``job`` as one that has the options of a task and of these sections instead."""
+    """A command that takes ``job`` as one that has the options of a task and of these sections instead.
+
+    An option of the command's own takes the place of a section's of the same name. ``without``: parameters of options
+    that the command has no use for.
+    """
     start = defaults or Config()
     asked = dict(task or {})
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         own = inspect.signature(command, eval_str=True)
-        options = {name: option for section in sections for name, option in _options(section, start).items()}
+        derived = {name: option for section in sections for name, option in _options(section, start).items()}
+        options = {name: option for name, option in derived.items() if name not in (*own.parameters, *without)}
 
         @wraps(command)
         def called(**words: Any) -> Any:
@@ -186,7 +195,7 @@ def _annotation(flag: str, info: FieldInfo, default: Any, panel: str) -> Any:
     kind, words = _plain_type(info.annotation), str(info.description)
     if default not in (None, (), "") and kind is not bool and "default" not in words:
         shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
-        words += f" [{shown:.3g}]" if isinstance(shown, float) else f" [{shown}]"
+        words += shown_default(f"{shown:.3g}" if isinstance(shown, float) else str(shown))
     option = typer.Option(f"--{flag}", help=words, rich_help_panel=panel, show_default=False)
     return Annotated[list[str] | None if kind is tuple else kind | None, option]
 

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 def plan_detected(model: Any, task: ConceptTask, config: Config) -> None:
     """Print stages, network evaluations, time and memory of a run, and do nothing."""
-    from diffusion.api import open_denoiser
+    from diffusion.api import open_at_law
     from diffusion.workflows.detected import check_detected
     from diffusion.workflows.dry_run import said, stages_detected
 
-    denoiser = open_denoiser(model, config.runtime)
+    denoiser, config = open_at_law(model, config)
     check_detected(denoiser, task.law, task.asked, config)
     typer.echo("\n".join(said(denoiser, stages_detected(denoiser, task.law, config))))
 

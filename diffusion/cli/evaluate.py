@@ -8,14 +8,14 @@ from typing import Annotated
 import typer
 
 from diffusion.cli import options as shared
-from diffusion.cli.derived import Job, with_job
+from diffusion.cli.derived import OF_GUIDANCE, OF_RUNS, Job, with_job
 from diffusion.cli.task_options import CONCEPT_OPTIONS, NO_LEVEL
 from diffusion.tasks.config import Config
 
 BENCH = Path("out/bench")
 
 
-@with_job("audit", "sampling", "ratios", "runtime", task=CONCEPT_OPTIONS)
+@with_job("audit", "sampling", "ratios", "runtime", task=CONCEPT_OPTIONS, without=(*OF_RUNS, *OF_GUIDANCE))
 def audit(
     job: Job,
     lora: Annotated[
@@ -31,7 +31,7 @@ def audit(
     shared.check_lora(lora)
     task = job.concept_task(levels=NO_LEVEL)
     model = shared.model_of(task)
-    from diffusion.api import open_denoiser, output_of
+    from diffusion.api import open_at_law, output_of
     from diffusion.evaluation.audit import audit as look_for
     from diffusion.evaluation.audit import audit_config
     from diffusion.pipelines.fitted import put_in
@@ -39,12 +39,12 @@ def audit(
     from diffusion.runtime.distributed import is_main
 
     with output_of(output, overwrite) as folder:
-        after = open_denoiser(model, job.config.runtime)
+        after, _ = open_at_law(model, job.config, of_ratios=True)
         put_in(after, lora)
-        before = open_denoiser(model, job.config.runtime)
+        before, given = open_at_law(model, job.config, of_ratios=True)
         prompts = shared.prompts_for(before, task)
-        store = shared.store_of(before, job.config)
-        estimate = estimate_ratios(before, prompts, job.config.ratios, job.config.sampling, store)
+        store = shared.store_of(before, given)
+        estimate = estimate_ratios(before, prompts, given.ratios, given.sampling, store)
         classifier = shared.image_classifier_of(task)
         config = audit_config(job.config.audit, job.config.runtime.seed)
         found = look_for(before, after, estimate, image_classifier=classifier, config=config)
@@ -65,11 +65,15 @@ def audit(
     "runtime",
     task=CONCEPT_OPTIONS,
     defaults=Config(evaluation={"samples": 1000, "concept_samples": 200, "retained_samples": 333}),
+    without=(*OF_RUNS, "early_stopping_rounds", "fixed_multipliers"),
 )
 def bench(
     job: Job,
     output: Annotated[Path, typer.Option(help="folder for one JSON a run and the table; goes on from there")] = BENCH,
-    methods: Annotated[list[str] | None, typer.Option(help="only these; default all, and guidance alone")] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option("--method", "--methods", help="only this one; repeat; default all, and guidance alone"),
+    ] = None,
     seeds: Annotated[int, typer.Option(help="training seeds of each method")] = 2,
     sweep: Annotated[
         bool, typer.Option("--sweep", help="wardrobe: baselines over their own strengths, steps and rates; a frontier")
@@ -86,7 +90,7 @@ def bench(
     if sweep or quick:
         from diffusion.cli.sweep import sweep_of
 
-        sweep_of(job, output, methods, seeds, (quick, images, points))
+        sweep_of(job, output, method, seeds, (quick, images, points))
         return
     ours = job.model or job.said.get("model", DIGITS)
     seven = {"concepts": ["a handwritten seven"]} if ours == DIGITS else {}
@@ -94,16 +98,18 @@ def bench(
     model, config = shared.model_of(task), job.config
     if seeds < 1:
         raise ValueError(f"seeds must be at least 1, got {seeds}")
-    from diffusion.api import open_denoiser
+    if config.fit.early_stopping_rounds is not None or config.fit.fixed_multipliers:
+        raise ValueError("early_stopping_rounds, fixed_multipliers: every method is compared as it is, without them")
+    from diffusion.api import open_at_law
     from diffusion.evaluation.benchmark import Bench, chosen_methods, run_bench
     from diffusion.ratios.estimate import estimate_ratios
     from diffusion.runtime.files import check_folder
 
-    chosen = chosen_methods(methods)
+    chosen = chosen_methods(method)
     if output.exists() and not output.is_dir():
         raise ValueError(f"output {str(output)!r} is a file; a folder is needed")
     check_folder(output, "output")
-    denoiser = open_denoiser(model, config.runtime)
+    denoiser, config = open_at_law(model, config, of_ratios=True)
     prompts = shared.prompts_for(denoiser, task)
     store = shared.store_of(denoiser, config)
     estimate = estimate_ratios(denoiser, prompts, config.ratios, config.sampling, store)

@@ -20,7 +20,7 @@ except ImportError:  # pragma: no cover - exercised by a subprocess without type
 
 from diffusion import need_extra
 from diffusion.cli import options as shared
-from diffusion.cli.derived import Job, with_job
+from diffusion.cli.derived import OF_GUIDANCE, OF_RUNS, Job, with_job
 from diffusion.cli.evaluate import audit, bench
 from diffusion.cli.forget import forget
 from diffusion.cli.task_options import CONCEPT_OPTIONS, NO_LEVEL
@@ -71,7 +71,7 @@ def distill(
     """Solve for the target, fit it into a LoRA or all weights, and certify: ratios, multipliers, training, evidence."""
     task, config = job.concept_task(), shared.with_cache(job.config)
     model = shared.model_of(task)
-    from diffusion.api import open_denoiser, unlearn_by_ratios
+    from diffusion.api import open_at_law, unlearn_by_ratios
     from diffusion.reports.model_card import findings
     from diffusion.runtime.distributed import is_main
     from diffusion.workflows.dry_run import cost_lines
@@ -86,7 +86,7 @@ def distill(
             distill_detected(model, task, config, output=output, overwrite=overwrite, image_classifier=classifier)
         return
     if dry_run:
-        denoiser = open_denoiser(model, config.runtime)
+        denoiser, config = open_at_law(model, config, of_ratios=True)
         prompts = shared.prompts_for(denoiser, task)
         typer.echo("\n".join(cost_lines(denoiser, prompts, task.asked, config)))
         return
@@ -102,7 +102,7 @@ def distill(
 
 
 @app.command()
-@with_job("sampling", "ratios", "runtime", task=CONCEPT_OPTIONS)
+@with_job("sampling", "ratios", "runtime", task=CONCEPT_OPTIONS, without=OF_RUNS)
 def sample(
     output: Annotated[Path, typer.Option(help="folder for the images")],
     job: Job,
@@ -126,7 +126,7 @@ def sample(
     if task is not None and task.by_detectors and corrected:
         raise ValueError("corrected: it is guidance that is corrected, and rejection is exact")
     model = shared.model_of(task) if task else str(job.model or job.said["model"])
-    from diffusion.api import open_denoiser
+    from diffusion.api import open_at_law
     from diffusion.pipelines.fitted import put_in
     from diffusion.pipelines.latents import decode
     from diffusion.pipelines.sampling import sample_latents
@@ -138,16 +138,16 @@ def sample(
         shared.check_lora(lora)
     config = shared.with_cache(job.config)
     with OutputFolder(output, overwrite) as folder:
-        denoiser = open_denoiser(model, config.runtime)
+        # A law of prompts is at the sampler's own guidance scale; what was fitted on ratios is at 1, unless said.
+        concepts = job.said.get("concepts") or () if task is None else task.concepts
+        law = any((each.get("detector") if isinstance(each, dict) else each.detector) for each in concepts)
+        free = lora is not None and config.sampling.guidance_scale is not None
+        denoiser, config = open_at_law(model, config, of_ratios=not (law or free))
         wanted = [prompt] * count
         if lora is not None:
             put_in(denoiser, lora)
-            # A law of prompts is at the sampler's own guidance scale; what was fitted on ratios is at 1.
-            law = any(isinstance(each, dict) and each.get("detector") for each in job.said.get("concepts") or ())
-            sampling = (
-                config.sampling if law else config.sampling.but(guidance_scale=config.sampling.guidance_scale or 1)
-            )
-            latents = sample_latents(denoiser.pipeline, wanted, seed=config.runtime.seed, **sampling.call(denoiser))
+            call = config.sampling.call(denoiser)
+            latents = sample_latents(denoiser.pipeline, wanted, seed=config.runtime.seed, **call)
         elif task is not None and task.by_detectors:
             from diffusion.cli.detectors import sample_rejected
 
@@ -184,17 +184,24 @@ def _guided(denoiser: Any, task: Any, config: Any, wanted: list[str], corrected:
 
 
 @app.command()
-@with_job("sampling", "ratios", "runtime", task=CONCEPT_OPTIONS, defaults=Config(ratios={"elbo_noise_levels": 40}))
+@with_job(
+    "sampling",
+    "ratios",
+    "runtime",
+    task=CONCEPT_OPTIONS,
+    defaults=Config(ratios={"elbo_noise_levels": 40}),
+    without=(*OF_RUNS, *OF_GUIDANCE),
+)
 def ratios(
     job: Job,
     path_steps: Annotated[int, typer.Option(help="steps of the trajectories of the path estimator")] = 20,
     output: Annotated[Path | None, typer.Option(help="write the table as JSON as well")] = None,
 ) -> None:
-    """Estimate and keep log ratios, examine every estimator, and say what levels mean for this model."""
+    """Estimate and keep log ratios, validate every estimator, and say what levels mean for this model."""
     solved = bool(job.flags["level"] or job.said.get("levels"))
     task = job.concept_task(levels=NO_LEVEL)
     model = shared.model_of(task)
-    from diffusion.api import open_denoiser
+    from diffusion.api import open_at_law
     from diffusion.evaluation.ratio_comparison import compare
     from diffusion.ratios.estimate import estimate_ratios
     from diffusion.ratios.level_table import level_table
@@ -207,7 +214,7 @@ def ratios(
     config = config.but(
         ratios=config.ratios.but(elbo_samples=min(config.ratios.elbo_samples, config.ratios.num_samples))
     )
-    denoiser = open_denoiser(model, config.runtime)
+    denoiser, config = open_at_law(model, config, of_ratios=True)
     prompts = shared.prompts_for(denoiser, task)
     store = shared.store_of(denoiser, config)
     estimate = estimate_ratios(denoiser, prompts, config.ratios, config.sampling, store)

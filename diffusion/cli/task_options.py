@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 if TYPE_CHECKING:
     from diffusion.tasks.image_task import ImageTask
@@ -15,18 +16,22 @@ PANEL = "Task"
 NO_LEVEL = ["1x"]  # of commands that ask for no level: the present one
 
 
+def shown_default(text: str) -> str:
+    """A default at the end of an option's help, in brackets that rich does not take for its markup."""
+    return " " + escape(f"[{text}]")
+
+
 def _option(name: str, help: str, shown: str = "") -> Any:
-    words = f"{help} [{shown}]" if shown else help
+    words = help + shown_default(shown) if shown else help
     return typer.Option(name, help=words, rich_help_panel=PANEL, show_default=False)
 
 
 CONCEPT_OPTIONS: dict[str, Any] = {
     "concept": Annotated[
-        list[str] | None, _option("--concept", help="prompt that must go, 'a tench | a photo of a tench'; repeat")
+        list[str] | None, _option("--concept", help="prompt that must go, 'tench | photo of a tench'; repeat")
     ],
-    "examples": Annotated[
-        list[Path] | None, _option("--examples", help="folder of ten or more images of a concept without a prompt")
-    ],
+    "examples": Annotated[list[Path] | None, _option("--examples", help="folder of ten or more images of a concept")],
+    "leco": Annotated[Path | None, _option("--leco", help="prompt file of LECO's: what must go, and the anchor")],
     "problem": Annotated[
         str | None,
         _option("--problem", help="likelihood, reverse-kl or forward-kl", shown="likelihood"),
@@ -55,7 +60,7 @@ CONCEPT_OPTIONS: dict[str, Any] = {
     ],
     "prior": Annotated[
         list[float] | None,
-        _option("--prior", help="fraction of unconditional samples that show the concept", shown="estimated"),
+        _option("--prior", help="share of unconditional samples", shown="estimated"),
     ],
     "anchor": Annotated[str | None, _option("--anchor", help="what a concept's prompts fall back to", shown="empty")],
 }
@@ -88,15 +93,20 @@ def concept_task(said: dict[str, Any], flags: dict[str, Any], model: str | None)
     Raises ``ValueError`` for what does not fit together, empty prompts, and files that are not there.
     """
     from diffusion.pipelines.images import read_folder
+    from diffusion.tasks.leco import read_leco
     from diffusion.tasks.task import Concept, ConceptTask
 
     concepts: list[Any] = [Concept(text) for text in flags.get("concept") or []]
     concepts += [Concept(images=read_folder(folder, "examples")[0]) for folder in flags.get("examples") or []]
     data = dict(said)
+    if leco := flags.get("leco"):
+        if concepts:
+            raise ValueError("leco says the concepts: --concept and --examples must be left out")
+        data |= read_leco(leco)
     if concepts:
         data["concepts"] = concepts
     if not data.get("concepts"):
-        raise ValueError("concept must be given: --concept with a prompt, or --examples with a folder of images")
+        raise ValueError("concept must be given: --concept with a prompt, --examples with a folder, or --leco")
     if prior := flags.get("prior"):
         shares = prior * len(data["concepts"]) if len(prior) == 1 else prior
         if len(shares) != len(data["concepts"]):

@@ -8,7 +8,8 @@ asked: nothing (the anchor); the concept's own prompts in all paraphrases; promp
 How: the pipeline's own sampler, more steps, another sampler, classifier-free guidance at several scales. The frequency
 is that of an image classifier, where there is one, and the mean posterior of the base model's
 classifier in any case. Beside each stands the base model's. Then how quickly the concept comes back
-(:mod:`diffusion.evaluation.relearning`), and what attacks bring (:mod:`diffusion.evaluation.attacks`), where asked for.
+(:mod:`diffusion.evaluation.relearning`), whether it does by itself (:mod:`diffusion.evaluation.resurgence`), and what
+attacks bring (:mod:`diffusion.evaluation.attacks`), where asked for.
 
 An audit finds what it looks for: clean rows say that these prompts and samplers do not bring the concept back.
 """
@@ -24,9 +25,10 @@ from torch import Tensor
 
 from diffusion.evaluation.attacks import attacks_of
 from diffusion.evaluation.attacks.rows import attack_rows
-from diffusion.evaluation.audit_table import Asked, Audit, Cell, judged
+from diffusion.evaluation.audit_table import Asked, Audit, Cell, frequencies
 from diffusion.evaluation.measured import CLASSIFIER
 from diffusion.evaluation.relearning import NEW_WORD, Arm, Curve, RelearnConfig, recall, teach, turned
+from diffusion.evaluation.resurgence import resurgence
 from diffusion.evaluation.samples import ImageClassifier
 from diffusion.pipelines import Denoiser
 from diffusion.pipelines.latents import decode
@@ -164,7 +166,7 @@ def audit(
     if before.network is after.network:
         raise ValueError("before and after must be two pipelines with a network each, got one: put the fit into a copy")
     config, prompts = config or AuditConfig(), estimate.prompts
-    steps = estimate.sampling.num_inference_steps
+    steps = estimate.sampling.steps(after)
     plan: list[tuple[int, Asked, tuple[str, ...], Setting]] = []
     for index, concept in enumerate(prompts.concepts):
         asked: dict[Asked, tuple[str, ...]] = {"anchor": (prompts.anchor,), "concept": concept.prompts, "near": ()}
@@ -181,7 +183,7 @@ def audit(
             classifier = ConceptClassifier(before, estimate, image_classifier, index)
             wanted = [some[j % len(some)] for j in range(config.samples)]
             made = [_drawn(each, wanted, setting, config.seed + number, shown.update) for each in (before, after)]
-            old, new = (judged(classifier.said(latents)) for latents in made)
+            old, new = (frequencies(classifier.said(latents)) for latents in made)
             cells.append(
                 Cell(
                     concept=prompts.concepts[index].name,
@@ -197,26 +199,23 @@ def audit(
             )
     count = len(prompts.concepts) * len(attacks_of(config.attacks))
     scale = config.scales[0] if config.scales and before.prompt_inputs else 1.0
-    with bar("attacks", 2 * config.samples * count) as shown:
-        for index in range(len(prompts.concepts) if count else 0):
-            classifier = ConceptClassifier(before, estimate, image_classifier, index)
-            detector, settings = (classifier.said, classifier.shows), (config.samples, scale, config.seed)
-            cells += attack_rows((before, after), estimate, index, detector, config.attacks, settings, shown.update)
+    if count:
+        with bar("attacks", 2 * config.samples * count) as shown:
+            for index in range(len(prompts.concepts)):
+                classifier = ConceptClassifier(before, estimate, image_classifier, index)
+                detector, settings = (classifier.said, classifier.shows), (config.samples, scale, config.seed)
+                cells += attack_rows((before, after), estimate, index, detector, config.attacks, settings, shown.update)
     curves: dict[str, tuple[Curve, ...]] = {}
     recalls = {}
+    resurged: dict[str, tuple[Curve, ...]] = {}
     if config.relearn_config is not None:
         for index, concept in enumerate(prompts.concepts):
-            arms = taught_again(
-                before,
-                after,
-                estimate,
-                ConceptClassifier(before, estimate, image_classifier, index),
-                config.relearn_config,
-                config.seed,
-                bar,
-            )
+            classifier = ConceptClassifier(before, estimate, image_classifier, index)
+            look = (classifier, config.relearn_config, config.seed, bar)
+            arms = taught_again(before, after, estimate, *look)
             curves[concept.name], recalls[concept.name] = arms, recall(*arms)
-    return Audit(tuple(cells), curves, recalls)
+            resurged[concept.name] = resurgence(before, after, estimate, *look)
+    return Audit(tuple(cells), curves, recalls, resurged)
 
 
 def taught_again(
@@ -256,7 +255,7 @@ def taught_again(
         (before, Arm(f"known: base model, new word {word!r}", sets, word, classifier.shows)),
         (before, Arm(f"new: base model, {word!r}, images on their side", aside, word, upright)),
     )
-    steps, count = estimate.sampling.num_inference_steps, len(plan) * relearn_config.seeds * len(relearn_config.steps)
+    steps, count = estimate.sampling.steps(after), len(plan) * relearn_config.seeds * len(relearn_config.steps)
     with bar("relearning", count * relearn_config.samples) as shown:
         curves = [
             teach(denoiser, arm, relearn_config, steps, seed=seed, progress=shown.update) for denoiser, arm in plan

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -16,7 +16,7 @@ SHOWN = {"anchor": "nothing", "concept": "its paraphrases", "near": "near it", "
 CONFIDENCE = 0.95
 
 
-class Judged(Plain):
+class Frequency(Plain):
     """How often the concept is there, by one detector, and a one-sided bound from above."""
 
     by: str
@@ -38,8 +38,8 @@ class Cell(Plain):
     guidance_scale: float
     sampler: str | None
     samples: int
-    before: tuple[Judged, ...]
-    after: tuple[Judged, ...]
+    before: tuple[Frequency, ...]
+    after: tuple[Frequency, ...]
     detail: str | None = None
 
 
@@ -63,6 +63,23 @@ class Relearned(Plain):
     arms: tuple[Arm, ...]
 
 
+class Resurged(Plain):
+    """How often a concept is there after harmless training (:mod:`diffusion.evaluation.resurgence`).
+
+    ``frequency`` (seeds, steps), mean and standard error as of an :class:`Arm`; ``bound``: one-sided, after the last
+    step, all seeds' samples together: it holds for these adapters.
+    """
+
+    concept: str
+    role: Literal["fine_tuned", "stacked"]
+    description: str
+    steps: tuple[int, ...]
+    frequency: tuple[tuple[float, ...], ...]
+    mean: tuple[float, ...]
+    stderr: tuple[float, ...]
+    bound: Bound
+
+
 class AuditReport(Document):
     """``audit.json``."""
 
@@ -70,25 +87,29 @@ class AuditReport(Document):
     schema_version: Literal[1] = 1
     cells: tuple[Cell, ...]
     relearned: tuple[Relearned, ...]
+    resurged: tuple[Resurged, ...] = ()
 
 
-def judged(said: dict[str, np.ndarray]) -> tuple[Judged, ...]:
+def frequencies(said: dict[str, np.ndarray]) -> tuple[Frequency, ...]:
     """By detector, from numbers in [0, 1] (n,) each: counts are bounded exactly, probabilities by betting."""
-    found = []
-    for by, values in said.items():
-        hits = np.isin(values, (0.0, 1.0)).all()
-        rule: Literal["clopper_pearson", "betting"] = "clopper_pearson" if hits else "betting"
-        found.append(Judged(by=by, estimate=mean_estimate(values), bound=bound(values, "upper", rule, CONFIDENCE)))
-    return tuple(found)
+    return tuple(Frequency(by=by, estimate=mean_estimate(values), bound=at_most(values)) for by, values in said.items())
+
+
+def at_most(values: np.ndarray) -> Bound:
+    """One-sided, of the mean of values (n,) in [0, 1]."""
+    hits = np.isin(values, (0.0, 1.0)).all()
+    return bound(values, "upper", "clopper_pearson" if hits else "betting", CONFIDENCE)
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What :func:`audit` found; ``curves``: by concept, the arms of :mod:`diffusion.evaluation.relearning`."""
+    """What :func:`audit` found; ``curves``: by concept, the arms of :mod:`diffusion.evaluation.relearning`;
+    ``resurged``: those of :mod:`diffusion.evaluation.resurgence`."""
 
     cells: tuple[Cell, ...]
     curves: dict[str, tuple[Curve, ...]]
     recalls: dict[str, tuple[float, float]]
+    resurged: dict[str, tuple[Curve, ...]] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
         detectors = [each.by for each in self.cells[0].after]
@@ -107,11 +128,7 @@ class Audit:
             out.append(head + "".join(said))
         for concept, curves in self.curves.items():
             out += ["", f"{concept!r} taught again from a few images: how often it is there after so many steps, %"]
-            out.append(f"{'':<44}" + "".join(f"{step:>16}" for step in curves[0].steps))
-            for curve in curves:
-                pairs = zip(100 * curve.mean, 100 * curve.stderr, strict=True)
-                shown = (f"{mean:6.1f} ± {error:4.1f}".rjust(16) for mean, error in pairs)
-                out.append(f"{curve.arm:<44}" + "".join(shown))
+            out += _curve_lines(curves)
             value, error = self.recalls[concept]
             out.append(
                 "recall: the controls do not differ, so nothing can be said"
@@ -119,28 +136,51 @@ class Audit:
                 else f"recall {value:.2f} ± {error:.2f}   (0: comes back like something new; 1: like something known "
                 "by another name)"
             )
+        for concept, curves in self.resurged.items():
+            out += ["", f"{concept!r} after training that has nothing to do with it: how often it is there, %"]
+            out += _curve_lines(curves)
+            bounds = ", ".join(f"{100 * at_most(curve.last).value:.2f} % {curve.arm.split(':')[0]}" for curve in curves)
+            out.append(f"after the last step at most {bounds} (one-sided, {100 * CONFIDENCE:g} %)")
         return out
 
     def data(self) -> AuditReport:
         return AuditReport(
             cells=self.cells,
             relearned=tuple(_relearned(concept, *self.recalls[concept], arms) for concept, arms in self.curves.items()),
+            resurged=tuple(each for concept, arms in self.resurged.items() for each in _resurged(concept, arms)),
         )
+
+
+def _curve_lines(curves: tuple[Curve, ...]) -> list[str]:
+    out = [f"{'':<44}" + "".join(f"{step:>16}" for step in curves[0].steps)]
+    for curve in curves:
+        pairs = zip(100 * curve.mean, 100 * curve.stderr, strict=True)
+        shown = (f"{mean:6.1f} ± {error:4.1f}".rjust(16) for mean, error in pairs)
+        out.append(f"{curve.arm:<44}" + "".join(shown))
+    return out
+
+
+def _numbers(curve: Curve) -> dict[str, Any]:
+    return {
+        "description": curve.arm,
+        "steps": curve.steps,
+        "frequency": curve.frequency.tolist(),
+        "mean": tuple(curve.mean.tolist()),
+        "stderr": tuple(curve.stderr.tolist()),
+    }
+
+
+def _resurged(concept: str, curves: tuple[Curve, ...]) -> list[Resurged]:
+    roles: tuple[Literal["fine_tuned", "stacked"], ...] = ("fine_tuned", "stacked")
+    return [
+        Resurged(concept=concept, role=role, bound=at_most(curve.last), **_numbers(curve))
+        for role, curve in zip(roles, curves, strict=True)
+    ]
 
 
 def _relearned(concept: str, recall: float, error: float, curves: tuple[Curve, ...]) -> Relearned:
     roles: tuple[Literal["unlearned", "known", "new"], ...] = ("unlearned", "known", "new")
-    arms = [
-        Arm(
-            role=role,
-            description=curve.arm,
-            steps=curve.steps,
-            frequency=curve.frequency.tolist(),
-            mean=tuple(curve.mean.tolist()),
-            stderr=tuple(curve.stderr.tolist()),
-        )
-        for role, curve in zip(roles, curves, strict=True)
-    ]
+    arms = [Arm(role=role, **_numbers(curve)) for role, curve in zip(roles, curves, strict=True)]
     known = not np.isnan(recall)
     return Relearned(
         concept=concept, recall=recall if known else None, recall_stderr=error if known else None, arms=tuple(arms)

@@ -4,9 +4,11 @@ how many of its samples are copies."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor
 
 from diffusion.evaluation.bounds import Counted, Estimate, Plain, counted
@@ -50,6 +52,7 @@ class ImageMeasurement(ImageLikelihood):
 
     samples: int
     num_inference_steps: int
+    sampling: dict[str, Any] = Field(default_factory=dict)  # the law of the samples, in full
     copies: Copies
     copies_of_each: tuple[Copies, ...]
 

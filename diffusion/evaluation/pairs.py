@@ -22,7 +22,7 @@ def pairs(denoiser: Denoiser, estimate: RatioEstimate, count: int, seed: int, ba
     some = [text for texts in (asked, kept) for text in list(texts)[:PAIR_PROMPTS] for _ in range(count)]
     if not some:
         return {}
-    pipeline, steps = denoiser.pipeline, estimate.sampling.num_inference_steps
+    pipeline, steps = denoiser.pipeline, estimate.sampling.steps(denoiser)
     found = {}
     with bar("samples side by side", 2 * len(some)) as shown:
         for name in PAIRS:

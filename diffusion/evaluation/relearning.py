@@ -5,8 +5,8 @@ concept's frequency f(s) under that prompt is measured after s steps. The curve 
 controls, fitted to as many images with the same adapter, steps, rate and seeds, say what it would be::
 
     known   the base model, the same images, under a word that means nothing to it: all that is missing is the name
-    new     the base model, the same images lying on their side, under that word: shapes that it never drew
-            (judged upright again; a concept that looks the same on its side is no use here)
+    new     the base model, the same images lying on their side, under that word: shapes that it never made
+            (classified upright again; a concept that looks the same on its side is no use here)
 
 With A the mean of f over the steps after the first, ::
 
@@ -20,7 +20,7 @@ once.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -66,12 +66,16 @@ class RelearnConfig:
 
 @dataclass(frozen=True)
 class Curve:
-    """``frequency`` (seeds, len(steps)) of the concept as it is taught; ``errors`` alike, of the samples alone."""
+    """``frequency`` (seeds, len(steps)) of the concept as it is taught; ``errors`` alike, of the samples alone.
+
+    ``last`` (seeds · samples,): whether each sample after the last step has it, of which an exact bound can be made.
+    """
 
     arm: str
     steps: tuple[int, ...]
     frequency: np.ndarray
     errors: np.ndarray
+    last: np.ndarray = field(default_factory=lambda: np.empty(0))
 
     @property
     def mean(self) -> np.ndarray:
@@ -121,12 +125,21 @@ def turned(denoiser: Denoiser, latents: Tensor, times: int = 1) -> Tensor:
 
 @dataclass(frozen=True)
 class Arm:
-    """What is taught: ``images``, one set (k, ...) a seed, under ``prompt``; ``shows`` says whether a sample has it."""
+    """What is taught: ``images``, one set (k, ...) a seed, under ``prompt``; ``shows`` says whether a sample has it.
+
+    ``asked``: the prompts that samples are made under, in turn; left out, the one that is taught.
+    """
 
     name: str
     images: Sequence[Tensor]
     prompt: str
     shows: Shows
+    asked: tuple[str, ...] = ()
+
+    def prompts(self, count: int) -> list[str]:
+        """Those of so many samples."""
+        some = self.asked or (self.prompt,)
+        return [some[j % len(some)] for j in range(count)]
 
 
 def teach(
@@ -136,14 +149,17 @@ def teach(
     sampler_steps: int,
     *,
     seed: int,
+    onto: Denoiser | None = None,
     progress: Progress | None = None,
 ) -> Curve:
     """One arm: for every seed, its images taught under its prompt to a fresh adapter, and taken off again.
 
-    ``progress`` counts samples.
+    ``onto``: a pipeline of the same shapes that carries a copy of the adapter and is looked at in the place of the one
+    that is taught. ``progress`` counts samples.
     """
     frequency = np.zeros((relearn_config.seeds, len(relearn_config.steps)))
-    errors = np.zeros_like(frequency)
+    errors, last = np.zeros_like(frequency), list[np.ndarray]()
+    looked_at = denoiser if onto is None else onto
     for number in range(relearn_config.seeds):
         settings = FitConfig(
             max_train_steps=relearn_config.steps[-1],
@@ -153,6 +169,7 @@ def teach(
             seed=seed + number,
         )
         parameters = add_lora(denoiser, relearn_config.rank, settings.seed)
+        copies = [] if onto is None else add_lora(onto, relearn_config.rank, settings.seed)
         try:
             trainer = Trainer(
                 denoiser.network,
@@ -163,9 +180,12 @@ def teach(
             for place, step in enumerate(relearn_config.steps):
                 if step:
                     trainer.run(until=step)
+                with torch.no_grad():
+                    for copy, taught in zip(copies, parameters if copies else [], strict=True):
+                        copy.copy_(taught)
                 latents = sample_latents(
-                    denoiser.pipeline,
-                    [arm.prompt] * relearn_config.samples,
+                    looked_at.pipeline,
+                    arm.prompts(relearn_config.samples),
                     seed=seed + 1000 * (number + 1) + place,
                     steps=sampler_steps,
                     progress=progress,
@@ -173,10 +193,13 @@ def teach(
                 value = np.asarray(arm.shows(latents), float)
                 frequency[number, place] = value.mean()
                 errors[number, place] = value.std() / len(value) ** 0.5
+            last.append(value)
         finally:
             remove_lora(denoiser)
             denoiser.network.eval()
-    return Curve(arm.name, relearn_config.steps, frequency, errors)
+            if onto is not None:
+                remove_lora(onto)
+    return Curve(arm.name, relearn_config.steps, frequency, errors, np.concatenate(last))
 
 
 def _denoising(denoiser: Denoiser, latents: Tensor, prompt: str, batch: int) -> Objective:

@@ -24,5 +24,5 @@ def guided_samples(
     """Latents of the guided law under the given prompts; no training."""
     with Guided(denoiser, estimate.prompts, estimate.classifier, strength), bar(title, len(prompts)) as shown:
         return sample_latents(
-            denoiser.pipeline, prompts, seed=seed, steps=estimate.sampling.num_inference_steps, progress=shown.update
+            denoiser.pipeline, prompts, seed=seed, steps=estimate.sampling.steps(denoiser), progress=shown.update
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar, cast
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from diffusion.pipelines.base import Condition
 from diffusion.pipelines.finite import check_finite
+from diffusion.pipelines.law import Said, check_size, said_of
 from diffusion.pipelines.schedules import Noising, variance_preserving
 
 # Attention, convolution and feed-forward layers: where a concept is one shape among many in a small model, attention
@@ -31,6 +33,7 @@ class _Adapter:
     parts: ClassVar[tuple[str, ...]] = ()
     lora_targets: tuple[str, ...] = UNET_LAYERS
     prompt_inputs: tuple[str, ...] = ("encoder_hidden_states",)
+    classifier_free: bool = True
 
     def __init__(self, pipeline: Any) -> None:
         for part in (*self.parts, self.component, "scheduler"):
@@ -48,7 +51,7 @@ class _Adapter:
                     "pipeline.remove_all_hooks() and move it as a whole; half precision, gradient checkpointing and "
                     "accumulation save memory instead"
                 )
-        self.noising = self._noising(pipeline.scheduler)
+        self.noising = self.noising_of(pipeline.scheduler)
         self.sample_shape: tuple[int, ...] = self._sample_shape(self.network.config)
 
     def _sample_shape(self, config: Any) -> tuple[int, ...]:
@@ -62,7 +65,35 @@ class _Adapter:
         if config.get("time_cond_proj_dim") is not None:
             raise ValueError(f"{self.component} is distilled on guidance scales, which is not supported")
         sides = (size, size) if isinstance(size, int) else tuple(size)
+        said = said_of(self.pipeline)
+        if said is not None:
+            sides = self._latent_sides(said)
         return (channels, *map(int, sides))
+
+    def _latent_sides(self, said: Said) -> tuple[int, int]:
+        """Of a view's images. ``ValueError`` where the family cannot have them."""
+        if self.size_unit is None:
+            raise ValueError(
+                f"height, width: {type(self.pipeline).__name__} makes images of its own size only, got "
+                f"{said.height} x {said.width}"
+            )
+        check_size(said.height, said.width, self.size_unit)
+        factor = int(self.pipeline.vae_scale_factor)
+        return said.height // factor, said.width // factor
+
+    @property
+    def told_guidance(self) -> float | None:
+        return None
+
+    @property
+    def size_unit(self) -> int | None:
+        """The pipelines of Stable Diffusion ask for multiples of 8 whatever their VAE."""
+        return math.lcm(8, int(self.pipeline.vae_scale_factor))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        factor = int(getattr(self.pipeline, "vae_scale_factor", 1)) if getattr(self.pipeline, "vae", None) else 1
+        return self.sample_shape[1] * factor, self.sample_shape[2] * factor
 
     @property
     def network(self) -> Any:
@@ -72,8 +103,11 @@ class _Adapter:
     def levels(self) -> int:
         return self.noising.levels
 
-    def _noising(self, scheduler: Any) -> Noising:
+    def noising_of(self, scheduler: Any) -> Noising:
         return variance_preserving(scheduler)
+
+    def set_timesteps(self, scheduler: Any, steps: int) -> None:
+        scheduler.set_timesteps(steps)
 
     @property
     def device(self) -> torch.device:

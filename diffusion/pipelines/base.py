@@ -8,6 +8,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from diffusion.pipelines.schedules import Noising
+
 # What a network is told besides state and noise level: tensors (n, ...) by name, one row per prompt.
 Condition = dict[str, Tensor]
 
@@ -48,6 +50,34 @@ class Denoiser(Protocol):
     @property
     def sample_shape(self) -> tuple[int, ...]:
         """Of one latent (or of one image, without a VAE)."""
+        ...
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of its images, in pixels."""
+        ...
+
+    @property
+    def size_unit(self) -> int | None:
+        """What height and width must be multiples of; None where the pipeline has one size only."""
+        ...
+
+    @property
+    def classifier_free(self) -> bool:
+        """Whether a guidance scale s above 1 asks the network twice, f_0 + s (f_c - f_0)."""
+        ...
+
+    @property
+    def told_guidance(self) -> float | None:
+        """The guidance scale that the network itself is told; None where it is told none."""
+        ...
+
+    def noising_of(self, scheduler: Any) -> Noising:
+        """The noise levels of a scheduler. ``ValueError`` where the family cannot have it."""
+        ...
+
+    def set_timesteps(self, scheduler: Any, steps: int) -> None:
+        """As the pipeline's own call sets its scheduler to so many steps."""
         ...
 
     @property

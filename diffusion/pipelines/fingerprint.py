@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from diffusion.pipelines.law import said_of
+
 # Where and when something was saved, how it is held in memory, what it was trained for: samples do not depend on it.
 NO_MATTER = {"training", "gradient_checkpointing", "dtype", "torch_dtype", "architectures", "name_or_path"}
 # Of adapters (peft), which are switched by attributes that are not public.
@@ -32,6 +34,9 @@ def fingerprint(pipeline: Any) -> str:
         digest.update(json.dumps([name, value], sort_keys=True, default=str).encode())
 
     add("pipeline", [type(pipeline).__name__, _settings(dict(pipeline.config))])
+    said = said_of(pipeline)
+    if said is not None:
+        add("law", vars(said))
     for part, component in sorted(pipeline.components.items()):
         if part in ("safety_checker", "feature_extractor") or component is None:
             continue  # they look at images that are shown to somebody, and change no sample

@@ -100,15 +100,11 @@ def _upcast(vae: Any) -> bool:
 
 
 def image_shape(pipeline: Any) -> tuple[int, int, int]:
-    """``(channels, height, width)`` of what the pipeline makes at its own default size."""
+    """``(channels, height, width)`` of what the pipeline makes."""
     denoiser = denoiser_of(pipeline)
-    channels, *sides = denoiser.sample_shape
     vae = getattr(pipeline, "vae", None)
-    if len(denoiser.sample_shape) == 2:  # tokens of two by two latents
-        sides = [int(pipeline.default_sample_size)] * 2
-    if vae is not None:
-        channels, sides = int(vae.config.out_channels), [side * int(pipeline.vae_scale_factor) for side in sides]
-    return channels, sides[0], sides[1]
+    channels = denoiser.sample_shape[0] if vae is None else int(vae.config.out_channels)
+    return (channels, *denoiser.size)
 
 
 def _unpacked(pipeline: Any, latents: Tensor) -> Tensor:

@@ -13,11 +13,9 @@ from torch import Tensor
 from diffusion.pipelines import Denoiser, denoiser_of
 from diffusion.pipelines.batch_size import evaluation_limit
 from diffusion.pipelines.finite import check_finite, watched
+from diffusion.pipelines.law import call_defaults, old_numpy, said_of
 from diffusion.runtime.distributed import broadcast_object, map_distributed
 from diffusion.runtime.memory import in_halves
-
-STEPS = 14
-
 
 BATCH = 128
 
@@ -32,13 +30,15 @@ def sample_latents(
     prompts: Sequence[str],
     *,
     seed: int,
-    steps: int = STEPS,
+    steps: int | None = None,
     batch: int = BATCH,
     progress: Callable[[int], object] | None = None,
     **call: Any,
 ) -> Tensor:
     """Samples (n, ...), one per prompt, float32 on the CPU, from the pipeline's own ``__call__``; guidance scale 1.
 
+    ``steps``: left out, the pipeline's own default. Scheduler and size are the pipeline's, or those of a view of it
+    (:mod:`diffusion.pipelines.law`).
     The noise of sample j, that of a stochastic sampler's steps included, depends on ``seed`` and j alone. So another
     batch size (``batch`` at most, fewer where memory is short, see :mod:`diffusion.runtime.memory`) gives the same
     samples up to rounding, and two pipelines given the same seed start from common noise. A pipeline without prompts
@@ -49,15 +49,16 @@ def sample_latents(
     if not prompts:
         raise ValueError("prompts must hold at least one prompt, got none")
     denoiser = denoiser_of(pipeline)
+    call["num_inference_steps"] = int(call_defaults(pipeline)["num_inference_steps"]) if steps is None else steps
     if denoiser.prompt_inputs:
-        some = _with_prompts(denoiser, prompts, seed, {"num_inference_steps": steps, **call})
+        some = _with_prompts(denoiser, prompts, seed, call)
     else:
         denoiser.condition(prompts)  # refuses prompts that are not empty
-        some = _without_prompts(denoiser, len(prompts), seed, {"num_inference_steps": steps, **call})
+        some = _without_prompts(denoiser, len(prompts), seed, call)
     shown = 0
     limit = evaluation_limit(denoiser, batch)
     # Two rows for each sample under classifier-free guidance; all processes deal out the same batches.
-    size = broadcast_object(max(1, limit.rows // 2) if call.get("guidance_scale", 1) > 1 else limit.rows)
+    size = broadcast_object(max(1, limit.rows // 2) if _twice(denoiser, call) else limit.rows)
 
     def one(index: int) -> Tensor:
         nonlocal shown
@@ -77,6 +78,10 @@ def sample_latents(
     return result
 
 
+def _twice(denoiser: Denoiser, call: dict[str, Any]) -> bool:
+    return denoiser.classifier_free and call.get("guidance_scale", 1) > 1
+
+
 Some = Callable[[int, int], Tensor]  # the samples from one index to another
 
 
@@ -84,15 +89,17 @@ def _with_prompts(denoiser: Denoiser, prompts: Sequence[str], seed: int, call: d
     """Batches of one table of noise, handed over as ``latents``."""
     noise = torch.randn((len(prompts), *denoiser.sample_shape), generator=generator_of(seed))
     network: Any = denoiser.network
-    scale = getattr(denoiser, "guidance_scale", 1.0)  # 1: none; where it is an embedding, its own default
+    scale = denoiser.told_guidance or 1.0  # 1: none
     settings = {"guidance_scale": scale, "output_type": "latent", **call}
+    if said_of(denoiser.pipeline) is not None:
+        settings |= dict(zip(("height", "width"), denoiser.size, strict=True))
 
     # Used by stochastic samplers only: one for each sample, made anew whenever its batch is.
     seeds = torch.randint(2**62, (len(prompts),), generator=generator_of(seed + 1)).tolist()
 
     def make(start: int, stop: int) -> Tensor:
         some = list(prompts[start:stop])
-        with torch.no_grad(), warnings.catch_warnings():
+        with torch.no_grad(), warnings.catch_warnings(), old_numpy():
             warnings.filterwarnings("ignore", message=".*guidance_scale.*")
             chance = [generator_of(each) for each in seeds[start:stop]]
             latents = noise[start : start + len(some)].to(network.device, network.dtype)
@@ -107,7 +114,7 @@ def _without_prompts(denoiser: Denoiser, count: int, seed: int, call: dict[str, 
 
     def make(start: int, stop: int) -> Tensor:
         chance = [generator_of(some) for some in seeds[start:stop]]
-        with torch.no_grad():
+        with torch.no_grad(), old_numpy():
             shown = denoiser.pipeline(batch_size=len(chance), generator=chance, output_type="np", **call).images
         return 2 * torch.from_numpy(np.asarray(shown)).permute(0, 3, 1, 2) - 1
 

@@ -122,3 +122,12 @@ def rectified_flow(scheduler: Any) -> Noising:
     shift = 1.0 if config.get("use_dynamic_shifting") else float(config.get("shift") or config.get("flow_shift") or 1.0)
     sigma = shift * s / (1 + (shift - 1) * s)
     return Noising(1 - sigma, sigma, sigma * count, "flow_prediction")
+
+
+def dynamic_shift(scheduler: Any, tokens: int) -> float:
+    """``mu`` for an image of so many tokens, on the line through the scheduler's two points, as its pipelines do."""
+    config = scheduler.config
+    few, many = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+    low, high = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
+    slope = (high - low) / (many - few)
+    return float(tokens * slope + low - slope * few)

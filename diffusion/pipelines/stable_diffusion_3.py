@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from diffusion.pipelines.adapter import TRANSFORMER_LAYERS, _Adapter
 from diffusion.pipelines.base import Condition
-from diffusion.pipelines.schedules import Noising, rectified_flow
+from diffusion.pipelines.law import Said
+from diffusion.pipelines.schedules import Noising, dynamic_shift, rectified_flow
 
 
 class StableDiffusion3(_Adapter):
@@ -25,8 +26,27 @@ class StableDiffusion3(_Adapter):
     lora_targets = TRANSFORMER_LAYERS
     prompt_inputs = ("encoder_hidden_states", "pooled_projections")
 
-    def _noising(self, scheduler: Any) -> Noising:
+    @property
+    def size_unit(self) -> int:
+        return int(self.pipeline.vae_scale_factor * self.network.config.patch_size)
+
+    def _latent_sides(self, said: Said) -> tuple[int, int]:
+        sides, config = super()._latent_sides(said), self.network.config
+        most = config.pos_embed_max_size
+        if most is not None and max(sides) // config.patch_size > most:
+            raise ValueError(
+                f"height, width: the transformer has places for sides of {most * self.size_unit} at most, got "
+                f"{said.height} x {said.width}"
+            )
+        return sides
+
+    def noising_of(self, scheduler: Any) -> Noising:
         return rectified_flow(scheduler)
+
+    def set_timesteps(self, scheduler: Any, steps: int) -> None:
+        high, wide = (side // int(self.network.config.patch_size) for side in self.sample_shape[1:])
+        shift = {"mu": dynamic_shift(scheduler, high * wide)} if scheduler.config.get("use_dynamic_shifting") else {}
+        scheduler.set_timesteps(steps, **shift)
 
     def condition(self, prompts: Sequence[str]) -> Condition:
         some = list(prompts)

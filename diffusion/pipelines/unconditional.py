@@ -20,6 +20,8 @@ class Unconditional(_Adapter):
 
     arguments = ("sample", "timestep", "class_labels")
     prompt_inputs = ()
+    classifier_free = False
+    size_unit = None
 
     def __init__(self, pipeline: Any) -> None:
         super().__init__(pipeline)

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from diffusion.pipelines import Denoiser
+from diffusion.pipelines.law import origin, own_size
 from diffusion.pipelines.loading import EMBEDDED
+from diffusion.tasks.sampling import Sampling
 from diffusion.training.lora import has_loader
 
 UNKNOWN = "BASE MODEL"
@@ -17,7 +19,8 @@ UNKNOWN = "BASE MODEL"
 class BaseModel:
     """``source``: what loads it, None where nobody said. ``hub``: whether that is a name on a model hub; ``embedded``:
     whether it comes with this package. ``license``: as the base model's own card says, None where that is not at hand.
-    ``loads_loras``: whether its pipeline's class does; ``component``, ``network``: where its network is, its class."""
+    ``loads_loras``: whether its pipeline's class does; ``component``, ``network``: where its network is, its class;
+    ``scheduler``, ``size``: its class, height and width, where nobody says others."""
 
     source: str | None
     hub: bool
@@ -27,14 +30,16 @@ class BaseModel:
     loads_loras: bool
     component: str
     network: str
+    scheduler: str
+    size: tuple[int, int]
 
     @property
     def pipeline_tag(self) -> str:
         """Of a model hub."""
         return "text-to-image" if self.prompts else "unconditional-image-generation"
 
-    def snippet(self, full_weights: bool, prompt: str, steps: int, scale: float = 1.0) -> list[str]:
-        """Python that loads the base model and what lies beside the card, and makes one image.
+    def snippet(self, full_weights: bool, prompt: str, sampling: Sampling) -> list[str]:
+        """Python that loads the base model and what lies beside the card, and makes one image of that law.
 
         It runs as it is in the folder of the card. Where nobody said what the base model is, that is to be filled in.
         """
@@ -53,9 +58,18 @@ class BaseModel:
         else:
             imports.append("from peft import PeftModel")
             fit = f'pipeline.{self.component} = PeftModel.from_pretrained(pipeline.{self.component}, ".")'
-        asked = f"{prompt!r}, guidance_scale={scale:g}, " if self.prompts else ""
-        call = f"image = pipeline({asked}num_inference_steps={steps}).images[0]"
-        return [*imports, "", load, fit + "  # the folder of this card", call, 'image.save("sample.png")']
+        asked = f"{prompt!r}, guidance_scale={sampling.guidance_scale or 1:g}, " if self.prompts else ""
+        asked += f"num_inference_steps={sampling.num_inference_steps}"
+        if self.prompts and sampling.negative_prompt:
+            asked += f", negative_prompt={sampling.negative_prompt!r}"
+        if (sampling.height, sampling.width) not in ((None, None), self.size):
+            asked += f", height={sampling.height}, width={sampling.width}"
+        by = []
+        if sampling.scheduler not in (None, self.scheduler):
+            imports.insert(0, f"from diffusers import {sampling.scheduler}")
+            by = [f"pipeline.scheduler = {sampling.scheduler}.from_config(pipeline.scheduler.config)"]
+        call = f"image = pipeline({asked}).images[0]"
+        return [*imports, "", load, *by, fit + "  # the folder of this card", call, 'image.save("sample.png")']
 
 
 def base_of(denoiser: Denoiser) -> BaseModel:
@@ -88,6 +102,7 @@ def _base(
     return BaseModel(
         source=source, hub=hub, embedded=embedded, license=license_, prompts=bool(denoiser.prompt_inputs),
         loads_loras=has_loader(denoiser), component=denoiser.component, network=kind.__name__,
+        scheduler=type(origin(denoiser.pipeline).scheduler).__name__, size=own_size(denoiser),
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from diffusion.reports.model_card import loading, with_metadata
+from diffusion.tasks.sampling import Sampling
 
 if TYPE_CHECKING:
     from diffusion.evaluation.bounds import Counted
@@ -66,7 +67,7 @@ def model_card(result: Forgotten, base: BaseModel) -> str:
         "",
         f"Forward KL, one constraint and one multiplier an image. {verdict}",
         "",
-        *loading(base, full_weights, "", result.measured.num_inference_steps),
+        *loading(base, full_weights, "", Sampling(**result.measured.sampling)),
         "",
         *findings(result),
         "",

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from diffusion.methods import Outcome
     from diffusion.reports.base_model import BaseModel
     from diffusion.reports.results import Unlearned
+    from diffusion.tasks.sampling import Sampling
 
 
 def model_card(result: Unlearned, base: BaseModel) -> str:
@@ -35,7 +36,7 @@ def model_card(result: Unlearned, base: BaseModel) -> str:
         "",
         *verdicts(result),
         "",
-        *loading(base, full_weights, asked, result.estimate.sampling.num_inference_steps),
+        *loading(base, full_weights, asked, result.estimate.sampling),
         "",
         "Prompts that ask for the concept fall back to the anchor " + repr(prompts.anchor) + ":",
         "",
@@ -68,12 +69,12 @@ def with_metadata(lines: list[str], base: BaseModel, full_weights: bool) -> str:
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n"))
 
 
-def loading(base: BaseModel, full_weights: bool, prompt: str, steps: int, scale: float = 1.0) -> list[str]:
+def loading(base: BaseModel, full_weights: bool, prompt: str, sampling: Sampling) -> list[str]:
     """Of what model it is, and Python that loads and samples it."""
     origin = "not known to this card"
     if base.source is not None:
         origin = f"`{base.source}`" + (", which comes with unlearning-duality" if base.embedded else "")
-    return [f"Base model: {origin}.", "", "```python", *base.snippet(full_weights, prompt, steps, scale), "```"]
+    return [f"Base model: {origin}.", "", "```python", *base.snippet(full_weights, prompt, sampling), "```"]
 
 
 def verdicts(result: Unlearned) -> list[str]:
@@ -133,7 +134,13 @@ def retained_table(measured: Measurement) -> list[str]:
     """How often prompts that are to be retained bring what they ask for; empty where that was not measured."""
     if not measured.retained:
         return []
-    head = ["", "## Retained prompts: obeyed", "", "| prompts | by | before | after | at least |", "|---" * 5 + "|"]
+    head = [
+        "",
+        "## Prompt accuracy on retained prompts",
+        "",
+        "| prompts | by | before | after | at least |",
+        "|---" * 5 + "|",
+    ]
     return head + [
         f"| {cell(kept.prompts)} | {kept.by} | {_percent(kept.before)} | {_percent(kept.after)} "
         f"| {100 * kept.bound.value:.1f} % |"

@@ -10,6 +10,7 @@ from diffusion.pipelines.fitted import holds_fit
 from diffusion.reports.base_model import BaseModel, base_of
 from diffusion.reports.figures import Pairs, save_pairs
 from diffusion.reports.model_card import cell, loading, retained_table, rounds_table, with_metadata
+from diffusion.tasks.sampling import Sampling
 from diffusion.training.lora import save_student
 
 if TYPE_CHECKING:
@@ -70,8 +71,8 @@ def detector_card(result: DetectedUnlearned, base: BaseModel) -> str:
         lines.append(f"- {name}: {'passed' if verdict.passed else '**not passed**'}")
         lines += [f"    - {reason}" for reason in verdict.reasons]
     asked = next((each.prompt for each in most if each.anchor is not None), most[0].prompt)
-    steps = int(question.sampling["num_inference_steps"])
-    lines += ["", *loading(base, result.full_weights, asked, steps, question.guidance_scale), ""]
+    law = Sampling(**question.sampling)
+    lines += ["", *loading(base, result.full_weights, asked, law), ""]
     lines += ["## The law of prompts", "", "| prompt | probability | group | sampled as |", "|---" * 4 + "|"]
     lines += [
         f"| {cell(each.prompt) or '(empty)'} | {each.probability:.4g} | {cell(each.group or '')} | "

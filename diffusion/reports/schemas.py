@@ -19,7 +19,7 @@ from diffusion.evaluation.benchmark_table import MethodRun, Table
 from diffusion.evaluation.sweep.point import Point
 from diffusion.reports.certificate import Certificate
 from diffusion.reports.detector_certificate import DetectorCertificate
-from diffusion.reports.exact import Frontier, Verification
+from diffusion.reports.exact import Explored, Frontier, SolutionDocument, Verification
 from diffusion.reports.image_certificate import ImageCertificate
 from diffusion.reports.ratios import RatiosReport
 from diffusion.runtime.documents import Document, json_schema
@@ -40,8 +40,10 @@ DOCUMENTS: tuple[type[Document], ...] = (
     DigitsTraining,
     StepCosts,
     WardrobeQuality,
+    SolutionDocument,
     Frontier,
     Verification,
+    Explored,
 )
 
 

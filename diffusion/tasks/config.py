@@ -6,48 +6,19 @@ them. What is to be done is another matter: :mod:`diffusion.tasks.task`.
 
 from __future__ import annotations
 
-import inspect
 import math
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from diffusion.tasks.sampling import Sampling as Sampling
 from diffusion.tasks.settings import Settings
 
-# Share of the peak rate for steps beyond the last one asked for, which correct what the fit has missed.
+# Share of the peak learning rate for steps beyond the last one asked for, which correct what the fit has missed.
 AFTER = 0.1
 CONFIG = "config.yaml"  # the file beside a result
-STEPS = 14  # of the sampler, unless somebody says another number
 HIDDEN: dict[str, Any] = {"flag": None}  # a field for Python and YAML, without an option of its own
-
-
-class Sampling(Settings):
-    """The sampler whose law is meant: steps, guidance scale, negative prompt, as in the pipeline's own call."""
-
-    num_inference_steps: int = Field(default=STEPS, ge=1, description="sampler steps")
-    guidance_scale: float | None = Field(
-        default=None, ge=1, description="guidance scale of a law of prompts (default: the pipeline's own)"
-    )
-    negative_prompt: str = Field(default="", description="negative prompt of a law of prompts")
-
-    def call(self, denoiser: Any) -> dict[str, Any]:
-        """Keywords for :func:`diffusion.pipelines.sampling.sample_latents`."""
-        some: dict[str, Any] = {"steps": self.num_inference_steps}
-        if denoiser.prompt_inputs:
-            some["guidance_scale"] = self.scale(denoiser)
-            if self.negative_prompt:
-                some["negative_prompt"] = self.negative_prompt
-        return some
-
-    def scale(self, denoiser: Any) -> float:
-        """The guidance scale, the pipeline's default where none is given; 1 where there are no prompts."""
-        if not denoiser.prompt_inputs:
-            return 1.0
-        if self.guidance_scale is not None:
-            return self.guidance_scale
-        default = inspect.signature(type(denoiser.pipeline).__call__).parameters.get("guidance_scale")
-        return float(default.default) if default is not None else 1.0
 
 
 class RatiosConfig(Settings):
@@ -58,15 +29,13 @@ class RatiosConfig(Settings):
         default=600, ge=10, description="samples of each concept that train the ratio classifier"
     )
     retained_samples: int = Field(
-        default=1000, ge=10, description="samples of the rest that train the ratio classifier"
+        default=1000, ge=10, description="samples of retained prompts that train the ratio classifier"
     )
     noisings: int = Field(
         default=12, ge=1, description="noised copies of each sample for the ratio classifier", json_schema_extra=HIDDEN
     )
     classifier_steps: int = Field(default=400, ge=1, description="training steps of the ratio classifier")
-    elbo_samples: int = Field(
-        default=200, ge=1, description="samples for the ELBO estimate of the ratio, an independent check"
-    )
+    elbo_samples: int = Field(default=200, ge=1, description="samples for the ELBO estimate, an independent check")
     elbo_noise_levels: int = Field(default=20, ge=1, description="noise levels of the ELBO estimate")
     seed: int = Field(default=0, ge=0, description="seed of samples and classifier", json_schema_extra=HIDDEN)
 
@@ -91,9 +60,7 @@ class FitConfig(Settings):
     learning_rate: float | None = Field(
         default=None, gt=0, description="peak learning rate (default: 2e-3, with --full-weights 1e-4)"
     )
-    retain_share: float = Field(
-        default=1 / 3, ge=0, lt=1, description="share of a batch that holds retained prompts in place"
-    )
+    retain_share: float = Field(default=1 / 3, ge=0, lt=1, description="fraction of a batch under retained prompts")
     mixed_precision: Literal["no", "bf16"] = Field(default="no", description="no or bf16 (autocast)")
     gradient_accumulation_steps: int = Field(default=1, ge=1, description="gradient accumulation steps")
     gradient_checkpointing: bool = Field(default=False, description="gradient checkpointing: less memory, slower")
@@ -114,7 +81,7 @@ class FitConfig(Settings):
         return None if self.full_weights else self.rank
 
     def decayed(self, step: int) -> float:
-        """The part of the peak rate that is left at a step: a half cosine to zero, and ``AFTER`` beyond the last."""
+        """What is left of the peak learning rate at a step: a half cosine to zero, and ``AFTER`` beyond the last."""
         last = self.max_train_steps
         return 0.5 * (1 + math.cos(math.pi * step / last)) if step < last else AFTER
 
@@ -171,14 +138,14 @@ class RuntimeConfig(Settings):
 
     seed: int = Field(default=0, ge=0, description="seed of every sample and of training")
     cache_folder: Path | None = Field(
-        default=None, description="samples, ratios and checkpoints, kept between runs (default: the user's cache)"
+        default=None, description="samples, ratios and checkpoints, kept between runs (default: the user's)"
     )
     checkpointing_steps: int = Field(default=100, ge=1, description="optimizer steps from one checkpoint to the next")
     report_to: tuple[Literal["tensorboard", "wandb"], ...] = Field(default=(), description="tensorboard, wandb")
     logging_dir: Path = Field(default=Path("runs"), description="where trackers write")
     device: str | None = Field(default=None, description="torch device (default: cuda where there is one)")
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        default="float32", description="type of the model's weights; LoRAs train in float32"
+        default="float32", description="type of the weights; LoRAs train in float32"
     )
     variant: str | None = Field(default=None, description="variant of the weight files, such as fp16")
     revision: str | None = Field(default=None, description="revision of a hub model")
@@ -203,7 +170,7 @@ class Config(Settings):
 
     Parts may be given as mappings. ``runtime.seed`` is the seed of ratios and fit as well, where these have none of
     their own. ``evaluation.seed``
-    stays apart: what is judged shares no noise with what was solved on.
+    stays apart: what is measured shares no noise with what was solved on.
     """
 
     sampling: Sampling = Field(default_factory=Sampling)
@@ -229,9 +196,8 @@ class Config(Settings):
 
     @classmethod
     def for_images(cls) -> Self:
-        """The defaults of forgetting given images: 600 steps of rank 16, 25 sampler steps, 1,000 samples looked at."""
+        """The defaults of forgetting given images: 600 steps of rank 16, 1,000 samples looked at."""
         return cls(
-            sampling=Sampling(num_inference_steps=25),
             fit=FitConfig(max_train_steps=600, rank=16),
             evaluation=EvaluationConfig(samples=1000),
         )

@@ -25,6 +25,7 @@ from diffusion.runtime.trackers import Tracked
 from diffusion.tasks.concepts import TaskPrompts
 from diffusion.tasks.config import Config
 from diffusion.tasks.levels import Asked, resolved
+from diffusion.tasks.sampling import at_law, of_ratios
 from diffusion.training.lora import left_as_given
 from diffusion.workflows.validation import check, check_something_to_do, check_split
 
@@ -63,7 +64,8 @@ def unlearn(
     loss is not finite. With ``config.runtime.cache_folder`` every stage is kept, and an interrupted run goes on where
     it stopped.
     """
-    method = method or configured(config.fit)
+    denoiser, sampling = at_law(denoiser, of_ratios(denoiser, config.sampling))
+    method, config = method or configured(config.fit), config.but(sampling=sampling)
     check(denoiser, prompts, problem, method)
     fit, evaluation, runtime = config.fit, config.evaluation, config.runtime
     check_split(fit, bool(prompts.contrast))

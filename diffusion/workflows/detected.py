@@ -26,11 +26,12 @@ from diffusion.tasks.config import Config
 from diffusion.tasks.detectors import CheckedDetector
 from diffusion.tasks.levels import Asked, of_detectors
 from diffusion.tasks.prompts import Prompts
+from diffusion.tasks.sampling import at_law
 from diffusion.training.lora import check_as_given, left_as_given
 from diffusion.workflows.concepts import fitted_data, tracked_by
 from diffusion.workflows.validation import NothingToDo, check_split
 
-ESTIMATION = ("samples of the prompts", "detectors", "features for the detector head", "detector head")
+ESTIMATION = ("samples of the prompts", "detectors", "features for the noised detector", "noised detector")
 MEASUREMENT = ("evaluation samples",)
 
 
@@ -52,6 +53,8 @@ def unlearn_detected(
     something does not fit, :class:`diffusion.workflows.validation.NothingToDo` before any training where the model
     meets every level, ``du.InfeasibleError`` where a level cannot be had.
     """
+    denoiser, sampling = at_law(denoiser, config.sampling)
+    config = config.but(sampling=sampling)
     check_detected(denoiser, prompts, problem, config)
     fit, evaluation, runtime = config.fit, config.evaluation, config.runtime
     title = "fit of all weights" if fit.full_weights else "fit of the LoRA"
@@ -84,8 +87,7 @@ def unlearn_detected(
         )
         outcome = method.fit(context, list(detectors.values()))
     names = tuple(detector.name for detector in detectors.values())
-    scheduler = type(denoiser.pipeline.scheduler).__name__
-    question = question_of(estimate, plan, names, config.sampling.scale(denoiser), scheduler)
+    question = question_of(estimate, plan, names)
     settings = {"fit": fitted_data(config, method), "evaluation": evaluation.plain()}
     unmeasured = Measurement(levels=(), costs=())
     save_fit(denoiser, folder, detector_certificate(estimate, question, solution, unmeasured, outcome, settings))

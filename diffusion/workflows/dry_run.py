@@ -24,9 +24,10 @@ from diffusion.methods.chain import chain_of
 from diffusion.methods.correction import Correction
 from diffusion.methods.detected import DetectedTilt
 from diffusion.pipelines import Denoiser
+from diffusion.pipelines.stepping import scheduler_of
 from diffusion.ratios.classifier_ratios import CLEAN_LEVELS
 from diffusion.tasks.concepts import TaskPrompts
-from diffusion.tasks.config import Config
+from diffusion.tasks.config import Config, Sampling
 from diffusion.tasks.levels import Asked
 from diffusion.tasks.prompts import Prompts
 
@@ -48,7 +49,7 @@ def stages(denoiser: Denoiser, prompts: TaskPrompts, asked: Asked, config: Confi
     Levels of a Likelihood are counted on samples, those of the KL problems integrated over noise. Corrections of the
     multipliers: all rounds that a fit may take.
     """
-    ratios, fit, steps = config.ratios, config.fit, config.sampling.num_inference_steps
+    ratios, fit, steps = config.ratios, config.fit, evaluations(denoiser, config.sampling)
     m = len(prompts.concepts)
     made = [c.examples is None for c in prompts.concepts]
     given = sum(min(ratios.concept_samples, len(c.examples)) for c in prompts.concepts if c.examples is not None)
@@ -66,7 +67,7 @@ def stages(denoiser: Denoiser, prompts: TaskPrompts, asked: Asked, config: Confi
     wanted = config.evaluation
     count = wanted.samples + (wanted.concept_samples or wanted.samples) * sum(made)
     count += wanted.retained_samples if prompts.contrast else 0
-    chain = chain_of(denoiser, steps).steps
+    chain = chain_of(denoiser, config.sampling.steps(denoiser)).steps
     conditions, integrated = 2 if any(made) else 1, min(wanted.integrated, wanted.samples)
     costs = integrated * 2 * chain * conditions
     if asked.kind is not du.Likelihood:
@@ -83,6 +84,11 @@ def stages(denoiser: Denoiser, prompts: TaskPrompts, asked: Asked, config: Confi
     ]
 
 
+def evaluations(denoiser: Denoiser, sampling: Sampling) -> int:
+    """How often a sampler asks the network for one sample of one prompt, which some do twice in a step."""
+    return len(scheduler_of(denoiser, sampling.steps(denoiser)).timesteps)
+
+
 def stages_detected(denoiser: Denoiser, prompts: Prompts, config: Config) -> list[Stage]:
     """The stages of :func:`diffusion.workflows.detected.unlearn_detected`, in their order.
 
@@ -90,16 +96,16 @@ def stages_detected(denoiser: Denoiser, prompts: Prompts, config: Config) -> lis
     """
     ratios, fit, sampling, wanted = config.ratios, config.fit, config.sampling, config.evaluation
     scale = sampling.scale(denoiser)
-    times = 2 if scale > 1 else 1
+    times = 2 if sampling.mixed_scale(denoiser) > 1 else 1
     n = int(prompts.counts(ratios.num_samples).sum())
-    step = sampling.num_inference_steps * times
+    step = evaluations(denoiser, sampling) * times
     tilt = DetectedTilt()
     rounds = 0 if fit.fixed_multipliers else len(tilt.at) + 1 + tilt.extra
     others = len(SCALES) * max(1, wanted.samples // 4) if scale > 1 else 0
-    chain = chain_of(denoiser, sampling.num_inference_steps).steps
+    chain = chain_of(denoiser, sampling.steps(denoiser)).steps
     return [
         Stage("samples of the prompts", n * step),
-        Stage("detector head", (n - n // 5) * ratios.noisings + n // 5),
+        Stage("noised detector", (n - n // 5) * ratios.noisings + n // 5),
         Stage("training", fit.max_train_steps * fit.train_batch_size * (times + GRADIENT)),
         Stage("corrections of the multipliers", rounds * (n // 2) * step),
         Stage("evaluation samples", (wanted.samples + others + 2 * min(SHOWN, max(8, len(prompts)))) * step),

@@ -2,7 +2,7 @@ r"""Images out of a pipeline: samples before, the exact answer, the fit, samples
 
 ::
 
-    levels (m,)  ->  lam (m,) by `duality.point_masses`  ->  a method's fit into a LoRA  ->  surprise gained,
+    levels (m,)  ->  lam (m,) by `duality.point_masses`  ->  a method's fit into a LoRA  ->  rise of the negative ELBO,
     cost, copies among samples under the images' prompts
 
 Everything that is written is about numbers: images that are to be forgotten are no part of the output folder.
@@ -33,9 +33,11 @@ from diffusion.runtime.progress import Bar, progress_bar
 from diffusion.tasks.config import Config
 from diffusion.tasks.image_set import exact
 from diffusion.tasks.images import ImageTensors
+from diffusion.tasks.sampling import IMAGE_STEPS, at_law, of_ratios
 from diffusion.training.lora import check_as_given, left_as_given, merged_adapters
 from diffusion.workflows.concepts import fitted_data, tracked_by
 from diffusion.workflows.image_levels import image_targets
+from diffusion.workflows.validation import check_images
 
 NOISE_LEVELS, REPEATS = 40, 8  # of what is measured after the fit
 
@@ -52,17 +54,19 @@ def forget(
 ) -> Forgotten:
     """Forget the task's images by a method, into adapters that are left active on the network.
 
-    ``config.evaluation.samples``: samples before and as many after, from common noise, dealt to the images' prompts,
-    by the pipeline's own sampler in ``config.sampling.num_inference_steps``. ``method``: left out, the one that
+    ``config.evaluation.samples``: samples before and as many after, from common noise, under the images' prompts in
+    turn, by the pipeline's own sampler in ``config.sampling.num_inference_steps``. ``method``: left out, the one that
     ``config.fit`` names. ``folder``: of an output that is being written; the fit is kept there before it is measured.
     Raises ``ValueError`` where something is missing, before the fit; ``FloatingPointError`` when a loss is not finite.
     """
-    method = method or configured_for_images(config.fit)
-    fit, count, steps = config.fit, config.evaluation.samples, config.sampling.num_inference_steps
+    check_images(config)
+    denoiser, sampling = at_law(denoiser, of_ratios(denoiser, config.sampling), IMAGE_STEPS)
+    method, config = method or configured_for_images(config.fit), config.but(sampling=sampling)
+    fit, count, steps = config.fit, config.evaluation.samples, sampling.steps(denoiser)
     cache_folder = config.runtime.cache_folder
     if count < 3 * len(task.asked):
         raise ValueError(f"evaluation samples must be at least 3 for each of {len(task.asked)} prompts, got {count}")
-    # Refuses a batch that cannot be dealt evenly.
+    # Refuses a batch that cannot be split evenly.
     Part(0, world().num_processes * fit.gradient_accumulation_steps).rows(fit.train_batch_size)
     tracked = tracked_by(config)
     check_as_given(denoiser)
@@ -118,7 +122,7 @@ def forget(
         repeats=REPEATS,
     )  # fmt: skip
     measured = ImageMeasurement(
-        **dict(nats), samples=count, num_inference_steps=config.sampling.num_inference_steps, copies=of_any,
+        **dict(nats), samples=count, num_inference_steps=steps, sampling=sampling.plain(), copies=of_any,
         copies_of_each=of_each,
     )  # fmt: skip
     seconds = time.monotonic() - started

@@ -11,7 +11,7 @@ from diffusion.pipelines import Denoiser
 from diffusion.ratios.ratio_estimate import RatioEstimate
 from diffusion.runtime.distributed import Part, world
 from diffusion.tasks.concepts import TaskPrompts
-from diffusion.tasks.config import FitConfig, Sampling
+from diffusion.tasks.config import Config, EvaluationConfig, FitConfig
 from diffusion.tasks.levels import KINDS, Asked
 from diffusion.training.lora import check_as_given
 
@@ -26,7 +26,7 @@ def check_something_to_do(estimate: RatioEstimate, plan: Plan, solution: du.Solu
         return
     problem = plan.asked
     now = problem.levels_of(estimate.ratios, estimate.ratios.log_weights)
-    unit = "" if isinstance(problem, du.Likelihood) else " nats"
+    unit = "" if problem.probability else " nats"
     said = "; ".join(
         f"{concept.name!r} is at {level:.4g}{unit}, {'at most' if problem.direction < 0 else 'at least'} {asked:.4g}"
         f"{unit} was asked"
@@ -39,18 +39,24 @@ def check_something_to_do(estimate: RatioEstimate, plan: Plan, solution: du.Solu
     )
 
 
-def check_scale(sampling: Sampling) -> None:
-    """``ValueError`` for guidance: the law of prompts at scale s > 1 is no part of the model's law without one."""
-    if sampling.guidance_scale not in (None, 1) or sampling.negative_prompt:
+def check_images(config: Config) -> None:
+    """``ValueError`` for a setting that forgetting images has no use for, and would pass over in silence."""
+    default = EvaluationConfig()
+    useless = {
+        "fixed_multipliers": config.fit.fixed_multipliers,
+        "confidence": config.evaluation.confidence != default.confidence,
+        "concept_samples": config.evaluation.concept_samples is not None,
+    }
+    given = [name for name, said in useless.items() if said]
+    if given:
         raise ValueError(
-            f"guidance_scale, negative_prompt: {sampling.guidance_scale or 1:g}, {sampling.negative_prompt!r} given, "
-            "but log ratios between prompts are those of guidance scale 1; a detector (Concept(detector=...), "
-            "--detector) works at any scale"
+            f"{', '.join(given)}: forgetting images has no use for it: "
+            f"multipliers move with the network, and bounds are at {default.confidence:g}"
         )
 
 
 def check_split(fit: FitConfig, retains: bool) -> None:
-    """Raise ``ValueError`` where a step's rows cannot be dealt evenly to all processes and parts."""
+    """Raise ``ValueError`` where a step's rows cannot be split evenly over all processes and parts."""
     parts = Part(0, world().num_processes * fit.gradient_accumulation_steps)
     kept = round(fit.train_batch_size * fit.retain_share) if retains else 0
     for count in (fit.train_batch_size - kept, kept):
@@ -60,7 +66,7 @@ def check_split(fit: FitConfig, retains: bool) -> None:
 def check(
     denoiser: Denoiser, prompts: TaskPrompts, problem: du.Problem | Asked | None = None, method: Method | None = None
 ) -> None:
-    """Raise ``ValueError`` for what cannot work, with the reason, before anything is drawn."""
+    """Raise ``ValueError`` for what cannot work, with the reason, before anything is sampled."""
     check_as_given(denoiser)
     wordless = [concept for concept in prompts.concepts if not concept.prompts]
     if not denoiser.prompt_inputs and (len(wordless) < len(prompts.concepts) or prompts.contrast or prompts.anchor):

@@ -24,7 +24,8 @@ SECTIONS = ("sampling", "ratios", "fit", "evaluation")
 
 
 def config_of(some, **runtime):
-    """A configuration of the sections among `some`, which they are taken out of."""
+    """A configuration of the sections among `some`, which they are taken out of; few sampler steps, unless said."""
+    some.setdefault("sampling", Sampling(num_inference_steps=14))
     return Config(**{name: some.pop(name) for name in SECTIONS if name in some}, runtime=runtime)
 
 

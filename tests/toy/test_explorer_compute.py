@@ -162,9 +162,9 @@ def test_numbers_are_strict_json_and_hold_the_link() -> None:
     data = json.loads(numbers(view), parse_constant=lambda word: pytest.fail(word))
     assert from_link(data["link"]) == WORKED
     assert data["solution"]["multipliers"] == pytest.approx([3.789455], rel=1e-6)
-    assert data["domain_end"] == "inf"
+    assert data["domain_end"] == "Infinity"
     wrong = json.loads(numbers(Engine().view(WORKED.with_levels((-1.0,)))))
-    assert "level 1" in wrong["errors"]
+    assert [each["place"] for each in wrong["errors"]] == ["level 1"]
     with pytest.raises(EntryError):
         python_lines(WORKED.with_mode(0, c11=-1.0), (0.1,))
 

@@ -17,21 +17,31 @@ from toy.explorer.shapes import Window, on_lattice
 from toy.explorer.views import View
 from toy.mixtures import Array
 
+SCHEMA_VERSION = 1  # of the numbers; grows when a name or a meaning changes
+
 
 def numbers(view: View) -> str:
-    """State, solution, curves and link as strict JSON. Where there is no answer, what is wrong instead."""
-    data: dict[str, Any] = {"state": to_dict(view.state), "link": to_link(view.state), "errors": view.errors}
+    """State, solution, curves and link as strict JSON. Where there is no answer, what is wrong instead.
+
+    The schema is published with those of other files (docs/reference/files.md).
+    """
+    data: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "state": to_dict(view.state),
+        "link": to_link(view.state),
+        "errors": [{"place": place, "reason": reason} for place, reason in view.errors.items()],
+    }
     if view.solution is not None and view.answer is not None:
         solution = json.loads(view.solution.to_json())
         # The target's masses are on a grid of thousands of nodes, which the lines of Python give back.
-        solution.pop("log_weights", None)
-        gap = view.solution.gap
-        data["solution"] = {**solution, "gap": gap if np.isfinite(gap) else str(gap)}
-        data["domain_end"] = view.end if np.isfinite(view.end) else "inf"
+        for name in ("log_weights", "schema_version"):
+            solution.pop(name)
+        data["solution"] = {**solution, "gap": _plain(view.solution.gap)}
+        data["domain_end"] = _plain(view.end)
         data["grid"] = {"truncation": view.truncation, "resolution": view.resolution, "nodes": len(view.answer.nodes)}
     if view.whole is not None:
         rows = zip(view.whole.shown.tolist(), view.whole.costs.tolist(), strict=True)
-        data["prompts"] = [{"shown": _plain(shown), "cost": _plain([cost])[0]} for shown, cost in rows]
+        data["prompts"] = [{"shown": list(map(_plain, shown)), "cost": _plain(cost)} for shown, cost in rows]
         data["keeping"] = [
             {"mode": one.mode + 1, "multiplier": one.multiplier, "cost": one.cost} for one in view.whole.kept
         ]
@@ -131,6 +141,6 @@ def _canvas(panels: int, height: float) -> tuple[Any, list[Any]]:
     return figure, list(axes)
 
 
-def _plain(values: list[float]) -> list[float | None]:
-    """Numbers as strict JSON has them: null where nothing of q is left."""
-    return [value if np.isfinite(value) else None for value in values]
+def _plain(value: float) -> float | str:
+    """A number as strict JSON has it, and as solutions are written."""
+    return value if np.isfinite(value) else "NaN" if np.isnan(value) else "Infinity" if value > 0 else "-Infinity"

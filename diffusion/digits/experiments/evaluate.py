@@ -21,13 +21,15 @@ from diffusion.digits.quality import ClassifierQuality, DigitsQuality, NearestIm
 from diffusion.evaluation.metrics import frequency
 from diffusion.pipelines import load_pipeline
 from diffusion.pipelines.latents import decode
-from diffusion.pipelines.sampling import STEPS, sample_latents
+from diffusion.pipelines.law import call_defaults
+from diffusion.pipelines.sampling import sample_latents
 from diffusion.runtime.documents import Estimate
 from diffusion.runtime.files import write_text
 from duality.two_sample import energy_distance
 
 
-def evaluate(pipeline: Any, per_prompt: int, unconditional: int, seed: int, steps: int = STEPS) -> DigitsQuality:
+def evaluate(pipeline: Any, per_prompt: int, unconditional: int, seed: int, steps: int | None = None) -> DigitsQuality:
+    steps = int(call_defaults(pipeline)["num_inference_steps"]) if steps is None else steps
     held_out, train = load_digits("held-out"), load_digits("train")
     # Real images as the pipeline was shown them: enlarged, then read by the classifiers' 4x4 means like any other
     # image.
@@ -83,7 +85,7 @@ def main() -> None:
     parser.add_argument("model", nargs="?", default="digits")
     parser.add_argument("--per-prompt", type=int, default=50)
     parser.add_argument("--unconditional", type=int, default=4000)
-    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--steps", type=int)
     parser.add_argument("--seed", type=int, default=1000)
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()

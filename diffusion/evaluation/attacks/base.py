@@ -90,12 +90,14 @@ def denoise(
     start: int = 0,
     after_step: Callable[[Tensor, Tensor], Tensor] | None = None,
     batch: int = 64,
+    salt: int = FRESH,
 ) -> Tensor:
     """From states x (n, ...) at step ``start`` of the sampler to samples (n, ...), under conditions of n rows or one.
 
     ``after_step(x, t)``: what becomes of states that enter level t (n,); not asked after the last step.
+    ``salt``: of what a stochastic sampler adds, as for :meth:`Victim.noise`.
     """
-    parts = []
+    parts, seed = [], int(np.random.SeedSequence([victim.seed, 72, salt]).generate_state(1)[0])
     for begin in range(0, len(x), batch):
         part = x[begin : begin + batch]
         told = {
@@ -103,7 +105,7 @@ def denoise(
             for k, v in condition.items()
         }
         span = (start, victim.steps, victim.steps)
-        parts.append(stepped(victim.denoiser, part, told, span, victim.scale, after_step))
+        parts.append(stepped(victim.denoiser, part, told, span, victim.scale, after_step, seed + begin))
     return torch.cat(parts).float().cpu()
 
 
@@ -121,4 +123,4 @@ def noised_references(
 
 def sampled(victim: Victim, condition: Condition, count: int, salt: int) -> Tensor:
     """Samples (n, ...) under one condition from noise of that salt."""
-    return denoise(victim, victim.noise(count, salt)[0], condition)
+    return denoise(victim, victim.noise(count, salt)[0], condition, salt=salt)

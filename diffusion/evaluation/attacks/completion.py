@@ -69,4 +69,4 @@ class NoiseInjection(Attack):
             fresh = noise_of(chances, x.shape[1:]).to(x)
             return x + multiple * denoiser.schedule(t)[1] * fresh
 
-        return denoise(victim, start, denoiser.condition(texts), after_step=shaken, batch=count)
+        return denoise(victim, start, denoiser.condition(texts), after_step=shaken, batch=count, salt=salt)

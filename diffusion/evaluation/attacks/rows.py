@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffusion.evaluation.attacks import attacks_of
 from diffusion.evaluation.attacks.base import Victim
-from diffusion.evaluation.audit_table import Cell, judged
+from diffusion.evaluation.audit_table import Cell, frequencies
 from diffusion.pipelines import Denoiser
 from diffusion.ratios.ratio_estimate import RatioEstimate
 
@@ -45,19 +45,19 @@ def attack_rows(
             attack.run(
                 Victim(
                     each, detector[1], prompts, estimate.prompts.anchor, estimate.labelled[estimate.labels == index],
-                    rest, estimate.sampling.num_inference_steps, scale, samples, seed=seed,
+                    rest, estimate.sampling.steps(denoiser), scale, samples, seed=seed,
                 )
             )
             for each in pair
         ]  # fmt: skip
         progress(2 * samples)
-        old, new = (judged(detector[0](each.latents)) for each in brought)
+        old, new = (frequencies(detector[0](each.latents)) for each in brought)
         found.append(
             Cell(
                 concept=concept.name,
                 prompts="attack",
                 setting=attack.name,
-                num_inference_steps=estimate.sampling.num_inference_steps,
+                num_inference_steps=estimate.sampling.steps(denoiser),
                 guidance_scale=scale,
                 sampler=None,
                 samples=samples,

@@ -147,7 +147,7 @@ class CanvasTask:
         return found
 
     def detector(self) -> CheckedDetector:
-        """Whether images show the concept, by the CNN: what a method may see. The kernel machine is left to judge."""
+        """Whether images show the concept, by the CNN: what a method may see. The kernel machine is left to measure."""
         classifier = CNNClassifier()
         return CheckedDetector(
             f"wardrobe CNN, {self.name}", lambda images: self.shown(classifier(images)).astype(np.float64)

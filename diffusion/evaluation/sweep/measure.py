@@ -129,8 +129,8 @@ def unmoved() -> list[Figure]:
 
 def costs(denoiser: Denoiser, task: CanvasTask, sampling: Sampling, settings: Measured) -> list[Figure]:
     """Nats under retained prompts, and under asking ones against the base model under their anchors."""
-    steps = sampling.num_inference_steps
-    chain = replace(chain_of(denoiser, steps, CHAIN_STEPS), scale=sampling.scale(denoiser), negative="")
+    steps = sampling.steps(denoiser)
+    chain = replace(chain_of(denoiser, steps, CHAIN_STEPS), scale=sampling.mixed_scale(denoiser), negative="")
     groups = task.groups(settings.chains, settings.seed + 2)
     asked = [each.prompt for name in ASKED for each in groups[name]][:: len(ASKED)]
     kept = [each.prompt for each in groups["retained"]][: settings.chains]

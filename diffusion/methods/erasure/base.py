@@ -78,7 +78,9 @@ def half_finished(
         raise ValueError(f"done must be from 0 to {steps - 1}, got {done}")
     n = len(next(iter(asked.values())))
     noise = torch.randn((n, *denoiser.sample_shape), generator=generator)
-    x = stepped(denoiser, noise.to(device_of(denoiser), state_type(denoiser)), asked, (0, done, steps), scale)
+    seed = int(torch.randint(2**62, (1,), generator=generator.clone_state()))  # the caller's draws stay what they were
+    start = noise.to(device_of(denoiser), state_type(denoiser))
+    x = stepped(denoiser, start, asked, (0, done, steps), scale, seed=seed)
     return x, torch.full((n,), level_after(denoiser, steps, done), device=x.device)
 
 

@@ -20,7 +20,7 @@ from tests.diffusion.families import build
 pytestmark = [pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning"), pytest.mark.usefixtures("quick")]
 
 
-def test_ratios_of_two_concepts_under_one_head(monkeypatch, capsys, place, tmp_path):
+def test_ratios_of_two_concepts_under_one_classifier(monkeypatch, capsys, place, tmp_path):
     out = run(
         monkeypatch,
         capsys,
@@ -205,7 +205,7 @@ def test_bench_goes_on_where_it_stopped(monkeypatch, capsys, place, tmp_path):
             "--cache-folder",
             place / "cache",
         ),
-        *("--output", tmp_path / "out", "--methods", "no training", "--methods", "tilted"),
+        *("--output", tmp_path / "out", "--method", "no training", "--method", "tilted"),
     )
     run(monkeypatch, capsys, *words)
     kept = (tmp_path / "out" / "tilted-0.json").read_text(encoding="utf-8")
@@ -214,7 +214,7 @@ def test_bench_goes_on_where_it_stopped(monkeypatch, capsys, place, tmp_path):
     fit = MethodRun.model_validate_json(kept)
     assert len(fit.levels) == len(fit.multipliers) - 1 == 2  # one moment of a fit of two steps, and its end
     assert table.rows[1].of("cost").n == 1
-    out = run(monkeypatch, capsys, *words, "--methods", "neggrad")
+    out = run(monkeypatch, capsys, *words, "--method", "neggrad")
     assert (tmp_path / "out" / "tilted-0.json").read_text(encoding="utf-8") == kept
     assert "neggrad" in out
     assert "level, seven" in out
@@ -228,7 +228,7 @@ def test_a_model_without_prompts(monkeypatch, capsys, place, tmp_path):
         *("ratios", place / "ddpm", "--examples", place / "images", "--prior", "0.1", *small(place)),
         *("--cache-folder", place / "cache", "--output", tmp_path / "r.json"),
     )
-    assert "samples of the model itself stand for the rest" in out
+    assert "unlabelled samples of the model itself are the contrast" in out
     assert "classifier against q, cross-fitted" in out
     assert "path" not in out
     message = error(monkeypatch, capsys, "ratios", place / "ddpm", "--concept", "seven", "--prior", "0.1")

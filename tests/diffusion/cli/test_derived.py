@@ -16,6 +16,7 @@ from diffusion.api import prompts_of
 from diffusion.cli import main as cli
 from diffusion.cli.derived import merged, read_files, with_job
 from diffusion.pipelines import denoiser_of
+from diffusion.runtime import progress
 from diffusion.tasks.config import SECTIONS, Config
 from diffusion.workflows import dry_run
 from diffusion.workflows.concepts import unlearn
@@ -95,6 +96,49 @@ def test_help_is_in_named_groups_and_fits_two_screens(monkeypatch, capsys):
         assert option in out
 
 
+def help_of(monkeypatch, capsys, command):
+    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setattr(sys, "argv", ["unlearn", command, "--help"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("distill", ["forward-kl [likelihood]", "equal-weights [tilted]", "[estimated]", "[empty]", "[float32]"]),
+        ("forget", ["'unseen 90%' [unseen]", "[samples]", "[counted]", "siss, erasediff [tilted]"]),
+    ],
+)
+def test_help_shows_defaults_that_are_words(monkeypatch, capsys, command, words):
+    shown = help_of(monkeypatch, capsys, command)
+    assert [each for each in words if each not in shown] == []
+
+
+@pytest.mark.parametrize(
+    ("command", "useless"),
+    [
+        ("forget", ["--guidance-scale", "--negative-prompt", "--fixed-multipliers", "--evaluation-confidence"]),
+        ("bench", ["--report-to", "--checkpointing-steps", "--fixed-multipliers", "--early-stopping-rounds"]),
+        ("audit", ["--guidance-scale", "--negative-prompt", "--report-to"]),
+        ("ratios", ["--guidance-scale", "--negative-prompt", "--logging-dir"]),
+        ("sample", ["--report-to", "--checkpointing-steps"]),
+    ],
+)
+def test_a_command_has_no_option_that_it_does_not_read(monkeypatch, capsys, command, useless):
+    """All of them are options of `distill`, which reads them, so none is misspelt here."""
+    every, shown = (help_of(monkeypatch, capsys, one) for one in ("distill", command))
+    assert [each for each in useless if f"{each} " not in every] == []
+    assert [each for each in useless if f"{each} " in shown] == []
+
+
+def test_bench_has_the_methods_in_place_of_the_one_of_a_fit(monkeypatch, capsys):
+    shown = help_of(monkeypatch, capsys, "bench")
+    assert shown.count("--method") == 2  # itself and its plural: no other
+    assert "only this one; repeat" in shown
+
+
 @pytest.fixture(scope="module")
 def result(tmp_path_factory):
     """A folder with a model and what `unlearn distill` makes of it."""
@@ -137,8 +181,17 @@ def test_sample_and_audit_need_a_folder_and_nothing_else(monkeypatch, capsys, re
     out = run(monkeypatch, capsys, "sample", result, "--count", "2", "--prompt", "one", "--output", tmp_path / "images")
     assert "2 images written" in out
     brief = ("--audit-samples", "4", "--audit-relearn-steps", "0", "--cache-folder", result.parent / "cache")
+    stages = []
+
+    class Told(progress.Lines):
+        def __init__(self, title, *more):
+            stages.append(title)
+            super().__init__(title, *more)
+
+    monkeypatch.setattr(progress, "Lines", Told)
     out = run(monkeypatch, capsys, "audit", result, *brief, "--output", tmp_path / "audit")
     assert "its paraphrases" in out
+    assert stages == ["looking for the concept"]  # and none that has nothing to do
     assert json.loads((tmp_path / "audit" / "audit.json").read_text(encoding="utf-8"))["cells"]
 
 

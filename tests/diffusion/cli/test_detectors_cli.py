@@ -100,4 +100,5 @@ def test_samples_of_the_exact_target_without_training(place, monkeypatch, capsys
 
 def test_commands_on_ratios_say_that_there_are_none(place, monkeypatch, capsys):
     few = ("--concept", "seven", "--detector", RED, "--level", "0.7x", "--config", place / "run.yaml")
-    assert "concepts with detectors have no ratios" in error(monkeypatch, capsys, "ratios", place / "sd", *few)
+    message = error(monkeypatch, capsys, "ratios", place / "sd", *few)
+    assert "concepts with detectors have no ratios: distill and sample take them" in message

@@ -48,7 +48,7 @@ def test_forget(monkeypatch, capsys, place, tmp_path, quick_forgetting):
 
 
 def test_forget_without_prompts_as_unseen(monkeypatch, capsys, place, tmp_path, quick_forgetting):
-    # Of a random network every image is about as surprising.
+    # Of a random network every image is about as unlikely.
     monkeypatch.setattr(forget_settled, "as_unseen", lambda _, images, *__, **___: np.full(len(images.forget), 5.0))
     run(
         monkeypatch, capsys, *forgetting(place, "ddpm", "--held-out", place / "images", "--share", "0.05"),
@@ -71,9 +71,12 @@ def test_forget_without_prompts_as_unseen(monkeypatch, capsys, place, tmp_path, 
         (("--level", "1", "--held-out", "none"), "held-out 'none' is neither"),
         (("--level", "1", "--prompt", "a dog"), "takes none"),
         (("--level", "1", "--rank", "0"), "rank must be at least 1"),
+        (("--level", "1", "--config", "guided.yaml"), "guidance_scale, fixed_multipliers: forgetting images has no"),
     ],
 )
 def test_forget_refuses_before_any_work(monkeypatch, capsys, place, tmp_path, more, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "guided.yaml").write_text("sampling: {guidance_scale: 3}\nfit: {fixed_multipliers: true}\n")
     said = error(monkeypatch, capsys, *forgetting(place, "ddpm"), *more, "--output", tmp_path / "out")
     assert message in said
     assert not (tmp_path / "out").exists()

@@ -1,7 +1,5 @@
 """Log ratios from files: what is no such file is one line with the reason, and what was written is read again."""
 
-import json
-
 import numpy as np
 import pytest
 
@@ -98,7 +96,7 @@ def test_what_solve_writes_is_read_again(monkeypatch, capsys, tmp_path):
     curve = Frontier.model_validate_json((tmp_path / "curve" / "frontier.json").read_text(encoding="utf-8"))
     assert (curve.problem, [point.levels for point in curve.points]) == ("Likelihood", [(0.2,), (0.1,)])
     for point in curve.points:
-        read = du.Solution.from_json(json.dumps(point.solution))
+        read = du.Solution.from_json(point.solution.to_json())
         assert (read.dual, tuple(read.multipliers), tuple(read.levels)) == (
             point.cost,
             point.multipliers,

@@ -14,6 +14,7 @@ from diffusion.pipelines.sampling import sample_latents
 from diffusion.reports.base_model import base_of, license_of
 from diffusion.reports.model_card import loading, with_metadata
 from diffusion.tasks.config import EvaluationConfig, FitConfig
+from diffusion.tasks.sampling import Sampling
 from diffusion.training.lora import add_lora, save_student
 from tests.diffusion import families
 from tests.diffusion.families import build
@@ -86,7 +87,7 @@ def test_the_snippet_for_an_embedded_model_runs_as_pasted(tmp_path, monkeypatch)
     add_lora(denoiser, 1, 0)
     save_student(denoiser, tmp_path)
     base = base_of(denoiser)
-    text = with_metadata(loading(base, False, "a handwritten seven", 2), base, False)
+    text = with_metadata(loading(base, False, "a handwritten seven", Sampling(num_inference_steps=2)), base, False)
     (tmp_path / "README.md").write_text(text, encoding="utf-8")
     assert "load_pipeline('digits')" in text
     assert base.license == "apache-2.0"
@@ -111,7 +112,7 @@ def test_a_model_of_a_hub_is_named_as_the_base_model(tmp_path, monkeypatch):
 def test_a_model_that_nobody_named_is_left_to_be_filled_in():
     base = base_of(denoiser_of(build(families.sd)))
     assert (base.source, base.hub, base.embedded) == (None, False, False)
-    lines = loading(base, False, "one", 2)
+    lines = loading(base, False, "one", Sampling(num_inference_steps=2))
     assert lines[0] == "Base model: not known to this card."
     assert any("from_pretrained('BASE MODEL')  # the folder or hub name" in line for line in lines)
     base = base_of(denoiser_of(build(families.sd)))

@@ -6,12 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffusion.pipelines.sampling import STEPS
-from diffusion.tasks.config import SECTIONS, Config, EvaluationConfig, FitConfig, RatiosConfig, RuntimeConfig, Sampling
-
-
-def test_the_sampler_has_one_default():
-    assert Sampling().num_inference_steps == STEPS
+from diffusion.tasks.config import SECTIONS, Config, EvaluationConfig, FitConfig, RatiosConfig, RuntimeConfig
 
 
 @given(
