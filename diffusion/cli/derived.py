@@ -50,9 +50,7 @@ ModelArgument = Annotated[
 ]
 ConfigOption = Annotated[
     Path | None,
-    typer.Option(
-        "--config", help="YAML file of settings or result's folder; options override it", show_default=False
-    ),
+    typer.Option("--config", help="YAML file of settings or result's folder; options override it", show_default=False),
 ]
 
 

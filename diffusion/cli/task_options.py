@@ -30,9 +30,7 @@ CONCEPT_OPTIONS: dict[str, Any] = {
     "concept": Annotated[
         list[str] | None, _option("--concept", help="prompt that must go, 'tench | photo of a tench'; repeat")
     ],
-    "examples": Annotated[
-        list[Path] | None, _option("--examples", help="folder of ten or more images of a concept")
-    ],
+    "examples": Annotated[list[Path] | None, _option("--examples", help="folder of ten or more images of a concept")],
     "leco": Annotated[Path | None, _option("--leco", help="prompt file of LECO's: what must go, and the anchor")],
     "problem": Annotated[
         str | None,
