@@ -67,7 +67,7 @@ def sample_target(denoiser: Any, task: ConceptTask, config: Config, prompt: str,
     if by == "particles":
         names = {concept.prompts[0]: one for concept, one in zip(task.concepts, detectors, strict=True)}
         estimate = estimate_detected(denoiser, law, names, config.ratios, config.sampling, store)
-        ratios, head = estimate.ratios, estimate.head
+        ratios, head = estimate.ratios, estimate.noised_detector
     else:
         row, _, detected = sample_law(denoiser, law, detectors, config.ratios, config.sampling, store)
         ratios = grouped(law, row, detected)

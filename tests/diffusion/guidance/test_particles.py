@@ -259,7 +259,7 @@ def test_on_digits_the_share_is_rejection_s():
     rule = [detector], solution.multipliers
     shares = []
     for seed in range(8):
-        process = SamplerProcess(denoiser, "", sampling, rule, law.head, n=100, seed=seed)
+        process = SamplerProcess(denoiser, "", sampling, rule, law.noised_detector, n=100, seed=seed)
         made, found = particle_samples(process, seed)
         assert found.effective[-1] > 50
         shares.append(float(detect(denoiser.pipeline, made, [detector]).mean()))
