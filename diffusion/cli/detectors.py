@@ -42,14 +42,15 @@ def distill_detected(model: Any, task: ConceptTask, config: Config, **more: Any)
     typer.echo(f"written to {more['output']}")
 
 
-def sample_rejected(denoiser: Any, task: ConceptTask, config: Config, prompt: str, count: int) -> Any:
-    """Samples of the exact target under one prompt, by drawing again what a detector rejects."""
+def sample_target(denoiser: Any, task: ConceptTask, config: Config, prompt: str, count: int, by: str) -> Any:
+    """Samples of the target under one prompt, ``by`` rejection (exact) or particles (exact in the limit)."""
     import numpy as np
 
     import duality as du
     from diffusion.cli import options
+    from diffusion.guidance.particles import SamplerProcess, check_stochastic, particle_samples
     from diffusion.guidance.rejection import rejection_samples
-    from diffusion.ratios.detected import grouped, sample_law
+    from diffusion.ratios.detected import estimate_detected, grouped, sample_law
     from diffusion.runtime.progress import progress_bar
     from diffusion.tasks.detectors import detector_of
     from diffusion.tasks.levels import of_detectors
@@ -58,15 +59,29 @@ def sample_rejected(denoiser: Any, task: ConceptTask, config: Config, prompt: st
 
     law, seed = task.law, config.runtime.seed
     detectors = [detector_of(concept.detector) for concept in task.concepts]
+    if by == "particles":
+        check_stochastic(denoiser)
     check_law(denoiser, law, task.asked, config)
     store = options.store_of(denoiser, config)
-    row, _, detected = sample_law(denoiser, law, detectors, config.ratios, config.sampling, store)
-    ratios = grouped(law, row, detected)
+    head = None
+    if by == "particles":
+        names = {concept.prompts[0]: one for concept, one in zip(task.concepts, detectors, strict=True)}
+        estimate = estimate_detected(denoiser, law, names, config.ratios, config.sampling, store)
+        ratios, head = estimate.ratios, estimate.noised_detector
+    else:
+        row, _, detected = sample_law(denoiser, law, detectors, config.ratios, config.sampling, store)
+        ratios = grouped(law, row, detected)
     solution = du.solve(of_detectors(task.asked, ratios), ratios)
     typer.echo(str(solution))
     asked = task.but(prompts=Prompts([prompt])).law  # with the anchor, where it asks for the concept
+    if by == "particles":
+        rule, told = (detectors, solution.multipliers), asked.sampled[0]
+        process = SamplerProcess(denoiser, told, config.sampling, rule, head, n=count, seed=seed + 77)
+        latents, found = particle_samples(process, seed + 77)
+        typer.echo(f"{found}; {process.evaluations} network evaluations")
+        return latents
     with progress_bar("rejection samples", count) as shown:
-        found = rejection_samples(
+        kept = rejection_samples(
             denoiser,
             asked,
             np.zeros(count, dtype=np.int64),
@@ -75,5 +90,5 @@ def sample_rejected(denoiser: Any, task: ConceptTask, config: Config, prompt: st
             seed=seed + 77,
             progress=shown.update,
         )
-    typer.echo(f"{found.drawn} samples were made for {count}")
-    return found.latents
+    typer.echo(f"{kept.drawn} samples were made for {count}")
+    return kept.latents

@@ -111,6 +111,9 @@ def sample(
     lora: Annotated[
         Path | None, typer.Option(help="folder of a LoRA or network to sample with, instead of guidance")
     ] = None,
+    by: Annotated[
+        str | None, typer.Option(help="of detectors: rejection (exact; default) or particles (exact in the limit)")
+    ] = None,
     corrected: Annotated[
         bool, typer.Option("--corrected", help="measure guidance's own levels first, and move the multipliers by them")
     ] = False,
@@ -120,9 +123,13 @@ def sample(
     if count < 1:
         raise ValueError(f"count must be at least 1, got {count}")
     lora = lora or job.folder
+    if by not in (None, "rejection", "particles"):
+        raise ValueError(f"by must be rejection or particles, got {by!r}")
     if lora is not None and corrected:
         raise ValueError("corrected: it is guidance that is corrected, and a fitted network is sampled without any")
     task = None if lora is not None and (job.model or job.said.get("model")) else job.concept_task()
+    if by is not None and (lora is not None or task is None or not task.by_detectors):
+        raise ValueError(f"by: {by} draws the target of detectors, and there are none, or a fitted network is sampled")
     if task is not None and task.by_detectors and corrected:
         raise ValueError("corrected: it is guidance that is corrected, and rejection is exact")
     model = shared.model_of(task) if task else str(job.model or job.said["model"])
@@ -149,9 +156,9 @@ def sample(
             call = config.sampling.call(denoiser)
             latents = sample_latents(denoiser.pipeline, wanted, seed=config.runtime.seed, **call)
         elif task is not None and task.by_detectors:
-            from diffusion.cli.detectors import sample_rejected
+            from diffusion.cli.detectors import sample_target
 
-            latents = sample_rejected(denoiser, task, config, prompt, count)
+            latents = sample_target(denoiser, task, config, prompt, count, by or "rejection")
         else:
             assert task is not None
             latents = _guided(denoiser, task, config, wanted, corrected)

@@ -5,16 +5,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from diffusion.pipelines.base import Denoiser
-from diffusion.pipelines.law import call_defaults, own_size, under
-from diffusion.pipelines.stepping import scheduler_of
 from diffusion.tasks.settings import Settings
 
+if TYPE_CHECKING:  # the command line reads these fields without torch
+    from diffusion.pipelines.base import Denoiser
+
 IMAGE_STEPS = "image_inference_steps"  # a pipeline's declaration for forgetting images, beside num_inference_steps
+
+
+def call_defaults(pipeline: Any) -> dict[str, Any]:
+    """:func:`diffusion.pipelines.law.call_defaults`."""
+    from diffusion.pipelines import law
+
+    return law.call_defaults(pipeline)
 
 
 class Sampling(Settings):
@@ -37,6 +44,8 @@ class Sampling(Settings):
         ``steps``: the default that is meant, by name. ``ValueError`` for what the pipeline cannot be asked, naming
         the field.
         """
+        from diffusion.pipelines.stepping import scheduler_of
+
         pipeline, default = denoiser.pipeline, call_defaults(denoiser.pipeline)
         kind, size = type(pipeline).__name__, denoiser.size
         guided = denoiser.classifier_free or denoiser.told_guidance is not None
@@ -59,6 +68,8 @@ class Sampling(Settings):
 
     def _under(self, denoiser: Denoiser) -> Denoiser:
         """The denoiser under this law, all of whose fields are filled."""
+        from diffusion.pipelines.law import own_size, under
+
         size = (self.height or 0, self.width or 0)
         scale = self.guidance_scale if denoiser.told_guidance is not None else None
         if scale is not None and scale == call_defaults(denoiser.pipeline)["guidance_scale"]:

@@ -96,6 +96,14 @@ def test_samples_of_the_exact_target_without_training(place, monkeypatch, capsys
         monkeypatch, capsys, "sample", place / "sd", *words_, *more, "--corrected", "--output", tmp_path / "other"
     )
     assert "rejection is exact" in said
+    noisy = ("--by", "particles", "--scheduler", "DDPMScheduler")
+    out = run(monkeypatch, capsys, "sample", place / "sd", *words_, *more, *noisy, "--output", tmp_path / "particles")
+    assert "6 particles, " in out
+    assert "effective sample size" in out
+    assert len(list((tmp_path / "particles").glob("*.png"))) >= 6
+    for given, why in ((("--by", "particles"), "take DDPMScheduler"), (("--by", "luck"), "rejection or particles")):
+        other = ("sample", place / "sd", *words_, *more, *given, "--output", tmp_path / "other")
+        assert why in error(monkeypatch, capsys, *other)
 
 
 def test_commands_on_ratios_say_that_there_are_none(place, monkeypatch, capsys):
