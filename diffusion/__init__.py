@@ -91,7 +91,7 @@ def unlearn(
     Args:
         pipeline: any `DiffusionPipeline` of a supported family (`diffusion.pipelines.FAMILIES`), or what
             `diffusion.pipelines.load_pipeline` takes: a folder, a hub name, or ``digits``.
-        task: what must go, how far, and what stands for the rest, see `diffusion.tasks.task.ConceptTask`. For a
+        task: what must go, how far, and what is retained, see `diffusion.tasks.task.ConceptTask`. For a
             pipeline without prompts concepts are given by images; these are fitted by all methods but esd and, for
             `ReverseKL`, primal-dual and equal-weights.
         config: how it is done, see `diffusion.tasks.config.Config`; defaults where left out. With
@@ -164,7 +164,7 @@ def forget(
     Raises:
         ImportError: without the extra ``diffusion``.
         ValueError: before any work, naming the field that does not fit; after the first samples, where shares are
-            neither given nor seen, or every image is as surprising as asked already.
+            neither given nor seen, or every image is as unlikely as asked already.
         FloatingPointError: when a loss is not finite; the last checkpoint is kept.
     """
     need_extra()

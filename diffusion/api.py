@@ -224,11 +224,11 @@ def prompts_of(denoiser: Denoiser, task: ConceptTask) -> TaskPrompts:
 
     For ``digits`` and ``wardrobe``, whose other digits, objects or styles are the contrast, nothing but concepts need
     be said. Elsewhere, where retained prompts are left out, the concepts' neighbours in the vocabulary and samples of q
-    stand for the rest; without a vocabulary, samples of q alone. Raises ``ValueError`` where something is missing or
+    are the contrast; without a vocabulary, samples of q alone. Raises ``ValueError`` where something is missing or
     does not fit.
     """
     if task.by_detectors:
-        raise ValueError("concepts with detectors have no ratios: distill and solve take them, this does not")
+        raise ValueError("concepts with detectors have no ratios: distill and sample take them, this does not")
     plain = not task.retained_prompts and not task.words and all(concept.prompts for concept in task.concepts)
     known = {"digits": prompts_of_digits, "wardrobe": prompts_of_wardrobe}.get(embedded(denoiser.pipeline) or "")
     if known is not None and plain:

@@ -89,6 +89,7 @@ class ExponentialDual:
             reach = np.where(below > 0, np.maximum(below, np.maximum(1e-100 * reach, 1e-290)), reach)
         reach[reach <= 0] = 1.0
         self._scale = reach
+        self._positive = not self._any_free and bool((least >= 0).all())
         # Where centring would win less than two bits, and squares are in range, blocks are taken as they come.
         size = np.maximum(np.abs(least), np.abs(greatest))
         self._plain = not self._any_free and bool(
@@ -96,8 +97,7 @@ class ExponentialDual:
         )
         self._base = np.zeros(self.m)
         self._tilt: np.ndarray | float = 0.0  # log weight at the base, but for a constant
-        self._levels = levels
-        self._beta = (levels - self._shift) / self._scale
+        self._levels, self._beta = levels, (levels - self._shift) / self._scale
         self.touch = 1e-12 * self.REACH
         self.ceiling = np.inf if shared else -Columns(log_weights[:, None]).ends()[0][0]
         self._size = int(total(log_weights.size))  # of all nodes, those of other processes included
@@ -105,6 +105,7 @@ class ExponentialDual:
         self._parts = parts(log_weights.size, self.m)
         self._latest: tuple[bytes, TiltSums] | None = None
         self._mode: tuple[np.ndarray, float] | None = None
+        self._own = type(self).evaluate is ExponentialDual.evaluate
 
     # Where the tilt has concentrated on its extreme nodes the curvature vanishes and steps are without bound: exponents
     # stop here, fourteen decades out, beyond which nothing changes that double precision could show.
@@ -228,8 +229,7 @@ class ExponentialDual:
 
     def glance(self, x: np.ndarray) -> Evaluation:
         """As `evaluate`, with the curvature in a pass of its own if it is asked for."""
-        own = type(self).evaluate is ExponentialDual.evaluate
-        return self._read(x, self._sums(x, False)) if own else self.evaluate(x)
+        return self._read(x, self._sums(x, False)) if self._own else self.evaluate(x)
 
     def _read(self, x: np.ndarray, sums: TiltSums) -> Evaluation:
         divergence = sums.divergence

@@ -67,6 +67,10 @@ class Likelihood(Problem):
                 raise ValueError(f"priors: given, but kind={self.kind!r} has no use for them")
             object.__setattr__(self, "priors", check_priors(self.priors))
 
+    @property
+    def probability(self) -> bool:
+        return self.kind in ("posterior", "detector")
+
     def bind(self, ratios: LogRatios) -> Self:
         self.rule.check(ratios)
         if self.kind == "log-ratio":
@@ -187,13 +191,13 @@ class Likelihood(Problem):
     def _looked_at(self, ratios: LogRatios, kept: np.ndarray) -> LikelihoodFacts:
         columns = self.rule.table(ratios)
         known = type(self.rule).inputs is Kind.inputs  # of the ratios themselves
-        ends = np.stack(ratios.ends if known else columns.ends(kept))
+        ends = np.stack(ratios.ends if known else columns.ends(kept), axis=1)
         function = self.rule.in_place(self.priors)
         if function is not None:
             on_device = isinstance(columns, TensorColumns)
             columns = columns.mapped((lambda rows: self.likelihoods(rows.T).T) if on_device else function)
-            function(ends.T)
-        return survey(columns, ratios.log_weights, self.levels, ends)
+            function(ends)  # they are increasing, and each row is laid out as those of blocks are
+        return survey(columns, ratios.log_weights, self.levels, ends.T)
 
     def least_levels(self, ratios: LogRatios) -> np.ndarray:
         return least_levels(self._table(ratios), ratios.log_weights, self.levels, ratios.partition)

@@ -30,15 +30,9 @@ class LikelihoodFacts:
 
 class _Sums:
     def __init__(self, m: int) -> None:
-        self.least, self.greatest = np.full(m, np.inf), np.full(m, -np.inf)
         self.first, self.second = np.zeros(m), np.zeros(m)
 
-    def ends(self, rows: np.ndarray) -> None:
-        self.least = np.minimum(self.least, rows.min(axis=1, initial=np.inf))
-        self.greatest = np.maximum(self.greatest, rows.max(axis=1, initial=-np.inf))
-
     def merge(self, other: _Sums) -> None:
-        self.least, self.greatest = np.minimum(self.least, other.least), np.maximum(self.greatest, other.greatest)
         self.first, self.second = self.first + other.first, self.second + other.second
 
 
@@ -49,26 +43,28 @@ def survey(given: Columns, log_weights: np.ndarray, levels: np.ndarray, about: n
         given: l `(n, m)`.
         log_weights: `(n,)`.
         levels: b `(m,)`.
-        about: least and greatest l `(2, m)` up to rounding, which say in what unit to take squares.
+        about: least and greatest l `(2, m)` on the nodes that have weight.
     """
     m, n = given.m, given.n
     table = np.empty((m, n)) if given.resident and not given.direct else None
     miss = np.abs(np.where(np.isfinite(about), about, 0.0) - levels).max(axis=0)
     size = np.where(miss > 0, miss, 1.0)
+    out_of_range = not ((size > 1e-100) & (size < 1e100)).all()  # squares would be
+    finite, everywhere = bool(np.isfinite(about).all()), bool((log_weights > -np.inf).all())
 
     def visit(blocks: list[slice]) -> _Sums:
-        sums, out, scaled = _Sums(m), np.empty((m, longest(blocks))), np.empty((m, longest(blocks)))
+        sums, weights = _Sums(m), np.empty(longest(blocks))
+        out, scaled = np.empty((m, weights.size)), np.empty((m, weights.size))
         for part in blocks:
             k = part.stop - part.start
             rows, log_q = given.block(part, out if table is None else table[:, part]), log_weights[part]
-            kept = log_q > -np.inf
-            sums.ends(rows if kept.all() else rows[:, kept])
-            q = np.exp(log_q)
+            q = np.exp(log_q, out=weights[:k])
             miss = np.subtract(rows, levels[:, None], out=scaled[:, :k])
-            miss /= size[:, None]
-            if not kept.all():
-                miss[:, ~kept] = 0.0
-            if not np.isfinite(sums.least).all():
+            if out_of_range:
+                miss /= size[:, None]
+            if not everywhere:
+                miss[:, log_q == -np.inf] = 0.0
+            if not finite:
                 miss[~np.isfinite(miss)] = 0.0
             sums.first += miss @ q
             sums.second += np.square(miss, out=miss) @ q
@@ -76,11 +72,12 @@ def survey(given: Columns, log_weights: np.ndarray, levels: np.ndarray, about: n
 
     if isinstance(given, TensorColumns):
         sums = _Sums(m)
-        sums.least, sums.greatest, sums.first, sums.second = likelihood_sums(given, log_weights, levels, size)
+        sums.first, sums.second = likelihood_sums(given, log_weights, levels, size)
         sums = merged(sums)
     else:
         sums = run(parts(n, m), visit)
+    scale = size if out_of_range or isinstance(given, TensorColumns) else np.ones(m)
     # Where the variance cancels it is far below the square of the mean, and the mean is the unit.
     spread = np.sqrt(np.maximum(sums.second - sums.first**2, 0.0))
-    unit = size * np.maximum(np.abs(sums.first), spread)
-    return LikelihoodFacts(given if table is None else Columns.kept(table.T, given), (sums.least, sums.greatest), unit)
+    unit = scale * np.maximum(np.abs(sums.first), spread)
+    return LikelihoodFacts(given if table is None else Columns.kept(table.T, given), (about[0], about[1]), unit)

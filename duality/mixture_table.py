@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from duality.columns import Columns
@@ -52,7 +55,7 @@ class MixtureTable:
             self._weights = np.exp(log_q)
         kept = np.empty((columns.m, columns.n)) if columns.resident else None
         found = self._surveyed(kept)
-        made = columns.mapped(self._relate)
+        made = columns.mapped(self._relation())
         self.ratio = made if kept is None else Columns.kept(kept.T, made)
         scale = np.exp(self.top)
         self.peaks, self.total, self.own = found.peaks, found.total * scale, found.own * scale
@@ -65,12 +68,17 @@ class MixtureTable:
             return self._alike[:length] if length <= self._alike.size else np.full(length, self._alike[0])
         return np.exp(self._log_q[part]) if self._weights is None else self._weights[part]
 
-    def _relate(self, rows: np.ndarray) -> None:
-        """rho `(m, k)` to r, in place."""
-        rows -= self.top[:, None]
-        np.exp(rows, out=rows)
-        if self._absent.any():
-            rows[self._absent] = 0.0
+    def _relation(self) -> Callable[[np.ndarray], Any]:
+        """rho `(m, k)` to r, in place: of the table alone, or it would be kept until somebody collects cycles."""
+        top, absent = self.top, self._absent
+
+        def relate(rows: np.ndarray) -> None:
+            rows -= top[:, None]
+            np.exp(rows, out=rows)
+            if absent.any():
+                rows[absent] = 0.0
+
+        return relate
 
     def _surveyed(self, kept: np.ndarray | None) -> MixtureFacts:
         return run(parts(self._columns.n, self._columns.m), lambda blocks: self._survey(blocks, kept))

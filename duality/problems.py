@@ -21,16 +21,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from duality._arrays import (
-    Array,
-    beside,
-    computed,
-    frozen,
-    namespace,
-    narrowed,
-    vector,
-    widened,
-)
+from duality._arrays import Array, beside, computed, frozen, namespace, narrowed, vector, widened
 from duality.answers import Answer, read_climb
 from duality.dual_protocol import Dual
 from duality.families import Mixtures, Statistics
@@ -190,6 +181,11 @@ class Problem(ABC):
         """
         wide = computed(values)
         return narrowed(function(wide, beside(wide, natural)), values)
+
+    @property
+    def probability(self) -> bool:
+        """Whether levels are probabilities, or means of what lies in [0, 1]; nats and other units are not."""
+        return False
 
     def slack(self, levels: np.ndarray) -> np.ndarray:
         """How far levels `(m,)` are on the right side of those asked for; a level is met when slack ≥ 0."""

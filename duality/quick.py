@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.linalg.lapack import dpotrf, dpotrs
 
+from duality.aim import aim
 from duality.dual_protocol import Dual, Evaluation, glance
 from duality.newton import SURE, Climb
 from duality.ratio_tables import EPS
@@ -22,9 +23,9 @@ TRIALS = 4  # points along a step
 #: A step must leave no more than this of the residual, or the next one has curvature of its own; once it has had that,
 #: no more than SLOWER: a pass for the curvature costs as much as several for the gradient.
 SLOW, SLOWER = 0.03, 0.3
-#: From this residual on the next point is close enough for the curvature of the last; with one constraint the
-#: curvature costs next to nothing.
-NEARLY, VERY_NEARLY = 0.05, 1e-6
+#: From this residual on the next point is close enough for the curvature of the last: the more constraints there are,
+#: the more a pass for the curvature costs.
+NEARLY, NEARER, VERY_NEARLY = 0.05, 1e-3, 1e-4
 #: The residual that is aimed at on many nodes; 1e-10 is what is promised.
 CLOSE = 5e-11
 #: The least pivot of the curvature with unit diagonal: below, directions are told apart by a few digits only.
@@ -63,7 +64,7 @@ def quick(dual: Dual, x: np.ndarray, units: np.ndarray, target: float, bend: np.
         return Halt(_climb(dual, x, at, x > lower, 0), bend, False)
     fresh = bend is None
     bend = at.curvature if bend is None else bend
-    nearly = VERY_NEARLY if dual.m == 1 else NEARLY
+    nearly = VERY_NEARLY if dual.m == 1 else NEARER if dual.m <= FEW else NEARLY
     last, slow = np.inf, SLOWER if fresh else SLOW
     for iteration in range(STEPS):
         active = x > lower
@@ -72,7 +73,7 @@ def quick(dual: Dual, x: np.ndarray, units: np.ndarray, target: float, bend: np.
             return Halt(_climb(dual, x, at, active, iteration), bend, True)
         if not fresh and residual > slow * last:
             bend, fresh, slow = at.curvature, True, SLOWER
-        step = _step(bend, at.gradient, x - lower)
+        step = _aimed(dual, x, at, bend)
         if step is None:
             break
         moved = _moved(dual, x, at, step, rows, limits, curved=fresh and residual > nearly)
@@ -94,6 +95,15 @@ def quick(dual: Dual, x: np.ndarray, units: np.ndarray, target: float, bend: np.
     return Halt(_climb(dual, x, at, active, 0), bend if fresh else None, False)
 
 
+def _aimed(dual: Dual, x: np.ndarray, at: Evaluation, bend: np.ndarray) -> np.ndarray | None:
+    """A step by misses as the dual function reads them (`duality.aim`), if that is uphill; else Newton's."""
+    goal = aim(dual, x, at)
+    step = _step(bend, goal, x - dual.lower)
+    if goal is at.gradient or step is None or float(at.gradient @ step) > 0.0:
+        return step
+    return _step(bend, at.gradient, x - dual.lower)
+
+
 def _moved(
     dual: Dual,
     x: np.ndarray,
@@ -108,16 +118,19 @@ def _moved(
     slope = float(at.gradient @ step)
     if not slope > 0:
         return None
-    t = dual.stride(x, step)
-    for _ in range(TRIALS):
+    t = 1.0
+    for trial in range(TRIALS):
         point = x + t * step
         gone = point - dual.lower <= EPS * (x - dual.lower)
         if gone.any():
             point = np.where(gone, dual.lower, point)
-        if (rows @ point > limits).any() or dual.cut(point) is not None:
-            t *= 0.5
+        there = None
+        if not (rows @ point > limits).any():
+            there = dual.evaluate(point) if curved else glance(dual, point)
+        # Where the domain ends is asked once the point has been passed over, which says it as well.
+        if there is None or not there.value > -np.inf or dual.cut(point) is not None:
+            t = 0.5 * t if trial else min(0.5, dual.stride(x, step))
             continue
-        there = dual.evaluate(point) if curved else glance(dual, point)
         reached = float(there.gradient @ step)
         # Uphill, and flatter than before whichever way: what the careful search asks for, too.
         if there.value >= at.value - at.noise - there.noise and abs(reached) <= 0.9 * slope:
@@ -134,12 +147,16 @@ def _climb(dual: Dual, x: np.ndarray, at: Evaluation, active: np.ndarray, iterat
 
 def _residual(at: Evaluation, active: np.ndarray, units: np.ndarray) -> float:
     """As in `duality.newton`, where no face presses."""
-    if active.size == 1:
-        miss = float(at.misses[0])
-        wrong = (abs(miss) if active[0] else max(miss, 0.0)) / float(units[0])
-    else:
-        wrong = float((np.where(active, np.abs(at.misses), np.maximum(at.misses, 0.0)) / units).max())
-    return max(wrong, abs(at.excess) / (1.0 + abs(at.value)))
+    worst = 0.0
+    parts = [abs(at.excess) / (1.0 + abs(at.value))]
+    for miss, unit, used in zip(at.misses.tolist(), units.tolist(), active.tolist(), strict=True):
+        parts.append((abs(miss) if used else miss) / unit)
+    for part in parts:
+        if not part <= worst:  # NaN included, and that is returned
+            worst = part
+            if part != part:
+                break
+    return worst
 
 
 def _step(bend: np.ndarray, gradient: np.ndarray, above: np.ndarray) -> np.ndarray | None:
@@ -155,8 +172,16 @@ def _step(bend: np.ndarray, gradient: np.ndarray, above: np.ndarray) -> np.ndarr
     if not diagonal.min() > 0:
         return None
     size = np.sqrt(diagonal)
-    matrix, slope, room = bend / size / size[:, None], gradient / size, above * size
+    matrix, slope = bend / size / size[:, None], gradient / size
     held = (above <= 0) & (gradient <= 0)
+    if not held.any():
+        found = _on_face(matrix, slope, slope, held)
+        if found is None:
+            return None
+        step = found / size
+        if (step >= -above).all():
+            return step
+    room = above * size
     for _ in range(GUESSES):
         found = _on_face(matrix, slope, room, held)
         if found is None:
@@ -191,4 +216,4 @@ def _updated(bend: np.ndarray, step: np.ndarray, fall: np.ndarray) -> np.ndarray
     if not along > 0:
         return bend
     known = bend @ step
-    return np.asarray(bend + np.outer(fall, fall / along) - np.outer(known, known / float(known @ step)))
+    return np.asarray(bend + fall[:, None] * (fall / along) - known[:, None] * (known / float(known @ step)))

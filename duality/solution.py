@@ -63,8 +63,8 @@ class FewDrawsWarning(UserWarning):
     def __init__(self, effective: float, draws: int) -> None:
         self.effective = effective
         super().__init__(
-            f"the answer rests on the equivalent of {effective:.1f} of {draws} draws; below"
-            f" {FEW_DRAWS} its standard errors are unreliable: use more draws or milder levels"
+            f"the answer rests on the equivalent of {effective:.1f} of {draws} samples; below"
+            f" {FEW_DRAWS} its standard errors are unreliable: use more samples or milder levels"
         )
 
 
@@ -78,13 +78,13 @@ class SmallGroupsWarning(UserWarning):
 
     def __init__(self, bias: float, stderr: float, single: float) -> None:
         self.bias, self.single = bias, single
-        how = f"by about {bias:.2g} nats" if np.isfinite(bias) else "by an amount that such draws do not tell"
+        how = f"by about {bias:.2g} nats" if np.isfinite(bias) else "by an amount that such samples do not tell"
         alone = (
-            f"; groups of a single draw, {single:.2g} of all that is asked, cannot be tilted at all" if single else ""
+            f"; groups of a single sample, {single:.2g} of all that is asked, cannot be tilted at all" if single else ""
         )
         super().__init__(
-            f"few draws per group: the value is overstated {how}, with a standard error of {stderr:.2g}{alone};"
-            " take more draws of each group, or pool groups"
+            f"few samples per group: the value is overstated {how}, with a standard error of {stderr:.2g}{alone};"
+            " take more samples of each group, or pool groups"
         )
 
 

@@ -29,8 +29,8 @@ def log_sums(columns: TensorColumns, log_q: np.ndarray | None) -> tuple[np.ndarr
 
 def likelihood_sums(
     columns: TensorColumns, log_q: np.ndarray, levels: np.ndarray, size: np.ndarray
-) -> tuple[np.ndarray, ...]:
-    """Least and greatest l on nodes of weight, and E_q of (l - b)/size and of its square, `(m,)` each."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """E_q of (l - b)/size and of its square, `(m,)` each."""
     logs, levels, size = columns.logs(log_q), columns.number(levels), columns.number(size)
 
     def block(rows: Array, part: slice) -> Array:
@@ -38,11 +38,10 @@ def likelihood_sums(
         lost = q == 0
         miss = (rows - levels[:, None]) / size[:, None]
         miss = miss.masked_fill(lost | ~miss.isfinite(), 0.0)
-        least, greatest = rows.masked_fill(lost, np.inf).amin(1), rows.masked_fill(lost, -np.inf).amax(1)
-        return joined(least, greatest, miss @ q, miss.square() @ q)
+        return joined(miss @ q, miss.square() @ q)
 
-    least, greatest, first, second = np.split(columns.sums(block), 4, axis=1)
-    return least.min(axis=0), greatest.max(axis=0), first.sum(axis=0), second.sum(axis=0)
+    first, second = np.split(columns.sums(block).sum(axis=0), 2)
+    return first, second
 
 
 def tilt_sums(columns: TensorColumns, log_p: np.ndarray, log_q: np.ndarray, levels: np.ndarray | None) -> np.ndarray:

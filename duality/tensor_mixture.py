@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
@@ -42,15 +43,15 @@ class TensorMixtureTable(MixtureTable):
     def _q(self) -> Array:
         return self._columns.logs(self._log_q).exp()
 
-    def _relate(self, rows: Array) -> Array:
-        ratio = (rows - self._columns.number(self.top)[:, None]).exp()
-        return ratio.masked_fill(self._columns.number(self._absent)[:, None], 0.0)
+    def _relation(self) -> Callable[[Array], Array]:
+        top, absent = self._columns.number(self.top)[:, None], self._columns.number(self._absent)[:, None]
+        return lambda rows: (rows - top).exp().masked_fill(absent, 0.0)
 
     def _surveyed(self, kept: np.ndarray | None) -> MixtureFacts:
-        m = self.top.size
+        m, relate = self.top.size, self._relation()
 
         def block(rows: Array, part: slice) -> Array:
-            r, q = self._relate(rows), self.q(part)
+            r, q = relate(rows), self.q(part)
             peaks = r.argmax(1)
             information = (rows * r).masked_fill(r == 0, 0.0)
             return joined(r @ q, information @ q, r.amax(1), r[:, peaks])

@@ -19,6 +19,7 @@ from duality.thinning import RUN, Thin, thinned
 
 MANY = 100_000  # entries of a table, below which a climb from the origin costs no more
 SHARE = 16  # one node in so many is taken,
+WORTH = 8  # one in fewer costs about as much as it saves
 LEAST = 150  # or more, so that there are so many nodes for each multiplier
 ENOUGH = 200.0  # nodes of equal weight that those taken must amount to
 PART = 0.5  # the residual at which a climb on some nodes may stop, as a part of their scatter 1/sqrt(n)
@@ -49,7 +50,7 @@ def nearby(problem: Problem, ratios: LogRatios, dual: Dual) -> Start | None:
 def _start(dual: Thin, units: np.ndarray) -> Start | None:
     n = dual._log_q.size
     share = min(SHARE, n // (LEAST * max(dual.m, 4)))
-    if n * dual.m < MANY or share < 2 or n < RUN * share:
+    if n * dual.m < MANY or share < WORTH or n < RUN * share:
         return None
     small = thinned(dual, share, ENOUGH)
     if small is None:

@@ -67,7 +67,7 @@ def sample_target(denoiser: Any, task: ConceptTask, config: Config, prompt: str,
     if by == "particles":
         names = {concept.prompts[0]: one for concept, one in zip(task.concepts, detectors, strict=True)}
         estimate = estimate_detected(denoiser, law, names, config.ratios, config.sampling, store)
-        ratios, head = estimate.ratios, estimate.head
+        ratios, head = estimate.ratios, estimate.noised_detector
     else:
         row, _, detected = sample_law(denoiser, law, detectors, config.ratios, config.sampling, store)
         ratios = grouped(law, row, detected)
@@ -90,5 +90,5 @@ def sample_target(denoiser: Any, task: ConceptTask, config: Config, prompt: str,
             seed=seed + 77,
             progress=shown.update,
         )
-    typer.echo(f"{kept.drawn} samples were drawn for {count}")
+    typer.echo(f"{kept.drawn} samples were made for {count}")
     return kept.latents

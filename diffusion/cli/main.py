@@ -204,7 +204,7 @@ def ratios(
     path_steps: Annotated[int, typer.Option(help="steps of the trajectories of the path estimator")] = 20,
     output: Annotated[Path | None, typer.Option(help="write the table as JSON as well")] = None,
 ) -> None:
-    """Estimate and keep log ratios, examine every estimator, and say what levels mean for this model."""
+    """Estimate and keep log ratios, validate every estimator, and say what levels mean for this model."""
     solved = bool(job.flags["level"] or job.said.get("levels"))
     task = job.concept_task(levels=NO_LEVEL)
     model = shared.model_of(task)

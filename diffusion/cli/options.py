@@ -25,7 +25,7 @@ def model_of(task: Any) -> str:
 
 
 def prompts_for(denoiser: Denoiser, task: ConceptTask) -> TaskPrompts:
-    """What the task is about for this model, checked; what stands for the rest is said."""
+    """What the task is about for this model, checked; the contrast is said."""
     from diffusion.api import prompts_of
     from diffusion.workflows.validation import check
 
@@ -36,11 +36,11 @@ def prompts_for(denoiser: Denoiser, task: ConceptTask) -> TaskPrompts:
 
 
 def say_rest(task: ConceptTask, prompts: TaskPrompts) -> None:
-    """What stands for the rest, where nobody has said it."""
+    """What the classifier learns the concept from beside it, where no retained prompts are given."""
     if task.words:
         typer.echo("retained prompts proposed: " + "; ".join(prompts.retained))
     if prompts.unlabelled:
-        typer.echo("samples of the model itself stand for the rest")
+        typer.echo("no retained prompts for all of it: unlabelled samples of the model itself are the contrast")
 
 
 def with_cache(config: Config) -> Config:

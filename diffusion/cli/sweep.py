@@ -28,9 +28,10 @@ def sweep_of(
     from diffusion.evaluation.sweep.canvas import CanvasTask
     from diffusion.evaluation.sweep.frontier import table
     from diffusion.evaluation.sweep.measure import Measured
+    from diffusion.evaluation.sweep.plan import MEASURED_BY, QUICK, Sweep
     from diffusion.runtime.files import check_folder
     from diffusion.tasks.sampling import at_law
-    from diffusion.workflows.sweep import JUDGE, QUICK, Sweep, run_sweep
+    from diffusion.workflows.sweep import run_sweep
 
     if embedded(task.model) != "wardrobe":
         raise ValueError(f"model must be wardrobe for a sweep, which has classifiers of all axes; got {task.model!r}")
@@ -52,5 +53,5 @@ def sweep_of(
     check_folder(output, "output")
     denoiser, sampling = at_law(open_denoiser("wardrobe", config.runtime), wanted.sampling)
     found = run_sweep(denoiser, asked, replace(wanted, sampling=sampling), output)
-    typer.echo("\n".join(table(found, JUDGE)))
+    typer.echo("\n".join(table(found, MEASURED_BY)))
     typer.echo(f"written to {output}")

@@ -21,7 +21,7 @@ class Hits(Estimate):
 
 class PlantedImages(Plain):
     """The images, how often each was in the data, what was asked of it (nats), the nats by which the never-shown model
-    is more surprised at it, and the similarity above which a sample is its copy."""
+    has a higher negative ELBO at it, and the similarity above which a sample is its copy."""
 
     repeats: tuple[int, ...]
     shares: Numbers

@@ -32,7 +32,7 @@ def prompts_for(concepts: Sequence[str], anchor: str = "") -> TaskPrompts:
             raise ValueError(f"concept {prompt!r} asks for {WORDS[digit]}, which another concept already names")
         digits.append(digit)
     if len(digits) > 9:
-        raise ValueError("at least one digit must stay to stand for the rest, got all ten as concepts")
+        raise ValueError("at least one digit must be retained, got all ten as concepts")
     given = {digit: " ".join(prompt.split()) for digit, prompt in zip(digits, concepts, strict=True)}
     # The paraphrase that was given comes first: it names the concept in every output.
     named = [

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from diffusion.evaluation.attacks import attacks_of
 from diffusion.evaluation.attacks.rows import attack_rows
-from diffusion.evaluation.audit_table import Asked, Audit, Cell, judged
+from diffusion.evaluation.audit_table import Audit, AuditPrompts, Cell, frequencies
 from diffusion.evaluation.measured import CLASSIFIER
 from diffusion.evaluation.relearning import NEW_WORD, Arm, Curve, RelearnConfig, recall, teach, turned
 from diffusion.evaluation.resurgence import resurgence
@@ -167,9 +167,13 @@ def audit(
         raise ValueError("before and after must be two pipelines with a network each, got one: put the fit into a copy")
     config, prompts = config or AuditConfig(), estimate.prompts
     steps = estimate.sampling.steps(after)
-    plan: list[tuple[int, Asked, tuple[str, ...], Setting]] = []
+    plan: list[tuple[int, AuditPrompts, tuple[str, ...], Setting]] = []
     for index, concept in enumerate(prompts.concepts):
-        asked: dict[Asked, tuple[str, ...]] = {"anchor": (prompts.anchor,), "concept": concept.prompts, "near": ()}
+        asked: dict[AuditPrompts, tuple[str, ...]] = {
+            "anchor": (prompts.anchor,),
+            "concept": concept.prompts,
+            "near": (),
+        }
         if before.prompt_inputs and concept.prompts:
             asked["near"] = near_prompts(prompts, index)
         for name, some in asked.items():
@@ -183,7 +187,7 @@ def audit(
             classifier = ConceptClassifier(before, estimate, image_classifier, index)
             wanted = [some[j % len(some)] for j in range(config.samples)]
             made = [_drawn(each, wanted, setting, config.seed + number, shown.update) for each in (before, after)]
-            old, new = (judged(classifier.said(latents)) for latents in made)
+            old, new = (frequencies(classifier.said(latents)) for latents in made)
             cells.append(
                 Cell(
                     concept=prompts.concepts[index].name,
@@ -199,11 +203,12 @@ def audit(
             )
     count = len(prompts.concepts) * len(attacks_of(config.attacks))
     scale = config.scales[0] if config.scales and before.prompt_inputs else 1.0
-    with bar("attacks", 2 * config.samples * count) as shown:
-        for index in range(len(prompts.concepts) if count else 0):
-            classifier = ConceptClassifier(before, estimate, image_classifier, index)
-            detector, settings = (classifier.said, classifier.shows), (config.samples, scale, config.seed)
-            cells += attack_rows((before, after), estimate, index, detector, config.attacks, settings, shown.update)
+    if count:
+        with bar("attacks", 2 * config.samples * count) as shown:
+            for index in range(len(prompts.concepts)):
+                classifier = ConceptClassifier(before, estimate, image_classifier, index)
+                detector, settings = (classifier.said, classifier.shows), (config.samples, scale, config.seed)
+                cells += attack_rows((before, after), estimate, index, detector, config.attacks, settings, shown.update)
     curves: dict[str, tuple[Curve, ...]] = {}
     recalls = {}
     resurged: dict[str, tuple[Curve, ...]] = {}

@@ -11,12 +11,12 @@ from diffusion.evaluation.bounds import Bound, Estimate, Plain, bound, mean_esti
 from diffusion.evaluation.relearning import Curve
 from diffusion.runtime.documents import Document
 
-Asked = Literal["anchor", "concept", "near", "attack"]
+AuditPrompts = Literal["anchor", "concept", "near", "attack"]
 SHOWN = {"anchor": "nothing", "concept": "its paraphrases", "near": "near it", "attack": "attack"}
 CONFIDENCE = 0.95
 
 
-class Judged(Plain):
+class Frequency(Plain):
     """How often the concept is there, by one detector, and a one-sided bound from above."""
 
     by: str
@@ -32,14 +32,14 @@ class Cell(Plain):
     """
 
     concept: str
-    prompts: Asked
+    prompts: AuditPrompts
     setting: str
     num_inference_steps: int
     guidance_scale: float
     sampler: str | None
     samples: int
-    before: tuple[Judged, ...]
-    after: tuple[Judged, ...]
+    before: tuple[Frequency, ...]
+    after: tuple[Frequency, ...]
     detail: str | None = None
 
 
@@ -90,9 +90,9 @@ class AuditReport(Document):
     resurged: tuple[Resurged, ...] = ()
 
 
-def judged(said: dict[str, np.ndarray]) -> tuple[Judged, ...]:
+def frequencies(said: dict[str, np.ndarray]) -> tuple[Frequency, ...]:
     """By detector, from numbers in [0, 1] (n,) each: counts are bounded exactly, probabilities by betting."""
-    return tuple(Judged(by=by, estimate=mean_estimate(values), bound=at_most(values)) for by, values in said.items())
+    return tuple(Frequency(by=by, estimate=mean_estimate(values), bound=at_most(values)) for by, values in said.items())
 
 
 def at_most(values: np.ndarray) -> Bound:

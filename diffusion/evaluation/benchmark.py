@@ -8,8 +8,8 @@ r"""Every method on one task: same ratios, same solution, same adapters, budget 
     cost                 KL(p‖q), for ForwardKL KL(q‖p), of paths of the network's own stochastic chain (of q's), nats
                          (:mod:`diffusion.methods.chain`); the predicted cost of the target stands beside it
     energy_distance      of the samples that do not show the concept to those from before; energy_noise_floor: the 95 %
-                         quantile of the same between samples dealt at random (both where there are image classifiers)
-    prompt_accuracy      how often retained prompts are obeyed, by image classifiers
+                         quantile of the same between samples split at random (both where there are image classifiers)
+    prompt_accuracy      of retained prompts, by image classifiers
     seconds              wall time and processor time of the fit, and of the measurements that correct its multipliers
 
 each a mean over seeds with a standard error: the larger of the spread over seeds and the noise of the samples. A run

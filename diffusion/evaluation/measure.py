@@ -18,7 +18,7 @@ from diffusion.evaluation.measured import (
     LevelFound,
     Measurement,
     Moved,
-    Obeyed,
+    PromptAccuracy,
     Share,
     level_found,
 )
@@ -41,7 +41,7 @@ def measure_lora(
     denoiser: Denoiser, estimate: RatioEstimate, plan: Plan, solution: du.Solution, evaluation: EvaluationConfig,
     image_classifier: ImageClassifier | None, bar: Bar,
 ) -> tuple[dict[str, SampleSet], Measurement]:  # fmt: skip
-    """Draw from the adapted pipeline under the anchor, the concepts' paraphrases and the retained prompts, and
+    """Sample the adapted pipeline under the anchor, the concepts' paraphrases and the retained prompts, and
     count."""
     wanted = wanted_prompts(evaluation, estimate)
     samples = _drawn(denoiser, estimate, wanted, evaluation, image_classifier, bar)
@@ -55,7 +55,7 @@ def measure_lora(
     rho = {name: rho[name] for name in samples if name in rho}  # in the order that reports have
     count = min(evaluation.integrated, evaluation.samples)
     meter = Meter(denoiser, estimate, plan.asked, count, seed=fresh_seed(evaluation, estimate, 11))
-    if isinstance(plan.asked, du.ForwardKL):
+    if meter.lagrangian.of_q:
         meter = replace(meter, of_q=_fresh_q(denoiser, estimate, evaluation, bar))
     conditions: tuple[Condition, ...] = ("anchor", "concept") if "concept" in wanted else ("anchor",)
     asked = tuple(text for concept in estimate.prompts.concepts for text in concept.prompts)
@@ -133,8 +133,7 @@ def _levels(
     image_classifier: ImageClassifier | None,
 ) -> list[LevelFound]:
     problem, found = plan.asked, list[LevelFound]()
-    share = isinstance(problem, du.Likelihood) and problem.kind == "posterior"
-    rule: Rule = "betting" if share else "student_t"
+    rule: Rule = "betting" if problem.probability else "student_t"
     side: Side = "upper" if problem.direction < 0 else "lower"
     at_anchor = meter.of(samples["LoRA, anchor"].latents, rho["LoRA, anchor"]).values
     for i, concept in enumerate(estimate.prompts.concepts):
@@ -154,7 +153,7 @@ def _levels(
                 )
             )
             label = image_classifier.asked(concept.name) if image_classifier is not None else None
-            if not share or label is None:
+            if not problem.probability or label is None:
                 continue
             for classifier, said in samples[name].said.items():
                 hits = (said[rows] == label).astype(float)
@@ -234,11 +233,13 @@ def _by_classifiers(
         "moved": moved,
         "target_shares": weighted_frequency(before, solution.log_weights, classes),
         "class_shares": {name: sample.classes(len(image_classifier.classes)) for name, sample in names.items()},
-        "retained": tuple(_obeyed(samples, image_classifier, evaluation.confidence)),
+        "retained": tuple(_prompt_accuracy(samples, image_classifier, evaluation.confidence)),
     }
 
 
-def _obeyed(samples: dict[str, SampleSet], image_classifier: ImageClassifier, confidence: float) -> list[Obeyed]:
+def _prompt_accuracy(
+    samples: dict[str, SampleSet], image_classifier: ImageClassifier, confidence: float
+) -> list[PromptAccuracy]:
     """All retained prompts together, then one by one by what they ask for."""
     if "LoRA, retained" not in samples:
         return []
@@ -256,7 +257,7 @@ def _obeyed(samples: dict[str, SampleSet], image_classifier: ImageClassifier, co
             if not len(right[0]) or not len(right[1]):
                 continue
             found.append(
-                Obeyed(
+                PromptAccuracy(
                     prompts="all" if kind is None else image_classifier.classes[kind],
                     by=classifier,
                     before=_counted(right[0]),

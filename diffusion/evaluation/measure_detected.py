@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffusion.evaluation.bounds import Rule, bound, mean_estimate
-from diffusion.evaluation.measured import AtScale, CostFound, LevelFound, Measurement, Obeyed, level_found
+from diffusion.evaluation.measured import AtScale, CostFound, LevelFound, Measurement, PromptAccuracy, level_found
 from diffusion.evaluation.planning import Plan
 from diffusion.evaluation.samples import ImageClassifier
 from diffusion.methods.chain import chain_of, path_cost
@@ -45,9 +45,9 @@ def measure_detected(
     image_classifier: ImageClassifier | None,
     bar: Bar,
 ) -> tuple[Measurement, Shown]:
-    """Draw prompts of the law, independently, and one sample for each; count, and integrate the cost.
+    """Sample prompts of the law, independently, and one image for each; count, and integrate the cost.
 
-    Samples are independent draws of the law of prompts and images, so counts of a yes-or-no detector are binomial and
+    Samples of the law of prompts and images are independent, so counts of a yes-or-no detector are binomial and
     their bounds exact. Another guidance scale shares prompts and noise with the first.
     """
     count, seeds = evaluation.samples, _seeds(evaluation, estimate)
@@ -166,7 +166,7 @@ def _seen(
 def _retained(
     denoiser: Denoiser, estimate: DetectedSamples, after: tuple[NDArray[np.int64], Tensor],
     classifier: ImageClassifier, confidence: float,
-) -> tuple[Obeyed, ...]:  # fmt: skip
+) -> tuple[PromptAccuracy, ...]:  # fmt: skip
     """How often prompts without an anchor bring what they ask for, all together and by what that is."""
     prompts = estimate.prompts
     sides = []
@@ -185,5 +185,5 @@ def _retained(
             before, now = (mean_estimate(each.astype(float)) for each in right)
             shown = bound(right[1].astype(float), "lower", "clopper_pearson", confidence)
             name = "all" if kind is None else classifier.classes[kind]
-            found.append(Obeyed(prompts=name, by=by, before=before, after=now, bound=shown))
+            found.append(PromptAccuracy(prompts=name, by=by, before=before, after=now, bound=shown))
     return tuple(found)

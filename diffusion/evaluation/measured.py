@@ -46,7 +46,7 @@ class CostFound(Plain):
     exact: bool  # whether the chain is that of the pipeline's own sampler
 
 
-class Obeyed(Plain):
+class PromptAccuracy(Plain):
     """How often prompts that are to be retained still bring what they ask for, by a detector."""
 
     prompts: str
@@ -74,7 +74,7 @@ class Share(Plain):
 
 
 class AtScale(Plain):
-    """A level under the law of prompts at another guidance scale than the task's: measured, and judged by nobody."""
+    """A level under the law of prompts at another guidance scale than the task's: measured, and part of no verdict."""
 
     concept: str
     by: str
@@ -88,7 +88,7 @@ class Measurement(Plain):
 
     levels: tuple[LevelFound, ...]
     costs: tuple[CostFound, ...]
-    retained: tuple[Obeyed, ...] = ()
+    retained: tuple[PromptAccuracy, ...] = ()
     moved: Moved | None = None
     shares: tuple[Share, ...] = ()
     at_scales: tuple[AtScale, ...] = ()

@@ -15,11 +15,13 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 from scipy import stats
 
 import duality as du
+from diffusion.methods.lagrangians import lagrangian_of
 from diffusion.tasks.levels import Asked
 from duality.confidence import mean_upper, plan
 
@@ -84,7 +86,7 @@ def check_samples(problem: du.Problem | Asked, samples: int, confidence: float) 
     if isinstance(problem, Asked):
         levels = [each.value for each in problem.levels if not each.relative] if problem.kind is du.Likelihood else []
     else:
-        levels = problem.levels.tolist() if _is_share(problem) else []
+        levels = problem.levels.tolist() if problem.probability else []
     for level in levels:
         if 0 < level < 1 and plan(level, samples, confidence) < 0:  # without a hit betting shows what counting does
             needed = int(np.ceil(np.log1p(-confidence) / np.log1p(-level)))
@@ -103,7 +105,7 @@ def plan_for(
     :func:`check_samples`, ``du.InfeasibleError`` where the levels asked for cannot be had at all.
     """
     problem = problem.bind(ratios)
-    if _is_share(problem):
+    if problem.probability:
         check_samples(problem, samples, confidence)
         hits = tuple(most_hits(float(level), samples, confidence) for level in problem.levels)
         # The share at which so many hits or fewer come with probability `success`: a quantile of a Beta law.
@@ -120,24 +122,21 @@ def plan_for(
     return Plan(problem, replace(problem, levels=aims), samples, confidence, success, hits, short)
 
 
-def _is_share(problem: du.Problem) -> bool:
-    return isinstance(problem, du.Likelihood) and problem.kind in ("posterior", "detector")
-
-
 def _spread(problem: du.Problem, ratios: du.LogRatios) -> np.ndarray:
     """Standard deviations (m,) of what the levels are means of, in the target of ``problem``."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", du.FewDrawsWarning)
         log_p = du.solve(problem, ratios).log_weights
     log_q, rho = ratios.log_weights, np.asarray(ratios.values)
-    if isinstance(problem, du.ForwardKL):  # means under q
+    lagrangian = lagrangian_of(problem)
+    if lagrangian.of_q:
         with np.errstate(invalid="ignore"):
             summand, masses = np.exp(rho) * (rho + (log_q - log_p)[:, None]), np.exp(log_q)
-    elif isinstance(problem, du.ReverseKL):
+    elif lagrangian.integrated:
         summand, masses = (log_p - log_q)[:, None] - rho, np.exp(log_p)
     else:
-        assert isinstance(problem, du.Likelihood)
-        summand, masses = np.asarray(problem.likelihoods(problem.inputs(ratios))), np.exp(log_p)
+        likelihood = cast(du.Likelihood, problem)  # the only one whose levels are read off ratios
+        summand, masses = np.asarray(likelihood.likelihoods(likelihood.inputs(ratios))), np.exp(log_p)
     kept = masses > 0
     summand, masses = summand[kept], masses[kept]
     variance = masses @ (summand - masses @ summand) ** 2

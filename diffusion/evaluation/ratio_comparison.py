@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from diffusion.evaluation.bounds import mean_estimate
-from diffusion.evaluation.ratio_table import HEAD, Agreement, Comparison, Prior, calibration_found
+from diffusion.evaluation.ratio_table import RATIO_CLASSIFIER, Agreement, Comparison, Prior, calibration_found
 from diffusion.evaluation.samples import ImageClassifier, SampleSet, take_samples
 from diffusion.pipelines import Denoiser
 from diffusion.ratios.calibration import calibration
@@ -51,7 +51,7 @@ def compare(
     The ELBO estimators are computed at the first ``budget.elbo_samples`` of the estimate's samples, the path ratio at
     as many of its own, in ``path_steps`` steps; each is compared with the classifier at the same samples. Estimators
     that need prompts are left out where a concept has none, the normalised ELBO where there are no contrast prompts.
-    Calibration is on held-out labelled samples (of q_i and of what stands for the rest) and, where there is an image
+    Calibration is on held-out labelled samples (of q_i and of the contrast) and, where there is an image
     classifier, on samples of q, for every estimator. Not ``thorough``: only the estimators that the estimate brings,
     which cost nothing more. ``seen``: the estimate's samples of q with what the image classifier says of them, where
     that has been asked before.
@@ -63,18 +63,20 @@ def compare(
     agreements = [_agreement(estimate, each, index) for index in range(m) for each in estimates]
     names = [concept.name for concept in prompts.concepts]
     rows = [
-        calibration_found(name, f"{HEAD}, labelled samples", "the prompts", int((~estimate.training).sum()), seen)
-        for name, seen in zip(names, estimate.examination, strict=True)
+        calibration_found(
+            name, f"{RATIO_CLASSIFIER}, labelled samples", "the prompts", int((~estimate.training).sum()), seen
+        )
+        for name, seen in zip(names, estimate.validation, strict=True)
     ]
     if image_classifier is not None:
         pipeline = denoiser.pipeline
 
-        def judged(samples: Tensor) -> SampleSet:
+        def classified(samples: Tensor) -> SampleSet:
             return take_samples("q", pipeline, [prompts.anchor] * len(samples), samples, image_classifier)
 
-        of_estimate = seen or judged(estimate.anchor)
+        of_estimate = seen or classified(estimate.anchor)
         for each in estimates:
-            said = (of_estimate if each.own is None else judged(each.own)).said
+            said = (of_estimate if each.own is None else classified(each.own)).said
             for index, name in enumerate(names):
                 p = posterior(each.values, prompts.priors)[:, index].numpy()
                 for classifier, labels in said.items():
@@ -95,7 +97,7 @@ def _beside(estimate: RatioEstimate, name: str, values: Tensor) -> RatioColumn:
 
 
 def _of_estimate(estimate: RatioEstimate) -> list[RatioColumn]:
-    found = [_beside(estimate, HEAD, estimate.values)]
+    found = [_beside(estimate, RATIO_CLASSIFIER, estimate.values)]
     if not bool(estimate.elbo.isnan().any()):
         found.append(_beside(estimate, "ELBO against the empty prompt", estimate.elbo))
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from diffusion.evaluation.bounds import Estimate, Plain
 from diffusion.ratios.calibration import Calibration
 
-HEAD = "ratio classifier"
+RATIO_CLASSIFIER = "ratio classifier"
 
 
 class Agreement(Plain):
@@ -96,7 +96,7 @@ class Comparison(Plain):
             seen = [row for row in self.calibration if row.concept == prior.concept]
             out += ["", "calibration, on samples that the ratio classifier never saw", *map(str, seen)]
             for row in seen:
-                if row.estimator.startswith(HEAD):
+                if row.estimator.startswith(RATIO_CLASSIFIER):
                     out += ["", f"reliability of the {row.estimator}, by {row.by}", *row.reliability()]
             out.append("")
         return out

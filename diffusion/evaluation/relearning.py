@@ -5,8 +5,8 @@ concept's frequency f(s) under that prompt is measured after s steps. The curve 
 controls, fitted to as many images with the same adapter, steps, rate and seeds, say what it would be::
 
     known   the base model, the same images, under a word that means nothing to it: all that is missing is the name
-    new     the base model, the same images lying on their side, under that word: shapes that it never drew
-            (judged upright again; a concept that looks the same on its side is no use here)
+    new     the base model, the same images lying on their side, under that word: shapes that it never made
+            (classified upright again; a concept that looks the same on its side is no use here)
 
 With A the mean of f over the steps after the first, ::
 

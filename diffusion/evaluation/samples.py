@@ -88,7 +88,7 @@ class Retained:
     """How far the samples that do not show the concept have moved."""
 
     energy: float  # unbiased energy distance to the samples from before, in the image classifier's view
-    floor: float  # 95 % quantile of the same between samples dealt at random
+    floor: float  # 95 % quantile of the same between samples split at random
     class_shift: dict[str, float]  # largest change of a class's share among retained samples, per classifier
 
 

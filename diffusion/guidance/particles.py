@@ -32,7 +32,7 @@ from diffusion.pipelines.batch_size import evaluation_limit
 from diffusion.pipelines.stepping import scheduler_of
 from diffusion.ratios.classifier import Bottleneck, log_snr, pooled
 from diffusion.ratios.detected import detect
-from diffusion.ratios.detector_head import DetectorHead
+from diffusion.ratios.noised_detector import NoisedDetector
 from diffusion.runtime.memory import in_batches
 from diffusion.tasks.config import Sampling
 from diffusion.tasks.detectors import CheckedDetector
@@ -169,7 +169,7 @@ class SamplerProcess:
         prompt: str,
         sampling: Sampling,
         rule: tuple[Sequence[CheckedDetector], NDArray[np.float64]],
-        head: DetectorHead | None,
+        head: NoisedDetector | None,
         *,
         n: int,
         seed: int,

@@ -24,6 +24,7 @@ from diffusion.guidance.guided import LIMIT, Guided, Strength
 from diffusion.methods.base import FitContext, Outcome
 from diffusion.methods.dual_loop import Rounds, Stopping
 from diffusion.methods.dual_steps import within_one_se
+from diffusion.methods.lagrangians import lagrangian_of
 from diffusion.methods.level_estimates import Meter
 from diffusion.methods.level_shift import Asking
 from diffusion.pipelines import Denoiser
@@ -65,7 +66,7 @@ class Correction:
         self, denoiser: Denoiser, estimate: RatioEstimate, problem: du.Problem, seed: int, guided: Guided | None = None
     ) -> Meter:
         rare = len(estimate.anchor) // 2 if self.samples is None else self.samples
-        count = rare if isinstance(problem, du.Likelihood) else self.integrated
+        count = self.integrated if lagrangian_of(problem).integrated else rare
         return Meter(denoiser, estimate, problem, count, self.noise_levels, seed, guided)
 
     def of_fit(self, context: FitContext) -> Rounds:

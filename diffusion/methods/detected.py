@@ -53,7 +53,7 @@ class DetectedTilt:
             return torch.log1p(torch.expm1(-lam) * eta).sum(1)
 
         data = batches_of(context.denoiser, estimate, log_weights())
-        objective = guided_objective(data, estimate.head, log_weights, noised, context.config)
+        objective = guided_objective(data, estimate.noised_detector, log_weights, noised, context.config)
         losses = fit_adapters(context, lambda _parameters: objective, rounds=rounds)
         return Outcome(losses, solution.multipliers[None]) if rounds is None else rounds.outcome(losses)
 
@@ -87,7 +87,7 @@ def batches_of(denoiser: Denoiser, estimate: DetectedSamples, log_weights: Tenso
     scales = torch.tensor([1.0 if scale <= 1 or equal else scale for equal in same])
     weights = log_weights.exp()
     unusual = (weights - weights.mean()).abs() + 1e-12
-    # Samples were dealt to prompts by counts; how often a prompt counts is said by its probability.
+    # Samples were allotted to prompts by counts; how often a prompt counts is said by its probability.
     share = torch.from_numpy(prompts.probabilities)[estimate.rows]
     share = share / torch.bincount(estimate.rows, minlength=len(prompts))[estimate.rows]
     # What is right under one prompt does not depend on the others; prompts that must take another's law move most.

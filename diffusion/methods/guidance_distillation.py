@@ -55,7 +55,7 @@ class GuidanceDistillation(Method):
             with base_model(denoiser):
                 with guided:
                     goal = denoiser.predict(batch.x[:n], batch.t[:n], rows(batch.anchored, slice(0, n)))
-                if len(batch.x) > n:  # where samples of q stand for the rest there may be no prompts to keep
+                if len(batch.x) > n:  # where samples of q are the contrast there may be no prompts to retain
                     kept = denoiser.predict(batch.x[n:], batch.t[n:], rows(batch.anchored, slice(n, None)))
                     goal = torch.cat([goal, kept])
             guided.trace.steps.clear()  # one entry a call: of use when sampling, a leak when training

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from diffusion.pipelines import Condition, Denoiser, add_noise, rows
 from diffusion.ratios.classifier import Bottleneck, log_snr, pooled
-from diffusion.ratios.detector_head import DetectorHead
+from diffusion.ratios.noised_detector import NoisedDetector
 from diffusion.runtime.distributed import WHOLE, Part
 from diffusion.tasks.config import FitConfig
 from diffusion.training.batches import spread_levels
@@ -67,7 +67,7 @@ class PromptBatches:
 
 def guided_objective(
     data: PromptBatches,
-    head: DetectorHead,
+    noised_detector: NoisedDetector,
     log_weights: Callable[[], Tensor],
     noised: Callable[[Tensor], Tensor],
     settings: FitConfig,
@@ -101,7 +101,9 @@ def guided_objective(
                 base = denoiser.predict(x[:n], t[:n], rows(data.anchors, c))
                 feature = pooled(cast(Tensor, caught.last), base)
             free = denoiser.predict(x, t, empty) if guided else base
-            eta = head(feature.to(head.center.device), log_snr(denoiser, t[:n]).to(head.center.device))
+            eta = noised_detector(
+                feature.to(noised_detector.center.device), log_snr(denoiser, t[:n]).to(noised_detector.center.device)
+            )
             wbar = noised(eta).exp().to(x)
         scale = s.view(-1, *(1,) * (x.ndim - 1))
         target = free[:n] + scale * (base - free[:n])

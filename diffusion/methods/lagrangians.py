@@ -30,7 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -55,12 +55,16 @@ Terms = tuple[Tensor, Tensor]
 
 
 class Lagrangian(Protocol):
-    """``terms(f, seen, multipliers)``: retention and constraint, two scalars to be added."""
+    """``terms(f, seen, multipliers)``: retention and constraint, two scalars to be added.
 
-    @property
-    def on_student(self) -> bool:
-        """Whether states are noised samples of the student (else of q)."""
-        ...
+    ``on_student``: states are noised samples of the student (else of q). ``of_q``: levels and cost are means under q
+    (else under the student). ``integrated``: levels take integrals over noise, not the classifier alone; their
+    multipliers are bounded by the dual domain.
+    """
+
+    on_student: ClassVar[bool]
+    of_q: ClassVar[bool]
+    integrated: ClassVar[bool]
 
     def terms(self, f: Tensor, seen: Seen, multipliers: np.ndarray) -> Terms: ...
 
@@ -68,7 +72,9 @@ class Lagrangian(Protocol):
 @dataclass(frozen=True)
 class ForwardLagrangian:
     problem: du.ForwardKL
-    on_student: bool = False
+    on_student: ClassVar[bool] = False
+    of_q: ClassVar[bool] = True
+    integrated: ClassVar[bool] = True
 
     def terms(self, f: Tensor, seen: Seen, multipliers: np.ndarray) -> Terms:
         moved, noise = f - seen.said, seen.y - seen.said
@@ -82,7 +88,9 @@ class ForwardLagrangian:
 @dataclass(frozen=True)
 class LikelihoodLagrangian:
     problem: du.Likelihood
-    on_student: bool = False
+    on_student: ClassVar[bool] = False
+    of_q: ClassVar[bool] = False
+    integrated: ClassVar[bool] = False
 
     def terms(self, f: Tensor, seen: Seen, multipliers: np.ndarray) -> Terms:
         moved, noise = f - seen.said, seen.y - seen.said
@@ -96,7 +104,9 @@ class LikelihoodLagrangian:
 @dataclass(frozen=True)
 class ReverseLagrangian:
     problem: du.ReverseKL
-    on_student: bool = True
+    on_student: ClassVar[bool] = True
+    of_q: ClassVar[bool] = False
+    integrated: ClassVar[bool] = True
 
     def terms(self, f: Tensor, seen: Seen, multipliers: np.ndarray) -> Terms:
         away = [

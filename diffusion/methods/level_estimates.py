@@ -18,7 +18,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from torch import Tensor
 import duality as du
 from diffusion.guidance.guided import Guided
 from diffusion.methods.chain import Chain, chain_of, path_cost
+from diffusion.methods.lagrangians import Lagrangian, lagrangian_of
 from diffusion.methods.likelihood import Plain, divergence, loss
 from diffusion.pipelines import Condition, Denoiser, rows
 from diffusion.pipelines.sampling import sample_latents
@@ -70,10 +71,15 @@ class Meter:
     asked: tuple[str, ...] = ()
     of_q: tuple[Tensor, Tensor] | None = None
 
+    @property
+    def lagrangian(self) -> Lagrangian:
+        """What the problem's levels are means of."""
+        return lagrangian_of(self.problem)
+
     def measure(self, round_: int) -> Measured:
         """Levels of the network as it stands. Fresh samples in each round; the noise of integrals is always the
         same."""
-        if isinstance(self.problem, du.ForwardKL):
+        if self.lagrangian.of_q:
             return self._forward()
         seed = (self.seed + 1) * 100_003 + round_
         steps = self.estimate.sampling.steps(self.denoiser)
@@ -89,19 +95,19 @@ class Meter:
 
         ReverseKL integrates over noise at the first ``count`` of them, ForwardKL has no use for any.
         """
-        if isinstance(self.problem, du.ForwardKL):
+        if self.lagrangian.of_q:
             return self._forward()
         rho = rho.double()
-        if isinstance(self.problem, du.ReverseKL):
+        if self.lagrangian.integrated:
             few = latents[: self.count]
             return _mean(self._moved(few)[:, None] - rho[: self.count], few)
-        assert isinstance(self.problem, du.Likelihood)  # the Lagrangian was made, so it is one of the three
-        return _mean(torch.as_tensor(np.asarray(self.problem.likelihoods(rho.numpy()))), latents)
+        problem = cast(du.Likelihood, self.problem)  # the only one whose levels are read off ratios
+        return _mean(torch.as_tensor(np.asarray(problem.likelihoods(rho.numpy()))), latents)
 
     def cost(self) -> tuple[Tensor, Chain]:
         """What the student costs, nats, by ``count`` runs (n,) of its chain, for ForwardKL of q's; and the chain."""
         chain = chain_of(self.denoiser, self.estimate.sampling.steps(self.denoiser), 2 * self.noise_levels)
-        chain = replace(chain, forward=isinstance(self.problem, du.ForwardKL))
+        chain = replace(chain, forward=self.lagrangian.of_q)
         student, plain = self._sides
         values = path_cost(
             self.denoiser,

@@ -46,7 +46,7 @@ class Asking:
         self.problem, self.ratios = problem, ratios
         self.asked = np.array(problem.levels, dtype=np.float64)
         self.q = problem.levels_of(ratios, ratios.log_weights)
-        self.shares = isinstance(problem, du.Likelihood) and problem.kind in ("posterior", "detector")
+        self.shares = problem.probability
         # Where q itself is on the right side nothing is asked.
         self.active = problem.direction * (problem.levels - self.q) > 0
         self.slope, self.turns = np.ones(self.asked.size), np.zeros(self.asked.size)

@@ -2,7 +2,7 @@ r"""Integrals over noise levels that measure a network in nats, by common noise.
 
 ::
 
-    surprise      L(x)    = 1/2 E int |eps - eps_f(x_t)|^2 d log SNR          = -log f(x) + const of x   (the ELBO)
+    negative ELBO L(x)    = 1/2 E int |eps - eps_f(x_t)|^2 d log SNR          = -log f(x) + const of x   (the ELBO)
     divergence    D(x)    = 1/2 E int |eps_f(x_t) - eps_T(x_t)|^2 d log SNR,  E_{x ~ f} D(x) = KL(f‖T)
     loss          L(x; f) - L(x; T),                                          E_{x ~ q_i} = KL(q_i‖f) - KL(q_i‖T)
 

@@ -92,7 +92,7 @@ class Alternation:
         self._masses = estimate.values.double().exp().numpy()  # e^rho (n, m) at the samples of q
         # Only a Likelihood's multipliers have no bound of their own.
         self.ceiling = None
-        if isinstance(self.problem, du.Likelihood):
+        if not self.lagrangian.integrated:
             farthest = Asking(self.problem, estimate.ratios).farthest()
             self.ceiling = np.maximum(farthest, np.maximum(solution.multipliers, 1e-3) * 2)
         start = self.project(np.array(solution.multipliers if start is None else start))
@@ -118,7 +118,7 @@ class Alternation:
 
     def project(self, multipliers: np.ndarray) -> np.ndarray:
         multipliers = self.problem.project(multipliers)
-        if isinstance(self.problem, du.ForwardKL):  # and sum_i lam_i e^rho_i ≤ 1 at every sample of q that is known
+        if self.lagrangian.of_q:  # and sum_i lam_i e^rho_i ≤ 1 at every sample of q that is known
             multipliers = multipliers / max(1.0, float((self._masses @ multipliers).max()))
         return multipliers if self.ceiling is None else np.minimum(multipliers, self.ceiling)
 

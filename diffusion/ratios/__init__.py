@@ -1,1 +1,1 @@
-"""Log ratios of a pipeline's own samples: estimated, examined, and what levels mean for them."""
+"""Log ratios of a pipeline's own samples: estimated, validated, and what levels mean for them."""

@@ -1,6 +1,6 @@
 r"""The ratio classifier: log ratios at every noise level from a frozen network's own features.
 
-Samples of concept i's prompts (label i) and of the prompts that stand for the rest (label m) are noised with the shared
+Samples of concept i's prompts (label i) and of the contrast prompts (label m) are noised with the shared
 kernel; a small classifier on the frozen network's activations tells them apart by the log score. At its optimum the
 logits are ``log q_k,t(x_t) + log s_k + const`` with ``s_k`` the shares of the labels, so that under priors ``pi`` ::
 

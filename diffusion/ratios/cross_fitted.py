@@ -8,7 +8,7 @@ r"""The ratio classifier against q itself, as an independent check: samples of q
 it learns from). r_i = q_i/q = eta_i/pi_i is bounded by 1/pi_i by construction. It asks for no contrast prompts, but
 takes the difference between the network's prompted and unprompted samples for a difference between concept and rest,
 and
-posteriors of the very samples that it learned from are too low: so samples of q are cross-fitted, each judged by a
+posteriors of the very samples that it learned from are too low: so samples of q are cross-fitted, each classified by a
 classifier that never saw it.
 """
 
@@ -64,9 +64,9 @@ def against_q(
             seed=seed + number,
             device=device_of(denoiser),
         )
-        judged = fold[:n] == number
+        held_out = fold[:n] == number
         with torch.no_grad():
             for feature, snr in zip(features, snrs, strict=True):
-                total[judged] += classifier.log_posterior(feature[:n][judged], snr[:n][judged]).cpu()
+                total[held_out] += classifier.log_posterior(feature[:n][held_out], snr[:n][held_out]).cpu()
     posterior = (total / len(CLEAN_LEVELS)).log_softmax(-1)
     return posterior[:, :m] - torch.tensor(priors).log()

@@ -1,4 +1,4 @@
-"""What a sampler makes under a law of prompts: samples, what detectors say of them, a head for noised states.
+"""What a sampler makes under a law of prompts: samples, what detectors say of them, a detector of noised states.
 
 Nothing here is a ratio: a level on a detector is about that detector, so the only error left is that of finite samples.
 Every prompt is a group of its own (``duality.LogRatios(groups=...)``): one normaliser for each, shared multipliers.
@@ -21,7 +21,7 @@ from diffusion.pipelines.latents import decode, try_out
 from diffusion.pipelines.sampling import sample_latents
 from diffusion.ratios.calibration import Calibration, calibration
 from diffusion.ratios.classifier import features, log_snr
-from diffusion.ratios.detector_head import DetectorHead, train_head
+from diffusion.ratios.noised_detector import NoisedDetector, train_noised_detector
 from diffusion.runtime.cache import Cache
 from diffusion.runtime.progress import Bar, progress_bar
 from diffusion.tasks.config import RatiosConfig, Sampling
@@ -30,7 +30,7 @@ from diffusion.tasks.prompts import Prompts
 
 DECODED = 64  # images held at a time
 BATCH = 256
-CLEAN = 0.03  # of all noise levels: where the head is examined
+CLEAN = 0.03  # of all noise levels: where the noised detector is validated
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class DetectedSamples:
     rows: Tensor  # (n,) the prompt of each sample
     latents: Tensor  # (n, ...)
     detected: Tensor  # (n, m) double, in [0, 1]
-    head: DetectorHead
-    examination: tuple[Calibration | None, ...]  # (m,) of the head, on samples that it never saw
+    noised_detector: NoisedDetector
+    validation: tuple[Calibration | None, ...]  # (m,) of the noised detector, on samples that it never saw
     fingerprint: str
     budget: RatiosConfig
     sampling: Sampling
@@ -130,20 +130,22 @@ def estimate_detected(
     cache: Cache | None,
     bar: Bar = progress_bar,
 ) -> DetectedSamples:
-    """:func:`sample_law` for one detector of each concept, by name, and a head for noised states."""
+    """:func:`sample_law` for one detector of each concept, by name, and a detector of noised states."""
     sampling = sampling.resolved(denoiser)
     row, latents, detected = sample_law(denoiser, prompts, list(detectors.values()), budget, sampling, cache, bar)
     training = torch.arange(len(latents)) % 5 != 4
     feature, snr, of = _noised(denoiser, prompts, latents[training], row[training], budget, bar)
-    with bar("detector head", budget.classifier_steps) as shown:
-        head = train_head(
+    with bar("noised detector", budget.classifier_steps) as shown:
+        noised_detector = train_noised_detector(
             feature, snr, detected[training].float()[of],
             steps=budget.classifier_steps, seed=10 * budget.seed + 4, progress=shown.update,
         )  # fmt: skip
-    seen = _said(denoiser, prompts, head, latents[~training], row[~training], 10 * budget.seed + 6)
-    examination = tuple(_examined(seen[:, i].numpy(), detected[~training][:, i].numpy()) for i in range(len(detectors)))
+    seen = _said(denoiser, prompts, noised_detector, latents[~training], row[~training], 10 * budget.seed + 6)
+    validation = tuple(_validated(seen[:, i].numpy(), detected[~training][:, i].numpy()) for i in range(len(detectors)))
     name = cache.model if cache else fingerprint(denoiser.pipeline)
-    return DetectedSamples(prompts, tuple(detectors), row, latents, detected, head, examination, name, budget, sampling)
+    return DetectedSamples(
+        prompts, tuple(detectors), row, latents, detected, noised_detector, validation, name, budget, sampling
+    )
 
 
 def _noised(
@@ -155,7 +157,7 @@ def _noised(
     share = (torch.arange(k)[None] + torch.rand(len(latents), k, generator=generator)) / k
     t = (share**1.5 * (denoiser.levels - 1)).long().flatten()
     of = torch.arange(len(latents)).repeat_interleave(k)
-    with bar("features for the detector head", len(of)) as shown:
+    with bar("features for the noised detector", len(of)) as shown:
         feature = _features(denoiser, prompts, latents, row, (of, t), generator, shown.update)
     return feature, log_snr(denoiser, t), of
 
@@ -174,16 +176,18 @@ def _features(
     return torch.cat(parts)
 
 
-def _said(denoiser: Denoiser, prompts: Prompts, head: DetectorHead, latents: Tensor, row: Tensor, seed: int) -> Tensor:
+def _said(
+    denoiser: Denoiser, prompts: Prompts, noised_detector: NoisedDetector, latents: Tensor, row: Tensor, seed: int
+) -> Tensor:
     """eta (n, m) at the lowest noise."""
     t = torch.full((len(latents),), round(CLEAN * (denoiser.levels - 1)))
     generator = torch.Generator().manual_seed(seed)
     feature = _features(denoiser, prompts, latents, row, (torch.arange(len(latents)), t), generator)
     with torch.no_grad():
-        return head(feature, log_snr(denoiser, t)).double()
+        return noised_detector(feature, log_snr(denoiser, t)).double()
 
 
-def _examined(eta: NDArray[np.float64], detected: NDArray[np.float64]) -> Calibration | None:
+def _validated(eta: NDArray[np.float64], detected: NDArray[np.float64]) -> Calibration | None:
     """None where all held-out samples show the concept, or none does: nothing can be ranked."""
     shown = detected > 0.5
     return None if shown.all() or not shown.any() else calibration(np.clip(eta, 0, 1), shown)

@@ -1,6 +1,6 @@
-"""From a pipeline and its prompts to log ratios that can be trusted: samples, a ratio classifier, and its examination.
+"""From a pipeline and its prompts to log ratios that can be trusted: samples, a ratio classifier, and its validation.
 
-Samples of the concept's prompts and of the contrast prompts train the classifier (four fifths) and examine it (one
+Samples of the concept's prompts and of the contrast prompts train the classifier (four fifths) and validate it (one
 fifth). Samples of the anchor are the samples of q that the problem is solved on; the classifier never sees them in
 training.
 """
@@ -24,7 +24,7 @@ from diffusion.ratios.calibration import Calibration, calibration
 from diffusion.ratios.classifier import DROPPED, RatioClassifier, log_snr, noised_features, train_classifier
 from diffusion.ratios.classifier_ratios import classifier_ratios
 from diffusion.ratios.elbo import elbo_differences
-from diffusion.ratios.positive_unlabelled import examine as examine_unlabelled
+from diffusion.ratios.positive_unlabelled import validate as validate_unlabelled
 from diffusion.ratios.priors import mixture_priors, unlabelled_prior
 from diffusion.ratios.ratio_estimate import RatioEstimate, training_rows
 from diffusion.runtime.cache import Cache
@@ -42,7 +42,7 @@ def estimate_ratios(
     cache: Cache | None,
     bar: Bar = progress_bar,
 ) -> RatioEstimate:
-    """Sample, train the classifier, examine it, estimate. Every stage is kept in ``cache`` and taken from there the
+    """Sample, train the classifier, validate it, estimate. Every stage is kept in ``cache`` and taken from there the
     next time."""
     sampling = of_ratios(denoiser, sampling).resolved(denoiser)
     store, steps = cache or _NoCache(), sampling.steps(denoiser)
@@ -116,7 +116,7 @@ def estimate_ratios(
         return state | {"priors": torch.from_numpy(priors), "priors_stderr": torch.from_numpy(errors)}
 
     classifier_request = (
-        asked | counts | {"noises": budget.noisings, "head_steps": budget.classifier_steps, "dropped": DROPPED}
+        asked | counts | {"noises": budget.noisings, "classifier_steps": budget.classifier_steps, "dropped": DROPPED}
     )
     if not prompts.has_priors:
         classifier_request |= {"n": len(anchor)}
@@ -153,8 +153,8 @@ def estimate_ratios(
 
     elbo_request = asked | {"n": len(anchor), "k": budget.elbo_samples, "levels": budget.elbo_noise_levels}
     elbo = store.get("elbo", elbo_request, make_elbo)["values"]
-    examination = tuple(
-        _examine(classifier, estimated["held out"], labels[~training], index) for index in range(len(prompts.concepts))
+    validation = tuple(
+        _validate(classifier, estimated["held out"], labels[~training], index) for index in range(len(prompts.concepts))
     )
     return RatioEstimate(
         prompts,
@@ -165,7 +165,7 @@ def estimate_ratios(
         anchor,
         estimated["anchor"],
         elbo,
-        examination,
+        validation,
         cache.model if cache else fingerprint(pipeline),
         budget,
         sampling,
@@ -211,13 +211,13 @@ def _estimated_priors(
     return found, errors
 
 
-def _examine(classifier: RatioClassifier, values: Tensor, labels: Tensor, index: int) -> Calibration:
+def _validate(classifier: RatioClassifier, values: Tensor, labels: Tensor, index: int) -> Calibration:
     """The classifier's posterior under the labels' own shares against the labels, for one concept on held-out
     samples."""
     m = values.shape[1]
     if bool((labels == m + 1).any()):
         if not bool((labels == m).any()):
-            return examine_unlabelled(values, labels, index, float(classifier.log_priors[index].exp()))
+            return validate_unlabelled(values, labels, index, float(classifier.log_priors[index].exp()))
         values, labels = values[labels <= m], labels[labels <= m]
     shares = torch.bincount(labels, minlength=m + 1).double() / len(labels)
     log_priors = classifier.log_priors.cpu().double()

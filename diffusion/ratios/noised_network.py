@@ -1,4 +1,4 @@
-"""A small network on a frozen one's features at any noise level: ratio classifiers and detector heads are such."""
+"""A small network on a frozen one's features at any noise level: ratio classifiers and noised detectors are such."""
 
 from __future__ import annotations
 

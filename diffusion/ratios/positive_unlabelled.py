@@ -1,4 +1,4 @@
-r"""Samples of q itself beside the labelled ones: the contrast when nothing, or not everything, stands for the rest.
+r"""Samples of q itself beside the labelled ones: the contrast when retained prompts are not given, or not all.
 
 Let eta_k = pi_k q_k/q be the posterior, k = 0 .. m (m the rest). A sample of class k has the law q eta_k/pi_k, a sample
 of q has the law q, so among training samples with shares s the label of x is distributed as ::
@@ -49,7 +49,7 @@ def contrast_loss(
     return nn.functional.cross_entropy(torch.cat([known, torch.full_like(known[:, :1], log_unlabelled)], 1), labels)
 
 
-def examine(values: Tensor, labels: Tensor, index: int, prior: float) -> Calibration:
+def validate(values: Tensor, labels: Tensor, index: int, prior: float) -> Calibration:
     """Concept ``index`` against samples of q, from log ratios (n, m) at held-out samples with their labels (n,).
 
     ``Pr(concept's sample | x) = s_i r/(s_i r + s_q)`` against what each sample is; the AUC is that of the concept

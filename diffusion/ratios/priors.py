@@ -1,4 +1,4 @@
-r"""The share of a concept in what a model makes unasked, estimated where nobody said it, with its standard error.
+r"""The fraction of unconditional samples that show a concept, estimated where it is not given, with its standard error.
 
 **Contrast prompts** (:func:`mixture_priors`). q is taken for a mixture of known parts, q = sum_k pi_k q_k, and ::
 
@@ -7,7 +7,7 @@ r"""The share of a concept in what a model makes unasked, estimated where nobody
 concave in pi; errors from the information at pi*. At pi* the mean posterior *is* the prior, so coverage is no check
 any more. Source: Saerens, Latinne, Decaestecker (Neural Computation 2002).
 
-**None** (:func:`unlabelled_prior`). Samples of q alone stand for the rest. With g(x) = s_i r/(s_i r + s_q) the
+**None** (:func:`unlabelled_prior`). Samples of q alone are the contrast. With g(x) = s_i r/(s_i r + s_q) the
 probability that x came from the concept's samples (s the shares of both in the training set, r = q_i/q), and
 `c = E_{q_i}[g]`, ::
 

@@ -22,12 +22,12 @@ class RatioEstimate:
     prompts: TaskPrompts
     classifier: RatioClassifier
     labelled: Tensor  # (N, ...) samples of concept and contrast prompts
-    labels: Tensor  # (N,) concept i, m for the rest, or m + 1 for samples of q that nobody labelled
+    labels: Tensor  # (N,) concept i, m for the contrast, or m + 1 for samples of q that nobody labelled
     labelled_prompts: tuple[str, ...]
     anchor: Tensor  # (n, ...) samples of q
     values: Tensor  # (n, m) log ratios at them, by the classifier
     elbo: Tensor  # (k, m) ELBO differences at the first k of them, the independent check; NaN without prompts
-    examination: tuple[Calibration, ...]  # per concept, on labelled samples that the classifier never saw
+    validation: tuple[Calibration, ...]  # per concept, on labelled samples that the classifier never saw
     fingerprint: str
     budget: RatiosConfig
     sampling: Sampling
@@ -39,7 +39,7 @@ class RatioEstimate:
 
     @property
     def training(self) -> Tensor:
-        """(N,) which of the labelled samples the classifier learned from; the others examine it."""
+        """(N,) which of the labelled samples the classifier learned from; the others validate it."""
         return training_rows(len(self.labels))
 
     @property

@@ -143,7 +143,7 @@ def certificate(
     seconds: float = 0.0,
     standards: Standards | None = None,
 ) -> Certificate:
-    """Judge a run. ``settings``: of ``fit`` and ``evaluation``, as plain data."""
+    """The certificate of a run. ``settings``: of ``fit`` and ``evaluation``, as plain data."""
     standards = standards or Standards()
     names = [concept.name for concept in estimate.prompts.concepts]
     capped = [name for name, held in zip(names, outcome.capped, strict=False) if held]
@@ -158,7 +158,7 @@ def certificate(
         certified=not any(reasons),
         question=_question(estimate, plan),
         solution=solved(solution, reasons[0], len(estimate.anchor)),
-        ratios=RatiosVerdict(passed=not reasons[1], reasons=tuple(reasons[1]), concepts=_examined(estimate)),
+        ratios=RatiosVerdict(passed=not reasons[1], reasons=tuple(reasons[1]), concepts=_validated(estimate)),
         fitted_model=FittedModelVerdict(
             passed=not reasons[2],
             reasons=tuple(reasons[2]),
@@ -213,7 +213,7 @@ def _question(estimate: RatioEstimate, plan: Plan) -> Question:
 
 
 def solved(solution: du.Solution, reasons: list[str], samples: int) -> SolutionVerdict:
-    """What the solver says, judged."""
+    """What the solver says, and whether it passes."""
     critical = solution.critical_levels
     pairs = zip(solution.multipliers.tolist(), solution.multipliers_stderr.tolist(), strict=True)
     return SolutionVerdict(
@@ -231,9 +231,9 @@ def solved(solution: du.Solution, reasons: list[str], samples: int) -> SolutionV
     )
 
 
-def _examined(estimate: RatioEstimate) -> tuple[ConceptRatios, ...]:
+def _validated(estimate: RatioEstimate) -> tuple[ConceptRatios, ...]:
     found = []
-    for i, (concept, seen) in enumerate(zip(estimate.prompts.concepts, estimate.examination, strict=False)):
+    for i, (concept, seen) in enumerate(zip(estimate.prompts.concepts, estimate.validation, strict=False)):
         ratio, error = estimate.coverage(i)
         agrees = estimate.agreement(i)
         found.append(

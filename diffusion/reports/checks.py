@@ -6,7 +6,7 @@ import math
 from typing import Literal
 
 from diffusion.evaluation.bounds import Plain
-from diffusion.evaluation.ratio_table import HEAD, Comparison
+from diffusion.evaluation.ratio_table import RATIO_CLASSIFIER, Comparison
 from diffusion.ratios.level_table import LevelsFound
 from diffusion.ratios.ratio_estimate import RatioEstimate
 from diffusion.reports.standards import Standards
@@ -51,9 +51,9 @@ def check(name: str, concept: str | None, passed: bool | None, found: str, neede
 def checks_of_ratios(estimate: RatioEstimate, standards: Standards) -> list[Check]:
     """Those that an estimate can be put to by itself, for each concept. A verdict on ratios is made of them."""
     found, concepts = list[Check](), estimate.prompts.concepts
-    if len(estimate.examination) < len(concepts):
-        found.append(check("held-out samples", None, False, "the classifier was not examined on any", ""))
-    for index, seen in enumerate(estimate.examination):
+    if len(estimate.validation) < len(concepts):
+        found.append(check("held-out samples", None, False, "the classifier was validated on none", ""))
+    for index, seen in enumerate(estimate.validation):
         name = concepts[index].name
         found.append(
             check(
@@ -93,7 +93,7 @@ def checks_of_estimators(found: Comparison, standards: Standards) -> list[Check]
     """The other estimators against the classifier, and the classifier against detectors on samples of q."""
     checks = []
     for row in found.agreement:
-        if row.estimator == HEAD or row.estimator == "ELBO against the empty prompt":  # checked already
+        if row.estimator == RATIO_CLASSIFIER or row.estimator == "ELBO against the empty prompt":  # checked already
             continue
         nan = math.isnan(row.auc)
         checks.append(
@@ -105,7 +105,7 @@ def checks_of_estimators(found: Comparison, standards: Standards) -> list[Check]
             )
         )  # fmt: skip
     for seen in found.calibration:
-        if seen.estimator != HEAD:
+        if seen.estimator != RATIO_CLASSIFIER:
             continue
         passed = seen.auc >= standards.auc and seen.ece <= standards.ece
         checks.append(

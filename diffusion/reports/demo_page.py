@@ -137,7 +137,7 @@ def _detected(demo: Demo) -> Table:
 def _accuracy(demo: Demo) -> Table:
     found = {when: agreement(demo.samples[f"{when}, retained"], demo.image_classifier) for when in ("before", "LoRA")}
     return Table(
-        ["retained prompts obeyed", *found["before"]],
+        ["prompt accuracy, retained", *found["before"]],
         [[when, *(str(value) for value in shares.values())] for when, shares in found.items()],
     )
 

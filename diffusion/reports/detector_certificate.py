@@ -41,7 +41,7 @@ class DetectorQuestion(Plain):
     prompts: tuple[PromptAsked, ...]
 
 
-class HeadFound(Plain):
+class NoisedDetectorFound(Plain):
     concept: str
     auc: float | None
     ece: float | None
@@ -51,14 +51,14 @@ class DetectorVerdict(Verdict):
     """Statistical. Detectors define their concepts, so no ratio can be off: it is whether the samples are enough.
 
     ``levels_before``: of the base model under the law of prompts; ``fewest_in_a_prompt``: samples; the bias that few
-    samples of a prompt bring is in ``solution``'s standard errors by jackknife. ``head``: of the classifier on noised
-    states, which steers the fit and decides no level.
+    samples of a prompt bring is in ``solution``'s standard errors by jackknife. ``noised_detector``: of what
+    predicts detectors at noised states, which steers the fit and decides no level.
     """
 
     samples: int
     fewest_in_a_prompt: int
     levels_before: tuple[Estimate, ...]
-    head: tuple[HeadFound, ...]
+    noised_detector: tuple[NoisedDetectorFound, ...]
 
 
 class FittedPromptsVerdict(Verdict):
@@ -113,7 +113,7 @@ def detector_certificate(
     seconds: float = 0.0,
     standards: Standards | None = None,
 ) -> DetectorCertificate:
-    """Judge a run. ``settings``: of ``fit`` and ``evaluation``, as plain data."""
+    """The certificate of a run. ``settings``: of ``fit`` and ``evaluation``, as plain data."""
     standards = standards or Standards()
     capped = [name for name, held in zip(estimate.names, outcome.capped, strict=False) if held]
     problem = solution.problem.bind(estimate.ratios)
@@ -140,9 +140,9 @@ def detector_certificate(
             levels_before=tuple(
                 Estimate(mean=float(level), stderr=s / n**0.5, n=n) for level, s in zip(before, spread, strict=True)
             ),
-            head=tuple(
-                HeadFound(concept=name, auc=seen.auc if seen else None, ece=seen.ece if seen else None)
-                for name, seen in zip(estimate.names, estimate.examination, strict=True)
+            noised_detector=tuple(
+                NoisedDetectorFound(concept=name, auc=seen.auc if seen else None, ece=seen.ece if seen else None)
+                for name, seen in zip(estimate.names, estimate.validation, strict=True)
             ),
         ),
         fitted_model=FittedPromptsVerdict(

@@ -27,7 +27,7 @@ CONFIDENCE = 0.95
 class ImageQuestion(Plain):
     """What was asked. ``levels``: nats that each image's negative ELBO is to rise by.
 
-    ``levels_from``: whether they were given, or are those at which an image is as surprising as held-out ones, in the
+    ``levels_from``: whether they were given, or are those at which an image is as unlikely as held-out ones, in the
     mean or at their ``quantile``.
     """
 
@@ -141,7 +141,7 @@ def certificate(
     fingerprint: str,
     seconds: float = 0.0,
 ) -> ImageCertificate:
-    """Judge a run. ``measured``: None before anything was, which certifies nothing. ``fit``: its settings, as data."""
+    """Of a run. ``measured``: None before anything was, which certifies nothing. ``fit``: its settings, as data."""
     standards, images = Standards(), targets.images
     levels = () if measured is None else levels_found(targets.levels, measured.elbo_drop)
     objections = (

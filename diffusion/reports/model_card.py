@@ -134,7 +134,13 @@ def retained_table(measured: Measurement) -> list[str]:
     """How often prompts that are to be retained bring what they ask for; empty where that was not measured."""
     if not measured.retained:
         return []
-    head = ["", "## Retained prompts: obeyed", "", "| prompts | by | before | after | at least |", "|---" * 5 + "|"]
+    head = [
+        "",
+        "## Prompt accuracy on retained prompts",
+        "",
+        "| prompts | by | before | after | at least |",
+        "|---" * 5 + "|",
+    ]
     return head + [
         f"| {cell(kept.prompts)} | {kept.by} | {_percent(kept.before)} | {_percent(kept.after)} "
         f"| {100 * kept.bound.value:.1f} % |"

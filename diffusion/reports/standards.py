@@ -21,7 +21,7 @@ class Standards:
     agreement: float = 0.9  # AUC of the untrained ELBO difference against the classifier
     # of the fitted model; its levels are asked for by the user
     cost_ratio: float = 3.0  # cost of the fitted network over the target's
-    retained: float = 0.05  # what all retained prompts together may lose of the share that obeyed, at most
+    retained: float = 0.05  # what the prompt accuracy of all retained prompts together may lose, at most
     retained_each: float = 0.2  # likewise each by itself: fewer samples, wider bounds
     # of images that are to be forgotten
     share: float = 0.5  # of a share that was counted among samples, its standard error may be this part

@@ -117,9 +117,9 @@ def of_fitted_model(
         loss = standards.retained if kept.prompts == "all" else standards.retained_each
         if not kept.bound.value >= kept.before.mean - loss:
             found.append(
-                f"retained prompts ({kept.prompts}), by {kept.by}: obeyed in {kept.before} before and {kept.after} "
-                f"after, at least {kept.bound.value:.4g} at {100 * kept.bound.confidence:g} % confidence: more than "
-                f"{100 * loss:g} points may be lost"
+                f"retained prompts ({kept.prompts}), by {kept.by}: prompt accuracy {kept.before} before and "
+                f"{kept.after} after, at least {kept.bound.value:.4g} at {100 * kept.bound.confidence:g} % confidence: "
+                f"more than {100 * loss:g} points may be lost"
             )
     found += [
         f"{name!r}: its multiplier ran away and was held back; the network does not follow it further"
@@ -140,7 +140,7 @@ def least_cost(measured: Sequence[LevelFound], problem: du.Problem, ratios: du.L
         return None
     levels = np.array([each.mean for each in found])
     weaker = levels - 2 * problem.direction * np.array([_error(each.stderr) for each in found])
-    if isinstance(problem, du.ReverseKL | du.ForwardKL):
+    if problem.direction > 0:  # divergences
         weaker = np.maximum(weaker, 0.0)
     if not np.isfinite(weaker).all():
         return None

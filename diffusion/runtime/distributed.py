@@ -6,8 +6,8 @@ part j holds its rows j, j + P, j + 2P, ..., and ::
     grad loss = (1/P) sum_{j < P} grad loss_j,
 
 because every loss here is a mean over rows, and every part has as many rows of each kind. So the weights after a step
-are those of one process on the whole batch, up to the order in which floats are added. Samples are dealt batch by batch
-and gathered in every process.
+are those of one process on the whole batch, up to the order in which floats are added. Samples are made batch by
+batch, and gathered in every process.
 
 Processes are found by accelerate (``accelerate launch``, ``torchrun``, ``mpirun``); on a machine without CUDA, or with
 ``accelerate launch --cpu``, they meet on the CPU by gloo. Functions below that say *collective* must be called by every
@@ -38,10 +38,11 @@ class Part:
     notes: dict[str, float] = field(default_factory=dict, compare=False)
 
     def rows(self, n: int) -> slice:
-        """Which of n rows are this part's. ``ValueError`` where n cannot be dealt out evenly."""
+        """Which of n rows are this part's. ``ValueError`` where n cannot be split evenly."""
         if n % self.count:
             raise ValueError(
-                f"batch: {n} rows of one kind cannot be dealt evenly to {self.count} parts (processes times accumulate)"
+                f"batch: {n} rows of one kind cannot be split evenly over {self.count} parts (processes times "
+                "gradient accumulation steps)"
             )
         return slice(self.index, n, self.count)
 

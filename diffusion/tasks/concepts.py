@@ -1,4 +1,4 @@
-"""What is to be unlearned: the concepts with their paraphrases or images, what stands for the rest, and the anchor."""
+"""What is to be unlearned: the concepts with their paraphrases or images, the contrast, and the anchor."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Examples:
 
     Two are equal where their values are, and ``repr`` tells unequal ones apart, so that they can stand in a request to
     a cache. :func:`diffusion.pipelines.images.read_images` and :func:`diffusion.pipelines.latents.encode` make samples
-    of images. Raises ``ValueError`` for fewer than ten samples (a fifth of them examines the classifier), or values
+    of images. Raises ``ValueError`` for fewer than ten samples (a fifth of them validates the classifier), or values
     that are not finite.
     """
 
@@ -52,7 +52,7 @@ class Examples:
 
 @dataclass(frozen=True)
 class ConceptLaw:
-    """One thing to unlearn: every paraphrase that asks for it, and its share ``prior`` of what the model makes unasked.
+    """One thing to unlearn: every paraphrase that asks for it, and its share ``prior`` of unconditional samples.
 
     ``examples`` show it where no paraphrase asks for it (then ``paraphrases`` is empty). ``prior`` None: to be
     estimated from samples of the model (:mod:`diffusion.ratios.priors`).
@@ -79,7 +79,7 @@ class ConceptLaw:
 class TaskPrompts:
     """The prompts of an unlearning task.
 
-    ``contrast``: what stands for the rest of the model's law, group by group (a group's prompts are paraphrases of one
+    ``contrast``: the other prompts of the model's law, group by group (a group's prompts are paraphrases of one
     thing); ``anchor``: what a prompt that asks for a concept falls back to (theory: such a prompt cannot be tilted, all
     of its samples show the concept, so its target is the tilted anchor); ``unlabelled``: samples of q stand for the
     rest as well, or alone, without anybody saying what they show.
@@ -95,7 +95,7 @@ class TaskPrompts:
         if not self.concepts:
             raise ValueError("concepts must hold at least one concept, got none")
         if not (self.contrast or self.unlabelled) or any(not group for group in self.contrast):
-            raise ValueError("contrast must hold at least one group of prompts that stand for the rest, got none")
+            raise ValueError("contrast must hold at least one group of retained prompts, got none")
         given = [concept.prior for concept in self.concepts if concept.prior is not None]
         if 0 < len(given) < len(self.concepts):
             raise ValueError("priors must be given for all concepts or for none of them")
@@ -152,11 +152,11 @@ class TaskPrompts:
         return tuple(prompt for group in self.contrast for prompt in group)
 
     def labelled(self, concept_samples: int, retained_samples: int) -> tuple[list[str], list[int]]:
-        """Prompts for the samples that a classifier learns from, and their labels: concept i, m for the rest, m + 1 for
+        """Prompts for the samples that a classifier learns from, and their labels: concept i, m for contrast, m + 1 for
         q.
 
-        Paraphrases take turns within each concept and each group, and groups take turns within the rest. Where samples
-        of q stand for the rest beside contrast prompts, each makes one half. Examples come under the anchor, all of
+        Paraphrases take turns within each concept and each group, and groups take turns within it. Where samples
+        of q are contrast beside contrast prompts, each makes one half. Examples come under the anchor, all of
         them up to ``concept_samples``.
         """
         prompts: list[str] = []

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from diffusion.tasks.sampling import Sampling as Sampling
 from diffusion.tasks.settings import Settings
 
-# Share of the peak rate for steps beyond the last one asked for, which correct what the fit has missed.
+# Share of the peak learning rate for steps beyond the last one asked for, which correct what the fit has missed.
 AFTER = 0.1
 CONFIG = "config.yaml"  # the file beside a result
 HIDDEN: dict[str, Any] = {"flag": None}  # a field for Python and YAML, without an option of its own
@@ -29,7 +29,7 @@ class RatiosConfig(Settings):
         default=600, ge=10, description="samples of each concept that train the ratio classifier"
     )
     retained_samples: int = Field(
-        default=1000, ge=10, description="samples of the rest that train the ratio classifier"
+        default=1000, ge=10, description="samples of retained prompts that train the ratio classifier"
     )
     noisings: int = Field(
         default=12, ge=1, description="noised copies of each sample for the ratio classifier", json_schema_extra=HIDDEN
@@ -60,9 +60,7 @@ class FitConfig(Settings):
     learning_rate: float | None = Field(
         default=None, gt=0, description="peak learning rate (default: 2e-3, with --full-weights 1e-4)"
     )
-    retain_share: float = Field(
-        default=1 / 3, ge=0, lt=1, description="share of a batch that holds retained prompts in place"
-    )
+    retain_share: float = Field(default=1 / 3, ge=0, lt=1, description="fraction of a batch under retained prompts")
     mixed_precision: Literal["no", "bf16"] = Field(default="no", description="no or bf16 (autocast)")
     gradient_accumulation_steps: int = Field(default=1, ge=1, description="gradient accumulation steps")
     gradient_checkpointing: bool = Field(default=False, description="gradient checkpointing: less memory, slower")
@@ -83,7 +81,7 @@ class FitConfig(Settings):
         return None if self.full_weights else self.rank
 
     def decayed(self, step: int) -> float:
-        """The part of the peak rate that is left at a step: a half cosine to zero, and ``AFTER`` beyond the last."""
+        """What is left of the peak learning rate at a step: a half cosine to zero, and ``AFTER`` beyond the last."""
         last = self.max_train_steps
         return 0.5 * (1 + math.cos(math.pi * step / last)) if step < last else AFTER
 
@@ -172,7 +170,7 @@ class Config(Settings):
 
     Parts may be given as mappings. ``runtime.seed`` is the seed of ratios and fit as well, where these have none of
     their own. ``evaluation.seed``
-    stays apart: what is judged shares no noise with what was solved on.
+    stays apart: what is measured shares no noise with what was solved on.
     """
 
     sampling: Sampling = Field(default_factory=Sampling)

@@ -1,14 +1,14 @@
 r"""Images to be forgotten: what they are, and the multipliers that forget them where images are all there is.
 
 Data x^1 … x^n, q their law, image i present with share pi_i (repeats/n), q_i the point mass at it. ForwardKL asks for a
-surprise of at least b_i nats at image i; among densities on the data the optimum puts (pi_i - lam_i)/(1 - L), L = sum
+-log p of at least b_i nats at image i; among densities on the data the optimum puts (pi_i - lam_i)/(1 - L), L = sum
 lam_i, on image i, hence ::
 
     lam_i = [ pi_i - (1 - L) e^{-b_i} ]_+,    V = sum_i pi_i log( pi_i (1 - L)/(pi_i - lam_i) ) + (1 - Pi) log(1 - L),
 
 (Pi the sum of the pi_i with lam_i > 0): always in [0, pi_i], and the larger the more often an image was seen. In a
-network the surprise is the negative ELBO at the image; its zero is not known, its changes are, so levels are stated as
-nats above the present ones, b_i = -log pi_i + level_i. Source: theory, "Forgetting images".
+network -log p is bounded by the negative ELBO at the image; its zero is not known, its changes are, so levels are
+stated as nats above the present ones, b_i = -log pi_i + level_i. Source: theory, "Forgetting images".
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MOST = 64
 
 @dataclass(frozen=True)
 class Images:
-    """What to forget, and samples that stand for the rest.
+    """What to forget, and the data that is retained.
 
     Args:
         forget: (m, ...) images as the network sees them (latents, or pixels in [-1, 1]), at most 64.
@@ -96,7 +96,7 @@ class Images:
             )
 
     def start(self, levels: np.ndarray) -> np.ndarray:
-        """The closed form for levels (m,) in nats above the present surprise, prompt by prompt."""
+        """The closed form for levels (m,) in nats above the present negative ELBO, prompt by prompt."""
         result = np.zeros(len(self.shares))
         for group, answer in zip(self.groups, exact(self, levels), strict=True):
             result[list(group)] = answer.multipliers

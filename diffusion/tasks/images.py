@@ -27,7 +27,7 @@ class ImageTensors:
     """Samples (n, ...) as the network sees them, a prompt for each; ``levels`` and ``shares`` (m,), or None: to be
     found.
 
-    ``held_out``: like the images, never trained on; levels None asks to be as surprising as these, in the mean or at
+    ``held_out``: like the images, never trained on; levels None asks to be as unlikely as these, in the mean or at
     ``quantile``.
     """
 

@@ -6,8 +6,8 @@ r"""The prompts that people ask: a law P(c) over prompts, with groups, and ancho
 
 ``weight``: how often a prompt is asked, relative to the others (1 where left out). ``group``: a name; levels may be
 asked of the prompts of one group alone. ``anchor``: for a prompt that asks for a concept by name, the prompt whose law
-it is to have: what is drawn is the anchor's, what is fitted is the prompt ("a photo of a cat in a field" -> "a photo of
-an animal in a field").
+it is to have: what is sampled is the anchor's, what is fitted is the prompt ("a photo of a cat in a field" -> "a photo
+of an animal in a field").
 """
 
 from __future__ import annotations

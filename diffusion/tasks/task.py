@@ -41,7 +41,7 @@ class Concept(Settings):
     prompts: tuple[str, ...] = Field(default=(), description="paraphrases that ask for it")
     images: Any = Field(default=None, description="a folder, paths, Pillow images, or a tensor (k, ...)")
     prior: float | None = Field(
-        default=None, gt=0, lt=1, description="its share of the model's unconditional samples; estimated where left out"
+        default=None, gt=0, lt=1, description="fraction of unconditional samples that show it; estimated where left out"
     )
     detector: Any = Field(default=None, description="what decides whether an image shows it: 'clip:..', 'module:name'")
 
@@ -81,7 +81,7 @@ class Concept(Settings):
 
 
 class ConceptTask(Settings):
-    """Concepts that must go from a model, how far, and what stands for the rest.
+    """Concepts that must go from a model, how far, and what is retained.
 
     ``concepts``: prompts, lists of paraphrases, :class:`Concept`; ``problem`` with ``levels`` as people say them
     (:mod:`diffusion.tasks.levels`), or a ``duality`` problem. Raises ``ValueError`` naming the field that does not fit.
@@ -175,7 +175,7 @@ class ConceptTask(Settings):
         if count and self.problem != "likelihood":
             raise ValueError(f"problem must be likelihood where concepts have detectors, got {self.problem}")
         if count and self.words:
-            raise ValueError("vocabulary: neighbours stand for the rest of a ratio, and detectors need none")
+            raise ValueError("vocabulary: neighbours are the contrast of a ratio, and detectors need none")
         return self
 
     @model_validator(mode="after")

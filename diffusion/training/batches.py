@@ -94,7 +94,7 @@ class Batches:
         distinct = sorted(set(retained_prompts)) or [prompts.anchor]
         self._kept = denoiser.condition(distinct)
         self._kept_row = torch.tensor([distinct.index(prompt) for prompt in retained_prompts], dtype=torch.long)
-        # Where samples of q alone stand for the rest, no prompt is known that is to be kept.
+        # Where the contrast is samples of q alone, no prompt is known that is to be retained.
         self.retained = round(settings.train_batch_size * settings.retain_share) if len(retained_latents) else 0
         self.tilted = settings.train_batch_size - self.retained
         self._device = next(denoiser.network.parameters()).device

@@ -10,8 +10,9 @@ These figures are for a fit of some hundred steps; a trainer of another kind of 
 
 ``loss_k`` gets a generator of its own, made from the seed and ``k``: a step depends on the weights, the optimiser's
 memory and ``k``, on nothing else, so a run that was killed and resumed ends bit-equal on the same CPU. What delivers is
-the mean: a level of 1 % is a matter of small steps. The batch of a step may be dealt to several processes, and taken in
-several parts by each (:mod:`diffusion.runtime.distributed`); the weights are those of one process up to rounding.
+the mean: a level of 1 % is a matter of small steps. The batch of a step may be split over several processes, and
+taken in several parts by each (:mod:`diffusion.runtime.distributed`); the weights are those of one process up to
+rounding.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ def prompts_for(concepts: Sequence[str], anchor: str = "") -> TaskPrompts:
     }[axis_of(cells[0])]
     rest = tuple(asking(cell) for cell in every if cell not in cells)
     if not rest:
-        raise ValueError(f"at least one {axis_of(cells[0])} must stay to stand for the rest, got all as concepts")
+        raise ValueError(f"at least one {axis_of(cells[0])} must be retained, got all as concepts")
     named = [ConceptLaw(_first(prompt, asking(cell)), None) for prompt, cell in zip(concepts, cells, strict=True)]
     return TaskPrompts(tuple(named), rest, anchor)
 

@@ -42,7 +42,7 @@ def run_demo(folder: Path, opening: tuple[str, Path], task: ConceptTask, config:
     """Write ``index.html`` with its images, the LoRA and the certificate into ``folder``; returns a short summary."""
 
     started, clock = time.monotonic(), {}
-    judged = config.evaluation.samples
+    count = config.evaluation.samples
     concept = task.concepts[0].prompts[0]
     image_classifier, prompts = DigitsClassifiers(), prompts_for([concept])
     denoiser = StableDiffusion(load_pipeline(DIGITS))
@@ -57,9 +57,9 @@ def run_demo(folder: Path, opening: tuple[str, Path], task: ConceptTask, config:
     network.disable_adapters()
     estimate = result.estimate
     since = time.monotonic()
-    guided = _guided(denoiser, result, result.solution.guidance, judged // 2, "guided", image_classifier)
+    guided = _guided(denoiser, result, result.solution.guidance, count // 2, "guided", image_classifier)
     fixed = _guided(
-        denoiser, result, constant(CONSTANT), judged // 10, f"constant strength {CONSTANT}", image_classifier
+        denoiser, result, constant(CONSTANT), count // 10, f"constant strength {CONSTANT}", image_classifier
     )
     clock["guided samples"] = time.monotonic() - since
     before = result.samples["before, anchor"]

@@ -31,7 +31,7 @@ from diffusion.training.lora import check_as_given, left_as_given
 from diffusion.workflows.concepts import fitted_data, tracked_by
 from diffusion.workflows.validation import NothingToDo, check_split
 
-ESTIMATION = ("samples of the prompts", "detectors", "features for the detector head", "detector head")
+ESTIMATION = ("samples of the prompts", "detectors", "features for the noised detector", "noised detector")
 MEASUREMENT = ("evaluation samples",)
 
 

@@ -105,7 +105,7 @@ def stages_detected(denoiser: Denoiser, prompts: Prompts, config: Config) -> lis
     chain = chain_of(denoiser, sampling.steps(denoiser)).steps
     return [
         Stage("samples of the prompts", n * step),
-        Stage("detector head", (n - n // 5) * ratios.noisings + n // 5),
+        Stage("noised detector", (n - n // 5) * ratios.noisings + n // 5),
         Stage("training", fit.max_train_steps * fit.train_batch_size * (times + GRADIENT)),
         Stage("corrections of the multipliers", rounds * (n // 2) * step),
         Stage("evaluation samples", (wanted.samples + others + 2 * min(SHOWN, max(8, len(prompts)))) * step),

@@ -3,7 +3,7 @@ r"""What a task of forgetting leaves open: how often the model was shown the ima
 ::
 
     task (images, prompts, levels, shares as far as they are said)  +  samples of the model under the images' prompts
-        ->  :class:`diffusion.tasks.image_set.Images`, levels (m,) in nats above the present surprise
+        ->  :class:`diffusion.tasks.image_set.Images`, levels (m,) in nats above the present negative ELBO
 
 Data under an image's prompt, where none are given, are samples of the model without the copies among them; the share of
 an image is the part of its prompt's data that is its copies.
@@ -70,9 +70,7 @@ def image_targets(denoiser: Denoiser, task: ImageTensors, drawn: Tensor, drawn_p
     if levels is None:
         levels = as_unseen(denoiser, images, task.held_out, task.held_out_prompts, quantile=task.quantile)
         if not (levels > 0).any():
-            raise ValueError(
-                "levels: every image is already as surprising as held-out ones; nothing is to be forgotten"
-            )
+            raise ValueError("levels: every image is already as unlikely as held-out ones; nothing is to be forgotten")
     return ImageTargets(images, levels, unit, as_near, errors)
 
 

@@ -2,7 +2,7 @@ r"""Images out of a pipeline: samples before, the exact answer, the fit, samples
 
 ::
 
-    levels (m,)  ->  lam (m,) by `duality.point_masses`  ->  a method's fit into a LoRA  ->  surprise gained,
+    levels (m,)  ->  lam (m,) by `duality.point_masses`  ->  a method's fit into a LoRA  ->  rise of the negative ELBO,
     cost, copies among samples under the images' prompts
 
 Everything that is written is about numbers: images that are to be forgotten are no part of the output folder.
@@ -54,8 +54,8 @@ def forget(
 ) -> Forgotten:
     """Forget the task's images by a method, into adapters that are left active on the network.
 
-    ``config.evaluation.samples``: samples before and as many after, from common noise, dealt to the images' prompts,
-    by the pipeline's own sampler in ``config.sampling.num_inference_steps``. ``method``: left out, the one that
+    ``config.evaluation.samples``: samples before and as many after, from common noise, under the images' prompts in
+    turn, by the pipeline's own sampler in ``config.sampling.num_inference_steps``. ``method``: left out, the one that
     ``config.fit`` names. ``folder``: of an output that is being written; the fit is kept there before it is measured.
     Raises ``ValueError`` where something is missing, before the fit; ``FloatingPointError`` when a loss is not finite.
     """
@@ -66,7 +66,7 @@ def forget(
     cache_folder = config.runtime.cache_folder
     if count < 3 * len(task.asked):
         raise ValueError(f"evaluation samples must be at least 3 for each of {len(task.asked)} prompts, got {count}")
-    # Refuses a batch that cannot be dealt evenly.
+    # Refuses a batch that cannot be split evenly.
     Part(0, world().num_processes * fit.gradient_accumulation_steps).rows(fit.train_batch_size)
     tracked = tracked_by(config)
     check_as_given(denoiser)

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,11 @@ from torch import nn
 
 from diffusion.evaluation.sweep.canvas import CanvasTask
 from diffusion.evaluation.sweep.frontier import BEFORE, plot, read_points, table
-from diffusion.evaluation.sweep.measure import Made, Measured, costs, counts, make, measure, unmoved
+from diffusion.evaluation.sweep.measure import Made, costs, counts, make, measure, unmoved
+from diffusion.evaluation.sweep.plan import MEASURED_BY, OURS, Sweep
 from diffusion.evaluation.sweep.point import Point, Setting
 from diffusion.methods.base import ErasureContext
-from diffusion.methods.erasure import ERASURES, erasure_of
+from diffusion.methods.erasure import erasure_of
 from diffusion.pipelines import Denoiser
 from diffusion.runtime.files import atomic_write, say, write_text
 from diffusion.runtime.progress import Bar, progress_bar
@@ -31,90 +32,6 @@ from diffusion.tasks.task import Concept, ConceptTask
 from diffusion.training.lora import undo
 from diffusion.wardrobe.classifiers import classifiers
 from diffusion.workflows.detected import unlearn_detected
-
-OURS = "ours"
-JUDGE = "kernel machine"  # ours sees the other classifier as its detector
-METHODS = (OURS, *ERASURES)
-
-#: What each method is swept over; of ours the level.
-STRENGTHS: dict[str, tuple[float, ...]] = {
-    OURS: (0.02, 0.01, 0.04),
-    "leco": (1.0, 2.0, 0.5),
-    "esd-x": (1.0, 3.0),
-    "esd-u": (1.0, 3.0),
-    "uce": (1.0, 10.0, 0.1, 100.0),
-    "concept-ablation": (1.0, 1.5, 0.7),
-    "neggrad": (0.1, 0.02, 0.5),
-    "erasediff": (0.1, 1.0),
-    "salun": (1.0, 10.0),
-}
-Budget = tuple[int, float, int, bool]  # steps, rate, batch size, all weights
-ESD_ORIGINAL: Budget = (200, 5e-5, 1, True)
-#: Rates are above the originals': at 1e-3 LECO erased nothing in 60 steps of this trainer. Why was not looked into; its
-#: warm-up, cosine and average may have a part in it.
-BUDGETS: dict[str, tuple[Budget, ...]] = {
-    OURS: ((200, 2e-3, 24, False), (100, 2e-3, 24, False)),
-    "leco": ((60, 5e-3, 4, False), (150, 2e-3, 4, False), (500, 1e-4, 1, False)),
-    "esd-x": ((60, 5e-3, 4, False), (150, 2e-3, 4, False), ESD_ORIGINAL),
-    "esd-u": ((60, 5e-3, 4, False), (150, 2e-3, 4, False), ESD_ORIGINAL),
-    "uce": ((1, 1.0, 1, True),),
-    "concept-ablation": ((60, 4e-3, 8, False), (150, 2e-3, 8, False)),
-    "neggrad": ((60, 2e-3, 16, False), (150, 1e-3, 16, False)),
-    "erasediff": ((60, 2e-3, 16, False), (150, 1e-3, 16, False)),
-    "salun": ((60, 3e-4, 16, True), (150, 1e-4, 16, True)),
-}
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """What is run: methods by name, training seeds, the sampler that everything refers to, and how much is looked at.
-
-    ``points``: that are run at most, the next call goes on. ``quick``: one setting of each method, of two steps: that
-    everything runs, and nothing else.
-    """
-
-    methods: tuple[str, ...] = METHODS
-    seeds: tuple[int, ...] = (0,)
-    sampling: Sampling = field(default_factory=lambda: Sampling(guidance_scale=3.0))
-    measured: Measured = field(default_factory=Measured)
-    rank: int = 8
-    samples: int = 400  # of the law of prompts, that ours solves on
-    quick: bool = False
-    points: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in self.methods:
-            if name not in METHODS:
-                raise ValueError(f"method must be one of {', '.join(METHODS)}, got {name!r}")
-
-    def settings(self) -> list[Setting]:
-        """In the order in which they are run: the first budget and strength of every method, then the next."""
-        every = []
-        for budget in range(max(map(len, BUDGETS.values()))):
-            for index in range(max(map(len, STRENGTHS.values()))):
-                for name in self.methods:
-                    if budget < len(BUDGETS[name]) and index < len(STRENGTHS[name]):
-                        steps, rate, batch, full = BUDGETS[name][budget]
-                        strength = STRENGTHS[name][index]
-                        if self.quick:
-                            steps, batch = min(steps, 2), min(batch, 4)
-                            strength = max(STRENGTHS[name])
-                        every += [
-                            Setting(
-                                method=name,
-                                strength=strength,
-                                max_train_steps=steps,
-                                learning_rate=rate,
-                                train_batch_size=batch,
-                                full_weights=full,
-                                seed=seed,
-                            )
-                            for seed in self.seeds
-                        ]
-        return every[: len(self.methods) * len(self.seeds)] if self.quick else every
-
-
-QUICK = Sweep(measured=Measured(samples=4, chains=2), samples=160, quick=True)
 
 
 def run_sweep(denoiser: Denoiser, task: CanvasTask, sweep: Sweep, folder: Path, bar: Bar = progress_bar) -> list[Point]:
@@ -148,8 +65,8 @@ def run_sweep(denoiser: Denoiser, task: CanvasTask, sweep: Sweep, folder: Path, 
         found = _one(denoiser, task, sweep, setting, base, bar)
         write_text(folder / f"point-{setting.label}.json", found.model_copy(update={"task": digest}).to_json())
     points = read_points(folder)
-    write_text(folder / "sweep.txt", "\n".join(table(points, JUDGE)) + "\n")
-    plot(points, JUDGE, folder / "sweep.png")
+    write_text(folder / "sweep.txt", "\n".join(table(points, MEASURED_BY)) + "\n")
+    plot(points, MEASURED_BY, folder / "sweep.png")
     return points
 
 

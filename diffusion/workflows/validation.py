@@ -26,7 +26,7 @@ def check_something_to_do(estimate: RatioEstimate, plan: Plan, solution: du.Solu
         return
     problem = plan.asked
     now = problem.levels_of(estimate.ratios, estimate.ratios.log_weights)
-    unit = "" if isinstance(problem, du.Likelihood) else " nats"
+    unit = "" if problem.probability else " nats"
     said = "; ".join(
         f"{concept.name!r} is at {level:.4g}{unit}, {'at most' if problem.direction < 0 else 'at least'} {asked:.4g}"
         f"{unit} was asked"
@@ -56,7 +56,7 @@ def check_images(config: Config) -> None:
 
 
 def check_split(fit: FitConfig, retains: bool) -> None:
-    """Raise ``ValueError`` where a step's rows cannot be dealt evenly to all processes and parts."""
+    """Raise ``ValueError`` where a step's rows cannot be split evenly over all processes and parts."""
     parts = Part(0, world().num_processes * fit.gradient_accumulation_steps)
     kept = round(fit.train_batch_size * fit.retain_share) if retains else 0
     for count in (fit.train_batch_size - kept, kept):
@@ -66,7 +66,7 @@ def check_split(fit: FitConfig, retains: bool) -> None:
 def check(
     denoiser: Denoiser, prompts: TaskPrompts, problem: du.Problem | Asked | None = None, method: Method | None = None
 ) -> None:
-    """Raise ``ValueError`` for what cannot work, with the reason, before anything is drawn."""
+    """Raise ``ValueError`` for what cannot work, with the reason, before anything is sampled."""
     check_as_given(denoiser)
     wordless = [concept for concept in prompts.concepts if not concept.prompts]
     if not denoiser.prompt_inputs and (len(wordless) < len(prompts.concepts) or prompts.contrast or prompts.anchor):

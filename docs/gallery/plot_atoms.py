@@ -36,7 +36,7 @@ with plt.rc_context(plots.STYLE):
         if not feasible.all():
             last = float(levels[feasible].max())
             ax.axvspan(last, levels.max(), color=plots.GREY, alpha=0.15, lw=0)
-            ax.text(last + 0.06, 0.1, "infeasible", fontsize=9, color=plots.INK, rotation=90, va="bottom")
+            ax.text(last + 0.12, 0.03, "infeasible", fontsize=9, color=plots.INK, rotation=90, va="bottom")
         ax.set_title("two atoms" if parts == 1 else f"each split into {parts}")
         ax.set(xlabel="level b (nats)", xlim=(0, 2.6), ylim=(0, 2.6))
         closed = levels[gap < 1e-9].max()

@@ -117,4 +117,4 @@ for name, values in ratios.items():
 
 # %%
 # So a certificate keeps the two apart: its verdict ``solution`` is on the duality gap on the given ratios, ``ratios``
-# on what their examination said. See :doc:`/how-to/certificate`.
+# on what their validation said. See :doc:`/how-to/certificate`.

@@ -36,7 +36,7 @@ with plt.rc_context(plots.STYLE):
     for n, colour, dash in zip((500, 2000, 5000, 20_000), plots.CYCLE, plots.DASHES, strict=False):
         most = bounds.plan(0.01, n)
         right.plot(
-            100 * true, binom.cdf(most, n, true), color=colour, ls=dash, label=f"{n:,} samples, {most} hits at most"
+            100 * true, binom.cdf(most, n, true), color=colour, ls=dash, label=f"{n:,} samples, at most {most} hits"
         )
     right.axvline(1.0, color=plots.UNWANTED, lw=1.2, ls="--")
     right.set(xlabel="true share (%); the level is 1 %", title="Chance that the samples show the level", ylim=(0, 1.02))

@@ -46,7 +46,7 @@ sampling = Sampling(num_inference_steps=6)
 estimate = estimate_ratios(
     denoiser, prompts, budget, sampling, None, bar=lambda title, total: tqdm(total=total, disable=True)
 )
-print(f"classifier on held-out samples of known prompts: {estimate.examination[0]}")
+print(f"classifier on held-out samples of known prompts: {estimate.validation[0]}")
 
 # %%
 # The answer, before anything is changed

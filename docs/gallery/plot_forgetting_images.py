@@ -9,7 +9,7 @@ is forgotten when it is surprising enough. Everything can be seen, and the answe
 # %%
 # Twelve images, four to be forgotten
 # -----------------------------------
-# Some images occur several times. Four of them are to be forgotten: each is to be as surprising as an image that
+# Some images occur several times. Four of them are to be forgotten: each is to be as unlikely as an image that
 # occurs with probability :math:`e^{-b}`. With one point mass for each forgotten image this is forward KL with four
 # constraints.
 

@@ -3,7 +3,7 @@ Eight images that a model copies
 ================================
 
 The same problem on a network. A small DDPM of real handwritten digits was trained further on data in which eight odd
-digits occur 16 to 92 times, until it copies them. Each is then to be as surprising as a digit never seen: eight
+digits occur 16 to 92 times, until it copies them. Each is then to be as unlikely as a digit never seen: eight
 constraints, eight multipliers, one LoRA.
 
 This page shows what
@@ -15,7 +15,7 @@ did not run while the page was built.
 # %%
 # What was asked, and what came out
 # ---------------------------------
-# Each image is to be at least as surprising as nine tenths of held-out digits are. A sample counts as a copy when it is
+# Each image is to be at least as unlikely as nine tenths of held-out digits are. A sample counts as a copy when it is
 # more similar to an image than 99.9 % of other samples of the model that was never shown it, so of eight images that
 # model "copies" up to 0.8 % by definition. Similarity is the cosine between features of a network trained on real
 # digits. KID is measured there as well, to all real digits but the planted ones, which are taken as given; its change
@@ -25,7 +25,7 @@ did not run while the page was built.
 # Copies fall from a fifth of all samples to 0.94 ± 0.11 %, against 0.83 ± 0.10 % for the model that was never shown the
 # images: as rare, within the errors. What else the model makes is at least as good as before, and all samples together
 # are far better, since copies of eight odd digits were part of what was wrong with them. All eight levels are met,
-# under noise that nothing was fitted on, and digits that were held out are as surprising as before. Multipliers rank as
+# under noise that nothing was fitted on, and digits that were held out are as unlikely as before. Multipliers rank as
 # repeats do: they are the shares, less what no double can tell. What moves from round to round is how many nats are
 # asked of the exact answer, so that the network, which follows it with some error, gains what was wanted.
 

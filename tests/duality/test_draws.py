@@ -174,7 +174,7 @@ def test_duplicated_constraints_have_finite_errors():
 
 def test_warning_with_a_number():
     ratios = mixture_draws(np.random.default_rng(6), 60)
-    with pytest.warns(du.FewDrawsWarning, match=r"the equivalent of [0-9.]+ of 60 draws") as caught:
+    with pytest.warns(du.FewDrawsWarning, match=r"the equivalent of [0-9.]+ of 60 samples") as caught:
         du.solve(du.Likelihood(0.05), ratios)
     assert 1 <= caught[0].message.effective <= 60
     assert caught[0].filename == __file__

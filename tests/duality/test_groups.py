@@ -231,7 +231,9 @@ def test_the_bias_of_few_draws_is_estimated_and_said() -> None:
     for _ in range(30):
         chosen = np.stack([rng.choice(30, each, p=q[c]) for c in range(count)])
         values = np.take_along_axis(rho, chosen, 1).ravel()
-        with pytest.warns(du.SmallGroupsWarning, match="few draws per group: the value is overstated by about") as seen:
+        with pytest.warns(
+            du.SmallGroupsWarning, match="few samples per group: the value is overstated by about"
+        ) as seen:
             s = du.solve(problem, du.LogRatios(values, None, None, 0.2, np.repeat(np.arange(count), each), shares))
         warned = next(w.message for w in seen if isinstance(w.message, du.SmallGroupsWarning))
         assert warned.bias == s.primal_bias
@@ -255,7 +257,7 @@ def test_a_single_draw_per_group_cannot_be_tilted() -> None:
     rng = np.random.default_rng(12)
     ratios = du.LogRatios(rng.normal(size=50) - 0.5, None, None, 0.2, np.arange(50), np.full(50, 0.02))
     own = float(np.exp(ratios.log_weights) @ (0.2 * np.exp(ratios.values[:, 0])))
-    with pytest.warns(du.SmallGroupsWarning, match="by an amount that such draws do not tell.*cannot be tilted"):
+    with pytest.warns(du.SmallGroupsWarning, match="by an amount that such samples do not tell.*cannot be tilted"):
         du.solve(du.Likelihood(own * 1.01), ratios)
     with pytest.raises(du.InfeasibleError):
         du.solve(du.Likelihood(own * 0.99), ratios)

@@ -127,3 +127,18 @@ def test_zero_multipliers_are_the_identity():
 def test_refused_with_a_name_and_a_reason(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("problem", "probability"),
+    [
+        (du.Likelihood(0.1), True),
+        (du.Likelihood(0.1, kind="detector"), True),
+        (du.Likelihood(0.1, kind="density"), False),
+        (du.Likelihood(-3.0, kind="log-ratio"), False),
+        (du.ReverseKL(3.0), False),
+        (du.ForwardKL(3.0), False),
+    ],
+)
+def test_a_problem_says_whether_its_levels_are_probabilities(problem: du.Problem, probability: bool) -> None:
+    assert problem.probability is probability

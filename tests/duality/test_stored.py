@@ -1,5 +1,6 @@
 """Ratios in single precision and in files: read block by block, with sums in double precision, never copied whole."""
 
+import gc
 import tracemalloc
 import warnings
 
@@ -159,6 +160,27 @@ def test_of_a_file_only_vectors_are_in_memory(name, tmp_path, monkeypatch):
         problem = PROBLEMS[name](lambda asked: own_levels(asked, ratios))
         # The log masses of the answer, one more vector at a time, and one node in fifty.
         assert peak(lambda: du.solve(problem, ratios)) <= 2.5 * 8 * n + 8 * n * m // 20
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("draws", [False, True])
+def test_what_a_solve_made_goes_at_once(name, draws):
+    """Tables of its own are in no cycle of references, which would keep them until somebody collects these."""
+    given = finite_space(np.random.default_rng(6), 200_000, 2, spread=0.5)
+    if draws:
+        given = du.LogRatios(given.values, priors=given.priors).normalise()
+    problem = PROBLEMS[name](lambda asked: own_levels(asked, given))
+    du.solve(problem, given)  # what ratios keep for good they have now
+    gc.collect()
+    gc.disable()
+    try:
+        tracemalloc.start()
+        du.solve(problem, given)
+        left = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+    finally:
+        gc.enable()
+    assert left < given.values.nbytes // 10
 
 
 @pytest.mark.slow

@@ -7,8 +7,8 @@ r"""How much of a correction guidance has right, by noise level.
 What a tilt by a yes-or-no detector l changes of E[x_0 | x_t] is proportional to C = Cov(l, x_0 | x_t). Guidance puts
 one of two fields G in its place, ::
 
-    prompts    eta (xhat(x_t | the concept's prompt) - xhat(x_t)), eta = E[l | x_t] by the detector head
-    gradient   (noise²/signal) grad eta, the head's own gradient: C itself, were the head exact (Tweedie)
+    prompts    eta (xhat(x_t | the concept's prompt) - xhat(x_t)), eta = E[l | x_t] by the noised detector
+    gradient   (noise²/signal) grad eta, its own gradient: C itself, were it exact (Tweedie)
 
 Every sample of q gives an unbiased value (l - eta)(x_0 - xhat) of C, so by least squares over many ::
 
@@ -64,7 +64,7 @@ def fields(denoiser: Denoiser, estimate: DetectedSamples, states: int, seed: int
         signal, noise = denoiser.schedule(level)
         with Bottleneck(denoiser) as caught:
             said = denoiser.predict(at, level, rows(empty, row))
-        eta = estimate.head(pooled(cast(Tensor, caught.last), said), log_snr(denoiser, level))[:, 0]
+        eta = estimate.noised_detector(pooled(cast(Tensor, caught.last), said), log_snr(denoiser, level))[:, 0]
         (slope,) = torch.autograd.grad(eta.sum(), at)
         with torch.no_grad():
             base = predicted_x0(denoiser, said, at, level)

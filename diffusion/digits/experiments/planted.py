@@ -1,7 +1,7 @@
 """Forget eight planted images of real digits: ``python -m diffusion.digits.experiments.planted --output runs/planted``.
 
 1. Two models (``planted_model``): one that was never shown the planted images, and one that copies them.
-2. Levels: as surprising as images never seen. Regression on the exact answer, primal-dual, and three baselines.
+2. Levels: as unlikely as images never seen. Regression on the exact answer, primal-dual, and three baselines.
 3. Samples of every model, compared (``planted_measures``): copies, quality, and the multipliers beside repeats; and
    what was gained, cost and done to held-out digits, in nats under noise that nothing was fitted on.
 
@@ -73,7 +73,7 @@ def forget(name: str, pipeline: Any, images: Images, levels: np.ndarray, setting
 
 
 def gap_to_never_shown(models: Models, planted: Tensor) -> np.ndarray:
-    """Nats by which the never-shown model is more surprised at each image (8,): what forgetting would have to undo."""
+    """Nats by which the never-shown model's negative ELBO is higher at each image (8,): what there is to undo."""
     value = []
     for pipeline in (models.base, models.copy):
         denoiser = denoiser_of(pipeline)
@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument("--further", type=int, default=1200, help="of the model that copies")
     parser.add_argument("--fit-steps", type=int, default=800, help="of each method")
     parser.add_argument("--samples", type=int, default=8000, help="of each model")
-    parser.add_argument("--quantile", type=float, help="of the surprise of held-out digits; left out, their mean")
+    parser.add_argument("--quantile", type=float, help="of the negative ELBO of held-out digits; default: their mean")
     parser.add_argument("--methods", nargs="+", default=list(IMAGE_METHODS), choices=list(IMAGE_METHODS))
     given = parser.parse_args()
     if not {"tilted", "primal-dual"} & set(given.methods):

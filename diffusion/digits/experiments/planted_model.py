@@ -9,7 +9,7 @@ Both are an unconditional ``DDPMPipeline`` of 8x8 pixels in [-1, 1], v-predictio
 further is cheaper than training twice; it also means that the copying model has taken more steps than the other.
 
 The planted images are real held-out digits: those that resemble the training digits least, so that a copy is not
-taken for an ordinary digit. How often each is planted is dealt at random, so that oddity and repeats are not one.
+taken for an ordinary digit. How often each is planted is chosen at random, so that oddity and repeats are not one.
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from diffusion.evaluation.attacks.base import Attack, Brought, Victim
+from diffusion.evaluation.attacks.classifier_guidance import ClassifierGuidance
 from diffusion.evaluation.attacks.completion import Completion, NoiseInjection
 from diffusion.evaluation.attacks.concept_vector import ConceptVector
-from diffusion.evaluation.attacks.head_guidance import HeadGuidance
 from diffusion.evaluation.attacks.soft_prompt import SoftPrompt
 from diffusion.evaluation.attacks.token_search import TokenSearch
 
@@ -18,7 +18,7 @@ ATTACKS: dict[str, Callable[[], Attack]] = {
     "concept-vector": ConceptVector,
     "completion": Completion,
     "noise-injection": NoiseInjection,
-    "own-classifier": HeadGuidance,
+    "own-classifier": ClassifierGuidance,
 }
 
 
@@ -35,9 +35,9 @@ __all__ = [
     "ATTACKS",
     "Attack",
     "Brought",
+    "ClassifierGuidance",
     "Completion",
     "ConceptVector",
-    "HeadGuidance",
     "NoiseInjection",
     "SoftPrompt",
     "TokenSearch",

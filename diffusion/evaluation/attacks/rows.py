@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffusion.evaluation.attacks import attacks_of
 from diffusion.evaluation.attacks.base import Victim
-from diffusion.evaluation.audit_table import Cell, judged
+from diffusion.evaluation.audit_table import Cell, frequencies
 from diffusion.pipelines import Denoiser
 from diffusion.ratios.ratio_estimate import RatioEstimate
 
@@ -51,7 +51,7 @@ def attack_rows(
             for each in pair
         ]  # fmt: skip
         progress(2 * samples)
-        old, new = (judged(detector[0](each.latents)) for each in brought)
+        old, new = (frequencies(detector[0](each.latents)) for each in brought)
         found.append(
             Cell(
                 concept=concept.name,

@@ -2,10 +2,10 @@ r"""What methods that forget images share: states around data and images, rounds
 
 ::
 
-    rounds of optimiser steps on a loss  ->  nats of surprise gained at each image  ->  dual step
+    rounds of optimiser steps on a loss  ->  rise of the negative ELBO at each image, nats  ->  dual step
 
 The loss and the dual rule are the method's own. Half of the noise levels of a batch are spread evenly over log SNR, as
-surprise is measured, half evenly over the schedule, whose middle decides which image a sample becomes: nats are to be
+it is measured, half evenly over the schedule, whose middle decides which image a sample becomes: nats are to be
 had most cheaply in the last details, and a network that pays there alone still samples the image, a little off. (No
 spread moves the minimiser among all functions; it does among a network's.)
 """
@@ -66,7 +66,7 @@ class ImageFit(ImageMethod):
             raise ValueError(f"damping and extra must be at least 0, got {self.damping} and {self.extra}")
 
     def fit(self, context: ImageFitContext) -> Outcome:
-        """``levels``: a number or (m,), nats above the present surprise at each image; see ``images.as_unseen``."""
+        """``levels``: a number or (m,), nats above the present negative ELBO of each; see ``images.as_unseen``."""
         run = self.run(context)
         parameters = add_student(context.denoiser, context.config.adapter_rank, context.config.seed)
         return run.outcome(run.rounds.run(trainer_of(context, parameters, run.objective, run.rounds)))

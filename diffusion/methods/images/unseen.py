@@ -24,14 +24,14 @@ def as_unseen(
     noise_levels: int = 40,
     seed: int = 0,
 ) -> np.ndarray:
-    """Levels (m,) that ask for images to be "as surprising as images never seen".
+    """Levels (m,) that ask for images to be "as unlikely as images never seen".
 
     ::
 
-        level_i = [ mean over held-out x of L(x) - L(image i) ]_+        nats; L the network's surprise, adapters off
+        level_i = [ mean over held-out x of L(x) - L(image i) ]_+        nats; L the negative ELBO, adapters off
 
     ``held_out`` (k, ...): images of the same kind, never trained on; ``prompts`` (k,), left out, empty. ``quantile``:
-    of L over these in the place of the mean. An odd image would be more surprising than the mean had it not been seen.
+    of L over these in the place of the mean. An odd image would be more unlikely than the mean had it not been seen.
     """
     if quantile is not None and not 0 < quantile < 1:
         raise ValueError(f"quantile must lie strictly between 0 and 1, got {quantile}")
@@ -57,7 +57,7 @@ def as_unseen(
 def elbo_drop(
     denoiser: Denoiser, images: Images, noise_levels: int, repeats: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Nats of surprise that the student has gained at each image over the base model (m,), and standard errors (m,).
+    """Rise of the negative ELBO at each image from the base model to the student, nats (m,), and standard errors (m,).
 
     From ``repeats`` noises a level and image, the same ones for every network and every time (common noise).
     """

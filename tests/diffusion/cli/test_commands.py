@@ -20,7 +20,7 @@ from tests.diffusion.families import build
 pytestmark = [pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning"), pytest.mark.usefixtures("quick")]
 
 
-def test_ratios_of_two_concepts_under_one_head(monkeypatch, capsys, place, tmp_path):
+def test_ratios_of_two_concepts_under_one_classifier(monkeypatch, capsys, place, tmp_path):
     out = run(
         monkeypatch,
         capsys,
@@ -228,7 +228,7 @@ def test_a_model_without_prompts(monkeypatch, capsys, place, tmp_path):
         *("ratios", place / "ddpm", "--examples", place / "images", "--prior", "0.1", *small(place)),
         *("--cache-folder", place / "cache", "--output", tmp_path / "r.json"),
     )
-    assert "samples of the model itself stand for the rest" in out
+    assert "unlabelled samples of the model itself are the contrast" in out
     assert "classifier against q, cross-fitted" in out
     assert "path" not in out
     message = error(monkeypatch, capsys, "ratios", place / "ddpm", "--concept", "seven", "--prior", "0.1")

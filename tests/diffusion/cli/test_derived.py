@@ -16,6 +16,7 @@ from diffusion.api import prompts_of
 from diffusion.cli import main as cli
 from diffusion.cli.derived import merged, read_files, with_job
 from diffusion.pipelines import denoiser_of
+from diffusion.runtime import progress
 from diffusion.tasks.config import SECTIONS, Config
 from diffusion.workflows import dry_run
 from diffusion.workflows.concepts import unlearn
@@ -180,8 +181,17 @@ def test_sample_and_audit_need_a_folder_and_nothing_else(monkeypatch, capsys, re
     out = run(monkeypatch, capsys, "sample", result, "--count", "2", "--prompt", "one", "--output", tmp_path / "images")
     assert "2 images written" in out
     brief = ("--audit-samples", "4", "--audit-relearn-steps", "0", "--cache-folder", result.parent / "cache")
+    stages = []
+
+    class Told(progress.Lines):
+        def __init__(self, title, *more):
+            stages.append(title)
+            super().__init__(title, *more)
+
+    monkeypatch.setattr(progress, "Lines", Told)
     out = run(monkeypatch, capsys, "audit", result, *brief, "--output", tmp_path / "audit")
     assert "its paraphrases" in out
+    assert stages == ["looking for the concept"]  # and none that has nothing to do
     assert json.loads((tmp_path / "audit" / "audit.json").read_text(encoding="utf-8"))["cells"]
 
 

@@ -89,8 +89,8 @@ def test_samples_of_the_exact_target_without_training(place, monkeypatch, capsys
     words_ = ("--concept", "seven", "--detector", RED, "--level", "0.7x", "--prompts", place / "prompts.csv")
     more = ("--config", place / "run.yaml", "--count", "6", "--prompt", "one", "--cache-folder", tmp_path / "cache")
     out = run(monkeypatch, capsys, "sample", place / "sd", *words_, *more, "--output", tmp_path / "images")
-    assert "samples were drawn for 6" in out
-    assert int(out.split(" samples were drawn")[0].split()[-1]) >= 6
+    assert "samples were made for 6" in out
+    assert int(out.split(" samples were made")[0].split()[-1]) >= 6
     assert len(list((tmp_path / "images").glob("*.png"))) >= 6
     said = error(
         monkeypatch, capsys, "sample", place / "sd", *words_, *more, "--corrected", "--output", tmp_path / "other"
@@ -108,4 +108,5 @@ def test_samples_of_the_exact_target_without_training(place, monkeypatch, capsys
 
 def test_commands_on_ratios_say_that_there_are_none(place, monkeypatch, capsys):
     few = ("--concept", "seven", "--detector", RED, "--level", "0.7x", "--config", place / "run.yaml")
-    assert "concepts with detectors have no ratios" in error(monkeypatch, capsys, "ratios", place / "sd", *few)
+    message = error(monkeypatch, capsys, "ratios", place / "sd", *few)
+    assert "concepts with detectors have no ratios: distill and sample take them" in message

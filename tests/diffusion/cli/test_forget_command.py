@@ -48,7 +48,7 @@ def test_forget(monkeypatch, capsys, place, tmp_path, quick_forgetting):
 
 
 def test_forget_without_prompts_as_unseen(monkeypatch, capsys, place, tmp_path, quick_forgetting):
-    # Of a random network every image is about as surprising.
+    # Of a random network every image is about as unlikely.
     monkeypatch.setattr(forget_settled, "as_unseen", lambda _, images, *__, **___: np.full(len(images.forget), 5.0))
     run(
         monkeypatch, capsys, *forgetting(place, "ddpm", "--held-out", place / "images", "--share", "0.05"),

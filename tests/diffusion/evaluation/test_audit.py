@@ -7,7 +7,7 @@ from diffusers import DDPMPipeline
 
 import duality as du
 from diffusion.evaluation.audit import AuditConfig, audit, near_prompts, settings_of
-from diffusion.evaluation.audit_table import Audit, AuditReport, Cell, judged
+from diffusion.evaluation.audit_table import Audit, AuditReport, Cell, frequencies
 from diffusion.evaluation.benchmark import GUIDED, Bench, chosen_methods, run_bench
 from diffusion.evaluation.benchmark_table import Compared, Failure, MethodRow, MethodRun, Quantity, Table, summary
 from diffusion.evaluation.bounds import Estimate
@@ -53,7 +53,7 @@ def test_errors_of_a_curve_are_of_samples_and_of_seeds():
     np.testing.assert_allclose(apart.stderr, 0.2)
 
 
-def test_prompts_near_a_concept_are_none_of_its_wordings():
+def test_prompts_near_a_concept_are_none_of_its_paraphrases():
     prompts = TaskPrompts((ConceptLaw(("seven", "a handwritten seven"), 0.1), ConceptLaw(("eight",), 0.1)), (("one",),))
     some = near_prompts(prompts, 0)
     assert "seven, seven" in some
@@ -73,7 +73,7 @@ def test_one_thing_is_changed_at_a_time():
     assert [each.name for each in flow] == ["own sampler", "20 steps"]
 
 
-def test_pictures_on_their_side_come_back_upright():
+def test_images_on_their_side_come_back_upright():
     denoiser = denoiser_of(build(lambda: families.ddpm(DDPMPipeline)))
     images = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     aside = turned(denoiser, images)
@@ -99,7 +99,7 @@ def test_teaching_leaves_the_network_as_it_was():
     assert torch.equal(sample_latents(denoiser.pipeline, ["seven"], seed=0, steps=2), before)
 
 
-def test_bad_looks_and_lessons_are_refused():
+def test_bad_configurations_are_refused():
     for make, words in (
         (lambda: RelearnConfig(steps=(1, 2)), "rise from 0"),
         (lambda: RelearnConfig(steps=(0, 5, 5)), "rise from 0"),
@@ -166,13 +166,13 @@ def test_a_table_is_lines_and_a_document():
 
 def test_what_was_found_nowhere_is_bounded_all_the_same():
     """No hit among 50 is not "0.00 ± 0.00" and no more: up to 5.8 % may show it, by Clopper and Pearson."""
-    sure, unsure = judged({"SVM": np.zeros(50), "ratio_classifier": np.full(50, 0.01)})
+    sure, unsure = frequencies({"SVM": np.zeros(50), "ratio_classifier": np.full(50, 0.01)})
     assert sure.bound.value == pytest.approx(1 - 0.05 ** (1 / 50), rel=1e-9)
     assert (sure.bound.rule, unsure.bound.rule) == ("clopper_pearson", "betting")
     assert unsure.bound.value > 0.01
     cell = Cell(
         concept="seven", prompts="anchor", setting="own sampler", num_inference_steps=10, guidance_scale=1.0,
-        sampler=None, samples=50, before=judged({"SVM": np.arange(50) < 5.0}), after=(sure,),
+        sampler=None, samples=50, before=frequencies({"SVM": np.arange(50) < 5.0}), after=(sure,),
     )  # fmt: skip
     new, old = curve([0.0, 0.0, 0.2]), curve([0.1, 0.8, 1.0])
     found = Audit((cell,), {"seven": (new, old, new)}, {"seven": recall(new, old, new)})

@@ -47,7 +47,7 @@ def measured(name):
     evaluation, image_classifier = FEW, Sees(4)
     denoiser, estimate = make_denoiser(), make_survey()
     good = Calibration(0.99, 0.0, 0.0, 0.1, 0.1, ())
-    estimate = replace(estimate, examination=(good, good))
+    estimate = replace(estimate, validation=(good, good))
     add_student(denoiser, 1, 0)
     problem = LEVELS[name].bind(estimate.ratios)
     with warnings.catch_warnings():

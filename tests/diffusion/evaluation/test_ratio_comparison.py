@@ -42,7 +42,7 @@ def estimate(denoiser, prompts):
     return estimate_ratios(denoiser, prompts, budget, Sampling(num_inference_steps=2), None, quiet)
 
 
-def test_every_estimator_is_beside_the_head(denoiser, estimate, tmp_path):
+def test_every_estimator_is_beside_the_classifier(denoiser, estimate, tmp_path):
     cache = Cache(tmp_path, "tiny")
     found = compare(denoiser, estimate, None, cache, bar=quiet, path_steps=3)
     names = [row.estimator for row in found.agreement]
@@ -65,7 +65,7 @@ def test_every_estimator_is_beside_the_head(denoiser, estimate, tmp_path):
     assert len(compare(denoiser, estimate, None, bar=quiet, thorough=False).agreement) == 2
 
 
-def test_a_head_against_q_never_judges_what_it_learned_from(denoiser, estimate):
+def test_a_classifier_against_q_never_classifies_what_it_learned_from(denoiser, estimate):
     """Ratios stay below 1/pi, and samples of one half do not depend on the other half's order of labels."""
     values = against_q(denoiser, estimate, steps=4, seed=0)
     assert values.shape == (24, 1)

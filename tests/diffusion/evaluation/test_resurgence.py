@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion.evaluation.audit_table import Audit, AuditReport, Cell, judged
+from diffusion.evaluation.audit_table import Audit, AuditReport, Cell, frequencies
 from diffusion.evaluation.bounds import bound
 from diffusion.evaluation.relearning import Curve, RelearnConfig
 from diffusion.evaluation.resurgence import harmless, resurgence
@@ -90,7 +90,7 @@ def test_what_came_back_has_an_exact_bound(hits):
 
 
 def make_cell():
-    seen = judged({"SVM": np.zeros(5)})
+    seen = frequencies({"SVM": np.zeros(5)})
     return Cell(
         concept="seven", prompts="anchor", setting="own sampler", num_inference_steps=10, guidance_scale=1.0,
         sampler=None, samples=5, before=seen, after=seen,

@@ -15,7 +15,7 @@ from diffusion.pipelines import denoiser_of, load_pipeline
 from diffusion.pipelines.base import generators, noise_of
 from diffusion.pipelines.law import under
 from diffusion.ratios.detected import detect, estimate_detected
-from diffusion.ratios.detector_head import DetectorHead
+from diffusion.ratios.noised_detector import NoisedDetector
 from diffusion.tasks.config import RatiosConfig, Sampling
 from diffusion.tasks.detectors import CheckedDetector, detector_of
 from diffusion.tasks.levels import Asked, levels, of_detectors
@@ -234,7 +234,7 @@ def test_a_head_steers_and_its_error_is_corrected():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         width = features(denoiser, states[:1], torch.tensor([5]), denoiser.condition([""])).shape[1]
-        head = DetectorHead(width, 1).eval()
+        head = NoisedDetector(width, 1).eval()
     found = []
     for seed in range(6):
         process = SamplerProcess(denoiser, "", sampling, ([detector], lam), head, n=48, seed=seed + 10)
@@ -259,7 +259,7 @@ def test_on_digits_the_share_is_rejection_s():
     rule = [detector], solution.multipliers
     shares = []
     for seed in range(8):
-        process = SamplerProcess(denoiser, "", sampling, rule, law.head, n=100, seed=seed)
+        process = SamplerProcess(denoiser, "", sampling, rule, law.noised_detector, n=100, seed=seed)
         made, found = particle_samples(process, seed)
         assert found.effective[-1] > 50
         shares.append(float(detect(denoiser.pipeline, made, [detector]).mean()))

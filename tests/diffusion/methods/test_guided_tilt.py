@@ -13,7 +13,7 @@ from diffusion.methods.guided_tilt import PromptBatches, guided_loss, guided_obj
 from diffusion.pipelines import denoiser_of
 from diffusion.ratios.classifier import features
 from diffusion.ratios.detected import DetectedSamples
-from diffusion.ratios.detector_head import DetectorHead, train_head
+from diffusion.ratios.noised_detector import NoisedDetector, train_noised_detector
 from diffusion.tasks.config import FitConfig, RatiosConfig, Sampling
 from diffusion.tasks.prompts import Prompts
 from diffusion.training.lora import add_lora, base_model
@@ -58,10 +58,10 @@ def data_of(denoiser, scales, moving, n=12):
     )  # fmt: skip
 
 
-def head_of(denoiser):
+def noised_detector_of(denoiser):
     x = torch.randn(2, *denoiser.sample_shape, generator=torch.Generator().manual_seed(1))
     width = features(denoiser, x, torch.tensor([1, 2]), denoiser.condition(PROMPTS)).shape[1]
-    return DetectorHead(width, 1).eval()
+    return NoisedDetector(width, 1).eval()
 
 
 SMALL = FitConfig(max_train_steps=2, train_batch_size=12, rank=2)
@@ -80,7 +80,11 @@ def gradient(denoiser, scales, moving, logs, bar):
     """Loss and the norm of its gradient at a student that is the base model."""
     parameters = fresh(denoiser)
     objective = guided_objective(
-        data_of(denoiser, scales, moving), head_of(denoiser), lambda: logs, lambda eta: eta[:, 0] * 0 + bar, SMALL
+        data_of(denoiser, scales, moving),
+        noised_detector_of(denoiser),
+        lambda: logs,
+        lambda eta: eta[:, 0] * 0 + bar,
+        SMALL,
     )
     loss = objective(0, torch.Generator().manual_seed(2))
     loss.backward()
@@ -117,8 +121,10 @@ def test_e_is_what_the_sampler_sees_over_the_scale(denoiser, monkeypatch):
     monkeypatch.setattr(guided_tilt, "guided_loss", keep)
     monkeypatch.setattr(denoiser, "predict", watched, raising=False)
     data = data_of(denoiser, [3.0, 1.0], True)
-    objective = guided_objective(data, head_of(denoiser), lambda: torch.zeros(12), lambda eta: eta[:, 0] * 0, SMALL)
-    asked.clear()  # the head was made by a call as well
+    objective = guided_objective(
+        data, noised_detector_of(denoiser), lambda: torch.zeros(12), lambda eta: eta[:, 0] * 0, SMALL
+    )
+    asked.clear()  # the noised detector was made by a call as well
     objective(0, torch.Generator().manual_seed(2))
     monkeypatch.setattr(denoiser, "predict", predict)
     x, t, condition = asked[0]
@@ -140,7 +146,9 @@ def test_e_is_what_the_sampler_sees_over_the_scale(denoiser, monkeypatch):
 def test_a_branch_that_must_not_move_is_held(denoiser):
     fresh(denoiser, 0.3)
     data = data_of(denoiser, [3.0, 3.0], False)
-    with_held = guided_objective(data, head_of(denoiser), lambda: torch.zeros(12), lambda eta: eta[:, 0] * 0, SMALL)
+    with_held = guided_objective(
+        data, noised_detector_of(denoiser), lambda: torch.zeros(12), lambda eta: eta[:, 0] * 0, SMALL
+    )
     assert float(with_held(0, torch.Generator().manual_seed(2)).detach()) > 0
 
 
@@ -150,7 +158,16 @@ def samples_of(denoiser, prompts):
     detected = (torch.arange(len(rows)) % 5 == 0).double()[:, None]
     sampling = Sampling(num_inference_steps=2, guidance_scale=3)
     return DetectedSamples(
-        prompts, ("seven",), rows, latents, detected, head_of(denoiser), (None,), "", RatiosConfig(), sampling
+        prompts,
+        ("seven",),
+        rows,
+        latents,
+        detected,
+        noised_detector_of(denoiser),
+        (None,),
+        "",
+        RatiosConfig(),
+        sampling,
     )
 
 
@@ -171,18 +188,18 @@ def test_rows_count_by_the_law_and_anchored_prompts_for_half_at_least(denoiser):
     assert (data.shares > data.target).tolist() == [True, False, False, False, False] * 2
 
 
-def test_a_head_learns_soft_labels():
+def test_a_noised_detector_learns_soft_labels():
     generator = torch.Generator().manual_seed(0)
     feature = torch.randn(4000, 64, generator=generator)
     soft = (feature[:, :2] * 2).sigmoid()
-    head = train_head(feature, torch.zeros(4000), soft, steps=150, seed=1)
+    noised_detector = train_noised_detector(feature, torch.zeros(4000), soft, steps=150, seed=1)
     with torch.no_grad():
-        said = head(feature, torch.zeros(4000))
+        said = noised_detector(feature, torch.zeros(4000))
     assert said.shape == (4000, 2)
     assert float((said - soft).abs().mean()) < 0.1
     assert float((soft - soft.mean(0)).abs().mean()) > 0.2
-    again = train_head(feature, torch.zeros(4000), soft, steps=2, seed=1)
-    same = train_head(feature, torch.zeros(4000), soft, steps=2, seed=1)
+    again = train_noised_detector(feature, torch.zeros(4000), soft, steps=2, seed=1)
+    same = train_noised_detector(feature, torch.zeros(4000), soft, steps=2, seed=1)
     assert torch.equal(again.members[0]["enter"].weight, same.members[0]["enter"].weight)
 
 

@@ -98,3 +98,15 @@ def test_densities_are_refused():
     with pytest.raises(ValueError, match="densities not"):
         lagrangian_of(du.Likelihood(0.1, kind="density"))
     assert isinstance(lagrangian_of(KINDS[0]), ForwardLagrangian)
+
+
+@pytest.mark.parametrize(
+    ("problem", "states", "levels", "integrals"),
+    [(KINDS[0], "q", "q", True), (KINDS[1], "student", "student", True), (KINDS[2], "q", "student", False)],
+    ids=["forward", "reverse", "likelihood"],
+)
+def test_a_lagrangian_says_whose_states_and_levels_are_meant(problem, states, levels, integrals):
+    lagrangian = lagrangian_of(problem)
+    assert lagrangian.on_student == (states == "student")
+    assert lagrangian.of_q == (levels == "q")
+    assert lagrangian.integrated == integrals

@@ -86,7 +86,7 @@ def test_cost_of_guidance_is_along_the_guided_chain(fresh, estimate):
     assert float(meter.cost()[0].min()) > 0
 
 
-def test_levels_under_a_prompt_are_of_the_student_asked_and_the_base_unasked(estimate):
+def test_levels_under_a_prompt_are_of_the_student_under_it_and_the_base_under_the_anchor(estimate):
     """An unchanged network asked for something else has moved by exactly the difference of the two prompts."""
     denoiser = make_denoiser()
     add_student(denoiser, 1, 0)

@@ -16,7 +16,7 @@ from diffusion.ratios.classifier_ratios import classifier_ratios, posterior
 from diffusion.ratios.elbo import elbos
 
 
-def test_head_finds_the_log_ratio_of_noised_gaussians():
+def test_classifier_finds_the_log_ratio_of_noised_gaussians():
     """Features are x_t itself for q_1 = N(2, 1), rest = N(-1, 1): rho_t is known at every level."""
     generator = torch.Generator().manual_seed(0)
     n, prior = 20_000, 0.2
@@ -57,7 +57,7 @@ def test_training_leaves_the_global_generator_alone():
     assert not torch.equal(before, after)  # only the test's own randn moved it
 
 
-def test_head_round_trips_through_its_state(tmp_path):
+def test_classifier_round_trips_through_its_state(tmp_path):
     classifier = train_classifier(torch.randn(30, 4, generator=torch.Generator().manual_seed(0)), torch.zeros(30),
                       torch.arange(30) % 3, [0.1, 0.2], steps=3, seed=0)  # fmt: skip
     again = RatioClassifier(4, classifier.log_shares.exp().tolist(), [0.1, 0.2])
@@ -103,7 +103,7 @@ def test_elbos_share_their_noise(reader):
     assert (value < 0).all()
 
 
-def test_head_ratios_are_bounded_by_the_prior(reader, prompts):
+def test_classifier_ratios_are_bounded_by_the_prior(reader, prompts):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         classifier = RatioClassifier(96 * 16 + 256, [0.5, 0.5], [0.1]).eval()

@@ -8,7 +8,7 @@ import torch
 from scipy.stats import norm
 
 from diffusion.ratios.classifier import RatioClassifier, train_classifier
-from diffusion.ratios.positive_unlabelled import ABSENT, contrast_loss, examine, label_shares
+from diffusion.ratios.positive_unlabelled import ABSENT, contrast_loss, label_shares, validate
 from diffusion.ratios.priors import mixture_priors, unlabelled_prior
 from diffusion.tasks.concepts import ConceptLaw, Examples, TaskPrompts
 
@@ -63,7 +63,7 @@ def test_shares_of_labels():
             label_shares(torch.tensor(some), 2)
 
 
-def test_a_head_learns_the_posterior_from_positive_and_unlabelled_samples():
+def test_a_classifier_learns_the_posterior_from_positive_and_unlabelled_samples():
     rng = np.random.default_rng(1)
     positive, (unlabelled, _) = rng.normal(size=600) + 6, mixture(1200, rng)
     feature = torch.from_numpy(np.concatenate([positive, unlabelled])).float()[:, None]
@@ -79,12 +79,12 @@ def test_a_head_learns_the_posterior_from_positive_and_unlabelled_samples():
     assert (PRIOR * rho[:2].exp() < 0.1).all()
 
 
-def test_examination_against_samples_of_q_gives_the_auc_against_the_rest():
+def test_validation_against_samples_of_q_gives_the_auc_against_the_rest():
     """The correction turns the AUC against q into that against the rest, here 1 up to overlap."""
     rng = np.random.default_rng(2)
     positive, (free, _) = rng.normal(size=500) + 6, mixture(4000, rng)
     values = torch.from_numpy(log_ratio(np.concatenate([positive, free])))[:, None]
-    seen = examine(values, torch.tensor([0] * 500 + [2] * 4000), 0, PRIOR)
+    seen = validate(values, torch.tensor([0] * 500 + [2] * 4000), 0, PRIOR)
     assert seen.auc == pytest.approx(1.0, abs=0.025)  # four standard errors
     assert seen.ece < 0.02
 

@@ -8,7 +8,7 @@ import torch
 
 import duality as du
 from diffusion.evaluation.bounds import bound, mean_estimate
-from diffusion.evaluation.measured import CLASSIFIER, CostFound, Measurement, Obeyed, level_found
+from diffusion.evaluation.measured import CLASSIFIER, CostFound, Measurement, PromptAccuracy, level_found
 from diffusion.evaluation.planning import plan_for
 from diffusion.ratios.calibration import Calibration
 from diffusion.tasks.concepts import ConceptLaw, TaskPrompts
@@ -28,7 +28,7 @@ def survey_of(posteriors, prior=0.1):
         values=values,
         elbo=values[:200],
         anchor=torch.zeros(len(values), 4, 8, 8),
-        examination=(GOOD,),
+        validation=(GOOD,),
     )
 
 
@@ -62,8 +62,8 @@ def cost(mean, prompts="anchor", n=256, spread=0.1):
     return CostFound(prompts=prompts, estimate=mean_estimate(values), median=mean, steps=40, exact=False)
 
 
-def obeyed(before, after, n=720, prompts="all"):
-    return Obeyed(
+def accuracy(before, after, n=720, prompts="all"):
+    return PromptAccuracy(
         prompts=prompts,
         by="SVM",
         before=mean_estimate(shares(before, n)),
@@ -74,9 +74,9 @@ def obeyed(before, after, n=720, prompts="all"):
 
 @pytest.fixture(scope="session")
 def good():
-    """Levels met by all, at 1.5 times the target's cost, everything else obeyed."""
+    """Levels met by all, at 1.5 times the target's cost, prompt accuracy as before."""
     return Measurement(
         levels=(level(5, CLASSIFIER), level(6), level(5, CLASSIFIER, "concept"), level(7, prompts="concept")),
         costs=(cost(0.15), cost(0.16, "concept")),
-        retained=(obeyed(710, 708), obeyed(79, 78, 80, "one")),
+        retained=(accuracy(710, 708), accuracy(79, 78, 80, "one")),
     )

@@ -7,7 +7,7 @@ import pytest
 
 import duality as du
 from diffusion.evaluation.bounds import Estimate
-from diffusion.evaluation.ratio_table import HEAD, Agreement, Comparison, Prior, calibration_found
+from diffusion.evaluation.ratio_table import RATIO_CLASSIFIER, Agreement, Comparison, Prior, calibration_found
 from diffusion.ratios.level_table import level_table
 from diffusion.reports.checks import checks_of_estimators, checks_of_levels, checks_of_ratios
 from diffusion.reports.ratios import RatiosReport, ratios_report
@@ -22,9 +22,9 @@ def compared(auc=0.99, seen=GOOD):
     near = Estimate(mean=1.0, stderr=0.01, n=N)
     rows = [
         Agreement(concept="seven", estimator=name, coverage=near, mass=near, rank=0.9, auc=value)
-        for name, value in ((HEAD, 1.0), ("path, at its own samples", auc))
+        for name, value in ((RATIO_CLASSIFIER, 1.0), ("path, at its own samples", auc))
     ]
-    found = calibration_found("seven", HEAD, "SVM", N, seen)
+    found = calibration_found("seven", RATIO_CLASSIFIER, "SVM", N, seen)
     prior = Prior(concept="seven", mean=0.1, stderr=None)
     return Comparison(priors=(prior,), agreement=tuple(rows), calibration=(found,))
 
@@ -40,9 +40,9 @@ def test_everything_right_is_ok(right):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"examination": (replace(GOOD, auc=0.9),)}, "told apart of 'seven': AUC 0.900 (at least 0.98 is needed)"),
-        ({"examination": (replace(GOOD, ece=0.2),)}, "calibration error on held-out samples of 'seven': 0.200"),
-        ({"examination": ()}, "held-out samples: the classifier was not examined"),
+        ({"validation": (replace(GOOD, auc=0.9),)}, "told apart of 'seven': AUC 0.900 (at least 0.98 is needed)"),
+        ({"validation": (replace(GOOD, ece=0.2),)}, "calibration error on held-out samples of 'seven': 0.200"),
+        ({"validation": ()}, "held-out samples: the classifier was validated on none"),
         ({"elbo": "reversed"}, "ELBO difference agrees with the classifier of 'seven': AUC 0.0"),
     ],
 )

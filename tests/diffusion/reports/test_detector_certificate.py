@@ -14,7 +14,7 @@ from diffusion.ratios.detected import DetectedSamples
 from diffusion.reports.detector_certificate import detector_certificate, question_of
 from diffusion.tasks.config import RatiosConfig, Sampling
 from diffusion.tasks.prompts import Prompts
-from tests.diffusion.reports.conftest import cost, level, obeyed
+from tests.diffusion.reports.conftest import accuracy, cost, level
 
 LAW = Prompts(["one", {"prompt": "seven", "anchor": ""}, ""])
 N = 3000
@@ -34,7 +34,7 @@ RIGHT = estimate_of(0.1)
 GOOD = Measurement(
     levels=(level(5, "digits:seven", "prompts"), level(6, "SVM", "prompts")),
     costs=(cost(0.15, "prompts"),),
-    retained=(obeyed(712, 710), obeyed(79, 79, 80, "one")),
+    retained=(accuracy(712, 710), accuracy(79, 79, 80, "one")),
 )
 
 
@@ -71,7 +71,7 @@ def test_everything_right_is_certified():
         ({"costs": (cost(1.5, "prompts"),)}, "fitted model", "under the law of prompts the network costs"),
         ({"costs": (cost(float("nan"), "prompts"),)}, "fitted model", "costs nan"),
         ({"costs": (cost(0.014, "prompts", spread=0.001),)}, "fitted model", "the cost estimate is in error"),
-        ({"retained": (obeyed(710, 650),)}, "fitted model", "retained prompts (all)"),
+        ({"retained": (accuracy(710, 650),)}, "fitted model", "retained prompts (all)"),
         ({"capped": (True,)}, "fitted model", "'seven': its multiplier ran away and was held back"),
     ],
 )

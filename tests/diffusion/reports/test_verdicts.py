@@ -14,7 +14,7 @@ from diffusion.methods import Outcome
 from diffusion.reports.certificate import Certificate, certificate, so_far
 from diffusion.reports.standards import Standards
 from diffusion.reports.verdicts import least_cost, of_fitted_model, of_ratios, of_solution
-from tests.diffusion.reports.conftest import GOOD, N, cost, level, obeyed, survey_of
+from tests.diffusion.reports.conftest import GOOD, N, accuracy, cost, level, survey_of
 
 STANDARDS = Standards()
 
@@ -60,10 +60,10 @@ def test_a_solution_that_is_not_optimal_is_objected_to(solved, change, words):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"examination": (replace(GOOD, auc=0.9),)}, "AUC 0.900"),
-        ({"examination": (replace(GOOD, auc=float("nan")),)}, "AUC nan"),
-        ({"examination": (replace(GOOD, ece=0.2),)}, "calibration error"),
-        ({"examination": ()}, "not examined"),
+        ({"validation": (replace(GOOD, auc=0.9),)}, "AUC 0.900"),
+        ({"validation": (replace(GOOD, auc=float("nan")),)}, "AUC nan"),
+        ({"validation": (replace(GOOD, ece=0.2),)}, "calibration error"),
+        ({"validation": ()}, "validated on none"),
     ],
 )
 def test_ratios_that_do_not_tell_the_truth_are_objected_to(right, change, words):
@@ -98,8 +98,8 @@ def spoiled(good, **change):
         ({"costs": (cost(0.15), cost(1.5, "concept"))}, "under the concept's prompts the network costs"),
         ({"costs": (cost(float("nan")),)}, "costs nan"),
         ({"costs": (cost(0.014, spread=0.001),)}, "the cost estimate is in error"),
-        ({"retained": (obeyed(710, 650),)}, "retained prompts (all)"),
-        ({"retained": (obeyed(710, 710), obeyed(79, 50, 80, "one"))}, "retained prompts (one)"),
+        ({"retained": (accuracy(710, 650),)}, "retained prompts (all)"),
+        ({"retained": (accuracy(710, 710), accuracy(79, 50, 80, "one"))}, "retained prompts (one)"),
     ],
 )
 def test_a_network_that_is_not_what_was_asked_for_is_objected_to(right, plan, solved, good, change, words):

@@ -123,7 +123,7 @@ def test_the_same_content_gives_the_same_bytes(tmp_path):
     assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
 
 
-def test_every_bit_of_the_head_is_guarded(tmp_path):
+def test_every_bit_of_the_header_is_guarded(tmp_path):
     """A bit that falls on the description instead of the numbers: damaged, or read as what was written."""
     path = tmp_path / "file"
     write_tensors(path, {"values": torch.arange(3.0)}, {"request": "this"})

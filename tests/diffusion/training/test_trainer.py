@@ -50,7 +50,7 @@ def test_parts_hold_every_row_once():
     rows = [list(range(12))[Part(j, 4).rows(12)] for j in range(4)]
     assert sorted(row for part in rows for row in part) == list(range(12))
     assert {len(row) for row in rows} == {3}
-    with pytest.raises(ValueError, match="batch: 10 rows of one kind cannot be dealt evenly to 4 parts"):
+    with pytest.raises(ValueError, match="batch: 10 rows of one kind cannot be split evenly over 4 parts"):
         Part(0, 4).rows(10)
 
 
@@ -103,6 +103,17 @@ def test_a_launch_that_started_fewer_processes_than_asked_says_so(monkeypatch):
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")  # what accelerate launch --cpu --num_processes 2 sets
     with pytest.warns(RuntimeWarning, match="asked for several processes and started one"):
         world.__wrapped__()
+
+
+def test_accelerate_refuses_a_file_of_hosts_without_mpi(monkeypatch, tmp_path):
+    """As docs/how-to/several-gpus.md says it."""
+    from accelerate.commands.launch import launch_command_parser
+    from accelerate.utils.launch import prepare_simple_launcher_cmd_env
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+    words = ["--cpu", "--num_processes", "2", "--mpirun_hostfile", "hosts", "-m", "diffusion.cli.main"]
+    with pytest.raises(OSError, match="mpirun or mpiexec were not found"):
+        prepare_simple_launcher_cmd_env(launch_command_parser().parse_args(words))
 
 
 def free_port():
@@ -208,7 +219,7 @@ def test_a_batch_that_cannot_be_dealt_out_is_refused_before_any_work(monkeypatch
     from tests.diffusion.workflows.test_concepts import TASK
 
     monkeypatch.setattr("diffusion.workflows.concepts.estimate_ratios", None)
-    with pytest.raises(ValueError, match="32 rows of one kind cannot be dealt evenly to 5 parts"):
+    with pytest.raises(ValueError, match="32 rows of one kind cannot be split evenly over 5 parts"):
         unlearn(
             build(FAMILIES["sd"]), ["seven"], du.ReverseKL(0.3), **TASK, fit=FitConfig(gradient_accumulation_steps=5)
         )

@@ -70,7 +70,7 @@ def test_a_model_without_prompts_unlearns_what_pictures_show(method, problem, tm
         output=tmp_path / "out",
         bar=quiet,
     )
-    assert result.estimate.examination[0].auc > 0.9
+    assert result.estimate.validation[0].auc > 0.9
     assert result.solution.multipliers[0] > 0
     assert result.estimate.elbo.isnan().all()
     assert set(result.samples) == {"LoRA, anchor", "before, anchor", PAIRED}
@@ -82,7 +82,7 @@ def test_a_model_without_prompts_unlearns_what_pictures_show(method, problem, tm
 @pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
 @pytest.mark.parametrize("vocabulary", [(), ("one", "two", "three", "the digit 8 in ink")])
 def test_contrast_and_priors_may_be_left_out(pipeline, vocabulary, monkeypatch):
-    """Samples of q stand for the rest. Random weights show nothing apart, so the estimate itself is put in by hand."""
+    """Samples of q are the contrast. Random weights show nothing apart, so the estimate itself is put in by hand."""
     from diffusion.ratios import estimate as estimate_ratios
 
     monkeypatch.setattr(estimate_ratios, "unlabelled_prior", lambda *_: (0.25, 0.05))

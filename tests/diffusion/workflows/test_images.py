@@ -113,7 +113,7 @@ def test_unseen_is_the_mean_surprise_of_held_out_pictures(latents, monkeypatch):
     found = image_targets(latents, high, random_samples(latents, 4, 1), ["one"] * 4)
     np.testing.assert_allclose(found.levels, (value[2:].quantile(0.9) - value[:2]).clamp_min(0).numpy(), rtol=1e-5)
     monkeypatch.setattr(forget_settled, "as_unseen", lambda *_, **__: np.zeros(2))
-    with pytest.raises(ValueError, match="already as surprising"):
+    with pytest.raises(ValueError, match="already as unlikely"):
         image_targets(latents, task, random_samples(latents, 4, 1), ["one"] * 4)
 
 

@@ -9,9 +9,9 @@ pytest.importorskip("diffusers")
 from diffusion.api import open_denoiser
 from diffusion.evaluation.attacks import (
     ATTACKS,
+    ClassifierGuidance,
     Completion,
     ConceptVector,
-    HeadGuidance,
     NoiseInjection,
     SoftPrompt,
     TokenSearch,
@@ -19,7 +19,7 @@ from diffusion.evaluation.attacks import (
     attacks_of,
 )
 from diffusion.evaluation.attacks.base import denoise, noised_references, sampled
-from diffusion.evaluation.attacks.head_guidance import train_head
+from diffusion.evaluation.attacks.classifier_guidance import train_classifier
 from diffusion.evaluation.attacks.soft_prompt import _loss
 from diffusion.evaluation.attacks.token_search import error, words_of
 from diffusion.evaluation.sweep.canvas import CanvasTask
@@ -39,7 +39,7 @@ BRIEF = {
     "concept-vector": ConceptVector(strengths=(1.0, 2.0)),
     "completion": Completion(),
     "noise-injection": NoiseInjection(multiples=(0.05,)),
-    "own-classifier": HeadGuidance(strengths=(3.0,), steps=150),
+    "own-classifier": ClassifierGuidance(strengths=(3.0,), steps=150),
 }
 
 
@@ -136,7 +136,7 @@ def test_nothing_is_found_where_nothing_is(name, material):
     some = victim(blank, material)
     attack = BRIEF[name]
     if name == "own-classifier":
-        attack = HeadGuidance(strengths=(0.01,), steps=20)
+        attack = ClassifierGuidance(strengths=(0.01,), steps=20)
     assert some.share(attack.run(some).latents) <= 0.25
 
 
@@ -165,11 +165,11 @@ def test_words_of_a_prompt_matter_to_the_error(denoiser, material):
     assert error(some, found, states) <= error(some, "a photo", states)
 
 
-def test_a_head_tells_the_concept_from_the_rest(denoiser, material):
-    head = train_head(denoiser, *material, steps=200, seed=0)
+def test_a_classifier_tells_the_concept_from_the_rest(denoiser, material):
+    classifier = train_classifier(denoiser, *material, steps=200, seed=0)
     t = torch.full((24,), 100)
     with torch.no_grad():
-        one, two = (head(some, log_snr(denoiser, t).float()) for some in material)
+        one, two = (classifier(some, log_snr(denoiser, t).float()) for some in material)
     assert float((one > 0).float().mean()) > 0.9
     assert float((two < 0).float().mean()) > 0.9
 

@@ -12,11 +12,12 @@ pytest.importorskip("diffusers")
 from diffusion.evaluation.sweep.canvas import CanvasTask
 from diffusion.evaluation.sweep.frontier import best_at, plot, read_points, table, unbeaten
 from diffusion.evaluation.sweep.measure import Measured, elsewhere, right
+from diffusion.evaluation.sweep.plan import METHODS, QUICK, STRENGTHS, Sweep
 from diffusion.evaluation.sweep.point import Figure, Point, Setting, share
 from diffusion.runtime.documents import Estimate
 from diffusion.wardrobe import OBJECTS, STYLES, cell_of
 from diffusion.workflows import sweep as workflow
-from diffusion.workflows.sweep import METHODS, QUICK, STRENGTHS, Sweep, law_of, run_sweep
+from diffusion.workflows.sweep import law_of, run_sweep
 from duality.confidence import clopper_pearson
 
 BOOT, NEON, ONE = (CanvasTask.of(text) for text in ("an ankle boot", "neon", "a sketch of a boot"))

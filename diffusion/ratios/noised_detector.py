@@ -25,14 +25,14 @@ from diffusion.ratios.noised_network import NoisedNetwork
 from diffusion.runtime.seeds import seeded_weights
 
 
-class DetectorHead(NoisedNetwork):
+class NoisedDetector(NoisedNetwork):
     """``forward`` gives eta (n, m), the members' mean."""
 
     def forward(self, feature: Tensor, log_snr: Tensor) -> Tensor:
         return torch.stack([logits.sigmoid() for logits in self.each(feature, log_snr)]).mean(0)
 
 
-def train_head(
+def train_noised_detector(
     feature: Tensor,
     snr: Tensor,
     detected: Tensor,
@@ -41,22 +41,22 @@ def train_head(
     batch: int = 512,
     seed: int,
     progress: Callable[[int], object] | None = None,
-) -> DetectorHead:
+) -> NoisedDetector:
     """Minimise the cross-entropy above over features (N, D), log SNR (N,), what detectors say of each x_0 (N, m)."""
     with seeded_weights(seed):  # initial weights and dropout take no generator
-        head = DetectorHead(feature.shape[1], detected.shape[1])
-        head.standardise(feature)
-        optimizer = torch.optim.AdamW(head.parameters(), lr=1e-3, weight_decay=0.05)
+        noised_detector = NoisedDetector(feature.shape[1], detected.shape[1])
+        noised_detector.standardise(feature)
+        optimizer = torch.optim.AdamW(noised_detector.parameters(), lr=1e-3, weight_decay=0.05)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         generator = torch.Generator().manual_seed(seed)
         for _ in range(steps):
             optimizer.zero_grad()
-            for member in head.members:  # each sees its own batches: their errors differ, the mean has less
+            for member in noised_detector.members:  # each sees its own batches: their errors differ, the mean has less
                 chosen = torch.randint(len(detected), (batch,), generator=generator)
-                logits = head.logits(cast(nn.ModuleDict, member), feature[chosen], snr[chosen])
+                logits = noised_detector.logits(cast(nn.ModuleDict, member), feature[chosen], snr[chosen])
                 nn.functional.binary_cross_entropy_with_logits(logits, detected[chosen]).backward()
             optimizer.step()
             schedule.step()
             if progress is not None:
                 progress(1)
-    return head.eval()
+    return noised_detector.eval()

@@ -30,7 +30,7 @@ from diffusion.training.batches import spread_levels
 SIDE = 8
 
 
-class Head(nn.Module):
+class NoisedClassifier(nn.Module):
     """Log odds (n,) that states (n, ...) at log SNR (n,) come from the concept."""
 
     def __init__(self, shape: tuple[int, ...], width: int = 128) -> None:
@@ -46,28 +46,28 @@ class Head(nn.Module):
         return cast(Tensor, self.layers(torch.cat([x.flatten(1), snr[:, None] / 5], 1))[:, 0])
 
 
-def train_head(denoiser: Denoiser, positive: Tensor, negative: Tensor, steps: int, seed: int) -> Head:
+def train_classifier(denoiser: Denoiser, positive: Tensor, negative: Tensor, steps: int, seed: int) -> NoisedClassifier:
     """By cross-entropy at all noise levels, half of every batch of each kind."""
     with seeded_weights(seed):
-        head = Head(denoiser.sample_shape)
-    head = head.to(device_of(denoiser))
-    optimizer, generator = torch.optim.Adam(head.parameters(), lr=2e-3), torch.Generator().manual_seed(seed)
+        classifier = NoisedClassifier(denoiser.sample_shape)
+    classifier = classifier.to(device_of(denoiser))
+    optimizer, generator = torch.optim.Adam(classifier.parameters(), lr=2e-3), torch.Generator().manual_seed(seed)
     for _ in range(steps):
         some = [torch.randint(len(each), (32,), generator=generator) for each in (positive, negative)]
         x0 = torch.cat([positive[some[0]], negative[some[1]]]).to(device_of(denoiser))
         t = spread_levels(denoiser, len(x0), generator).to(x0.device)
         x = add_noise(denoiser, x0, torch.randn(x0.shape, generator=generator).to(x0), t)
         label = torch.cat([torch.ones(32), torch.zeros(32)]).to(x0)
-        loss = binary_cross_entropy_with_logits(head(x, log_snr(denoiser, t).to(x)), label)
+        loss = binary_cross_entropy_with_logits(classifier(x, log_snr(denoiser, t).to(x)), label)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return head.eval().requires_grad_(False)
+    return classifier.eval().requires_grad_(False)
 
 
 @dataclass(frozen=True)
-class HeadGuidance(Attack):
-    """``strengths``: s; ``steps``: of the head's training."""
+class ClassifierGuidance(Attack):
+    """``strengths``: s; ``steps``: of the classifier's training."""
 
     strengths: tuple[float, ...] = (0.3, 1.0, 3.0)
     steps: int = 300
@@ -75,23 +75,23 @@ class HeadGuidance(Attack):
     name = "own classifier"
 
     def run(self, victim: Victim) -> Brought:
-        head = train_head(victim.denoiser, victim.references, victim.others, self.steps, victim.seed)
+        classifier = train_classifier(victim.denoiser, victim.references, victim.others, self.steps, victim.seed)
         tried = []
         for number, strength in enumerate(self.strengths):
-            share = victim.share(self.sampled(victim, head, strength, victim.search, 400 + number))
+            share = victim.share(self.sampled(victim, classifier, strength, victim.search, 400 + number))
             tried.append((share, -number, strength))
         best = max(tried)
         detail = f"strength {best[2]:g}, {best[0]:.2f} of {victim.search} in the search"
-        return Brought(self.sampled(victim, head, best[2], victim.samples, FRESH), detail)
+        return Brought(self.sampled(victim, classifier, best[2], victim.samples, FRESH), detail)
 
-    def sampled(self, victim: Victim, head: Head, strength: float, count: int, salt: int) -> Tensor:
+    def sampled(self, victim: Victim, classifier: NoisedClassifier, strength: float, count: int, salt: int) -> Tensor:
         """Under the anchor, pulled."""
         denoiser = victim.denoiser
 
         def pulled(x: Tensor, t: Tensor) -> Tensor:
             with torch.enable_grad():
                 at = x.detach().requires_grad_()
-                logits = head(at, log_snr(denoiser, t).to(at))
+                logits = classifier(at, log_snr(denoiser, t).to(at))
                 (slope,) = torch.autograd.grad(nn.functional.logsigmoid(logits).sum(), at)
             return x + strength * denoiser.schedule(t)[1].square() * slope
 
