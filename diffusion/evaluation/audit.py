@@ -25,7 +25,7 @@ from torch import Tensor
 
 from diffusion.evaluation.attacks import attacks_of
 from diffusion.evaluation.attacks.rows import attack_rows
-from diffusion.evaluation.audit_table import Asked, Audit, Cell, frequencies
+from diffusion.evaluation.audit_table import Audit, AuditPrompts, Cell, frequencies
 from diffusion.evaluation.measured import CLASSIFIER
 from diffusion.evaluation.relearning import NEW_WORD, Arm, Curve, RelearnConfig, recall, teach, turned
 from diffusion.evaluation.resurgence import resurgence
@@ -167,9 +167,13 @@ def audit(
         raise ValueError("before and after must be two pipelines with a network each, got one: put the fit into a copy")
     config, prompts = config or AuditConfig(), estimate.prompts
     steps = estimate.sampling.steps(after)
-    plan: list[tuple[int, Asked, tuple[str, ...], Setting]] = []
+    plan: list[tuple[int, AuditPrompts, tuple[str, ...], Setting]] = []
     for index, concept in enumerate(prompts.concepts):
-        asked: dict[Asked, tuple[str, ...]] = {"anchor": (prompts.anchor,), "concept": concept.prompts, "near": ()}
+        asked: dict[AuditPrompts, tuple[str, ...]] = {
+            "anchor": (prompts.anchor,),
+            "concept": concept.prompts,
+            "near": (),
+        }
         if before.prompt_inputs and concept.prompts:
             asked["near"] = near_prompts(prompts, index)
         for name, some in asked.items():

@@ -11,7 +11,7 @@ from diffusion.evaluation.bounds import Bound, Estimate, Plain, bound, mean_esti
 from diffusion.evaluation.relearning import Curve
 from diffusion.runtime.documents import Document
 
-Asked = Literal["anchor", "concept", "near", "attack"]
+AuditPrompts = Literal["anchor", "concept", "near", "attack"]
 SHOWN = {"anchor": "nothing", "concept": "its paraphrases", "near": "near it", "attack": "attack"}
 CONFIDENCE = 0.95
 
@@ -32,7 +32,7 @@ class Cell(Plain):
     """
 
     concept: str
-    prompts: Asked
+    prompts: AuditPrompts
     setting: str
     num_inference_steps: int
     guidance_scale: float

@@ -129,8 +129,8 @@ for (const source of [modes, handles]) {
 }
 """
 
-# New widgets may take a moment to be drawn.
-NAME_ENTRIES = "for (const wait of [0, 60, 600]) setTimeout(window.name_entries, wait);"
+# New widgets take a moment to be drawn, on a busy machine many.
+NAME_ENTRIES = "for (const wait of [0, 60, 600, 3000, 9000]) setTimeout(window.name_entries, wait);"
 
 # Sliders, the boxes beside them and buttons with a picture have no name that a screen reader could read: they get that
 # of the text above them. Widgets live in shadow trees, so it is looked for in their own and in the two around it.
@@ -166,7 +166,7 @@ window.name_entries = () => {
   };
   visit(document);
 };
-window.addEventListener('load', () => setTimeout(window.name_entries, 1500));
+for (let wait = 1500; wait < 100000; wait *= 1.5) setTimeout(window.name_entries, wait);
 // Panel's location adds an entry to the browser's history at each change: of a drag, hundreds that lead nowhere.
 history.pushState = history.replaceState;
 </script>

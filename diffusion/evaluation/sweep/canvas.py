@@ -31,7 +31,7 @@ RETAINED = 28  # prompts at most that methods see of what is to be retained
 
 
 @dataclass(frozen=True)
-class Asked:
+class CellPrompt:
     """A prompt, and the object, style and background that it names (None: any)."""
 
     prompt: str
@@ -84,10 +84,10 @@ class CanvasTask:
         every = (Cell(*numbers) for numbers in itertools.product(objects, styles, backgrounds))
         return [cell for cell in every if self.holds(cell) is asking]
 
-    def prompts(self, asking: bool, templates: Iterable[int], backgrounds: Iterable[int]) -> list[Asked]:
+    def prompts(self, asking: bool, templates: Iterable[int], backgrounds: Iterable[int]) -> list[CellPrompt]:
         """All of them that ask for the concept, or (``asking`` false) for another value of its axis."""
         cells, some = self._cells(backgrounds, asking), list(templates)
-        return [Asked(caption(cell, template), cell) for cell in cells for template in some]
+        return [CellPrompt(caption(cell, template), cell) for cell in cells for template in some]
 
     @property
     def asking(self) -> tuple[str, ...]:
@@ -123,7 +123,7 @@ class CanvasTask:
             )
         return tuple(found)
 
-    def groups(self, count: int, seed: int) -> dict[str, list[Asked]]:
+    def groups(self, count: int, seed: int) -> dict[str, list[CellPrompt]]:
         """``count`` prompts of each kind, in random order as often as they are needed, and the concept's anchors.
 
         ``trained``, ``paraphrases``, ``contexts`` ask for the concept; ``retained`` in all templates and backgrounds,
@@ -135,8 +135,8 @@ class CanvasTask:
             "paraphrases": self.prompts(True, UNSEEN, (0,)),
             "contexts": self.prompts(True, range(len(TEMPLATES)), grounds),
             "retained": self.prompts(False, range(len(TEMPLATES)), range(len(BACKGROUNDS))),
-            "anchors": [Asked("", Cell(None, None))] * 2
-            + [Asked(text, Cell(None, None)) for text in dict.fromkeys(self.anchors)],
+            "anchors": [CellPrompt("", Cell(None, None))] * 2
+            + [CellPrompt(text, Cell(None, None)) for text in dict.fromkeys(self.anchors)],
         }
         rng = np.random.default_rng(seed)
         found = {}

@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from diffusion.evaluation.bounds import Estimate, mean_estimate
-from diffusion.evaluation.sweep.canvas import Asked, CanvasTask
+from diffusion.evaluation.sweep.canvas import CanvasTask, CellPrompt
 from diffusion.evaluation.sweep.point import Figure, Prompts, share
 from diffusion.methods.chain import chain_of, path_cost
 from diffusion.pipelines import Denoiser
@@ -53,7 +53,7 @@ class Measured:
 class Made:
     """Samples by group: prompts, latents (n, ...), and what classifiers say (n, 3) of their images."""
 
-    asked: dict[str, list[Asked]]
+    asked: dict[str, list[CellPrompt]]
     views: dict[str, NDArray[np.float32]]
     said: dict[str, dict[str, NDArray[np.int64]]]
 
@@ -89,7 +89,7 @@ def counts(task: CanvasTask, made: Made) -> list[Figure]:
     return found
 
 
-def right(task: CanvasTask, asked: list[Asked], said: NDArray[np.int64]) -> NDArray[np.bool_]:
+def right(task: CanvasTask, asked: list[CellPrompt], said: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Whether the axis of the concept (both, where it is an object in one style) is as asked (n,)."""
     hits = np.ones(len(asked), bool)
     for axis, on in ((0, task.concept.object is not None), (1, task.concept.style is not None)):
@@ -98,7 +98,7 @@ def right(task: CanvasTask, asked: list[Asked], said: NDArray[np.int64]) -> NDAr
     return hits
 
 
-def elsewhere(task: CanvasTask, asked: list[Asked], said: NDArray[np.int64]) -> NDArray[np.bool_]:
+def elsewhere(task: CanvasTask, asked: list[CellPrompt], said: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Whether all other axes that the prompt names are as asked (n,)."""
     hits = _agrees(asked, said, 2)
     for axis, on in ((0, task.concept.object is None), (1, task.concept.style is None)):
@@ -107,7 +107,7 @@ def elsewhere(task: CanvasTask, asked: list[Asked], said: NDArray[np.int64]) -> 
     return hits
 
 
-def _agrees(asked: list[Asked], said: NDArray[np.int64], axis: int) -> NDArray[np.bool_]:
+def _agrees(asked: list[CellPrompt], said: NDArray[np.int64], axis: int) -> NDArray[np.bool_]:
     wanted = [(each.cell.object, each.cell.style, each.cell.background)[axis] for each in asked]
     return np.array([value is None or value == label for value, label in zip(wanted, said[:, axis], strict=True)])
 
