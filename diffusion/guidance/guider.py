@@ -50,8 +50,9 @@ class DualityGuidance(ClassifierFreeGuidance):  # type: ignore[misc]  # diffuser
     """``f_0 + s (f_c - f_0)``, s = ``guidance_scale``, of answers that are corrected by a solution's guidance.
 
     Made by :meth:`of`, or by ``from_pretrained`` of a folder that ``save_pretrained`` has written. ``family``: of
-    :data:`FAMILIES`; ``concepts``: prompts that ask for each, the first its name. ``enabled=False`` is the network
-    without prompt mixing and without correction. Raises ``ValueError`` where it is used before it carries anything.
+    :data:`FAMILIES`; ``concepts``: prompts that ask for each, the first its name. Stock pipelines enable their guider
+    anew in every call: to switch it off give them another one. Raises ``ValueError`` where it is used before it carries
+    anything.
     """
 
     @register_to_config  # type: ignore[untyped-decorator]
