@@ -71,7 +71,7 @@ def test_prompts_of_a_task():
         (["a seven"], "names no object"),
         (["a boot", "boot picture"], "already names"),
         (["a boot", "neon"], "all be objects"),
-        (list(OBJECTS), "must stay"),
+        (list(OBJECTS), "must be retained"),
     ):
         with pytest.raises(ValueError, match=words):
             prompts_for(wrong)
