@@ -31,8 +31,9 @@ def adapters(pipeline):
 
 
 def check_delivered(pipeline):
+    """Adapters have the network's type in the end, which stock pipelines load them in: measured as delivered."""
     found = adapters(pipeline)
-    assert {parameter.dtype for parameter in found} == {torch.float32}
+    assert {parameter.dtype for parameter in found} == {denoiser_of(pipeline).network.dtype}
     assert all(bool(parameter.isfinite().all()) for parameter in found)
 
 
@@ -40,7 +41,7 @@ def check_delivered(pipeline):
 @pytest.mark.parametrize("method", ["guidance", "primal-dual", "esd", "neggrad", "siss", "erasediff"])
 def test_every_method_fits_in_float16(method):
     pipeline = build(families.sd).to(torch.float16)
-    result = jobs.unlearn(pipeline, ["seven"], ("Likelihood", "0.98x"), method=method, **TASK)
+    result = jobs.unlearn(pipeline, ["seven"], ("ReverseKL", "1.05x"), method=method, **TASK)
     assert np.isfinite(result.outcome.losses).all()
     check_delivered(pipeline)
 
