@@ -53,11 +53,11 @@ def text_encoder(tokenizer, kind=CLIPTextModel, width=WIDTH):
     ).eval()
 
 
-def ddpm(kind=DDPMPipeline, **scheduler):
+def ddpm(kind=DDPMPipeline, channels=3, **scheduler):
     unet = UNet2DModel(
         sample_size=16,
-        in_channels=3,
-        out_channels=3,
+        in_channels=channels,
+        out_channels=channels,
         layers_per_block=1,
         block_out_channels=(8, 16),
         down_block_types=("DownBlock2D", "AttnDownBlock2D"),

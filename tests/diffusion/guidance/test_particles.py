@@ -16,6 +16,7 @@ from diffusion.pipelines.base import generators, noise_of
 from diffusion.pipelines.law import under
 from diffusion.ratios.detected import detect, estimate_detected
 from diffusion.ratios.noised_detector import NoisedDetector
+from diffusion.runtime.seeds import seeded_weights
 from diffusion.tasks.config import RatiosConfig, Sampling
 from diffusion.tasks.detectors import CheckedDetector, detector_of
 from diffusion.tasks.levels import Asked, levels, of_detectors
@@ -231,8 +232,7 @@ def test_a_head_steers_and_its_error_is_corrected():
     w = np.exp(-detect(denoiser.pipeline, states, [detector]).numpy() @ lam)
     from diffusion.ratios.classifier import features
 
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
+    with seeded_weights(0):
         width = features(denoiser, states[:1], torch.tensor([5]), denoiser.condition([""])).shape[1]
         head = NoisedDetector(width, 1).eval()
     found = []

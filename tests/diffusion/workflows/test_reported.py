@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from PIL import Image
 
 from diffusion.guidance.guided import Guided, constant
@@ -72,17 +71,7 @@ def test_prompts_fall_back_in_half_precision_in_any_batch(dtype, family):
 
 
 def grey():
-    network = UNet2DModel(
-        sample_size=16,
-        in_channels=1,
-        out_channels=1,
-        layers_per_block=1,
-        block_out_channels=(8, 16),
-        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-        norm_num_groups=4,
-    ).eval()
-    return DDPMPipeline(unet=network, scheduler=DDPMScheduler())
+    return families.ddpm(channels=1)
 
 
 def pictures(count, *shape):
