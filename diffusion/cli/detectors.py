@@ -63,11 +63,11 @@ def sample_target(denoiser: Any, task: ConceptTask, config: Config, prompt: str,
         check_stochastic(denoiser)
     check_law(denoiser, law, task.asked, config)
     store = options.store_of(denoiser, config)
-    head = None
+    noised_detector = None
     if by == "particles":
         names = {concept.prompts[0]: one for concept, one in zip(task.concepts, detectors, strict=True)}
         estimate = estimate_detected(denoiser, law, names, config.ratios, config.sampling, store)
-        ratios, head = estimate.ratios, estimate.noised_detector
+        ratios, noised_detector = estimate.ratios, estimate.noised_detector
     else:
         row, _, detected = sample_law(denoiser, law, detectors, config.ratios, config.sampling, store)
         ratios = grouped(law, row, detected)
@@ -76,7 +76,7 @@ def sample_target(denoiser: Any, task: ConceptTask, config: Config, prompt: str,
     asked = task.but(prompts=Prompts([prompt])).law  # with the anchor, where it asks for the concept
     if by == "particles":
         rule, told = (detectors, solution.multipliers), asked.sampled[0]
-        process = SamplerProcess(denoiser, told, config.sampling, rule, head, n=count, seed=seed + 77)
+        process = SamplerProcess(denoiser, told, config.sampling, rule, noised_detector, n=count, seed=seed + 77)
         latents, found = particle_samples(process, seed + 77)
         typer.echo(f"{found}; {process.evaluations} network evaluations")
         return latents

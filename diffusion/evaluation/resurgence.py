@@ -24,7 +24,7 @@ from diffusion.ratios.ratio_estimate import RatioEstimate
 from diffusion.runtime.progress import Bar
 
 
-class Shows(Protocol):
+class ShowsConcept(Protocol):
     """Says whether samples show concept ``index``."""
 
     index: int
@@ -51,7 +51,7 @@ def resurgence(
     before: Denoiser,
     after: Denoiser,
     estimate: RatioEstimate,
-    classifier: Shows,
+    classifier: ShowsConcept,
     relearn_config: RelearnConfig,
     seed: int,
     bar: Bar,

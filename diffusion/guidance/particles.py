@@ -91,9 +91,9 @@ class Run:
 
 
 def run(process: Process, n: int, chance: np.random.Generator, threshold: float = THRESHOLD) -> Run:
-    """Move n particles to the end. ``ValueError`` where all weights are zero, ``FloatingPointError`` where one is NaN.
+    """Move n particles to the end.
 
-    >>> run(process, 1000, np.random.default_rng(0)).log_normaliser  # doctest: +SKIP
+    ``ValueError`` where all weights are zero, ``FloatingPointError`` where one is not a number.
     """
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
@@ -152,15 +152,15 @@ def check_stochastic(denoiser: Denoiser) -> None:
 
 
 class SamplerProcess:
-    """The pipeline's own stochastic sampler under one prompt, by its kernels; psi by a head on noised states.
+    """The pipeline's own stochastic sampler under one prompt, by its kernels; psi by a noised detector.
 
     ::
 
         log w = -lam·l(x_0),      log psi_k = sum_i log(1 - (1 - e^{-lam_i}) eta_i(x_k))
 
-    with detectors l, multipliers lam (m,), and eta of ``head`` read off the very pass that moves the particles: no
-    network evaluation more than sampling takes. Without a head psi is 1 before the end. Raises ``ValueError`` where
-    the pipeline's scheduler adds no noise, or remembers more than its last state.
+    with detectors l, multipliers lam (m,), and eta of ``noised_detector`` read off the very pass that moves the
+    particles: no network evaluation more than sampling takes. Without it psi is 1 before the end. Raises
+    ``ValueError`` where the pipeline's scheduler adds no noise, or remembers more than its last state.
     """
 
     def __init__(
@@ -169,13 +169,13 @@ class SamplerProcess:
         prompt: str,
         sampling: Sampling,
         rule: tuple[Sequence[CheckedDetector], NDArray[np.float64]],
-        head: NoisedDetector | None,
+        noised_detector: NoisedDetector | None,
         *,
         n: int,
         seed: int,
     ) -> None:
         check_stochastic(denoiser)
-        self.denoiser, self.head = denoiser, head
+        self.denoiser, self.noised_detector = denoiser, noised_detector
         self.detectors, multipliers = rule
         self.multipliers = torch.from_numpy(np.array(multipliers, dtype=np.float64))  # a copy: solutions are read-only
         self.scheduler = scheduler_of(denoiser, sampling.steps(denoiser))
@@ -210,10 +210,10 @@ class SamplerProcess:
         with Bottleneck(self.denoiser) as caught:
             said = self.denoiser.call(x, at, repeat(self.condition, len(x)))
         log_psi = torch.zeros(len(x), 1, device=x.device)
-        if self.head is not None and caught.last is not None:
-            device = self.head.center.device
+        if self.noised_detector is not None and caught.last is not None:
+            device = self.noised_detector.center.device
             feature, snr = pooled(caught.last, said), log_snr(self.denoiser, self.denoiser.level(at))
-            eta = self.head(feature.to(device), snr.to(device))
+            eta = self.noised_detector(feature.to(device), snr.to(device))
             lam = self.multipliers.to(eta)
             log_psi = torch.log1p(torch.expm1(-lam) * eta).sum(1, keepdim=True).to(x.device)
         if self.scale > 1:
