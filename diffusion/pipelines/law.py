@@ -48,7 +48,8 @@ def said_of(pipeline: Any) -> Said | None:
 def call_defaults(pipeline: Any) -> dict[str, Any]:
     """The arguments that the pipeline's ``__call__`` has where nobody gives them.
 
-    Those of its class, and over them what ``sampling.json`` in its folder declares.
+    Those of its class, and over them what ``sampling.json`` in its folder declares. ``ValueError`` naming that
+    file where it cannot be read or meant.
     """
     found = {
         name: each.default
@@ -58,8 +59,21 @@ def call_defaults(pipeline: Any) -> dict[str, Any]:
     name = getattr(pipeline, "name_or_path", None)
     path = Path(str(name)) / DECLARED if name else None
     if path is not None and path.is_file():
-        found |= json.loads(path.read_text(encoding="utf-8"))
+        found |= _declared(path)
     return found
+
+
+def _declared(path: Path) -> dict[str, Any]:
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
+    if not isinstance(said, dict):
+        raise ValueError(f"{path} must hold names and values, got {type(said).__name__}")
+    for name, value in said.items():
+        if name.endswith("inference_steps") and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            raise ValueError(f"{path}: {name} must be a whole number of at least 1, got {value!r}")
+    return said
 
 
 def origin(pipeline: Any) -> Any:

@@ -208,3 +208,21 @@ def test_steps_of_a_flow_are_set_as_the_pipeline_sets_them(readers):
         view = under(readers[name], size=(24, 16))
         sample_latents(view.pipeline, ["one"], seed=1, steps=3)
         assert scheduler_of(view, 3).timesteps.tolist() == view.pipeline.scheduler.timesteps.tolist()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "cannot be read"),
+        ("[14]", "must hold names and values, got list"),
+        ('{"num_inference_steps": 0}', "num_inference_steps must be a whole number of at least 1, got 0"),
+        ('{"num_inference_steps": "14"}', "must be a whole number of at least 1, got '14'"),
+    ],
+)
+def test_a_declaration_that_cannot_be_meant_is_refused_by_its_file(tmp_path, text, words):
+    (tmp_path / "sampling.json").write_text(text, encoding="utf-8")
+    pipeline = build(families.sd)
+    pipeline.register_to_config(_name_or_path=str(tmp_path))
+    with pytest.raises(ValueError, match=r"sampling\.json") as refused:
+        call_defaults(pipeline)
+    assert words in str(refused.value)
