@@ -65,7 +65,7 @@ def audit(
     "runtime",
     task=CONCEPT_OPTIONS,
     defaults=Config(evaluation={"samples": 1000, "concept_samples": 200, "retained_samples": 333}),
-    without=(*OF_RUNS, "early_stopping_rounds", "fixed_multipliers"),
+    without=(*OF_RUNS, "early_stopping_rounds", "fixed_multipliers", "evaluation_sequential"),
 )
 def bench(
     job: Job,

@@ -27,7 +27,7 @@ from diffusion.tasks.config import Config
 from diffusion.tasks.levels import Asked, resolved
 from diffusion.tasks.sampling import at_law, of_ratios
 from diffusion.training.lora import left_as_given
-from diffusion.workflows.validation import check, check_something_to_do, check_split
+from diffusion.workflows.validation import check, check_looks, check_something_to_do, check_split
 
 # Titles of stages, in their order, as whoever runs them says them.
 ESTIMATION = (
@@ -69,6 +69,7 @@ def unlearn(
     check(denoiser, prompts, problem, method)
     fit, evaluation, runtime = config.fit, config.evaluation, config.runtime
     check_split(fit, bool(prompts.contrast))
+    check_looks(evaluation)
     check_samples(problem, evaluation.fewest, evaluation.confidence)
     tracked = tracked_by(config)
     title = "fit of all weights" if fit.full_weights else "fit of the LoRA"
