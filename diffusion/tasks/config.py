@@ -68,6 +68,9 @@ class FitConfig(Settings):
         default=None, ge=1, description="stop after so many consecutive rounds with all constraints satisfied"
     )
     fixed_multipliers: bool = Field(default=False, description="tilted, guidance: keep the solved multipliers")
+    robust_rounds: int = Field(
+        default=0, ge=0, description="rounds of soft-prompt attacks after the fit, each fitted against"
+    )
     seed: int = Field(default=0, ge=0, description="seed of the fit", json_schema_extra=HIDDEN)
 
     @property
