@@ -143,6 +143,7 @@ class RuntimeConfig(Settings):
     checkpointing_steps: int = Field(default=100, ge=1, description="optimizer steps from one checkpoint to the next")
     report_to: tuple[Literal["tensorboard", "wandb"], ...] = Field(default=(), description="tensorboard, wandb")
     logging_dir: Path = Field(default=Path("runs"), description="where trackers write")
+    export: Literal["kohya"] | None = Field(default=None, description="kohya: a copy for ComfyUI and A1111")
     device: str | None = Field(default=None, description="torch device (default: cuda where there is one)")
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         default="float32", description="type of the weights; LoRAs train in float32"
