@@ -17,6 +17,7 @@ from diffusion.pipelines import DIGITS, EMBEDDED, Denoiser, denoiser_of, load_pi
 from diffusion.pipelines.images import read_folder, read_images
 from diffusion.pipelines.latents import encode
 from diffusion.reports.detector_results import DetectedUnlearned
+from diffusion.reports.export import check_export, write_export
 from diffusion.reports.image_results import Forgotten
 from diffusion.reports.job import write_job
 from diffusion.reports.results import Unlearned
@@ -85,6 +86,7 @@ def unlearn_by_ratios(
     check_samples(task.asked, config.evaluation.fewest, config.evaluation.confidence)
     with output_of(output, overwrite) as folder:  # an output that cannot be had is found out before a model is loaded
         denoiser, config = open_at_law(pipeline, config, of_ratios=True)
+        check_export(denoiser, config, folder)
         prompts = prompts_of(denoiser, task)
         check(denoiser, prompts, task.asked, chosen)
         result = run(
@@ -99,6 +101,7 @@ def unlearn_by_ratios(
         )
         if folder is not None and is_main():
             save(result, denoiser, folder)
+            write_export(config, folder)
             write_job(folder, named(task, pipeline), config)
     return result
 
@@ -121,6 +124,7 @@ def unlearn_by_detectors(
         raise ValueError(f"method: concepts with detectors are fitted by tilted denoising, got {config.fit.method!r}")
     with output_of(output, overwrite) as folder:
         denoiser, config = open_at_law(pipeline, config)
+        check_export(denoiser, config, folder)
         result = unlearn_detected(
             denoiser,
             task.law,
@@ -133,6 +137,7 @@ def unlearn_by_detectors(
         )
         if folder is not None and is_main():
             save_detected(result, denoiser, folder)
+            write_export(config, folder)
             write_job(folder, named(task, pipeline), config)
     return result
 
@@ -152,10 +157,12 @@ def forget(
     chosen = configured_for_images(config.fit) if method is None else image_method_of(method)
     with output_of(output, overwrite) as folder:
         denoiser, config = open_at_law(pipeline, config, of_ratios=True, steps=IMAGE_STEPS)
+        check_export(denoiser, config, folder)
         read = read_task(denoiser, task)
         result = run_on_images(denoiser, read, config, method=chosen, bar=bar or progress_bar, folder=folder)
         if folder is not None and is_main():
             save_forgotten(result, denoiser, folder)
+            write_export(config, folder)
             write_job(folder, named(task, pipeline), config)
     return result
 

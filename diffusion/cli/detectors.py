@@ -19,7 +19,7 @@ def plan_detected(model: Any, task: ConceptTask, config: Config) -> None:
 
     denoiser, config = open_at_law(model, config)
     check_detected(denoiser, task.law, task.asked, config)
-    typer.echo("\n".join(said(denoiser, stages_detected(denoiser, task.law, config))))
+    typer.echo("\n".join(said(denoiser, stages_detected(denoiser, task.law, config), config)))
 
 
 def distill_detected(model: Any, task: ConceptTask, config: Config, **more: Any) -> None:

@@ -34,6 +34,7 @@ class _Adapter:
     lora_targets: tuple[str, ...] = UNET_LAYERS
     prompt_inputs: tuple[str, ...] = ("encoder_hidden_states",)
     classifier_free: bool = True
+    exports: tuple[str, ...] = ()
 
     def __init__(self, pipeline: Any) -> None:
         for part in (*self.parts, self.component, "scheduler"):

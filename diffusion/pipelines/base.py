@@ -86,6 +86,11 @@ class Denoiser(Protocol):
         ...
 
     @property
+    def exports(self) -> tuple[str, ...]:
+        """Formats of other programs that its LoRAs have names in."""
+        ...
+
+    @property
     def prompt_inputs(self) -> tuple[str, ...]:
         """The parts of a condition that depend on the prompt; none where the pipeline takes no prompts."""
         ...

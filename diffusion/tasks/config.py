@@ -68,9 +68,7 @@ class FitConfig(Settings):
         default=None, ge=1, description="stop after so many consecutive rounds with all constraints satisfied"
     )
     fixed_multipliers: bool = Field(default=False, description="tilted, guidance: keep the solved multipliers")
-    robust_rounds: int = Field(
-        default=0, ge=0, description="rounds of soft-prompt attacks after the fit, each fitted against"
-    )
+    robust_rounds: int = Field(default=0, ge=0, description="rounds of attack and fit")
     seed: int = Field(default=0, ge=0, description="seed of the fit", json_schema_extra=HIDDEN)
 
     @property
@@ -146,6 +144,7 @@ class RuntimeConfig(Settings):
     checkpointing_steps: int = Field(default=100, ge=1, description="optimizer steps from one checkpoint to the next")
     report_to: tuple[Literal["tensorboard", "wandb"], ...] = Field(default=(), description="tensorboard, wandb")
     logging_dir: Path = Field(default=Path("runs"), description="where trackers write")
+    export: Literal["kohya"] | None = Field(default=None, description="kohya: a copy for ComfyUI and A1111")
     device: str | None = Field(default=None, description="torch device (default: cuda where there is one)")
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         default="float32", description="type of the weights; LoRAs train in float32"

@@ -11,11 +11,7 @@ images) is not counted.
 
 from __future__ import annotations
 
-import resource
-import time
 from dataclasses import dataclass
-
-import torch
 
 import duality as du
 from diffusion.evaluation.attacks.soft_prompt import SoftPrompt
@@ -31,9 +27,9 @@ from diffusion.tasks.concepts import TaskPrompts
 from diffusion.tasks.config import Config, Sampling
 from diffusion.tasks.levels import Asked
 from diffusion.tasks.prompts import Prompts
+from diffusion.workflows.probe import probe
 from diffusion.workflows.robust import SEARCHED, steps_of_round
 
-PROBE_BATCH, PROBES = 16, 3
 GRADIENT = 3  # a forward pass with its gradient, in forward passes
 
 
@@ -120,51 +116,21 @@ def stages_detected(denoiser: Denoiser, prompts: Prompts, config: Config) -> lis
     ]
 
 
-def probe(denoiser: Denoiser, prompt: str, batch: int = PROBE_BATCH) -> float:
-    """Seconds of one network evaluation, in a batch of that size: the least of a few timed ones after one untimed."""
-    device = next(denoiser.network.parameters()).device
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn((batch, *denoiser.sample_shape), generator=generator).to(device)
-    t = torch.randint(denoiser.levels, (batch,), generator=generator).to(device)
-    times = []
-    with torch.no_grad():
-        condition = denoiser.condition([prompt] * batch)
-        for _ in range(PROBES + 1):
-            started = time.perf_counter()
-            denoiser.predict(x, t, condition)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            times.append(time.perf_counter() - started)
-    return min(times[1:]) / batch
-
-
 def cost_lines(denoiser: Denoiser, prompts: TaskPrompts, asked: Asked, config: Config) -> list[str]:
     """The plan of a run on ratios, for people."""
-    return said(denoiser, stages(denoiser, prompts, asked, config), prompts.anchor)
+    return said(denoiser, stages(denoiser, prompts, asked, config), config, prompts.anchor)
 
 
-def said(denoiser: Denoiser, plan: list[Stage], prompt: str = "") -> list[str]:
-    """Numbered stages, evaluations, time, and the memory that the model has taken so far."""
-    each = probe(denoiser, prompt)
+def said(denoiser: Denoiser, plan: list[Stage], config: Config, prompt: str = "") -> list[str]:
+    """Numbered stages, evaluations, time, and memory by a probe (:mod:`diffusion.workflows.probe`)."""
+    found = probe(denoiser, prompt, config.fit)
     lines = [f"{'stage':<40}{'network evaluations':>20}{'about':>12}"]
     for number, stage in enumerate(plan, 1):
-        title, time_ = f"{number}/{len(plan)} {stage.name}", _duration(each * stage.evaluations)
+        title, time_ = f"{number}/{len(plan)} {stage.name}", _duration(found.seconds * stage.evaluations)
         lines.append(f"{title:<40}{stage.evaluations:>20,}{time_:>12}")
     total = sum(stage.evaluations for stage in plan)
-    lines.append(f"{'in all, at most':<40}{total:>20,}{_duration(each * total):>12}")
-    weights = sum(p.numel() * p.element_size() for p in denoiser.network.parameters())
-    lines.append(
-        f"one evaluation took {1e3 * each:.3g} ms in a batch of {PROBE_BATCH}; the network's weights take "
-        f"{weights / 2**20:,.0f} MiB, this process has taken {_taken() / 2**20:,.0f} MiB at most"
-    )
-    return lines
-
-
-def _taken() -> int:
-    """Bytes: on the GPU where there is one, else the process's peak."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    lines.append(f"{'in all, at most':<40}{total:>20,}{_duration(found.seconds * total):>12}")
+    return [*lines, *found.lines(config.fit)]
 
 
 def _duration(seconds: float) -> str:
