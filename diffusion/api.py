@@ -16,6 +16,7 @@ from diffusion.methods import ImageMethod, Method, configured, configured_for_im
 from diffusion.pipelines import DIGITS, EMBEDDED, Denoiser, denoiser_of, load_pipeline
 from diffusion.pipelines.images import read_folder, read_images
 from diffusion.pipelines.latents import encode
+from diffusion.pipelines.textual_inversion import load_tokens
 from diffusion.reports.detector_results import DetectedUnlearned
 from diffusion.reports.export import check_export, write_export
 from diffusion.reports.image_results import Forgotten
@@ -186,9 +187,12 @@ def open_denoiser(pipeline: Any, runtime: RuntimeConfig | None = None) -> Denois
     if runtime.allow_tf32:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     if not isinstance(pipeline, str):
+        if runtime.textual_inversion:
+            raise ValueError("textual_inversion is of a model that is named: load it into the pipeline that is given")
         return denoiser_of(pipeline)
     device = device_named(runtime.device) if runtime.device else world().device
     loaded = load_pipeline(pipeline, getattr(torch, runtime.dtype), variant=runtime.variant, revision=runtime.revision)
+    load_tokens(loaded, runtime.textual_inversion)
     return denoiser_of(loaded.to(device))
 
 

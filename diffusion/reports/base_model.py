@@ -9,6 +9,7 @@ from typing import Any
 from diffusion.pipelines import Denoiser
 from diffusion.pipelines.law import origin, own_size
 from diffusion.pipelines.loading import EMBEDDED
+from diffusion.pipelines.textual_inversion import Token, tokens_of
 from diffusion.tasks.sampling import Sampling
 from diffusion.training.lora import has_loader
 
@@ -20,7 +21,7 @@ class BaseModel:
     """``source``: what loads it, None where nobody said. ``hub``: whether that is a name on a model hub; ``embedded``:
     whether it comes with this package. ``license``: as the base model's own card says, None where that is not at hand.
     ``loads_loras``: whether its pipeline's class does; ``component``, ``network``: where its network is, its class;
-    ``scheduler``, ``size``: its class, height and width, where nobody says others."""
+    ``scheduler``, ``size``: its class, height and width, where nobody says others. ``tokens``: of textual inversion."""
 
     source: str | None
     hub: bool
@@ -32,6 +33,7 @@ class BaseModel:
     network: str
     scheduler: str
     size: tuple[int, int]
+    tokens: tuple[Token, ...] = ()
 
     @property
     def pipeline_tag(self) -> str:
@@ -68,6 +70,9 @@ class BaseModel:
         if sampling.scheduler not in (None, self.scheduler):
             imports.insert(0, f"from diffusers import {sampling.scheduler}")
             by = [f"pipeline.scheduler = {sampling.scheduler}.from_config(pipeline.scheduler.config)"]
+        for token in self.tokens:
+            imports += [each for each in token.imports() if each not in imports]
+            by += token.snippet()
         call = f"image = pipeline({asked}).images[0]"
         return [*imports, "", load, *by, fit + "  # the folder of this card", call, 'image.save("sample.png")']
 
@@ -103,6 +108,7 @@ def _base(
         source=source, hub=hub, embedded=embedded, license=license_, prompts=bool(denoiser.prompt_inputs),
         loads_loras=has_loader(denoiser), component=denoiser.component, network=kind.__name__,
         scheduler=type(origin(denoiser.pipeline).scheduler).__name__, size=own_size(denoiser),
+        tokens=tokens_of(denoiser.pipeline),
     )  # fmt: skip
 
 

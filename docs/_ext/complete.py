@@ -40,6 +40,7 @@ INTERNAL = (
         "runtime.seeds",
         "training.batches",
         "pipelines.single_file",
+        "pipelines.textual_inversion",
         "ratios.noised_network",
         "wardrobe.detectors",
         "ratios.noise_integral",
