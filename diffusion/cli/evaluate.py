@@ -13,6 +13,7 @@ from diffusion.cli.task_options import CONCEPT_OPTIONS, NO_LEVEL
 from diffusion.tasks.config import Config
 
 BENCH = Path("out/bench")
+NOT_COMPARED = ("early_stopping_rounds", "fixed_multipliers", "robust_rounds")
 
 
 @with_job("audit", "sampling", "ratios", "runtime", task=CONCEPT_OPTIONS, without=(*OF_RUNS, *OF_GUIDANCE))
@@ -66,7 +67,7 @@ def audit(
     "runtime",
     task=CONCEPT_OPTIONS,
     defaults=Config(evaluation={"samples": 1000, "concept_samples": 200, "retained_samples": 333}),
-    without=(*OF_RUNS, "early_stopping_rounds", "fixed_multipliers"),
+    without=(*OF_RUNS, *NOT_COMPARED),
 )
 def bench(
     job: Job,
@@ -99,8 +100,8 @@ def bench(
     model, config = shared.model_of(task), job.config
     if seeds < 1:
         raise ValueError(f"seeds must be at least 1, got {seeds}")
-    if config.fit.early_stopping_rounds is not None or config.fit.fixed_multipliers:
-        raise ValueError("early_stopping_rounds, fixed_multipliers: every method is compared as it is, without them")
+    if any(getattr(config.fit, name) for name in NOT_COMPARED):
+        raise ValueError(f"{', '.join(NOT_COMPARED)}: every method is compared as it is, without them")
     from diffusion.api import open_at_law
     from diffusion.evaluation.benchmark import Bench, chosen_methods, run_bench
     from diffusion.ratios.estimate import estimate_ratios

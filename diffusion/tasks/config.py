@@ -65,9 +65,10 @@ class FitConfig(Settings):
     gradient_accumulation_steps: int = Field(default=1, ge=1, description="gradient accumulation steps")
     gradient_checkpointing: bool = Field(default=False, description="gradient checkpointing: less memory, slower")
     early_stopping_rounds: int | None = Field(
-        default=None, ge=1, description="stop after so many consecutive rounds with all constraints satisfied"
+        default=None, ge=1, description="stop after so many rounds with all levels met"
     )
     fixed_multipliers: bool = Field(default=False, description="tilted, guidance: keep the solved multipliers")
+    robust_rounds: int = Field(default=0, ge=0, description="rounds of attack and fit")
     seed: int = Field(default=0, ge=0, description="seed of the fit", json_schema_extra=HIDDEN)
 
     @property

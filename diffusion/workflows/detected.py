@@ -107,6 +107,8 @@ def check_detected(denoiser: Denoiser, prompts: Prompts, problem: Asked, config:
 def check_law(denoiser: Denoiser, prompts: Prompts, problem: Asked, config: Config) -> None:
     """The same for what is sampled and solved, and not fitted."""
     check_as_given(denoiser)
+    if config.fit.robust_rounds:
+        raise ValueError("robust_rounds: concepts with detectors are fitted without; give prompts and no detector")
     if problem.kind is not du.Likelihood:
         raise ValueError("problem must be likelihood where concepts are given by detectors, which are no ratios")
     texts = {*prompts.texts, *prompts.sampled}

@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import duality as du
+from diffusion.evaluation.attacks.soft_prompt import SoftPrompt
 from diffusion.evaluation.measure import PICTURES
 from diffusion.evaluation.measure_detected import SCALES, SHOWN
 from diffusion.methods.chain import chain_of
@@ -27,6 +28,7 @@ from diffusion.tasks.config import Config, Sampling
 from diffusion.tasks.levels import Asked
 from diffusion.tasks.prompts import Prompts
 from diffusion.workflows.probe import probe
+from diffusion.workflows.robust import SEARCHED, steps_of_round
 
 GRADIENT = 3  # a forward pass with its gradient, in forward passes
 
@@ -42,6 +44,7 @@ class Stage:
 def stages(denoiser: Denoiser, prompts: TaskPrompts, asked: Asked, config: Config) -> list[Stage]:
     """The stages of :func:`diffusion.workflows.concepts.unlearn`, in their order.
 
+    A round of attacks searches every concept, and goes on with the fit.
     Levels of a Likelihood are counted on samples, those of the KL problems integrated over noise. Corrections of the
     multipliers: all rounds that a fit may take.
     """
@@ -68,6 +71,9 @@ def stages(denoiser: Denoiser, prompts: TaskPrompts, asked: Asked, config: Confi
     costs = integrated * 2 * chain * conditions
     if asked.kind is not du.Likelihood:
         costs += integrated * 2 * Correction().noise_levels * conditions
+    attack, each = SoftPrompt(), steps_of_round(fit)
+    search = attack.restarts * (attack.steps * attack.batch * (1 + GRADIENT) + SEARCHED * steps)
+    attacks = fit.robust_rounds * (m * search + each * fit.train_batch_size * (1 + GRADIENT))
     return [
         Stage("samples of the base model", (sampled + ratios.num_samples) * steps),
         Stage("ratio classifier", labelled * ratios.noisings),
@@ -75,6 +81,7 @@ def stages(denoiser: Denoiser, prompts: TaskPrompts, asked: Asked, config: Confi
         Stage("ELBO check", elbo),
         Stage("training", fit.max_train_steps * fit.train_batch_size * (1 + GRADIENT)),
         Stage("corrections of the multipliers", rounds),
+        *([Stage("attacks and fits against them", attacks)] if attacks else []),
         Stage("evaluation samples", (count + min(PICTURES, wanted.samples)) * steps + count * len(CLEAN_LEVELS)),
         Stage("evaluation of cost and KL levels", costs),
     ]

@@ -18,7 +18,7 @@ from torch import nn
 
 from diffusion.evaluation.sweep.canvas import CanvasTask
 from diffusion.evaluation.sweep.frontier import BEFORE, plot, read_points, table
-from diffusion.evaluation.sweep.measure import Made, costs, counts, make, measure, unmoved
+from diffusion.evaluation.sweep.measure import CHAIN_STEPS, Made, Measured, costs, counts, make, measure, unmoved
 from diffusion.evaluation.sweep.plan import MEASURED_BY, OURS, Sweep
 from diffusion.evaluation.sweep.point import Point, Setting
 from diffusion.methods.base import ErasureContext
@@ -46,7 +46,7 @@ def run_sweep(denoiser: Denoiser, task: CanvasTask, sweep: Sweep, folder: Path, 
     asked = {
         "concept": task.name,
         "sampling": _law(denoiser, sweep.sampling),
-        "measured": asdict(sweep.measured),
+        "measured": _looked(sweep.measured),
         "rank": sweep.rank,
         "samples": sweep.samples,
     }
@@ -70,6 +70,12 @@ def run_sweep(denoiser: Denoiser, task: CanvasTask, sweep: Sweep, folder: Path, 
     write_text(folder / "sweep.txt", "\n".join(table(points, MEASURED_BY)) + "\n")
     plot(points, MEASURED_BY, folder / "sweep.png")
     return points
+
+
+def _looked(measured: Measured) -> dict[str, Any]:
+    """How much is looked at; steps of the chain are named where they are not those of all sweeps."""
+    found = asdict(measured)
+    return found if measured.chain_steps != CHAIN_STEPS else {k: v for k, v in found.items() if k != "chain_steps"}
 
 
 def _law(denoiser: Denoiser, sampling: Sampling) -> dict[str, Any]:

@@ -43,11 +43,12 @@ CHAIN_STEPS = 20
 @dataclass(frozen=True)
 class Measured:
     """``samples``: of each kind of prompt, four times as many retained ones; ``chains``: along which cost is measured,
-    of each of two kinds."""
+    of each of two kinds, in ``chain_steps``."""
 
     samples: int = 48
     chains: int = 12
     seed: int = 9000
+    chain_steps: int = CHAIN_STEPS
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ def unmoved(task: CanvasTask, base: Made, settings: Measured) -> list[Figure]:
 def costs(denoiser: Denoiser, task: CanvasTask, sampling: Sampling, settings: Measured) -> list[Figure]:
     """Nats under retained prompts, and under asking ones against the base model under their anchors."""
     steps = sampling.steps(denoiser)
-    chain = replace(chain_of(denoiser, steps, CHAIN_STEPS), scale=sampling.mixed_scale(denoiser), negative="")
+    chain = replace(chain_of(denoiser, steps, settings.chain_steps), scale=sampling.mixed_scale(denoiser), negative="")
     groups = task.groups(settings.chains, settings.seed + 2)
     asked = [each.prompt for name in ASKED for each in groups[name]][:: len(ASKED)]
     kept = [each.prompt for each in groups["retained"]][: settings.chains]
