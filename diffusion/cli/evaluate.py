@@ -34,7 +34,7 @@ def audit(
     model = shared.model_of(task)
     from diffusion.api import open_at_law, output_of
     from diffusion.evaluation.audit import audit as look_for
-    from diffusion.evaluation.audit import audit_config
+    from diffusion.evaluation.audit import audit_config, check_auditable
     from diffusion.pipelines.fitted import put_in
     from diffusion.pipelines.latents import decode
     from diffusion.ratios.estimate import estimate_ratios
@@ -43,6 +43,7 @@ def audit(
 
     with output_of(output, overwrite) as folder:
         after, _ = open_at_law(model, job.config, of_ratios=True)
+        check_auditable(after)
         put_in(after, lora)
         before, given = open_at_law(model, job.config, of_ratios=True)
         prompts = shared.prompts_for(before, task)

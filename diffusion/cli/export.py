@@ -18,6 +18,7 @@ def export(
     overwrite: OverwriteOption = False,
 ) -> None:
     """The LoRA of a result as a file that ComfyUI and A1111 read, its alpha kept."""
+    need_extra()
     if format != "kohya":
         raise ValueError(f"format must be kohya, got {format!r}")
     if output.suffix != ".safetensors":
@@ -26,7 +27,6 @@ def export(
         raise ValueError(f"output {str(output)!r} is there already: choose another or give --overwrite")
     if not result.is_dir():
         raise ValueError(f"result {str(result)!r} is no folder")
-    need_extra()
     from diffusion.runtime.files import check_file
     from diffusion.training.kohya import export_kohya
 

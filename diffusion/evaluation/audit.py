@@ -88,6 +88,13 @@ class Setting:
     sampler: str | None = None
 
 
+def check_auditable(denoiser: Denoiser) -> None:
+    """``ValueError`` where prompts are classes: there are no paraphrases of them, none near, and no new word."""
+    if not denoiser.free_text:
+        kind = type(denoiser.pipeline).__name__
+        raise ValueError(f"an audit tries other words for a concept, and the prompts of {kind} are classes")
+
+
 def near_prompts(prompts: TaskPrompts, index: int, count: int = 16) -> tuple[str, ...]:
     """Prompts that ask for concept ``index`` in words that are none of its paraphrases: said twice, turned round,
     framed.
@@ -165,6 +172,7 @@ def audit(
     """
     if before.network is after.network:
         raise ValueError("before and after must be two pipelines with a network each, got one: put the fit into a copy")
+    check_auditable(before)
     config, prompts = config or AuditConfig(), estimate.prompts
     steps = estimate.sampling.steps(after)
     plan: list[tuple[int, AuditPrompts, tuple[str, ...], Setting]] = []

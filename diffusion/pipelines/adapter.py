@@ -35,6 +35,8 @@ class _Adapter:
     prompt_inputs: tuple[str, ...] = ("encoder_hidden_states",)
     classifier_free: bool = True
     exports: tuple[str, ...] = ()
+    by_steps: bool = False
+    free_text: bool = True
 
     def __init__(self, pipeline: Any) -> None:
         for part in (*self.parts, self.component, "scheduler"):
@@ -81,6 +83,9 @@ class _Adapter:
         check_size(said.height, said.width, self.size_unit)
         factor = int(self.pipeline.vae_scale_factor)
         return said.height // factor, said.width // factor
+
+    def spoken(self, prompt: str) -> str:
+        return repr(prompt)
 
     @property
     def told_guidance(self) -> float | None:
