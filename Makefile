@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # One thread per test process: the processes share the cores already. No hub is asked for anything.
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help demo explore test test-all test-portable test-portable-quick lint types docs check clean
+.PHONY: help demo explore test test-all test-portable test-portable-quick bench-quick lint types docs check clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo "make docs      the documentation, into docs/_build/html"
 	@echo "make test-all  also the slow tests, and the laws on fresh random examples"
 	@echo "make test-portable   the numerical tests as on other processors"
+	@echo "make bench-quick     every method and baseline end to end, two steps each"
 	@echo "make check     lint, types and tests, as CI runs them"
 
 $(READY): pyproject.toml constraints.txt
@@ -40,6 +41,11 @@ test-portable: $(READY)
 test-portable-quick: $(READY)
 	$(BIN)/python tests/portable.py --quick --jobs 2
 
+# Every method and baseline end to end on the wardrobe, two steps each: three minutes at most, or it fails.
+bench-quick: $(READY)
+	rm -rf out/bench/quick
+	OMP_NUM_THREADS=1 timeout 180 $(BIN)/unlearn bench wardrobe --quick --concept "an ankle boot" --output out/bench/quick
+
 explore: $(READY)
 	$(BIN)/unlearn explore
 
@@ -53,7 +59,7 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
-check: lint types test test-portable-quick
+check: lint types test test-portable-quick bench-quick
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

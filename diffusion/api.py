@@ -16,7 +16,9 @@ from diffusion.methods import ImageMethod, Method, configured, configured_for_im
 from diffusion.pipelines import DIGITS, EMBEDDED, Denoiser, denoiser_of, load_pipeline
 from diffusion.pipelines.images import read_folder, read_images
 from diffusion.pipelines.latents import encode
+from diffusion.pipelines.textual_inversion import load_tokens
 from diffusion.reports.detector_results import DetectedUnlearned
+from diffusion.reports.export import check_export, write_export
 from diffusion.reports.image_results import Forgotten
 from diffusion.reports.job import write_job
 from diffusion.reports.results import Unlearned
@@ -85,6 +87,7 @@ def unlearn_by_ratios(
     check_samples(task.asked, config.evaluation.fewest, config.evaluation.confidence)
     with output_of(output, overwrite) as folder:  # an output that cannot be had is found out before a model is loaded
         denoiser, config = open_at_law(pipeline, config, of_ratios=True)
+        check_export(denoiser, config, folder)
         prompts = prompts_of(denoiser, task)
         check(denoiser, prompts, task.asked, chosen)
         result = run(
@@ -99,6 +102,7 @@ def unlearn_by_ratios(
         )
         if folder is not None and is_main():
             save(result, denoiser, folder)
+            write_export(config, folder)
             write_job(folder, named(task, pipeline), config)
     return result
 
@@ -119,6 +123,7 @@ def unlearn_by_detectors(
         raise ValueError(f"method: concepts with detectors are fitted by tilted denoising, got {config.fit.method!r}")
     with output_of(output, overwrite) as folder:
         denoiser, config = open_at_law(pipeline, config)
+        check_export(denoiser, config, folder)
         result = unlearn_detected(
             denoiser,
             task.law,
@@ -131,6 +136,7 @@ def unlearn_by_detectors(
         )
         if folder is not None and is_main():
             save_detected(result, denoiser, folder)
+            write_export(config, folder)
             write_job(folder, named(task, pipeline), config)
     return result
 
@@ -150,10 +156,12 @@ def forget(
     chosen = configured_for_images(config.fit) if method is None else image_method_of(method)
     with output_of(output, overwrite) as folder:
         denoiser, config = open_at_law(pipeline, config, of_ratios=True, steps=IMAGE_STEPS)
+        check_export(denoiser, config, folder)
         read = read_task(denoiser, task)
         result = run_on_images(denoiser, read, config, method=chosen, bar=bar or progress_bar, folder=folder)
         if folder is not None and is_main():
             save_forgotten(result, denoiser, folder)
+            write_export(config, folder)
             write_job(folder, named(task, pipeline), config)
     return result
 
@@ -177,9 +185,12 @@ def open_denoiser(pipeline: Any, runtime: RuntimeConfig | None = None) -> Denois
     if runtime.allow_tf32:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     if not isinstance(pipeline, str):
+        if runtime.textual_inversion:
+            raise ValueError("textual_inversion is of a model that is named: load it into the pipeline that is given")
         return denoiser_of(pipeline)
     device = device_named(runtime.device) if runtime.device else world().device
     loaded = load_pipeline(pipeline, getattr(torch, runtime.dtype), variant=runtime.variant, revision=runtime.revision)
+    load_tokens(loaded, runtime.textual_inversion)
     return denoiser_of(loaded.to(device))
 
 

@@ -42,7 +42,7 @@ TITLES = {
     "runtime": "Run",
 }
 # Parameters that only a fit which is saved, and only what is sampled at a guidance scale, has a use for.
-OF_RUNS = ("checkpointing_steps", "report_to", "logging_dir")
+OF_RUNS = ("checkpointing_steps", "report_to", "logging_dir", "export")
 OF_GUIDANCE = ("guidance_scale", "negative_prompt")
 PREFIXES = {"evaluation": "evaluation-", "audit": "audit-"}  # where two sections have fields of one name
 ModelArgument = Annotated[

@@ -19,7 +19,8 @@ def plan_detected(model: Any, task: ConceptTask, config: Config) -> None:
 
     denoiser, config = open_at_law(model, config)
     check_detected(denoiser, task.law, task.constraints, config)
-    typer.echo("\n".join(said(denoiser, stages_detected(denoiser, task.law, task.constraints, config))))
+    stages = stages_detected(denoiser, task.law, task.constraints, config)
+    typer.echo("\n".join(said(denoiser, stages, config)))
 
 
 def distill_detected(model: Any, task: ConceptTask, config: Config, **more: Any) -> None:

@@ -13,6 +13,7 @@ from diffusion.cli.task_options import CONCEPT_OPTIONS, NO_LEVEL
 from diffusion.tasks.config import Config
 
 BENCH = Path("out/bench")
+NOT_COMPARED = ("early_stopping_rounds", "fixed_multipliers", "robust_rounds", "evaluation_sequential")
 
 
 @with_job("audit", "sampling", "ratios", "runtime", task=CONCEPT_OPTIONS, without=(*OF_RUNS, *OF_GUIDANCE))
@@ -21,7 +22,7 @@ def audit(
     lora: Annotated[
         Path | None, typer.Option(help="folder of the LoRA or network, where the model is no result's folder")
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="folder for audit.json and audit.txt")] = None,
+    output: Annotated[Path | None, typer.Option(help="folder for audit.json, audit.txt and audit.png")] = None,
     overwrite: shared.OverwriteOption = False,
 ) -> None:
     """Is it gone, or hidden? Paraphrases, prompts near it, guidance scales, samplers, and how fast it comes back."""
@@ -33,13 +34,16 @@ def audit(
     model = shared.model_of(task)
     from diffusion.api import open_at_law, output_of
     from diffusion.evaluation.audit import audit as look_for
-    from diffusion.evaluation.audit import audit_config
+    from diffusion.evaluation.audit import audit_config, check_auditable
     from diffusion.pipelines.fitted import put_in
+    from diffusion.pipelines.latents import decode
     from diffusion.ratios.estimate import estimate_ratios
+    from diffusion.reports.figures import Pairs, save_pairs
     from diffusion.runtime.distributed import is_main
 
     with output_of(output, overwrite) as folder:
         after, _ = open_at_law(model, job.config, of_ratios=True)
+        check_auditable(after)
         put_in(after, lora)
         before, given = open_at_law(model, job.config, of_ratios=True)
         prompts = shared.prompts_for(before, task)
@@ -53,6 +57,11 @@ def audit(
         if folder is not None and is_main():
             (folder / "audit.json").write_text(found.data().to_json(), encoding="utf-8")
             (folder / "audit.txt").write_text(text + "\n", encoding="utf-8")
+            strips = [
+                Pairs(each.title, decode(before.pipeline, each.before), decode(before.pipeline, each.after))
+                for each in found.looked
+            ]
+            save_pairs(folder / "audit.png", strips)
     if output is not None:
         typer.echo(f"written to {output}")
 
@@ -65,7 +74,7 @@ def audit(
     "runtime",
     task=CONCEPT_OPTIONS,
     defaults=Config(evaluation={"samples": 1000, "concept_samples": 200, "retained_samples": 333}),
-    without=(*OF_RUNS, "early_stopping_rounds", "fixed_multipliers", "evaluation_sequential"),
+    without=(*OF_RUNS, *NOT_COMPARED),
 )
 def bench(
     job: Job,
@@ -98,8 +107,8 @@ def bench(
     model, config = shared.model_of(task), job.config
     if seeds < 1:
         raise ValueError(f"seeds must be at least 1, got {seeds}")
-    if config.fit.early_stopping_rounds is not None or config.fit.fixed_multipliers:
-        raise ValueError("early_stopping_rounds, fixed_multipliers: every method is compared as it is, without them")
+    if any(getattr(config.fit, name) for name in NOT_COMPARED):
+        raise ValueError(f"{', '.join(NOT_COMPARED)}: every method is compared as it is, without them")
     from diffusion.api import open_at_law
     from diffusion.evaluation.benchmark import Bench, chosen_methods, run_bench
     from diffusion.ratios.estimate import estimate_ratios

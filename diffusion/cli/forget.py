@@ -16,6 +16,7 @@ from diffusion.tasks.config import Config
 NOT_OF_IMAGES = (
     *OF_GUIDANCE,
     "fixed_multipliers",
+    "robust_rounds",
     "evaluation_concept_samples",
     "evaluation_retained_samples",
     "evaluation_confidence",

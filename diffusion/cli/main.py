@@ -22,6 +22,7 @@ from diffusion import need_extra
 from diffusion.cli import options as shared
 from diffusion.cli.derived import OF_GUIDANCE, OF_RUNS, Job, with_job
 from diffusion.cli.evaluate import audit, bench
+from diffusion.cli.export import export
 from diffusion.cli.forget import forget
 from diffusion.cli.task_options import CONCEPT_OPTIONS, NO_LEVEL
 from diffusion.cli.toy import explore, frontier, solve, verify
@@ -41,6 +42,7 @@ app.command()(explore)
 app.command()(forget)
 app.command()(audit)
 app.command()(bench)
+app.command()(export)
 
 
 def _say_version(wanted: bool) -> None:
@@ -72,6 +74,7 @@ def distill(
     task, config = job.concept_task(), shared.with_cache(job.config)
     model = shared.model_of(task)
     from diffusion.api import open_at_law, unlearn_by_ratios
+    from diffusion.reports.export import check_export
     from diffusion.reports.model_card import findings
     from diffusion.runtime.distributed import is_main
     from diffusion.workflows.dry_run import cost_lines
@@ -87,6 +90,7 @@ def distill(
         return
     if dry_run:
         denoiser, config = open_at_law(model, config, of_ratios=True)
+        check_export(denoiser, config, output)
         prompts = shared.prompts_for(denoiser, task)
         typer.echo("\n".join(cost_lines(denoiser, prompts, task.asked, config)))
         return

@@ -15,7 +15,7 @@ def sweep_of(
     job: Job, output: Path, methods: Sequence[str] | None, seeds: int, size: tuple[bool, int, int | None]
 ) -> None:
     """Run what is missing in ``output`` and print the table. ``ValueError`` where the model is not ``wardrobe``, or
-    more than one concept is given."""
+    more than one concept is given. ``--quick`` ends with status 1 where a method fails."""
     if seeds < 1:
         raise ValueError(f"seeds must be at least 1, got {seeds}")
     quick, images, points = size
@@ -38,12 +38,14 @@ def sweep_of(
     if len(task.concepts) != 1:
         raise ValueError(f"concept must be one for a sweep, got {len(task.concepts)}")
     config, start = job.config, job.config.runtime.seed
-    scale = config.sampling.guidance_scale or 3.0
+    law = (QUICK if quick else Sweep()).sampling
+    scale = config.sampling.guidance_scale or law.guidance_scale
+    steps = config.sampling.num_inference_steps or law.num_inference_steps
     wanted = replace(
         QUICK if quick else Sweep(measured=Measured(samples=images, chains=max(1, images // 4))),
         methods=tuple(methods) if methods else Sweep().methods,
         seeds=tuple(range(start, start + (1 if quick else seeds))),
-        sampling=config.sampling.but(guidance_scale=scale),
+        sampling=config.sampling.but(guidance_scale=scale, num_inference_steps=steps),
         rank=config.fit.rank,
         points=points,
     )
@@ -55,3 +57,7 @@ def sweep_of(
     found = run_sweep(denoiser, asked, replace(wanted, sampling=sampling), output)
     typer.echo("\n".join(table(found, MEASURED_BY)))
     typer.echo(f"written to {output}")
+    failed = [point.setting.method for point in found if point.failed is not None]
+    if quick and failed:  # that all of it runs is what was asked
+        typer.echo(f"failed: {', '.join(failed)}", err=True)
+        raise typer.Exit(1)

@@ -40,7 +40,7 @@ CONCEPT_OPTIONS: dict[str, Any] = {
         list[str] | None,
         _option(
             "--level",
-            help="target level: '1%', '4 nats', '0.1x', '5% in GROUP'; one or each",
+            help="target level: '1%', '4 nats', '0.1x', '5% in GROUP'",
         ),
     ],
     "retained_prompt": Annotated[
@@ -63,7 +63,7 @@ CONCEPT_OPTIONS: dict[str, Any] = {
     ],
     "prompts": Annotated[
         Path | None,
-        _option("--prompts", help="law of prompts for detectors: .txt, or .csv with prompt,weight,group,anchor"),
+        _option("--prompts", help="law of prompts: .txt, .csv (prompt,weight,group,anchor)"),
     ],
     "prior": Annotated[
         list[float] | None,

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from diffusion.evaluation.attacks import attacks_of
 from diffusion.evaluation.attacks.rows import attack_rows
-from diffusion.evaluation.audit_table import Audit, AuditPrompts, Cell, frequencies
+from diffusion.evaluation.audit_table import Audit, AuditPrompts, Cell, Looked, frequencies, looked
 from diffusion.evaluation.measured import CLASSIFIER
 from diffusion.evaluation.relearning import NEW_WORD, Arm, Curve, RelearnConfig, recall, teach, turned
 from diffusion.evaluation.resurgence import resurgence
@@ -86,6 +86,13 @@ class Setting:
     steps: int
     scale: float = 1.0
     sampler: str | None = None
+
+
+def check_auditable(denoiser: Denoiser) -> None:
+    """``ValueError`` where prompts are classes: there are no paraphrases of them, none near, and no new word."""
+    if not denoiser.free_text:
+        kind = type(denoiser.pipeline).__name__
+        raise ValueError(f"an audit tries other words for a concept, and the prompts of {kind} are classes")
 
 
 def near_prompts(prompts: TaskPrompts, index: int, count: int = 16) -> tuple[str, ...]:
@@ -165,6 +172,7 @@ def audit(
     """
     if before.network is after.network:
         raise ValueError("before and after must be two pipelines with a network each, got one: put the fit into a copy")
+    check_auditable(before)
     config, prompts = config or AuditConfig(), estimate.prompts
     steps = estimate.sampling.steps(after)
     plan: list[tuple[int, AuditPrompts, tuple[str, ...], Setting]] = []
@@ -181,26 +189,25 @@ def audit(
                 # Guidance towards the anchor's own prompt is no guidance; and without prompts there is one row.
                 if some and not (name == "anchor" and setting.scale != 1):
                     plan.append((index, name, some, setting))
-    cells = []
+    rows: list[tuple[Cell, Looked]] = []
     with bar("looking for the concept", 2 * config.samples * len(plan)) as shown:
         for number, (index, name, some, setting) in enumerate(plan):
             classifier = ConceptClassifier(before, estimate, image_classifier, index)
             wanted = [some[j % len(some)] for j in range(config.samples)]
             made = [_drawn(each, wanted, setting, config.seed + number, shown.update) for each in (before, after)]
             old, new = (frequencies(classifier.said(latents)) for latents in made)
-            cells.append(
-                Cell(
-                    concept=prompts.concepts[index].name,
-                    prompts=name,
-                    setting=setting.name,
-                    num_inference_steps=setting.steps,
-                    guidance_scale=setting.scale,
-                    sampler=setting.sampler,
-                    samples=config.samples,
-                    before=old,
-                    after=new,
-                )
+            cell = Cell(
+                concept=prompts.concepts[index].name,
+                prompts=name,
+                setting=setting.name,
+                num_inference_steps=setting.steps,
+                guidance_scale=setting.scale,
+                sampler=setting.sampler,
+                samples=config.samples,
+                before=old,
+                after=new,
             )
+            rows.append((cell, looked(cell, *made)))
     count = len(prompts.concepts) * len(attacks_of(config.attacks))
     scale = config.scales[0] if config.scales and before.prompt_inputs else 1.0
     if count:
@@ -208,7 +215,7 @@ def audit(
             for index in range(len(prompts.concepts)):
                 classifier = ConceptClassifier(before, estimate, image_classifier, index)
                 detector, settings = (classifier.said, classifier.shows), (config.samples, scale, config.seed)
-                cells += attack_rows((before, after), estimate, index, detector, config.attacks, settings, shown.update)
+                rows += attack_rows((before, after), estimate, index, detector, config.attacks, settings, shown.update)
     curves: dict[str, tuple[Curve, ...]] = {}
     recalls = {}
     resurged: dict[str, tuple[Curve, ...]] = {}
@@ -219,7 +226,8 @@ def audit(
             arms = taught_again(before, after, estimate, *look)
             curves[concept.name], recalls[concept.name] = arms, recall(*arms)
             resurged[concept.name] = resurgence(before, after, estimate, *look)
-    return Audit(tuple(cells), curves, recalls, resurged)
+    cells, seen = zip(*rows, strict=True)
+    return Audit(cells, curves, recalls, resurged, seen)
 
 
 def taught_again(

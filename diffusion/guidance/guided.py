@@ -160,7 +160,7 @@ class Guided:
     def _correct(self, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         denoiser = self.denoiser
         x, timestep, condition = denoiser.read(args, kwargs)
-        t, result = denoiser.level(timestep), _tensor_of(output)
+        t, result = denoiser.level(timestep), _tensor_of(output)[:, : x.shape[1]]
         free, inner = result, cast(Tensor, self._caught.last)
         if not bool(self._same(condition, self._empty).all()):
             # other prompts: the classifier and the difference need the empty prompt's word as well
@@ -181,7 +181,7 @@ class Guided:
     def _correct_by_gradient(self, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         denoiser = self.denoiser
         x, timestep, condition = denoiser.read(args, kwargs)
-        t, result = denoiser.level(timestep), _tensor_of(output).detach()
+        t, result = denoiser.level(timestep), _tensor_of(output).detach()[:, : x.shape[1]]
         with torch.enable_grad():
             state = x.detach().requires_grad_()
             free = denoiser.call(state, timestep, {**condition, **repeat(self._empty, len(x))})
@@ -199,6 +199,9 @@ def _tensor_of(output: Any) -> Tensor:
 
 
 def _with_tensor(output: Any, value: Tensor) -> Any:
+    rest = _tensor_of(output)[:, value.shape[1] :]  # a variance that is predicted beside it stays
+    if rest.shape[1]:
+        value = torch.cat([value, rest], 1)
     return (value, *output[1:]) if isinstance(output, tuple) else type(output)(sample=value)
 
 

@@ -136,7 +136,7 @@ def path_cost(
                 with plain():
                     said = _clean(denoiser, x, t, (base, empty), chain)
                 found += 0.5 * (snr[k + 1] - snr[k]) * squares(f - said)
-                x = _step(
+                x = chain_step(
                     x,
                     said if chain.forward else f,
                     noise_of(mine, x.shape[1:]).to(device),
@@ -165,7 +165,7 @@ def _clean(denoiser: Denoiser, x: Tensor, t: Tensor, conditions: tuple[Any, Any]
     return clean if chain.clip is None else clean.clamp(-chain.clip, chain.clip)
 
 
-def _step(x: Tensor, clean: Tensor, fresh: Tensor, schedule: tuple[Tensor, Tensor]) -> Tensor:
+def chain_step(x: Tensor, clean: Tensor, fresh: Tensor, schedule: tuple[Tensor, Tensor]) -> Tensor:
     """One sample of the kernel."""
     (c, c_next), (s, s_next) = (value.double().tolist() for value in schedule)
     kept = (c / c_next) ** 2 * s_next**2 / s**2  # what of the variance at this level was there at the next

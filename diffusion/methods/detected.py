@@ -23,6 +23,8 @@ from diffusion.training.lora import merged_adapters
 
 # Share of a step's rows, at least, under prompts that take the law of their anchor.
 ANCHORED = 0.5
+# Samples of a group with a level, at least, as a share of those of the law, when multipliers are moved.
+FEW = 0.1
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ class PromptTilt:
 
 def drawn_for_all(estimate: DetectedSamples, count: int, seed: int) -> np.ndarray:
     """Prompts of the law by number, and further ones of every group with a level of which these hold few."""
-    prompts, few = estimate.prompts, max(2, count // 10)
+    prompts, few = estimate.prompts, max(2, round(FEW * count))
     chosen = [prompts.drawn(count, seed)]
     for j, group in enumerate(dict.fromkeys(each.group for each in estimate.constraints if each.group is not None)):
         missing = few - int((prompts.within(group)[chosen[0]] > 0).sum())

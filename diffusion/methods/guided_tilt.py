@@ -8,6 +8,8 @@ that the sampler made, w = e^{-lam·l(x_0)} its weight and wbar an estimate of E
 
 is least where F - T = Cov(w, y | x_t)/E[w | x_t], the change that the weights make to E[y | x_t]: the drift of Doob's
 transform, with no assumption on T beyond wbar's being right (T need not be the score of anything, and at s > 1 is not).
+Which sample was noised the state does not say: E is taken over all of the prompt's samples that may be behind it
+(:mod:`diffusion.methods.behind`), which leaves the expectation of a step as it is and takes noise from it.
 s divides, since the sampler multiplies what the branch with the prompt learns. The branch without it is held, or where
 a prompt of the task *is* the empty one moves by its own tilt (there F = f_0), and e takes that into account.
 
@@ -24,6 +26,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from diffusion.methods.behind import Behind
 from diffusion.pipelines import Condition, Denoiser, add_noise, rows
 from diffusion.ratios.classifier import Bottleneck, log_snr, pooled
 from diffusion.ratios.noised_detector import NoisedDetector
@@ -36,10 +39,10 @@ from diffusion.training.trainer import Objective
 NOISE_POWER = 0.5  # what an image shows is decided at high noise
 
 
-def guided_loss(e: Tensor, apart: Tensor, w: Tensor, wbar: Tensor, s: Tensor) -> Tensor:
-    """The loss above over e, ``apart`` = y - T (n, ...), weights w, wbar, scales s (n,): a mean over all entries."""
+def guided_loss(e: Tensor, pull: Tensor, w: Tensor, s: Tensor) -> Tensor:
+    """``mean[ w |e|^2 - (2/s) <e, pull> ]``: e, ``pull`` = E[(w - wbar)(y - T)] (n, ...), w = E[w], scales s (n,)."""
     shape = (-1, *(1,) * (e.ndim - 1))
-    return (w.view(shape) * e.square() - 2 * ((w - wbar) / s).view(shape) * e * apart).mean()
+    return (w.view(shape) * e.square() - 2 / s.view(shape) * e * pull).mean()
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,8 @@ def guided_objective(
     from eta (n, m) under prompts by number (n,).
     """
     denoiser = data.denoiser
-    often = (data.target / data.shares).float()
+    often = (data.target / data.shares).double()
+    behind = Behind(denoiser, data.latents, data.prompts, data.shares)
     guided = bool((data.scales != 1).any())
     held = 0 if data.moving or not guided else round(settings.train_batch_size * data.held)
     count = settings.train_batch_size - held
@@ -92,7 +96,7 @@ def guided_objective(
         mine = torch.arange(count)[part.rows(count)], torch.arange(count, count + held)[part.rows(held)]
         some, kept = (chosen[index] for index in mine)
         row = torch.cat(mine)
-        x, y, t = add_noise(denoiser, x0, eps, t)[row], denoiser.target(x0, eps, t)[row], t[row]
+        x, t = add_noise(denoiser, x0, eps, t)[row], t[row]
         n, c = len(some), data.prompts[some]
         s = data.scales[c].to(x)
         empty = {name: value.expand(len(row), *value.shape[1:]) for name, value in data.negative.items()}
@@ -112,10 +116,13 @@ def guided_objective(
             with torch.no_grad():
                 other = denoiser.predict(x[:n], t[:n], rows(empty, slice(0, n))) - free[:n]
             e = e + (1 - scale) / scale * other
-        w = log_weights()[some].exp().to(x)
-        weigh = often[some].to(x)
-        shaped = weigh.view(-1, *(1,) * (x.ndim - 1)).sqrt()  # e and y - T both: their products weigh `often`
-        loss = guided_loss(e * shaped, (y[:n] - target) * shaped, w, wbar, s)
+        # Once for each sample that may be behind a state: how often it counts, times w and times w - wbar.
+        counted = behind(x[:n], t[:n], c) * often
+        weights = log_weights().exp().double()
+        factors = counted * (weights - wbar.cpu().double()[:, None])
+        drawn = behind.targets(x[:n], t[:n], factors)
+        pull = drawn - factors.sum(1).to(x).view(scale.shape) * target
+        loss = guided_loss(e, pull, (counted @ weights).to(x), s)
         if len(kept):
             stay = denoiser.predict(x[n:], t[n:], rows(empty, slice(n, None))) - free[n:]
             loss = (loss * n + stay.square().mean() * len(kept)) / (n + len(kept))

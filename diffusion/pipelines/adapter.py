@@ -34,6 +34,9 @@ class _Adapter:
     lora_targets: tuple[str, ...] = UNET_LAYERS
     prompt_inputs: tuple[str, ...] = ("encoder_hidden_states",)
     classifier_free: bool = True
+    exports: tuple[str, ...] = ()
+    by_steps: bool = False
+    free_text: bool = True
 
     def __init__(self, pipeline: Any) -> None:
         for part in (*self.parts, self.component, "scheduler"):
@@ -80,6 +83,9 @@ class _Adapter:
         check_size(said.height, said.width, self.size_unit)
         factor = int(self.pipeline.vae_scale_factor)
         return said.height // factor, said.width // factor
+
+    def spoken(self, prompt: str) -> str:
+        return repr(prompt)
 
     @property
     def told_guidance(self) -> float | None:

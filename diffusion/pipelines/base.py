@@ -86,6 +86,25 @@ class Denoiser(Protocol):
         ...
 
     @property
+    def exports(self) -> tuple[str, ...]:
+        """Formats of other programs that its LoRAs have names in."""
+        ...
+
+    @property
+    def by_steps(self) -> bool:
+        """Whether samples are made step by step, since the pipeline's own call takes no noise."""
+        ...
+
+    @property
+    def free_text(self) -> bool:
+        """Whether a prompt may be any text; else it is one of a list, such as classes."""
+        ...
+
+    def spoken(self, prompt: str) -> str:
+        """A prompt as an argument of the pipeline's call, in Python."""
+        ...
+
+    @property
     def prompt_inputs(self) -> tuple[str, ...]:
         """The parts of a condition that depend on the prompt; none where the pipeline takes no prompts."""
         ...

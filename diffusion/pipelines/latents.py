@@ -83,7 +83,8 @@ def encode(pipeline: Any, images: Tensor, batch: int = 256) -> Tensor:
 
     try:
         with torch.no_grad():
-            inner_shape = (int(vae.config.latent_channels), *(s // int(pipeline.vae_scale_factor) for s in wanted[1:]))
+            factor = 2 ** (len(vae.config.block_out_channels) - 1)
+            inner_shape = (int(vae.config.latent_channels), *(side // factor for side in wanted[1:]))
             limit = decoding_limit(vae, inner_shape, wanted, batch)
             return _packed(pipeline, torch.cat(in_batches(some, len(images), limit)))
     finally:

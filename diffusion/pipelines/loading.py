@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from diffusion.pipelines.base import Denoiser
+from diffusion.pipelines.dit import DiT
 from diffusion.pipelines.flux import Flux
 from diffusion.pipelines.single_file import single_file
 from diffusion.pipelines.stable_diffusion import StableDiffusion
@@ -31,6 +32,7 @@ FAMILIES: dict[str, type[Denoiser]] = {
     "StableDiffusionPipeline": StableDiffusion,
     "StableDiffusionXLPipeline": StableDiffusionXL,
     "StableDiffusion3Pipeline": StableDiffusion3,
+    "DiTPipeline": DiT,
     "FluxPipeline": Flux,
 }
 
@@ -146,12 +148,18 @@ def check_index(path: Path) -> None:
     if not (isinstance(name, str) or _is_pair(name)) or not name:
         raise ValueError(f"_class_name in model_index.json must name a pipeline, not {_kind(name)}")
     for key, value in index.items():
+        if key == "id2label" and _is_labels(value):
+            continue  # names of classes, of pipelines that have such
         if isinstance(value, dict) or (isinstance(value, list) and not _is_pair(value)):
             raise ValueError(f"{key} in model_index.json must be [library, class], not {_kind(value)}")
 
 
 def _is_pair(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(v is None or isinstance(v, str) for v in value)
+
+
+def _is_labels(value: Any) -> bool:
+    return isinstance(value, dict) and all(k.isdecimal() and isinstance(v, str) for k, v in value.items())
 
 
 def _kind(value: Any) -> str:

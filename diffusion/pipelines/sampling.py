@@ -14,6 +14,7 @@ from diffusion.pipelines import Denoiser, denoiser_of
 from diffusion.pipelines.batch_size import evaluation_limit
 from diffusion.pipelines.finite import check_finite, watched
 from diffusion.pipelines.law import call_defaults, old_numpy, said_of
+from diffusion.pipelines.stepping import stepped
 from diffusion.runtime.distributed import broadcast_object, map_distributed
 from diffusion.runtime.memory import in_halves
 
@@ -96,6 +97,16 @@ def _with_prompts(denoiser: Denoiser, prompts: Sequence[str], seed: int, call: d
 
     # Used by stochastic samplers only: one for each sample, made anew whenever its batch is.
     seeds = torch.randint(2**62, (len(prompts),), generator=generator_of(seed + 1)).tolist()
+
+    def by_steps(start: int, stop: int) -> Tensor:
+        steps, chance = int(call["num_inference_steps"]), [generator_of(each) for each in seeds[start:stop]]
+        latents = noise[start:stop].to(network.device, network.dtype)
+        told = denoiser.condition(prompts[start:stop])
+        scale = float(call.get("guidance_scale", 1.0))
+        return stepped(denoiser, latents, told, (0, steps, steps), scale, seed=chance)
+
+    if denoiser.by_steps:
+        return by_steps
 
     def make(start: int, stop: int) -> Tensor:
         some = list(prompts[start:stop])

@@ -14,6 +14,7 @@ class StableDiffusion(_Adapter):
     """:class:`Denoiser` of a ``StableDiffusionPipeline`` (1.x and 2.x: epsilon-, v- or sample-prediction)."""
 
     parts = ("vae", "text_encoder", "tokenizer")
+    exports = ("kohya",)
 
     def condition(self, prompts: Sequence[str]) -> Condition:
         with torch.no_grad():

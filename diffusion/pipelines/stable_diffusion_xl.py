@@ -21,6 +21,7 @@ class StableDiffusionXL(_Adapter):
 
     parts = ("vae", "text_encoder_2", "tokenizer_2")  # the refiner has the second encoder only
     prompt_inputs = ("encoder_hidden_states", "text_embeds")
+    exports = ("kohya",)
     added = ("text_embeds", "time_ids")
 
     def condition(self, prompts: Sequence[str]) -> Condition:

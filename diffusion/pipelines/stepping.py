@@ -6,7 +6,7 @@ Whole runs are the pipeline's own call (:mod:`diffusion.pipelines.sampling`).
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -53,18 +53,20 @@ def stepped(
     span: tuple[int, int, int],
     scale: float = 1.0,
     after_step: Callable[[Tensor, Tensor], Tensor] | None = None,
-    seed: int = 0,
+    seed: int | Sequence[torch.Generator] = 0,
 ) -> Tensor:
     """States x (n, ...) after steps ``first`` to ``last`` (not taken) of ``steps``, ``span`` = (first, last, steps).
 
     Without gradient, by the network as it stands, under ``f_0 + s (f_c - f_0)`` where s = ``scale`` is above 1 and
     there are prompts. From the first step on x is noise of unit variance. ``after_step(x, t)``: what becomes of states
-    that enter level t (n,); not asked after the sampler's last step. ``seed``: of what a stochastic sampler adds.
+    that enter level t (n,); not asked after the sampler's last step. ``seed``: of what a stochastic sampler adds, or a
+    generator for each row.
     """
     first, last, steps = span
     scheduler, n = scheduler_of(denoiser, steps), len(x)
     takes = "generator" in inspect.signature(scheduler.step).parameters
-    noise: dict[str, Any] = {"generator": generators(seed, n)} if takes else {}  # of stochastic samplers
+    chances = generators(seed, n) if isinstance(seed, int) else list(seed)
+    noise: dict[str, Any] = {"generator": chances} if takes else {}  # of stochastic samplers
     between = {place_of(scheduler, steps, done) for done in range(1, steps)}  # other states are none of the sampler's
     start, stop = (place_of(scheduler, steps, done) for done in (first, last))
     if first == 0:

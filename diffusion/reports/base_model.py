@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from diffusion.pipelines import Denoiser
 from diffusion.pipelines.law import origin, own_size
 from diffusion.pipelines.loading import EMBEDDED
+from diffusion.pipelines.textual_inversion import Token, tokens_of
 from diffusion.tasks.sampling import Sampling
 from diffusion.training.lora import has_loader
 
@@ -20,7 +22,8 @@ class BaseModel:
     """``source``: what loads it, None where nobody said. ``hub``: whether that is a name on a model hub; ``embedded``:
     whether it comes with this package. ``license``: as the base model's own card says, None where that is not at hand.
     ``loads_loras``: whether its pipeline's class does; ``component``, ``network``: where its network is, its class;
-    ``scheduler``, ``size``: its class, height and width, where nobody says others."""
+    ``scheduler``, ``size``: its class, height and width, where nobody says others. ``tokens``: of textual inversion.
+    ``free_text``: whether prompts may be any text; ``spoken``: one as an argument of the pipeline's call."""
 
     source: str | None
     hub: bool
@@ -32,11 +35,14 @@ class BaseModel:
     network: str
     scheduler: str
     size: tuple[int, int]
+    tokens: tuple[Token, ...] = ()
+    free_text: bool = True
+    spoken: Callable[[str], str] = repr
 
     @property
     def pipeline_tag(self) -> str:
         """Of a model hub."""
-        return "text-to-image" if self.prompts else "unconditional-image-generation"
+        return "text-to-image" if self.prompts and self.free_text else "unconditional-image-generation"
 
     def snippet(self, full_weights: bool, prompt: str, sampling: Sampling) -> list[str]:
         """Python that loads the base model and what lies beside the card, and makes one image of that law.
@@ -58,7 +64,7 @@ class BaseModel:
         else:
             imports.append("from peft import PeftModel")
             fit = f'pipeline.{self.component} = PeftModel.from_pretrained(pipeline.{self.component}, ".")'
-        asked = f"{prompt!r}, guidance_scale={sampling.guidance_scale or 1:g}, " if self.prompts else ""
+        asked = f"{self.spoken(prompt)}, guidance_scale={sampling.guidance_scale or 1:g}, " if self.prompts else ""
         asked += f"num_inference_steps={sampling.num_inference_steps}"
         if self.prompts and sampling.negative_prompt:
             asked += f", negative_prompt={sampling.negative_prompt!r}"
@@ -68,6 +74,9 @@ class BaseModel:
         if sampling.scheduler not in (None, self.scheduler):
             imports.insert(0, f"from diffusers import {sampling.scheduler}")
             by = [f"pipeline.scheduler = {sampling.scheduler}.from_config(pipeline.scheduler.config)"]
+        for token in self.tokens:
+            imports += [each for each in token.imports() if each not in imports]
+            by += token.snippet()
         call = f"image = pipeline({asked}).images[0]"
         return [*imports, "", load, *by, fit + "  # the folder of this card", call, 'image.save("sample.png")']
 
@@ -103,6 +112,8 @@ def _base(
         source=source, hub=hub, embedded=embedded, license=license_, prompts=bool(denoiser.prompt_inputs),
         loads_loras=has_loader(denoiser), component=denoiser.component, network=kind.__name__,
         scheduler=type(origin(denoiser.pipeline).scheduler).__name__, size=own_size(denoiser),
+        tokens=tokens_of(denoiser.pipeline), free_text=denoiser.free_text,
+        spoken=denoiser.spoken,
     )  # fmt: skip
 
 

@@ -58,16 +58,17 @@ class FitConfig(Settings):
     rank: int = Field(default=8, ge=1, description="rank of the LoRA")
     full_weights: bool = Field(default=False, description="train all weights of the network instead of a LoRA")
     learning_rate: float | None = Field(
-        default=None, gt=0, description="peak learning rate (default: 2e-3, with --full-weights 1e-4)"
+        default=None, gt=0, description="peak learning rate (default: 2e-3; all weights: 1e-4)"
     )
     retain_share: float = Field(default=1 / 3, ge=0, lt=1, description="fraction of a batch under retained prompts")
     mixed_precision: Literal["no", "bf16"] = Field(default="no", description="no or bf16 (autocast)")
     gradient_accumulation_steps: int = Field(default=1, ge=1, description="gradient accumulation steps")
     gradient_checkpointing: bool = Field(default=False, description="gradient checkpointing: less memory, slower")
     early_stopping_rounds: int | None = Field(
-        default=None, ge=1, description="stop after so many consecutive rounds with all constraints satisfied"
+        default=None, ge=1, description="stop after so many rounds with all levels met"
     )
     fixed_multipliers: bool = Field(default=False, description="tilted, guidance: keep the solved multipliers")
+    robust_rounds: int = Field(default=0, ge=0, description="rounds of attack and fit")
     seed: int = Field(default=0, ge=0, description="seed of the fit", json_schema_extra=HIDDEN)
 
     @property
@@ -135,25 +136,28 @@ class AuditSettings(Settings):
 
 
 class RuntimeConfig(Settings):
-    """Where and how a job runs. What changes a result: ``seed``, and in the digits that are lost ``dtype``.
+    """Where and how a job runs. What changes a result: ``seed``, ``textual_inversion``, and in the digits that are lost
+    ``dtype``.
 
-    ``device``, ``dtype``, ``variant``, ``revision`` are of a model that is named and loaded; a pipeline that is given
-    as an object stays as it is.
+    ``device``, ``dtype``, ``variant``, ``revision``, ``textual_inversion`` are of a model that is named and loaded; a
+    pipeline that is given as an object stays as it is.
     """
 
     seed: int = Field(default=0, ge=0, description="seed of every sample and of training")
-    cache_folder: Path | None = Field(
-        default=None, description="samples, ratios and checkpoints, kept between runs (default: the user's)"
-    )
+    cache_folder: Path | None = Field(default=None, description="what is kept between runs (default: the user's)")
     checkpointing_steps: int = Field(default=100, ge=1, description="optimizer steps from one checkpoint to the next")
     report_to: tuple[Literal["tensorboard", "wandb"], ...] = Field(default=(), description="tensorboard, wandb")
     logging_dir: Path = Field(default=Path("runs"), description="where trackers write")
+    export: Literal["kohya"] | None = Field(default=None, description="kohya: a copy for ComfyUI and A1111")
     device: str | None = Field(default=None, description="torch device (default: cuda where there is one)")
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         default="float32", description="type of the weights; LoRAs train in float32"
     )
     variant: str | None = Field(default=None, description="variant of the weight files, such as fp16")
     revision: str | None = Field(default=None, description="revision of a hub model")
+    textual_inversion: tuple[str, ...] = Field(
+        default=(), description="safetensors FILE or TOKEN=FILE of a token; repeat"
+    )
     allow_tf32: bool = Field(
         default=False, description="TF32 matrix products for float32, on GPUs that have them", json_schema_extra=HIDDEN
     )

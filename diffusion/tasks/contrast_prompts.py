@@ -56,6 +56,9 @@ def propose(
     Prompts that ask for a concept, empty ones and repetitions are passed over. Raises ``ValueError`` for a pipeline
     without prompts, concepts without any, or a vocabulary that leaves nothing.
     """
+    if not denoiser.free_text:
+        kind = type(denoiser.pipeline).__name__
+        raise ValueError(f"vocabulary has no use where prompts are classes, as those of {kind}")
     if not denoiser.prompt_inputs or not all(concept.prompts for concept in concepts):
         raise ValueError("vocabulary has no use where the pipeline takes no prompts or a concept has none")
     asking = {normalised(paraphrase) for concept in concepts for paraphrase in concept.prompts}

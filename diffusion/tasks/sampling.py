@@ -53,8 +53,10 @@ class Sampling(Settings):
         scale = self.guidance_scale if self.guidance_scale is not None else float(own or 1.0)
         if not guided and scale != 1:
             raise ValueError(f"guidance_scale: {kind} has no guidance, got {scale:g}")
-        if self.negative_prompt and not (denoiser.classifier_free and scale > 1):
-            why = f"does nothing at guidance scale {scale:g}" if denoiser.classifier_free else f"{kind} takes none"
+        takes = "negative_prompt" in default
+        if self.negative_prompt and not (takes and denoiser.classifier_free and scale > 1):
+            free = takes and denoiser.classifier_free
+            why = f"does nothing at guidance scale {scale:g}" if free else f"{kind} takes none"
             raise ValueError(f"negative_prompt: {why}, got {self.negative_prompt!r}")
         filled = self.but(
             scheduler=self.scheduler or type(pipeline.scheduler).__name__,

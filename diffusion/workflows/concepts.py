@@ -27,6 +27,7 @@ from diffusion.tasks.config import Config
 from diffusion.tasks.levels import Asked, resolved
 from diffusion.tasks.sampling import at_law, of_ratios
 from diffusion.training.lora import left_as_given
+from diffusion.workflows.robust import check_robust, harden, kept_of, threats_of
 from diffusion.workflows.validation import check, check_looks, check_something_to_do, check_split
 
 # Titles of stages, in their order, as whoever runs them says them.
@@ -70,6 +71,7 @@ def unlearn(
     fit, evaluation, runtime = config.fit, config.evaluation, config.runtime
     check_split(fit, bool(prompts.contrast))
     check_looks(evaluation)
+    check_robust(denoiser, fit, [concept.prompts for concept in prompts.concepts])
     check_samples(problem, evaluation.fewest, evaluation.confidence)
     tracked = tracked_by(config)
     title = "fit of all weights" if fit.full_weights else "fit of the LoRA"
@@ -84,12 +86,16 @@ def unlearn(
     check_something_to_do(estimate, plan, solution)
     checkpoint = None
     if cache_folder is not None:
-        request = f"{estimate.fingerprint}{prompts}{config.ratios!r}{config.sampling!r}{fit!r}{method}"
+        request = (
+            f"{estimate.fingerprint}{prompts}{config.ratios!r}{config.sampling!r}{fit.but(robust_rounds=0)!r}{method}"
+        )
         digest = hashlib.sha256((request + solution.to_json()).encode()).hexdigest()[:12]
         checkpoint = cache_folder / f"fit-{digest}.safetensors"
     with bar(title, fit.max_train_steps) as shown, tracked:
         context = FitContext(denoiser, estimate, solution, fit, checkpoint, runtime.checkpointing_steps, shown.update)
         outcome = method.fit(context)
+        if fit.robust_rounds:
+            harden(denoiser, threats_of(denoiser, estimate), kept_of(estimate), fit, config.sampling)
     trained = fitted_data(config, method)
     save_fit(denoiser, folder, so_far(estimate, plan, solution, outcome, trained))
     samples, measured = measure_lora(denoiser, estimate, plan, solution, evaluation, image_classifier, bar)

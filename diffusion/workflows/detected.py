@@ -129,6 +129,8 @@ def check_detected(denoiser: Denoiser, prompts: Prompts, constraints: tuple[Cons
 def check_law(denoiser: Denoiser, prompts: Prompts, config: Config) -> None:
     """The same for what is sampled and solved, and not fitted."""
     check_as_given(denoiser)
+    if config.fit.robust_rounds:
+        raise ValueError("robust_rounds: concepts with detectors are fitted without; give prompts and no detector")
     texts = {*prompts.texts, *prompts.sampled}
     if not denoiser.prompt_inputs and texts != {""}:
         raise ValueError(f"prompts: {type(denoiser.pipeline).__name__} takes none, so the only one is the empty prompt")

@@ -11,19 +11,16 @@ images) is not counted.
 
 from __future__ import annotations
 
-import resource
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
 import duality as du
+from diffusion.evaluation.attacks.soft_prompt import SoftPrompt
 from diffusion.evaluation.measure import PICTURES
 from diffusion.evaluation.measure_detected import SCALES, SHOWN
 from diffusion.methods.chain import chain_of
 from diffusion.methods.correction import Correction
-from diffusion.methods.detected import DetectedTilt
+from diffusion.methods.detected import FEW, DetectedTilt
 from diffusion.pipelines import Denoiser
 from diffusion.pipelines.stepping import scheduler_of
 from diffusion.ratios.classifier_ratios import CLEAN_LEVELS
@@ -32,8 +29,9 @@ from diffusion.tasks.config import Config, Sampling
 from diffusion.tasks.detector_levels import Constraint
 from diffusion.tasks.levels import Asked
 from diffusion.tasks.prompts import Prompts
+from diffusion.workflows.probe import probe
+from diffusion.workflows.robust import SEARCHED, steps_of_round
 
-PROBE_BATCH, PROBES = 16, 3
 GRADIENT = 3  # a forward pass with its gradient, in forward passes
 
 
@@ -48,6 +46,7 @@ class Stage:
 def stages(denoiser: Denoiser, prompts: TaskPrompts, asked: Asked, config: Config) -> list[Stage]:
     """The stages of :func:`diffusion.workflows.concepts.unlearn`, in their order.
 
+    A round of attacks searches every concept, and goes on with the fit.
     Levels of a Likelihood are counted on samples, those of the KL problems integrated over noise. Corrections of the
     multipliers: all rounds that a fit may take.
     """
@@ -74,6 +73,9 @@ def stages(denoiser: Denoiser, prompts: TaskPrompts, asked: Asked, config: Confi
     costs = integrated * 2 * chain * conditions
     if asked.kind is not du.Likelihood:
         costs += integrated * 2 * Correction().noise_levels * conditions
+    attack, each = SoftPrompt(), steps_of_round(fit)
+    search = attack.restarts * (attack.steps * attack.batch * (1 + GRADIENT) + SEARCHED * steps)
+    attacks = fit.robust_rounds * (m * search + each * fit.train_batch_size * (1 + GRADIENT))
     return [
         Stage("samples of the base model", (sampled + ratios.num_samples) * steps),
         Stage("ratio classifier", labelled * ratios.noisings),
@@ -81,6 +83,7 @@ def stages(denoiser: Denoiser, prompts: TaskPrompts, asked: Asked, config: Confi
         Stage("ELBO check", elbo),
         Stage("training", fit.max_train_steps * fit.train_batch_size * (1 + GRADIENT)),
         Stage("corrections of the multipliers", rounds),
+        *([Stage("attacks and fits against them", attacks)] if attacks else []),
         Stage("evaluation samples", (count + min(PICTURES, wanted.samples)) * steps + count * len(CLEAN_LEVELS)),
         Stage("evaluation of cost and KL levels", costs),
     ]
@@ -108,14 +111,16 @@ def stages_detected(
     rounds = 0 if fit.fixed_multipliers else len(tilt.at) + 1 + tilt.extra
     # Of each group with a level as many samples as of all prompts, less those that fall into it anyway.
     groups = {each.group for each in constraints if each.group is not None}
-    more = 1 + sum(1 - float(prompts.probabilities[prompts.within(group) > 0].sum()) for group in groups)
+    parts = [float(prompts.probabilities[prompts.within(group) > 0].sum()) for group in groups]
+    more = 1 + sum(1 - part for part in parts)
+    few = sum(max(0.0, FEW - part) for part in parts)
     others = len(SCALES) * max(1, wanted.samples // 4) if scale > 1 else 0
     chain = chain_of(denoiser, sampling.steps(denoiser)).steps
     return [
         Stage("samples of the prompts", n * step),
         Stage("noised detector", (n - n // 5) * ratios.noisings + n // 5),
         Stage("training", fit.max_train_steps * fit.train_batch_size * (times + GRADIENT)),
-        Stage("corrections of the multipliers", rounds * (n // 2) * step),
+        Stage("corrections of the multipliers", round(rounds * (n // 2) * (1 + few) * step)),
         Stage(
             "evaluation samples",
             round(((wanted.samples + others) * more + 2 * min(SHOWN, max(8, len(prompts)))) * step),
@@ -124,51 +129,21 @@ def stages_detected(
     ]
 
 
-def probe(denoiser: Denoiser, prompt: str, batch: int = PROBE_BATCH) -> float:
-    """Seconds of one network evaluation, in a batch of that size: the least of a few timed ones after one untimed."""
-    device = next(denoiser.network.parameters()).device
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn((batch, *denoiser.sample_shape), generator=generator).to(device)
-    t = torch.randint(denoiser.levels, (batch,), generator=generator).to(device)
-    times = []
-    with torch.no_grad():
-        condition = denoiser.condition([prompt] * batch)
-        for _ in range(PROBES + 1):
-            started = time.perf_counter()
-            denoiser.predict(x, t, condition)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            times.append(time.perf_counter() - started)
-    return min(times[1:]) / batch
-
-
 def cost_lines(denoiser: Denoiser, prompts: TaskPrompts, asked: Asked, config: Config) -> list[str]:
     """The plan of a run on ratios, for people."""
-    return said(denoiser, stages(denoiser, prompts, asked, config), prompts.anchor)
+    return said(denoiser, stages(denoiser, prompts, asked, config), config, prompts.anchor)
 
 
-def said(denoiser: Denoiser, plan: list[Stage], prompt: str = "") -> list[str]:
-    """Numbered stages, evaluations, time, and the memory that the model has taken so far."""
-    each = probe(denoiser, prompt)
+def said(denoiser: Denoiser, plan: list[Stage], config: Config, prompt: str = "") -> list[str]:
+    """Numbered stages, evaluations, time, and memory by a probe (:mod:`diffusion.workflows.probe`)."""
+    found = probe(denoiser, prompt, config.fit)
     lines = [f"{'stage':<40}{'network evaluations':>20}{'about':>12}"]
     for number, stage in enumerate(plan, 1):
-        title, time_ = f"{number}/{len(plan)} {stage.name}", _duration(each * stage.evaluations)
+        title, time_ = f"{number}/{len(plan)} {stage.name}", _duration(found.seconds * stage.evaluations)
         lines.append(f"{title:<40}{stage.evaluations:>20,}{time_:>12}")
     total = sum(stage.evaluations for stage in plan)
-    lines.append(f"{'in all, at most':<40}{total:>20,}{_duration(each * total):>12}")
-    weights = sum(p.numel() * p.element_size() for p in denoiser.network.parameters())
-    lines.append(
-        f"one evaluation took {1e3 * each:.3g} ms in a batch of {PROBE_BATCH}; the network's weights take "
-        f"{weights / 2**20:,.0f} MiB, this process has taken {_taken() / 2**20:,.0f} MiB at most"
-    )
-    return lines
-
-
-def _taken() -> int:
-    """Bytes: on the GPU where there is one, else the process's peak."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    lines.append(f"{'in all, at most':<40}{total:>20,}{_duration(found.seconds * total):>12}")
+    return [*lines, *found.lines(config.fit)]
 
 
 def _duration(seconds: float) -> str:

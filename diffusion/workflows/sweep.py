@@ -18,7 +18,7 @@ from torch import nn
 
 from diffusion.evaluation.sweep.canvas import CanvasTask
 from diffusion.evaluation.sweep.frontier import BEFORE, plot, read_points, table
-from diffusion.evaluation.sweep.measure import Made, costs, counts, make, measure, unmoved
+from diffusion.evaluation.sweep.measure import CHAIN_STEPS, Made, Measured, costs, counts, make, measure, unmoved
 from diffusion.evaluation.sweep.plan import MEASURED_BY, OURS, Sweep
 from diffusion.evaluation.sweep.point import Point, Setting
 from diffusion.methods.base import ErasureContext
@@ -33,6 +33,8 @@ from diffusion.training.lora import undo
 from diffusion.wardrobe.classifiers import classifiers
 from diffusion.workflows.detected import unlearn_detected
 
+FEATURES = "features of retained samples"
+
 
 def run_sweep(denoiser: Denoiser, task: CanvasTask, sweep: Sweep, folder: Path, bar: Bar = progress_bar) -> list[Point]:
     """Run what is not in ``folder`` yet, one JSON a point, then ``sweep.txt`` and ``sweep.png`` of all that is there.
@@ -44,7 +46,7 @@ def run_sweep(denoiser: Denoiser, task: CanvasTask, sweep: Sweep, folder: Path, 
     asked = {
         "concept": task.name,
         "sampling": _law(denoiser, sweep.sampling),
-        "measured": asdict(sweep.measured),
+        "measured": _looked(sweep.measured),
         "rank": sweep.rank,
         "samples": sweep.samples,
     }
@@ -70,6 +72,12 @@ def run_sweep(denoiser: Denoiser, task: CanvasTask, sweep: Sweep, folder: Path, 
     return points
 
 
+def _looked(measured: Measured) -> dict[str, Any]:
+    """How much is looked at; steps of the chain are named where they are not those of all sweeps."""
+    found = asdict(measured)
+    return found if measured.chain_steps != CHAIN_STEPS else {k: v for k, v in found.items() if k != "chain_steps"}
+
+
 def _law(denoiser: Denoiser, sampling: Sampling) -> dict[str, Any]:
     """Steps and guidance of a law, and what of it is not the pipeline's own: one name for one law, however given."""
     own, full = Sampling().resolved(denoiser).plain(), sampling.resolved(denoiser).plain()
@@ -79,18 +87,24 @@ def _law(denoiser: Denoiser, sampling: Sampling) -> dict[str, Any]:
 
 def _of_base(denoiser: Denoiser, task: CanvasTask, sweep: Sweep, path: Path) -> Made:
     """What the base model makes, kept beside the points."""
-    if path.exists():
-        with np.load(path, allow_pickle=False) as file:
-            parts = dict(file)
+    parts = _kept(path)
+    if FEATURES in parts:  # files of before KID was measured have none
         asked = task.groups(sweep.measured.samples, sweep.measured.seed)
         names = [classifier.name for classifier in classifiers()]
         said = {name: {by: parts[f"{name} by {by}"] for by in names} for name in asked}
-        return Made(asked, {name: parts[name] for name in asked}, said)
+        return Made(asked, {name: parts[name] for name in asked}, said, parts[FEATURES])
     made = make(denoiser, task, sweep.sampling, sweep.measured)
     said_parts = {f"{name} by {by}": labels for name, some in made.said.items() for by, labels in some.items()}
     with atomic_write(path) as partial, partial.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **made.views, **said_parts)
+        np.savez_compressed(file, allow_pickle=False, **made.views, **said_parts, **{FEATURES: made.features})
     return made
+
+
+def _kept(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)
 
 
 def _one(denoiser: Denoiser, task: CanvasTask, sweep: Sweep, setting: Setting, base: Made, bar: Bar) -> Point:
@@ -106,7 +120,11 @@ def _one(denoiser: Denoiser, task: CanvasTask, sweep: Sweep, setting: Setting, b
         held = [p for p in denoiser.network.parameters() if p.requires_grad] if setting.method != BEFORE else []
         size = sum(p.numel() * p.element_size() for p in held)
         if setting.method == BEFORE:
-            figures = counts(task, base) + unmoved() + costs(denoiser, task, sweep.sampling, sweep.measured)
+            figures = (
+                counts(task, base)
+                + unmoved(task, base, sweep.measured)
+                + costs(denoiser, task, sweep.sampling, sweep.measured)
+            )
         else:
             figures = measure(denoiser, task, sweep.sampling, sweep.measured, base)
     except (FloatingPointError, ArithmeticError, ValueError) as error:

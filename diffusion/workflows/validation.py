@@ -44,6 +44,7 @@ def check_images(config: Config) -> None:
     default = EvaluationConfig()
     useless = {
         "fixed_multipliers": config.fit.fixed_multipliers,
+        "robust_rounds": bool(config.fit.robust_rounds),
         "confidence": config.evaluation.confidence != default.confidence,
         "concept_samples": config.evaluation.concept_samples is not None,
         "sequential": config.evaluation.sequential,

@@ -40,6 +40,7 @@ INTERNAL = (
         "runtime.seeds",
         "training.batches",
         "pipelines.single_file",
+        "pipelines.textual_inversion",
         "ratios.noised_network",
         "wardrobe.detectors",
         "ratios.noise_integral",
@@ -48,7 +49,7 @@ INTERNAL = (
     *("methods.dual_loop", "methods.forget_retain_sets", "methods.likelihood"),
     *("pipelines.adapter", "pipelines.adapters", "pipelines.base", "pipelines.schedules"),
     *("pipelines.stable_diffusion", "pipelines.stable_diffusion_xl", "pipelines.stable_diffusion_3"),
-    *("pipelines.batch_size", "pipelines.flux", "pipelines.unconditional"),
+    *("pipelines.batch_size", "pipelines.dit", "pipelines.flux", "pipelines.unconditional"),
 )
 
 

@@ -184,6 +184,26 @@ def flux(guidance=True):
     return pipeline
 
 
+def dit(variance=True, classes=1000, names=True, **scheduler):
+    from diffusers import DiTPipeline, DiTTransformer2DModel
+
+    transformer = DiTTransformer2DModel(
+        num_attention_heads=2,
+        attention_head_dim=8,
+        in_channels=4,
+        out_channels=8 if variance else 4,
+        num_layers=3,
+        sample_size=8,
+        patch_size=2,
+        num_embeds_ada_norm=classes,
+        norm_elementwise_affine=False,
+    ).eval()
+    labels = {0: "tench, Tinca tinca", 1: "goldfish", 207: "golden retriever"} if names else None
+    return DiTPipeline(
+        transformer=transformer, vae=vae(scaling_factor=0.4), scheduler=DDIMScheduler(**scheduler), id2label=labels
+    )
+
+
 FAMILIES = {"ddpm": ddpm, "sd": sd, "sdxl": sdxl, "sd3": sd3}
 
 

@@ -53,7 +53,20 @@ def help_of(command: str) -> str:
     return answer.stdout if answer.returncode == 0 else f"exit {answer.returncode}: {answer.stderr}"
 
 
-COMMANDS = ("demo", "solve", "frontier", "verify", "explore", "ratios", "distill", "sample", "forget", "audit", "bench")
+COMMANDS = (
+    "demo",
+    "solve",
+    "frontier",
+    "verify",
+    "explore",
+    "ratios",
+    "distill",
+    "sample",
+    "forget",
+    "audit",
+    "bench",
+    "export",
+)
 # Options of launchers and of pip, which pages name beside ours.
 FOREIGN = {"--multi_gpu", "--num_processes", "--cpu", "--mpirun_hostfile", "--nproc-per-node"}
 

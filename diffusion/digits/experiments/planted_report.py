@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffusion.digits.experiments.planted_measures import Array, Distance, features, kid, kid_change, similarity
+from diffusion.digits.experiments.planted_measures import features, similarity
 from diffusion.digits.experiments.planted_model import Stage
 from diffusion.digits.planted_study import (
     Hits,
@@ -25,6 +25,7 @@ from diffusion.digits.planted_study import (
 )
 from diffusion.evaluation.bounds import bound_of, meets
 from diffusion.evaluation.image_likelihood import ImageLikelihood
+from diffusion.evaluation.kid import Array, Distance, kid, kid_change
 from diffusion.evaluation.metrics import Frequency, frequency
 from diffusion.methods.base import Outcome
 from diffusion.runtime.documents import Estimate

@@ -25,6 +25,16 @@ from diffusion.pipelines import Condition
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """Where a start ended: the condition of one row, the share of samples that showed the concept, the last loss."""
+
+    start: str
+    condition: Condition
+    share: float
+    loss: float
+
+
+@dataclass(frozen=True)
 class SoftPrompt(Attack):
     """``restarts``, ``steps``, ``rate``, ``batch`` of Adam; ``spread``: of the noise at the start."""
 
@@ -36,17 +46,20 @@ class SoftPrompt(Attack):
     vectors: int | None = None
     name = "soft prompt"
 
-    def run(self, victim: Victim) -> Brought:
-        starts = list(dict.fromkeys([*victim.prompts[:1], victim.anchor, ""]))
-        tried = []
+    def candidates(self, victim: Victim) -> list[Candidate]:
+        """What every start ends in, and how often it shows the concept in a few samples."""
+        starts, found = list(dict.fromkeys([*victim.prompts[:1], victim.anchor, ""])), []
         for number in range(self.restarts):
             text = starts[number % len(starts)]
-            found, loss = self.invert(victim, text, number)
-            share = victim.share(sampled(victim, found, victim.search, number))
-            tried.append((share, -loss, number, text, found))
-        best = max(tried, key=lambda each: each[:3])
-        detail = f"start {best[3]!r}, {best[0]:.2f} of {victim.search} in the search, best of {self.restarts}"
-        return Brought(sampled(victim, best[4], victim.samples, FRESH), detail)
+            condition, loss = self.invert(victim, text, number)
+            share = victim.share(sampled(victim, condition, victim.search, number))
+            found.append(Candidate(text, condition, share, loss))
+        return found
+
+    def run(self, victim: Victim) -> Brought:
+        best = max(self.candidates(victim), key=lambda each: (each.share, -each.loss))
+        detail = f"start {best.start!r}, {best.share:.2f} of {victim.search} in the search, best of {self.restarts}"
+        return Brought(sampled(victim, best.condition, victim.samples, FRESH), detail)
 
     def invert(self, victim: Victim, text: str, number: int) -> tuple[Condition, float]:
         """The condition found from one start, and the mean loss of its last tenth of steps."""

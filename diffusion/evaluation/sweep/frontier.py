@@ -10,6 +10,7 @@ import numpy as np
 from diffusion.evaluation.sweep.point import Point
 
 BEFORE = "before"
+AXES = ("UA", "trained", "paraphrases", "contexts", "IRA", "CRA")
 
 
 def read_points(folder: Path) -> list[Point]:
@@ -40,11 +41,11 @@ def table(points: Sequence[Point], by: str) -> list[str]:
     star."""
     fine = [point for point in points if point.failed is None]
     stars = dict(zip((p.setting.label for p in fine), unbeaten(np.array([p.axes(by) for p in fine])), strict=True))
-    heads = ("UA", "trained", "paraphr.", "contexts", "IRA", "CRA", "anchors", "energy", "nats asked", "nats kept")
+    heads = (*AXES, "anchors", "energy", "1000 KID change", "nats asked", "nats kept")
     lines = [
         f"by the {by}; UA and the shares of the concept after it with one-sided 95 % bounds, %",
         f"{'method':<18}{'strength':>9}{'steps':>6}{'batch':>6}{'rate':>8}{'kind':>8}"
-        + "".join(f"{head:>15}" for head in heads)
+        + "".join(f"{head:>16}" for head in heads)
         + f"{'s':>8}{'evaluations':>12}{'bytes':>10}",
     ]
     for point in sorted(points, key=lambda p: (p.setting.method != BEFORE, p.setting.method, _removed(p, by))):
@@ -58,11 +59,11 @@ def table(points: Sequence[Point], by: str) -> list[str]:
             continue
         cells = [*_rates(point, by), _share(point, "anchors", by)]
         cells.append(f"{point.of('energy_distance', 'retained').mean:.4f}")
-        cells += [str(point.of("cost", name)) for name in ("asked", "retained")]
+        cells += [_kid(point), *(str(point.of("cost", name)) for name in ("asked", "retained"))]
         mark = "*" if stars[one.label] else ""
         lines.append(
             head
-            + "".join(f"{cell:>15}" for cell in cells)
+            + "".join(f"{cell:>16}" for cell in cells)
             + f"{point.seconds:>8.0f}{point.network_evaluations:>12}{point.bytes:>10} {mark}"
         )
     return lines
@@ -70,16 +71,16 @@ def table(points: Sequence[Point], by: str) -> list[str]:
 
 def markdown(points: Sequence[Point], by: str) -> list[str]:
     """The same in short as a table for a page."""
-    heads = ("method", "strength", "budget", "UA", "trained", "paraphrases", "contexts", "IRA", "CRA", "nats kept", "s")
+    heads = ("method", "strength", "budget", *AXES, "1000 KID change", "nats kept", "s")
     lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
     for point in sorted(points, key=lambda p: (p.setting.method != BEFORE, p.setting.method, _removed(p, by))):
         one = point.setting
         if point.failed is not None:
-            lines.append(f"| {one.method} | {one.strength:g} | | failed: {point.failed} |" + " |" * 7)
+            lines.append(f"| {one.method} | {one.strength:g} | | failed: {point.failed} |" + " |" * 8)
             continue
         budget = f"{one.max_train_steps} x {one.train_batch_size}, {one.learning_rate:g}"
         cells = [one.method, f"{one.strength:g}", "" if one.method in (BEFORE, "uce") else budget]
-        cells += [*_rates(point, by), str(point.of("cost", "retained")), f"{point.seconds:.0f}"]
+        cells += [*_rates(point, by), _kid(point), str(point.of("cost", "retained")), f"{point.seconds:.0f}"]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 
@@ -92,6 +93,14 @@ def _rates(point: Point, by: str) -> list[str]:
     """UA, the shares of the concept that it is made of, IRA, CRA, in percent."""
     ua, ira, cra = (f"{100 * value:.1f}" for value in point.axes(by))
     return [ua, *(_share(point, name, by) for name in ("trained", "paraphrases", "contexts")), ira, cra]
+
+
+def _kid(point: Point) -> str:
+    """What KID gained on the base model's under retained prompts, in thousandths."""
+    if not point.has("kid_change"):
+        return ""
+    found = point.of("kid_change", "retained")
+    return f"{1000 * found.mean:.1f} ± {1000 * found.stderr:.1f}"
 
 
 def _share(point: Point, prompts: str, by: str) -> str:

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from diffusion.evaluation.bounds import Estimate, mean_estimate
 from diffusion.evaluation.sweep.canvas import CanvasTask, CellPrompt
 from diffusion.evaluation.sweep.point import Figure, Prompts, share
+from diffusion.evaluation.sweep.quality import features, quality
 from diffusion.methods.chain import chain_of, path_cost
 from diffusion.pipelines import Denoiser
 from diffusion.pipelines.latents import decode
@@ -42,20 +43,23 @@ CHAIN_STEPS = 20
 @dataclass(frozen=True)
 class Measured:
     """``samples``: of each kind of prompt, four times as many retained ones; ``chains``: along which cost is measured,
-    of each of two kinds."""
+    of each of two kinds, in ``chain_steps``."""
 
     samples: int = 48
     chains: int = 12
     seed: int = 9000
+    chain_steps: int = CHAIN_STEPS
 
 
 @dataclass(frozen=True)
 class Made:
-    """Samples by group: prompts, latents (n, ...), and what classifiers say (n, 3) of their images."""
+    """Samples by group: prompts, views (n, 3, 8, 8), what classifiers say (n, 3) of their images, and features (n, 128)
+    of the retained ones."""
 
     asked: dict[str, list[CellPrompt]]
     views: dict[str, NDArray[np.float32]]
     said: dict[str, dict[str, NDArray[np.int64]]]
+    features: NDArray[np.float32]
 
 
 def make(denoiser: Denoiser, task: CanvasTask, sampling: Sampling, settings: Measured) -> Made:
@@ -69,7 +73,9 @@ def make(denoiser: Denoiser, task: CanvasTask, sampling: Sampling, settings: Mea
         images = decode(denoiser.pipeline, latents[start : start + len(some)])
         views[name], start = view(images), start + len(some)
         said[name] = {classifier.name: classifier(images) for classifier in classifiers()}
-    return Made(asked, views, said)
+        if name == "retained":
+            seen = features(images)
+    return Made(asked, views, said, seen)
 
 
 def counts(task: CanvasTask, made: Made) -> list[Figure]:
@@ -119,18 +125,20 @@ def measure(denoiser: Denoiser, task: CanvasTask, sampling: Sampling, settings: 
     moved = energy_distance(base.views["retained"], made.views["retained"], np.column_stack([rows, rows]))
     energy = Estimate(mean=moved, stderr=float("nan"), n=len(rows))
     found = [*counts(task, made), Figure(name="energy_distance", prompts="retained", estimate=energy)]
+    found += quality(task, base.features, made.features, settings.seed)
     return found + costs(denoiser, task, sampling, settings)
 
 
-def unmoved() -> list[Figure]:
+def unmoved(task: CanvasTask, base: Made, settings: Measured) -> list[Figure]:
     """Of the base model's samples, which are those that others are compared with."""
-    return [Figure(name="energy_distance", prompts="retained", estimate=Estimate(mean=0.0, stderr=0.0, n=1))]
+    energy = Figure(name="energy_distance", prompts="retained", estimate=Estimate(mean=0.0, stderr=0.0, n=1))
+    return [energy, *quality(task, base.features, base.features, settings.seed)]
 
 
 def costs(denoiser: Denoiser, task: CanvasTask, sampling: Sampling, settings: Measured) -> list[Figure]:
     """Nats under retained prompts, and under asking ones against the base model under their anchors."""
     steps = sampling.steps(denoiser)
-    chain = replace(chain_of(denoiser, steps, CHAIN_STEPS), scale=sampling.mixed_scale(denoiser), negative="")
+    chain = replace(chain_of(denoiser, steps, settings.chain_steps), scale=sampling.mixed_scale(denoiser), negative="")
     groups = task.groups(settings.chains, settings.seed + 2)
     asked = [each.prompt for name in ASKED for each in groups[name]][:: len(ASKED)]
     kept = [each.prompt for each in groups["retained"]][: settings.chains]

@@ -10,7 +10,9 @@ from diffusion.evaluation.bounds import Bound, Estimate, Plain, Side, counted
 from diffusion.runtime.documents import Document
 
 Prompts = Literal["asked", "trained", "paraphrases", "contexts", "retained", "anchors", "all"]
-FigureName = Literal["target_share", "in_axis_accuracy", "cross_axis_accuracy", "energy_distance", "cost"]
+FigureName = Literal[
+    "target_share", "in_axis_accuracy", "cross_axis_accuracy", "energy_distance", "cost", "kid", "kid_change"
+]
 
 
 class Setting(Plain):
@@ -36,7 +38,8 @@ class Figure(Plain):
     """One figure. ``prompts``: the group that it is of; ``by``: the classifier; ``bound``: exact, where it is a share.
 
     ``target_share``: of images that show the concept (upper bound). ``in_axis_accuracy``, ``cross_axis_accuracy``: how
-    often the concept's axis, and all other axes that the prompt names, are as asked (lower bound).
+    often the concept's axis, and all other axes that the prompt names, are as asked (lower bound). ``kid``: to held-out
+    renderings, ``kid_change``: what it gained on the base model's.
     """
 
     name: FigureName
@@ -68,6 +71,10 @@ class Point(Document):
             if (each.name, each.prompts, each.by) == (name, prompts, by):
                 return each.estimate
         raise LookupError(f"{self.setting.label} has no {name} under {prompts} by {by}")
+
+    def has(self, name: str) -> bool:
+        """Whether there is a figure of that name: older files have no KID."""
+        return any(each.name == name for each in self.figures)
 
     def axes(self, by: str) -> tuple[float, float, float]:
         """(UA, IRA, CRA) by one classifier."""

@@ -8,10 +8,11 @@ import torch
 
 from diffusion.digits.data import WORDS
 from diffusion.digits.experiments import planted, planted_prompts
-from diffusion.digits.experiments.planted_measures import features, kid, kid_change, similarity
+from diffusion.digits.experiments.planted_measures import features, similarity
 from diffusion.digits.experiments.planted_model import REPEATS, make_stage, seeded, train
 from diffusion.digits.experiments.planted_report import reading, table, thresholds
 from diffusion.digits.planted_study import PlantedStudy
+from diffusion.evaluation.kid import kid, kid_change
 from diffusion.methods import SISS, ForgetImages, OnImages, TiltedImages
 from diffusion.pipelines import denoiser_of, load_pipeline
 from diffusion.pipelines.images import read_folder

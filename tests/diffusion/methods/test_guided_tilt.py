@@ -30,12 +30,12 @@ def test_the_loss_is_least_at_the_covariance_over_the_mean_whatever_the_base_say
     wbar = w.mean().expand(len(w))
     best = ((w * y).mean() - w.mean() * y.mean()) / w.mean() / s
     e = best.clone().requires_grad_()
-    scale = torch.full_like(w, s)
-    loss = guided_loss(e.expand(len(w), 1), (y - base)[:, None], w, wbar, scale)
+    scale, pull = torch.tensor([s], dtype=w.dtype), ((w - wbar) * (y - base)).mean().view(1, 1)
+    loss = guided_loss(e.expand(1, 1), pull, w.mean()[None], scale)
     (slope,) = torch.autograd.grad(loss, e)
     # Sums of at most 8 products of numbers below 10, divided by weights of at least .05.
     assert abs(float(slope.detach())) < 8 * 100 * 20 * 64 * np.finfo(float).eps
-    elsewhere = guided_loss((best + 0.1).expand(len(w), 1), (y - base)[:, None], w, wbar, scale)
+    elsewhere = guided_loss((best + 0.1).expand(1, 1), pull, w.mean()[None], scale)
     assert float(elsewhere.detach()) > float(loss.detach())
 
 
@@ -107,7 +107,7 @@ def test_e_is_what_the_sampler_sees_over_the_scale(denoiser, monkeypatch):
     fresh(denoiser, 0.3)
     seen = {}
 
-    def keep(e, apart, w, wbar, s):
+    def keep(e, pull, w, s):
         seen.update(e=e.detach(), s=s)
         return e.square().mean()
 

@@ -76,6 +76,40 @@ def test_all_weights_are_not_trained_in_half_precision():
         add_student(half(torch.bfloat16), None, 0)
 
 
+class Sum(nn.Module):
+    """A network in bfloat16 that says nothing, beside weights in float32 as adapters are."""
+
+    dtype = torch.bfloat16
+    is_gradient_checkpointing = False
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([1.0, -3.0, 0.7, 100.0]))
+
+
+def test_steps_below_bfloat16s_resolution_are_taken():
+    """``loss = sum w``: AdamW moves every weight by the rate, here far less than half of bfloat16's 2^-8 of them.
+
+    The average is float32's own, rounded once, at the end.
+    """
+    rate, steps = 1e-4, FitConfig(max_train_steps=60, train_batch_size=1, rank=1, learning_rate=1e-4)
+    found = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        network = Sum()
+        network.dtype = dtype
+        trainer = Trainer(network, [network.weight], lambda *_, weight=network.weight: weight.sum(), steps)
+        trainer.run()
+        assert network.weight.dtype == trainer.average[0].dtype == torch.float32
+        trainer.finish()
+        found[dtype] = network.weight.detach()
+    single, half_ = found.values()
+    start = Sum().weight.detach()
+    assert bool((start.bfloat16() - rate == start.bfloat16()).all())  # a step would be lost there
+    assert bool((single < start).all())
+    assert half_.dtype == torch.bfloat16
+    assert torch.equal(half_, single.bfloat16())
+
+
 class Small(nn.Module):
     """w x in float16, w in float32 beside it as an adapter is."""
 

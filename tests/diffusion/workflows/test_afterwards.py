@@ -1,8 +1,11 @@
 """What people do with a pipeline after a fit, by diffusers' own means: switch it off, fuse it, save it, stack on it."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model_state_dict
+from safetensors.torch import load_file
 
 import diffusion
 from diffusion.pipelines import load_pipeline
@@ -66,6 +69,34 @@ def test_fused_and_saved_it_is_the_fitted_one_and_another_concept_goes_on_top(fi
     diffusion.undo(again)
     close(samples(again), after)  # what the second fit stands on is the first, not the model before it
     assert float((samples(again) - before).abs().max()) > 1e-2
+
+
+def stock(pipeline):
+    """Samples by the pipeline's own call, which asks for nothing of ours."""
+    latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    call = {"num_inference_steps": 3, "guidance_scale": 1.0, "output_type": "latent"}
+    with torch.no_grad():
+        return pipeline(["one", "seven"], latents=latents, **call).images
+
+
+@pytest.mark.parametrize("how", ["wrapped", "in place"])
+def test_compiled_afterwards_it_is_the_fitted_one(fitted, how):
+    """A network is compiled after its fit: the saved names fit any pipeline, and every adapter has its values."""
+    folder, _, _, source = fitted
+    saved = load_file(Path(folder) / "pytorch_lora_weights.safetensors")
+    assert not any("_orig_mod" in name for name in saved)
+    pipeline = build(families.sd)
+    plain = stock(pipeline)
+    pipeline.load_lora_weights(folder)
+    adapters = {name: value for name, value in pipeline.unet.named_parameters() if "lora_" in name}
+    assert len(adapters) == len(saved)
+    assert not any(value.is_meta for value in adapters.values())
+    if how == "wrapped":
+        pipeline.unet = torch.compile(pipeline.unet, backend="eager")
+    else:
+        pipeline.unet.compile(backend="eager")
+    close(stock(pipeline), stock(source))
+    assert float((stock(pipeline) - plain).abs().max()) > 1e-2
 
 
 @pytest.mark.filterwarnings("ignore:Already found a `peft_config`")  # peft's word on two adapters, which are meant

@@ -14,8 +14,10 @@ from diffusion.evaluation.sweep.frontier import best_at, plot, read_points, tabl
 from diffusion.evaluation.sweep.measure import Measured, elsewhere, right
 from diffusion.evaluation.sweep.plan import METHODS, QUICK, STRENGTHS, Sweep
 from diffusion.evaluation.sweep.point import Figure, Point, Setting, share
+from diffusion.evaluation.sweep.quality import features, quality, renderings
 from diffusion.runtime.documents import Estimate
 from diffusion.wardrobe import OBJECTS, STYLES, cell_of
+from diffusion.wardrobe.classifiers import classifiers
 from diffusion.workflows import sweep as workflow
 from diffusion.workflows.sweep import law_of, run_sweep
 from duality.confidence import clopper_pearson
@@ -155,6 +157,10 @@ def test_a_sweep_resumes_and_refuses_another_task(monkeypatch, tmp_path):
     assert points[0].of("cost", "retained").mean == 0
     assert points[0].of("cost", "asked").mean > 0
     assert points[1].of("cost", "retained").mean > 0
+    assert points[0].of("kid_change", "retained").mean == 0
+    moved = points[1].of("kid", "retained").mean - points[0].of("kid", "retained").mean
+    assert points[1].of("kid_change", "retained").mean == pytest.approx(moved)
+    assert moved != 0
     assert points[1].bytes == 4 * 2 * 4 * 128 * 64
     assert "uce" in (tmp_path / "sweep.txt").read_text(encoding="utf-8")
     kept = {path.name: path.read_bytes() for path in tmp_path.glob("point-*.json")}
@@ -174,6 +180,25 @@ def test_a_sweep_resumes_and_refuses_another_task(monkeypatch, tmp_path):
         assert [each.model_dump_json() for each in one.figures] == [each.model_dump_json() for each in two.figures]
     with pytest.raises(ValueError, match="another task"):
         run_sweep(denoiser, NEON, small, tmp_path)
+
+
+def test_kid_of_renderings_is_small_and_rises_with_the_wrong_ones():
+    asked, real = renderings(BOOT, 7)
+    said = classifiers()[0](real)
+    assert right(BOOT, asked, said).mean() > 0.9
+    assert elsewhere(BOOT, asked, said).mean() > 0.9
+    others = renderings(BOOT, 8, 64)[1]  # other photographs
+    other, wrong = features(others), features(np.roll(others, 8, axis=3))
+    same, worse = quality(BOOT, other, other, 7), quality(BOOT, other, wrong, 7)
+    assert abs(same[0].estimate.mean) < 4 * same[0].estimate.stderr
+    assert worse[1].estimate.mean > 4 * worse[1].estimate.stderr
+    assert same[1].estimate.mean == 0
+    assert worse[1].estimate.mean == pytest.approx(worse[0].estimate.mean - same[0].estimate.mean)
+
+
+def test_points_of_before_kid_was_measured_are_read():
+    (line,) = table([point("leco", 1, 0.9, 0.5, 0.9)], "kernel machine")[2:]
+    assert "leco" in line
 
 
 def test_a_method_that_diverges_is_a_point_that_says_so(monkeypatch, tmp_path):

@@ -1,0 +1,63 @@
+"""What the batches that a CPU takes by itself need with networks of Stable Diffusion 1.5's size: minutes, hence `slow`.
+
+A child measures the peak of its own memory, at one row and at three, above what it held before.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("diffusers")
+
+from diffusion.runtime.memory import SHARE, limit_of
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+CARD = 24 * 2**30  # of a common GPU, in bytes
+CHILD = """
+import resource, sys, torch
+from tests.gpu import models
+part, rows = sys.argv[1], int(sys.argv[2])
+kind, settings = models.config_of("sd15")["components"][part]
+network = models.empty(kind, settings)
+models.fill(network, torch.device("cpu"), torch.float32, torch.Generator().manual_seed(0))
+held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+with torch.no_grad():
+    if part == "vae":
+        network.decode(torch.zeros(rows, 4, 32, 32))
+    else:
+        network(torch.zeros(rows, 4, 64, 64), torch.full((rows,), 500), torch.zeros(rows, 77, 768))
+weights = sum(p.numel() * p.element_size() for p in network.parameters())
+print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - held), weights)
+"""
+
+
+def bytes_of(part, rows):
+    """Peak above the weights, and the weights."""
+    said = subprocess.run(
+        [sys.executable, "-c", CHILD, part, str(rows)], capture_output=True, text=True, check=True, timeout=900
+    )
+    return tuple(map(int, said.stdout.split()[-2:]))
+
+
+def never(_rows):
+    raise AssertionError("a CPU is not probed")
+
+
+@pytest.mark.parametrize(
+    ("part", "kind", "numbers", "images"),
+    # the VAE is measured at 256 x 256, a quarter of the pixels of its own size
+    [("vae", "decoding", 3 * 512 * 512, 4), ("unet", "evaluation", 4 * 64 * 64, 1)],
+)
+def test_a_batch_of_stable_diffusion_fits_a_card(part, kind, numbers, images):
+    rows = limit_of(torch.nn.Linear(1, 1), kind, numbers, 256, never).rows
+    (one, weights), (three, _) = bytes_of(part, 1), bytes_of(part, 3)
+    each = (three - one) / 2
+    assert each > 0
+    needed = weights + one + images * each * rows
+    print(f"{part}: {each * images / 2**30:.2f} GiB a row, {rows} rows, {needed / 2**30:.1f} GiB with the weights")
+    assert needed < SHARE * CARD
+    assert images * each * 256 > SHARE * CARD  # the whole table at once would not fit: batches are what saves it
