@@ -6,7 +6,8 @@ At a noised state every problem is negative guidance, ::
 
 with rho_t from a ratio classifier on the activations of the same forward pass. Differences are taken on the raw output,
 which is affine in the score (:mod:`diffusion.pipelines.schedules`). Prompts that ask for a concept fall back to the
-anchor.
+anchor, known by their text (:mod:`diffusion.guidance.asked`); negative prompts, and embeddings that are handed over
+ready-made, stay what they are.
 
 A network without prompts, or a concept that none asks for, has no q(x_t | u_i); there the difference of the scores is
 that of the classifier, ::
@@ -19,13 +20,14 @@ through the network's own features, at the cost of one backward pass.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from diffusion.guidance.asked import Asking, reworded
 from diffusion.pipelines import Condition, Denoiser, repeat, rows
 from diffusion.ratios.classifier import Bottleneck, RatioClassifier, log_snr, pooled
 from diffusion.tasks.concepts import TaskPrompts
@@ -54,6 +56,11 @@ class Guided:
     Works with any sampler and with classifier-free guidance: the network's output is corrected row by row, and the same
     correction on both halves of a classifier-free pair passes through unchanged. ``prompts`` may be left out (None)
     where the pipeline takes none.
+
+    Where there is no text to know a prompt by, since ``denoiser.pipeline`` encodes none (a guider in a modular pipeline
+    sees the network's inputs alone), rows whose embeddings are those of a concept's prompt fall back to the anchor
+    while ``by_embeddings`` is true: whoever enters is to say so of the branch with the prompt, and not of the negative
+    one.
     """
 
     def __init__(
@@ -72,6 +79,8 @@ class Guided:
         self._empty = self._words([""])
         self._named = False  # every concept has a prompt that asks for it
         paraphrases: list[str] = []
+        self._reword: Callable[[str], str] | None = None
+        self.by_embeddings = not hasattr(denoiser.pipeline, "encode_prompt")
         if denoiser.prompt_inputs:
             if prompts is None:
                 raise ValueError("prompts must be given for a pipeline that takes prompts, got None")
@@ -80,7 +89,10 @@ class Guided:
             self._anchor = self._words([prompts.anchor])
             if self._named:
                 self._concepts = self._words([concept.name for concept in prompts.concepts])
-        self._asking = self._words(paraphrases) if paraphrases else None
+        self._asking = self._words(paraphrases) if paraphrases and self.by_embeddings else None
+        if paraphrases and prompts is not None and not self.by_embeddings:
+            asking, anchor = Asking(denoiser.pipeline, prompts), prompts.anchor
+            self._reword = lambda text: anchor if not self._inside and asking(text) else text
 
     def _words(self, prompts: list[str]) -> Condition:
         """The parts of a condition that depend on the prompt; the others stay those of the running call."""
@@ -93,12 +105,16 @@ class Guided:
         network = self.denoiser.network
         correct = self._correct if self._named else self._correct_by_gradient
         self._handles: list[Any] = [network.register_forward_hook(self._outside(correct), with_kwargs=True)]
+        self._texts = ExitStack()
+        if self._reword is not None:
+            self._texts.enter_context(reworded(self.denoiser.pipeline, self._reword))
         if self._asking is not None:
             fall_back = self._outside(self._fall_back)
             self._handles.append(network.register_forward_pre_hook(fall_back, with_kwargs=True))
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._texts.close()
         self._caught.__exit__()
         for handle in self._handles:
             handle.remove()
@@ -136,6 +152,8 @@ class Guided:
         return cast(Tensor, result)
 
     def _fall_back(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if not self.by_embeddings:
+            return None
         _, _, condition = self.denoiser.read(args, kwargs)
         asking = self._same(condition, cast(Condition, self._asking)).any(1)
         if not bool(asking.any()):

@@ -7,7 +7,9 @@
 Each of the guider's passes through the network, with the prompt and without, is corrected as
 :class:`diffusion.guidance.guided.Guided` corrects it; then they are mixed as by ``ClassifierFreeGuidance``. The guider
 carries all that it needs as tensors: embeddings of the prompts that ask for a concept, of their names and of the
-anchor, the ratio classifier, the noise levels; and the solution. So it works where text encoders have been unloaded.
+anchor, the ratio classifier, the noise levels; and the solution. So it works where text encoders have been unloaded;
+what is asked it knows by embeddings alone, and exchanges them in the branch with the prompt, not in that of the
+negative one.
 """
 
 from __future__ import annotations
@@ -142,6 +144,8 @@ class DualityGuidance(ClassifierFreeGuidance):  # type: ignore[misc]  # diffuser
         if self._enabled:
             if self._guided is None or self._guided.denoiser.network is not denoiser:
                 self._guided = _guided(self, denoiser)
+            # Only the branch with the prompt falls back: a negative prompt may name the concept.
+            self._guided.by_embeddings = self.is_conditional
             self._guided.__enter__()
 
     def cleanup_models(self, denoiser: torch.nn.Module) -> None:
