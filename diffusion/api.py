@@ -118,9 +118,7 @@ def unlearn_by_detectors(
     bar: Bar | None,
 ) -> DetectedUnlearned:
     """For concepts that detectors define, under a law of prompts."""
-    detectors = {concept.prompts[0]: detector_of(concept.detector) for concept in task.concepts}
-    if len(detectors) < len(task.concepts):
-        raise ValueError("concepts must have different first prompts, their names")
+    detectors = {name: detector_of(given) for name, given in task.detectors.items()}
     if config.fit.method != "tilted":
         raise ValueError(f"method: concepts with detectors are fitted by tilted denoising, got {config.fit.method!r}")
     with output_of(output, overwrite) as folder:
@@ -130,7 +128,7 @@ def unlearn_by_detectors(
             denoiser,
             task.law,
             detectors,
-            task.asked,
+            task.constraints,
             config,
             image_classifier=image_classifier,
             bar=bar or progress_bar,

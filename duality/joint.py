@@ -109,6 +109,10 @@ class Joint(Problem):
         return np.concatenate([np.full(part.levels.size, part.direction) for part in self.problems])
 
     @property
+    def probability(self) -> bool:
+        return all(part.probability for part in self.problems)
+
+    @property
     def source(self) -> str:
         return "values"
 

@@ -71,6 +71,10 @@ class Keep(Problem):
         return -1 if self.kind in DIVERGENCES else 1
 
     @property
+    def probability(self) -> bool:
+        return self.kind not in DIVERGENCES and bool(self.of.probability)
+
+    @property
     def source(self) -> str:
         return str(self.of.source)
 

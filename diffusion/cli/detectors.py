@@ -18,8 +18,9 @@ def plan_detected(model: Any, task: ConceptTask, config: Config) -> None:
     from diffusion.workflows.dry_run import said, stages_detected
 
     denoiser, config = open_at_law(model, config)
-    check_detected(denoiser, task.law, task.asked, config)
-    typer.echo("\n".join(said(denoiser, stages_detected(denoiser, task.law, config), config)))
+    check_detected(denoiser, task.law, task.constraints, config)
+    stages = stages_detected(denoiser, task.law, task.constraints, config)
+    typer.echo("\n".join(said(denoiser, stages, config)))
 
 
 def distill_detected(model: Any, task: ConceptTask, config: Config, **more: Any) -> None:
@@ -33,8 +34,9 @@ def distill_detected(model: Any, task: ConceptTask, config: Config, **more: Any)
     lines = [*result.plan.lines(), str(result.solution)]
     lines += [str(level) for level in result.measured.levels]
     lines += [
-        f"{each.concept!r} at guidance scale {each.guidance_scale:g}, by {each.by}: {each.estimate}, at most "
-        f"{each.bound.value:.4g}"
+        f"{each.concept!r}{'' if each.group is None else f' in {each.group!r}'} at guidance scale "
+        f"{each.guidance_scale:g}, by {each.by}: {each.estimate}, at "
+        f"{'most' if each.bound.side == 'upper' else 'least'} {each.bound.value:.4g}"
         for each in result.measured.at_scales
     ]
     lines += [f"cost {each.estimate} nats, the target's {result.solution.primal:.4g}" for each in result.measured.costs]
@@ -52,30 +54,37 @@ def sample_target(denoiser: Any, task: ConceptTask, config: Config, prompt: str,
     from diffusion.guidance.rejection import rejection_samples
     from diffusion.ratios.detected import estimate_detected, grouped, sample_law
     from diffusion.runtime.progress import progress_bar
+    from diffusion.tasks.detector_levels import columns, named_conflict, problem_of, shares, strengths
     from diffusion.tasks.detectors import detector_of
-    from diffusion.tasks.levels import of_detectors
-    from diffusion.tasks.prompts import Prompts
+    from diffusion.tasks.prompts import Prompts, normalised
     from diffusion.workflows.detected import check_law
 
-    law, seed = task.law, config.runtime.seed
-    detectors = [detector_of(concept.detector) for concept in task.concepts]
+    law, constraints, seed = task.law, task.constraints, config.runtime.seed
+    detectors = {name: detector_of(given) for name, given in task.detectors.items()}
     if by == "particles":
         check_stochastic(denoiser)
-    check_law(denoiser, law, task.asked, config)
+    check_law(denoiser, law, config)
     store = options.store_of(denoiser, config)
     noised_detector = None
     if by == "particles":
-        names = {concept.prompts[0]: one for concept, one in zip(task.concepts, detectors, strict=True)}
-        estimate = estimate_detected(denoiser, law, names, config.ratios, config.sampling, store)
-        ratios, noised_detector = estimate.ratios, estimate.noised_detector
+        estimate = estimate_detected(denoiser, law, detectors, config.ratios, config.sampling, store)
+        row, detected, noised_detector = estimate.rows, estimate.detected, estimate.noised_detector
     else:
-        row, _, detected = sample_law(denoiser, law, detectors, config.ratios, config.sampling, store)
-        ratios = grouped(law, row, detected)
-    solution = du.solve(of_detectors(task.asked, ratios), ratios)
+        row, _, detected = sample_law(denoiser, law, list(detectors.values()), config.ratios, config.sampling, store)
+    ratios = grouped(law, row, columns(law, constraints, row, detected))
+    try:
+        solution = du.solve(problem_of(constraints, ratios), ratios)
+    except du.InfeasibleError as error:
+        raise named_conflict(error, constraints) from None
     typer.echo(str(solution))
-    asked = task.but(prompts=Prompts([prompt])).law  # with the anchor, where it asks for the concept
+    # A prompt of the law is of its group; another one is of none, and only levels of all prompts are for it.
+    place = [c for c, text in enumerate(law.texts) if normalised(text) == normalised(prompt)][:1]
+    alpha = shares(law, constraints)[place] if place else np.array([[each.group is None for each in constraints]])
+    alone = task.but(prompts=Prompts([prompt]), levels=["1x"], keep=()).law  # anchored, where it asks for a concept
+    asked = Prompts([law.prompts[place[0]].but(weight=1.0)]) if place else alone
+    rule = list(detectors.values()), strengths(alpha, constraints, solution.multipliers)[0].numpy()
     if by == "particles":
-        rule, told = (detectors, solution.multipliers), asked.sampled[0]
+        told = asked.sampled[0]
         process = SamplerProcess(denoiser, told, config.sampling, rule, noised_detector, n=count, seed=seed + 77)
         latents, found = particle_samples(process, seed + 77)
         typer.echo(f"{found}; {process.evaluations} network evaluations")
@@ -86,7 +95,7 @@ def sample_target(denoiser: Any, task: ConceptTask, config: Config, prompt: str,
             asked,
             np.zeros(count, dtype=np.int64),
             config.sampling,
-            (detectors, solution.multipliers),
+            rule,
             seed=seed + 77,
             progress=shown.update,
         )

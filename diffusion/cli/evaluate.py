@@ -13,7 +13,7 @@ from diffusion.cli.task_options import CONCEPT_OPTIONS, NO_LEVEL
 from diffusion.tasks.config import Config
 
 BENCH = Path("out/bench")
-NOT_COMPARED = ("early_stopping_rounds", "fixed_multipliers", "robust_rounds")
+NOT_COMPARED = ("early_stopping_rounds", "fixed_multipliers", "robust_rounds", "evaluation_sequential")
 
 
 @with_job("audit", "sampling", "ratios", "runtime", task=CONCEPT_OPTIONS, without=(*OF_RUNS, *OF_GUIDANCE))
@@ -22,7 +22,7 @@ def audit(
     lora: Annotated[
         Path | None, typer.Option(help="folder of the LoRA or network, where the model is no result's folder")
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="folder for audit.json and audit.txt")] = None,
+    output: Annotated[Path | None, typer.Option(help="folder for audit.json, audit.txt and audit.png")] = None,
     overwrite: shared.OverwriteOption = False,
 ) -> None:
     """Is it gone, or hidden? Paraphrases, prompts near it, guidance scales, samplers, and how fast it comes back."""
@@ -36,7 +36,9 @@ def audit(
     from diffusion.evaluation.audit import audit as look_for
     from diffusion.evaluation.audit import audit_config, check_auditable
     from diffusion.pipelines.fitted import put_in
+    from diffusion.pipelines.latents import decode
     from diffusion.ratios.estimate import estimate_ratios
+    from diffusion.reports.figures import Pairs, save_pairs
     from diffusion.runtime.distributed import is_main
 
     with output_of(output, overwrite) as folder:
@@ -55,6 +57,11 @@ def audit(
         if folder is not None and is_main():
             (folder / "audit.json").write_text(found.data().to_json(), encoding="utf-8")
             (folder / "audit.txt").write_text(text + "\n", encoding="utf-8")
+            strips = [
+                Pairs(each.title, decode(before.pipeline, each.before), decode(before.pipeline, each.after))
+                for each in found.looked
+            ]
+            save_pairs(folder / "audit.png", strips)
     if output is not None:
         typer.echo(f"written to {output}")
 

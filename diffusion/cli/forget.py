@@ -20,6 +20,7 @@ NOT_OF_IMAGES = (
     "evaluation_concept_samples",
     "evaluation_retained_samples",
     "evaluation_confidence",
+    "evaluation_sequential",
 )
 
 

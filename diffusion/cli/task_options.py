@@ -38,7 +38,10 @@ CONCEPT_OPTIONS: dict[str, Any] = {
     ],
     "level": Annotated[
         list[str] | None,
-        _option("--level", help="target level: '1%', '4 nats', '0.1x' of the present; one for all or one each"),
+        _option(
+            "--level",
+            help="target level: '1%', '4 nats', '0.1x', '5% in GROUP'",
+        ),
     ],
     "retained_prompt": Annotated[
         list[str] | None,
@@ -54,9 +57,13 @@ CONCEPT_OPTIONS: dict[str, Any] = {
             help="what decides that an image shows it: 'clip:a cat|a dog', 'nudenet', 'module:name'; repeat",
         ),
     ],
+    "keep": Annotated[
+        list[str] | None,
+        _option("--keep", help="retained at a level: 'DETECTOR=95% in GROUP'; repeat"),
+    ],
     "prompts": Annotated[
         Path | None,
-        _option("--prompts", help="law of prompts for detectors: .txt, or .csv with prompt,weight,group,anchor"),
+        _option("--prompts", help="law of prompts: .txt, .csv (prompt,weight,group,anchor)"),
     ],
     "prior": Annotated[
         list[float] | None,
@@ -119,7 +126,7 @@ def concept_task(said: dict[str, Any], flags: dict[str, Any], model: str | None)
         given = [each if isinstance(each, Concept) else Concept(each) for each in data["concepts"]]
         data["concepts"] = [each.but(detector=one) for each, one in zip(given, detectors, strict=True)]
     names = {"level": "levels", "retained_prompt": "retained_prompts"}
-    for name in ("problem", "level", "retained_prompt", "vocabulary", "anchor", "prompts"):
+    for name in ("problem", "level", "retained_prompt", "vocabulary", "anchor", "prompts", "keep"):
         if flags.get(name) not in (None, []):
             data[names.get(name, name)] = flags[name]
     if not data.get("levels"):

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from diffusion.evaluation.attacks import attacks_of
 from diffusion.evaluation.attacks.rows import attack_rows
-from diffusion.evaluation.audit_table import Audit, AuditPrompts, Cell, frequencies
+from diffusion.evaluation.audit_table import Audit, AuditPrompts, Cell, Looked, frequencies, looked
 from diffusion.evaluation.measured import CLASSIFIER
 from diffusion.evaluation.relearning import NEW_WORD, Arm, Curve, RelearnConfig, recall, teach, turned
 from diffusion.evaluation.resurgence import resurgence
@@ -189,26 +189,25 @@ def audit(
                 # Guidance towards the anchor's own prompt is no guidance; and without prompts there is one row.
                 if some and not (name == "anchor" and setting.scale != 1):
                     plan.append((index, name, some, setting))
-    cells = []
+    rows: list[tuple[Cell, Looked]] = []
     with bar("looking for the concept", 2 * config.samples * len(plan)) as shown:
         for number, (index, name, some, setting) in enumerate(plan):
             classifier = ConceptClassifier(before, estimate, image_classifier, index)
             wanted = [some[j % len(some)] for j in range(config.samples)]
             made = [_drawn(each, wanted, setting, config.seed + number, shown.update) for each in (before, after)]
             old, new = (frequencies(classifier.said(latents)) for latents in made)
-            cells.append(
-                Cell(
-                    concept=prompts.concepts[index].name,
-                    prompts=name,
-                    setting=setting.name,
-                    num_inference_steps=setting.steps,
-                    guidance_scale=setting.scale,
-                    sampler=setting.sampler,
-                    samples=config.samples,
-                    before=old,
-                    after=new,
-                )
+            cell = Cell(
+                concept=prompts.concepts[index].name,
+                prompts=name,
+                setting=setting.name,
+                num_inference_steps=setting.steps,
+                guidance_scale=setting.scale,
+                sampler=setting.sampler,
+                samples=config.samples,
+                before=old,
+                after=new,
             )
+            rows.append((cell, looked(cell, *made)))
     count = len(prompts.concepts) * len(attacks_of(config.attacks))
     scale = config.scales[0] if config.scales and before.prompt_inputs else 1.0
     if count:
@@ -216,7 +215,7 @@ def audit(
             for index in range(len(prompts.concepts)):
                 classifier = ConceptClassifier(before, estimate, image_classifier, index)
                 detector, settings = (classifier.said, classifier.shows), (config.samples, scale, config.seed)
-                cells += attack_rows((before, after), estimate, index, detector, config.attacks, settings, shown.update)
+                rows += attack_rows((before, after), estimate, index, detector, config.attacks, settings, shown.update)
     curves: dict[str, tuple[Curve, ...]] = {}
     recalls = {}
     resurged: dict[str, tuple[Curve, ...]] = {}
@@ -227,7 +226,8 @@ def audit(
             arms = taught_again(before, after, estimate, *look)
             curves[concept.name], recalls[concept.name] = arms, recall(*arms)
             resurged[concept.name] = resurgence(before, after, estimate, *look)
-    return Audit(tuple(cells), curves, recalls, resurged)
+    cells, seen = zip(*rows, strict=True)
+    return Audit(cells, curves, recalls, resurged, seen)
 
 
 def taught_again(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+from torch import Tensor
 
 from diffusion.evaluation.bounds import Bound, Estimate, Plain, bound, mean_estimate
 from diffusion.evaluation.relearning import Curve
@@ -14,6 +15,7 @@ from diffusion.runtime.documents import Document
 AuditPrompts = Literal["anchor", "concept", "near", "attack"]
 SHOWN = {"anchor": "nothing", "concept": "its paraphrases", "near": "near it", "attack": "attack"}
 CONFIDENCE = 0.95
+IMAGES = 8  # of a row, to be looked at
 
 
 class Frequency(Plain):
@@ -102,14 +104,30 @@ def at_most(values: np.ndarray) -> Bound:
 
 
 @dataclass(frozen=True)
+class Looked:
+    """The first samples (k, ...) of a row, of the base model and of the unlearned one: to be looked at."""
+
+    title: str
+    before: Tensor
+    after: Tensor
+
+
+def looked(cell: Cell, before: Tensor, after: Tensor) -> Looked:
+    """At most :data:`IMAGES` of each."""
+    asked = cell.setting if cell.prompts == "attack" else f"{SHOWN[cell.prompts]}, {cell.setting}"
+    return Looked(f"{cell.concept}: {asked}", before[:IMAGES], after[:IMAGES])
+
+
+@dataclass(frozen=True)
 class Audit:
     """What :func:`audit` found; ``curves``: by concept, the arms of :mod:`diffusion.evaluation.relearning`;
-    ``resurged``: those of :mod:`diffusion.evaluation.resurgence`."""
+    ``resurged``: those of :mod:`diffusion.evaluation.resurgence`; ``looked``: samples of each of ``cells``."""
 
     cells: tuple[Cell, ...]
     curves: dict[str, tuple[Curve, ...]]
     recalls: dict[str, tuple[float, float]]
     resurged: dict[str, tuple[Curve, ...]] = field(default_factory=dict)
+    looked: tuple[Looked, ...] = ()
 
     def lines(self) -> list[str]:
         detectors = [each.by for each in self.cells[0].after]

@@ -4,6 +4,7 @@ r"""One-sided bounds on measured levels, by what kind of number a level is the m
 
     clopper_pearson    yes or no of a detector, n independent samples                    exact at every n
     betting            probabilities in [0, 1] (the ratio classifier's posterior)         valid at every n
+    anytime            either of them, looked at as samples come until enough was seen    valid at all n at once
     student_t          mean ± t_{n-1} s/sqrt(n): nats, which have no bound                 a normal approximation
 
 Nats (log ratios, integrals over noise) lie in no known interval and have heavy tails, so no bound that holds at every n
@@ -24,10 +25,10 @@ from scipy import stats
 
 from diffusion.runtime.documents import Estimate as Estimate
 from diffusion.runtime.documents import Plain as Plain
-from duality.confidence import clopper_pearson, clopper_pearson_lower, mean_lower, mean_upper
+from duality.confidence import MeanSequence, clopper_pearson, clopper_pearson_lower, mean_lower, mean_upper
 
 Side = Literal["upper", "lower"]
-Rule = Literal["clopper_pearson", "betting", "student_t"]
+Rule = Literal["clopper_pearson", "betting", "anytime", "student_t"]
 
 
 class Bound(Plain):
@@ -51,7 +52,7 @@ def bound(values: np.ndarray, side: Side, rule: Rule, confidence: float) -> Boun
     """A bound on the mean of the law of values (n,).
 
     Raises ``ValueError`` for values that the rule is not for: other than 0 and 1 (clopper_pearson), outside [0, 1]
-    (betting), or not finite.
+    (betting, anytime), or not finite.
     """
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
@@ -63,6 +64,10 @@ def bound(values: np.ndarray, side: Side, rule: Rule, confidence: float) -> Boun
         value = float(exact(int(values.sum()), len(values), confidence))
     elif rule == "betting":
         value = (mean_upper if side == "upper" else mean_lower)(np.clip(values, 0.0, 1.0), confidence)
+    elif rule == "anytime":
+        seen = MeanSequence(confidence)
+        seen.update(np.clip(values if side == "upper" else 1 - values, 0.0, 1.0))
+        value = seen.upper if side == "upper" else 1 - seen.upper
     else:
         return bound_of(mean_estimate(values), side, confidence)
     return Bound(side=side, value=value, confidence=confidence, rule=rule)

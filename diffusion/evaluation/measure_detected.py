@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffusion.evaluation.bounds import Rule, bound, mean_estimate
+from diffusion.evaluation.bounds import bound, mean_estimate, meets
+from diffusion.evaluation.counted_prompts import Counted, Make, count_prompts, rule_of
 from diffusion.evaluation.measured import AtScale, CostFound, LevelFound, Measurement, PromptAccuracy, level_found
 from diffusion.evaluation.planning import Plan
 from diffusion.evaluation.samples import ImageClassifier
@@ -19,7 +20,8 @@ from diffusion.pipelines import Denoiser
 from diffusion.pipelines.latents import decode
 from diffusion.ratios.detected import DetectedSamples, detect, sample_prompts
 from diffusion.runtime.progress import Bar
-from diffusion.tasks.config import EvaluationConfig
+from diffusion.tasks.config import EvaluationConfig, Sampling
+from diffusion.tasks.detector_levels import Constraint
 from diffusion.tasks.detectors import CheckedDetector
 from diffusion.training.lora import merged_adapters
 
@@ -47,57 +49,49 @@ def measure_detected(
 ) -> tuple[Measurement, Shown]:
     """Sample prompts of the law, independently, and one image for each; count, and integrate the cost.
 
-    Samples of the law of prompts and images are independent, so counts of a yes-or-no detector are binomial and
-    their bounds exact. Another guidance scale shares prompts and noise with the first.
+    See :mod:`diffusion.evaluation.counted_prompts` for how many samples and which bounds. Another guidance scale has
+    prompts of its own, as many as a quarter of the samples at most, of the whole law or of each group with a level.
     """
-    count, seeds = evaluation.samples, _seeds(evaluation, estimate)
-    chosen = estimate.prompts.drawn(count, seeds[0])
-    ask = list(detectors.values())
-    with bar("evaluation samples", count) as shown, merged_adapters(denoiser):
-        latents = sample_prompts(
-            denoiser, estimate.prompts, chosen, estimate.sampling, seed=seeds[1], own=True, progress=shown.update
+    seeds, ask = _seeds(evaluation, estimate), list(detectors.values())
+
+    def made(sampling: Sampling, say: Callable[[int], object]) -> Make:
+        def make(rows: NDArray[np.int64], seed: int) -> tuple[Tensor, NDArray[np.float64]]:
+            with merged_adapters(denoiser):
+                latents = sample_prompts(denoiser, estimate.prompts, rows, sampling, seed=seed, own=True, progress=say)
+            return latents, detect(denoiser.pipeline, latents, ask).numpy()
+
+        return make
+
+    law, constraints = estimate.prompts, estimate.constraints
+    with bar("evaluation samples", plan.samples) as shown:
+        counted = count_prompts(
+            made(estimate.sampling, shown.update), law, constraints, plan, seeds[0], evaluation.batch
         )
-    said = detect(denoiser.pipeline, latents, ask).numpy()
     levels = [
-        level_found(
-            said[:, i], float(plan.asked.levels[i]), "upper", _rule(said[:, i]), plan.confidence,
-            concept=name, prompts="prompts", by=ask[i].name,
-        )
-        for i, name in enumerate(detectors)
-    ]  # fmt: skip
-    scale = estimate.sampling.scale(denoiser)
+        _level(each, float(asked), counted[each.group], plan, ask[each.column].name)
+        for each, asked in zip(constraints, plan.asked.levels, strict=True)
+    ]
     at_scales: list[AtScale] = []
-    few = max(1, count // 4)
+    scale = estimate.sampling.scale(denoiser)
+    few = replace(plan, samples=max(1, plan.samples // 4), sequential=False)
     for factor in SCALES if scale > 1 else ():
         other = max(1.0, factor * scale)
         sampling = estimate.sampling.but(guidance_scale=other)
-        with bar(f"evaluation samples at guidance scale {other:g}", few) as shown, merged_adapters(denoiser):
-            some = sample_prompts(
-                denoiser, estimate.prompts, chosen[:few], sampling, seed=seeds[1], own=True, progress=shown.update
-            )
-        values = detect(denoiser.pipeline, some, ask).numpy()
+        with bar(f"evaluation samples at guidance scale {other:g}", few.samples) as shown:
+            some = count_prompts(made(sampling, shown.update), law, constraints, few, seeds[1], evaluation.batch)
         at_scales += [
-            AtScale(
-                concept=name, by=ask[i].name, guidance_scale=other, estimate=mean_estimate(values[:, i]),
-                bound=bound(values[:, i], "upper", _rule(values[:, i]), plan.confidence),
-            )
-            for i, name in enumerate(detectors)
-        ]  # fmt: skip
-    integrated = min(evaluation.integrated, count)
+            _at_scale(each, other, some[each.group], plan.confidence, ask[each.column].name) for each in constraints
+        ]
+    integrated = min(evaluation.integrated, plan.samples)
     with bar("evaluation of cost", integrated) as shown:
         cost = _cost(denoiser, estimate, integrated, seeds[2])
         shown.update(integrated)
     pictures = _shown(denoiser, estimate, seeds[3])
-    retained = (
-        _retained(denoiser, estimate, (chosen, latents), image_classifier, evaluation.confidence)
-        if image_classifier is not None
-        else ()
-    )
-    found = Measurement(levels=tuple(levels), costs=(cost,), retained=retained, at_scales=tuple(at_scales))
+    found = Measurement(levels=tuple(levels), costs=(cost,), at_scales=tuple(at_scales))
     if image_classifier is not None:
-        found = found.model_copy(
-            update={"levels": (*found.levels, *_seen(found.levels, plan, image_classifier, denoiser, latents))}
-        )
+        seen = _seen(levels, constraints, plan, image_classifier, denoiser, counted)
+        kept = _retained(denoiser, estimate, counted[None], image_classifier, plan)
+        found = found.model_copy(update={"levels": (*levels, *seen), "retained": kept})
     return found, pictures
 
 
@@ -106,8 +100,25 @@ def _seeds(evaluation: EvaluationConfig, estimate: DetectedSamples) -> list[int]
     return [int(word >> np.uint64(2)) for word in words]
 
 
-def _rule(values: NDArray[np.float64]) -> Rule:
-    return "clopper_pearson" if np.isin(values, (0.0, 1.0)).all() else "betting"
+def _level(constraint: Constraint, asked: float, counted: Counted, plan: Plan, by: str) -> LevelFound:
+    """A level by the detector that it was solved with."""
+    values = counted.said[:, constraint.column]
+    found = level_found(
+        values, asked, constraint.side, rule_of(values, plan.sequential), plan.confidence,
+        concept=constraint.concept, prompts="prompts", by=by,
+    )  # fmt: skip
+    told = counted.bounds.get(constraint, found.bound)  # the best of all looks
+    hits = int(values.sum()) if np.isin(values, (0.0, 1.0)).all() else None
+    return found.model_copy(update={"group": constraint.group, "bound": told, "met": meets(told, asked), "hits": hits})
+
+
+def _at_scale(constraint: Constraint, scale: float, counted: Counted, confidence: float, by: str) -> AtScale:
+    values = counted.said[:, constraint.column]
+    return AtScale(
+        concept=constraint.concept, by=by, guidance_scale=scale, group=constraint.group,
+        estimate=mean_estimate(values),
+        bound=bound(values, constraint.side, rule_of(values, False), confidence),
+    )  # fmt: skip
 
 
 def _cost(denoiser: Denoiser, estimate: DetectedSamples, count: int, seed: int) -> CostFound:
@@ -145,32 +156,31 @@ def _shown(denoiser: Denoiser, estimate: DetectedSamples, seed: int) -> Shown:
 
 
 def _seen(
-    levels: tuple[LevelFound, ...], plan: Plan, classifier: ImageClassifier, denoiser: Denoiser, latents: Tensor
-) -> list[LevelFound]:
+    levels: list[LevelFound], constraints: tuple[Constraint, ...], plan: Plan, classifier: ImageClassifier,
+    denoiser: Denoiser, counted: Mapping[str | None, Counted],
+) -> list[LevelFound]:  # fmt: skip
     """The same levels by independent classifiers, for concepts whose name they know."""
-    said = classifier(decode(denoiser.pipeline, latents))
+    said = {group: classifier(decode(denoiser.pipeline, some.latents)) for group, some in counted.items()}
     found = []
-    for level in levels:
-        label = classifier.asked(level.concept)
-        for by, labels in said.items() if label is not None else ():
+    for each, level in zip(constraints, levels, strict=True):
+        label = classifier.asked(each.concept)
+        for by, labels in said[each.group].items() if label is not None else ():
             hits = (labels == label).astype(float)
-            found.append(
-                level_found(
-                    hits, level.asked, "upper", "clopper_pearson", plan.confidence,
-                    concept=level.concept, prompts="prompts", by=by,
-                )
+            seen = level_found(
+                hits, level.asked, each.side, rule_of(hits, plan.sequential), plan.confidence,
+                concept=each.concept, prompts="prompts", by=by,
             )  # fmt: skip
+            found.append(seen.model_copy(update={"group": each.group, "hits": int(hits.sum())}))
     return found
 
 
 def _retained(
-    denoiser: Denoiser, estimate: DetectedSamples, after: tuple[NDArray[np.int64], Tensor],
-    classifier: ImageClassifier, confidence: float,
-) -> tuple[PromptAccuracy, ...]:  # fmt: skip
+    denoiser: Denoiser, estimate: DetectedSamples, after: Counted, classifier: ImageClassifier, plan: Plan
+) -> tuple[PromptAccuracy, ...]:
     """How often prompts without an anchor bring what they ask for, all together and by what that is."""
     prompts = estimate.prompts
     sides = []
-    for rows, latents in ((estimate.rows.numpy(), estimate.latents), after):
+    for rows, latents in ((estimate.rows.numpy(), estimate.latents), (after.rows, after.latents)):
         own = np.array([prompts.prompts[int(j)].anchor is None for j in rows])
         label = np.array([-1 if (k := classifier.asked(prompts.texts[int(j)])) is None else k for j in rows])
         kept = own & (label >= 0)
@@ -183,7 +193,8 @@ def _retained(
         for by in sides[0][1]:
             right = [(said[by] == label)[(label >= 0) if kind is None else label == kind] for label, said in sides]
             before, now = (mean_estimate(each.astype(float)) for each in right)
-            shown = bound(right[1].astype(float), "lower", "clopper_pearson", confidence)
+            values = right[1].astype(float)
+            shown = bound(values, "lower", rule_of(values, plan.sequential), plan.confidence)
             name = "all" if kind is None else classifier.classes[kind]
             found.append(PromptAccuracy(prompts=name, by=by, before=before, after=now, bound=shown))
     return tuple(found)

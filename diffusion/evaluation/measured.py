@@ -15,10 +15,14 @@ CLASSIFIER = "ratio_classifier"  # what the problem was solved with; any other n
 
 
 class LevelFound(Plain):
-    """One level of the fitted network: of a concept, under the anchor or the concept's own prompts, by a detector."""
+    """One level of the fitted network: of a concept, under the anchor or the concept's own prompts, by a detector.
+
+    ``group``: of prompts of a law, where the level is of one. ``bound.side``: a level to stay below, or to reach.
+    """
 
     concept: str
     prompts: Condition
+    group: str | None = None
     by: str
     asked: float
     estimate: Estimate
@@ -27,7 +31,7 @@ class LevelFound(Plain):
     met: bool
 
     def __str__(self) -> str:
-        where = WHERE[self.prompts]
+        where = WHERE[self.prompts] if self.group is None else f"under the prompts of group {self.group!r}"
         least = "at most" if self.bound.side == "upper" else "at least"
         named = "" if self.bound.rule != "student_t" else ", a normal approximation"
         return (
@@ -78,6 +82,7 @@ class AtScale(Plain):
 
     concept: str
     by: str
+    group: str | None = None
     guidance_scale: float
     estimate: Estimate
     bound: Bound

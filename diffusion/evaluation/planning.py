@@ -3,6 +3,7 @@ r"""What the solver has to be asked for, so that samples of the fitted network c
 ::
 
     shares   b' = max{ share : Pr(Bin(n, share) ≤ k) ≥ success },   k = max{ hits : upper bound ≤ b }
+    kept     c' = 1 - b'(1 - c), but not beyond what q has,          hits are then the images without it
     nats     b' = b ± (z_confidence + z_success) s / sqrt(n),         s the spread of the level's summand in the target
 
 A network that is exactly at the level b would pass the test of its own n samples with probability 1 - confidence only:
@@ -14,6 +15,7 @@ needs no more. For nats s leaves out the noise of the integrals, which can only 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -21,15 +23,17 @@ import numpy as np
 from scipy import stats
 
 import duality as du
+from diffusion.evaluation.bounds import bound
 from diffusion.methods.lagrangians import lagrangian_of
 from diffusion.tasks.levels import Asked
-from duality.confidence import mean_upper, plan
+from duality.confidence import fewest, plan
 
 
 @dataclass(frozen=True)
 class Plan:
     """``asked``: what is to be shown; ``solved``: what the solver is asked for; ``hits`` (m,): at most so many of
-    ``samples`` may show the concept, where levels are shares. ``short``: constraints whose aim could not be had."""
+    ``samples`` may show the concept (or lack it, where it is kept), where levels are shares. ``short``: constraints
+    whose aim could not be had; ``sequential``: samples are looked at as they come."""
 
     asked: du.Problem
     solved: du.Problem
@@ -38,15 +42,22 @@ class Plan:
     success: float
     hits: tuple[int, ...] = ()
     short: bool = False
+    sequential: bool = False
+
+    @property
+    def kept(self) -> np.ndarray:
+        """(m,) whether a level is to be reached at least."""
+        return np.broadcast_to(np.asarray(self.asked.direction) > 0, self.asked.levels.shape)
 
     def lines(self) -> list[str]:
         """In words, a sentence for each level that is aimed beyond."""
         pairs = list(zip(self.asked.levels.tolist(), self.solved.levels.tolist(), strict=True))
         if self.hits:
             said = [
-                f"{self.samples} evaluation samples show {100 * b:.3g} % at {100 * self.confidence:g} % confidence "
-                f"with at most {hits} hits: the solver is asked for {100 * aim:.3g} %"
-                for (b, aim), hits in zip(pairs, self.hits, strict=True)
+                f"{self.samples} evaluation samples{' at most' if self.sequential else ''} show "
+                f"{'at least ' if kept else ''}{100 * b:.3g} % at {100 * self.confidence:g} % confidence with at most "
+                f"{hits} {'misses' if kept else 'hits'}: the solver is asked for {100 * aim:.3g} %"
+                for (b, aim), hits, kept in zip(pairs, self.hits, self.kept, strict=True)
             ]
         else:
             said = [
@@ -59,9 +70,9 @@ class Plan:
         return list(dict.fromkeys(said))
 
 
-def most_hits(level: float, n: int, confidence: float) -> int:
+def most_hits(level: float, n: int, confidence: float, sequential: bool = False) -> int:
     """The greatest number of ones among n zeros and ones whose upper bound by betting shows a share of at most
-    ``level``; -1 for none.
+    ``level``; -1 for none. ``sequential``: by the bound that holds at all times.
 
     >>> most_hits(0.01, 2000, 0.95), most_hits(0.01, 298, 0.95)
     (9, -1)
@@ -71,7 +82,7 @@ def most_hits(level: float, n: int, confidence: float) -> int:
         middle = (low + high) // 2
         values = np.zeros(n)
         values[:middle] = 1.0
-        if mean_upper(values, confidence) <= level:
+        if bound(values, "upper", "anytime" if sequential else "betting", confidence).value <= level:
             low = middle
         else:
             high = middle
@@ -87,9 +98,18 @@ def check_samples(problem: du.Problem | Asked, samples: int, confidence: float) 
         levels = [each.value for each in problem.levels if not each.relative] if problem.kind is du.Likelihood else []
     else:
         levels = problem.levels.tolist() if problem.probability else []
+    check_shares([level for level in levels if 0 < level < 1], samples, confidence)
+
+
+def check_shares(levels: Sequence[float], samples: int, confidence: float, sequential: bool = False) -> None:
+    """The same for shares, each inside (0, 1), that are to be shown to be at most so large."""
     for level in levels:
-        if 0 < level < 1 and plan(level, samples, confidence) < 0:  # without a hit betting shows what counting does
-            needed = int(np.ceil(np.log1p(-confidence) / np.log1p(-level)))
+        # Without a hit betting shows what counting does.
+        shown = most_hits(level, samples, confidence, True) if sequential else plan(level, samples, confidence)
+        if shown < 0:
+            needed = fewest(level, confidence)
+            while sequential and most_hits(level, needed, confidence, True) < 0:
+                needed += max(1, needed // 100)
             raise ValueError(
                 f"evaluation samples: {samples} cannot show a level of {level:.4g} at {100 * confidence:g} % "
                 f"confidence, even if none shows the concept: at least {needed} are needed"
@@ -97,7 +117,12 @@ def check_samples(problem: du.Problem | Asked, samples: int, confidence: float) 
 
 
 def plan_for(
-    problem: du.Problem, ratios: du.LogRatios, samples: int, confidence: float = 0.95, success: float = 0.9
+    problem: du.Problem,
+    ratios: du.LogRatios,
+    samples: int,
+    confidence: float = 0.95,
+    success: float = 0.9,
+    sequential: bool = False,
 ) -> Plan:
     """The problem to be solved where ``problem`` is to be shown by ``samples`` of the fitted network.
 
@@ -106,10 +131,15 @@ def plan_for(
     """
     problem = problem.bind(ratios)
     if problem.probability:
-        check_samples(problem, samples, confidence)
-        hits = tuple(most_hits(float(level), samples, confidence) for level in problem.levels)
+        kept = np.asarray(problem.direction) > 0
+        most = np.where(kept, 1 - problem.levels, problem.levels)  # of what is kept: the share of images without it
+        check_shares(most.tolist(), samples, confidence, sequential)
+        hits = tuple(most_hits(float(level), samples, confidence, sequential) for level in most)
         # The share at which so many hits or fewer come with probability `success`: a quantile of a Beta law.
         aims = np.array([stats.beta.ppf(1 - success, k + 1, samples - k) for k in hits])
+        # Nobody asks for more of what is kept than there is, for the sake of a test.
+        now = problem.levels_of(ratios, ratios.log_weights)
+        aims = np.where(kept, np.maximum(problem.levels, np.minimum(1 - aims, now)), aims)
     else:
         hits = ()
         reach = float(stats.norm.ppf(confidence) + stats.norm.ppf(success))
@@ -119,7 +149,7 @@ def plan_for(
         # On how many samples the answer rests is said once, when what is planned here is solved.
         warnings.simplefilter("ignore", du.FewDrawsWarning)
         aims, short = _that_can_be_had(problem, ratios, aims)
-    return Plan(problem, replace(problem, levels=aims), samples, confidence, success, hits, short)
+    return Plan(problem, replace(problem, levels=aims), samples, confidence, success, hits, short, sequential)
 
 
 def _spread(problem: du.Problem, ratios: du.LogRatios) -> np.ndarray:

@@ -2,10 +2,11 @@ r"""The optimal target of a detector's level, exactly and without training: draw
 
 ::
 
-    x ~ q_c,   keep it with probability e^{-lam·l(x)},   else draw again        ->        x ~ p_c = q_c e^{-lam·l}/Z_c
+    x ~ q_c,   keep it with probability e^{-lam·l(x) - s},   else draw again     ->     x ~ p_c = q_c e^{-lam·l}/Z_c
 
-for detectors l >= 0 under any sampler, any prompt c, any guidance scale. Costs 1/Z_c samples each in the mean. As lam
-grows this is a safety checker that draws again, which is the optimum for that checker at level 0; so it is the
+for detectors l in [0, 1] under any sampler, any prompt c, any guidance scale; s = sum of max(0, -lam_i), the most that
+-lam·l can be where multipliers are negative, which those of what is kept are. Costs e^s/Z_c samples each in the mean.
+As lam grows this is a safety checker that draws again, which is the optimum for that checker at level 0; so it is the
 yardstick of every guided, particle or fitted sampler, and what a LoRA replaces where weights are given away.
 
 Source: rejection sampling, von Neumann (1951); theory, the target of Likelihood.
@@ -49,19 +50,21 @@ def rejection_samples(
     rounds: int = ROUNDS,
     progress: Callable[[int], object] | None = None,
 ) -> Rejection:
-    """Samples of the target under prompts by number (n,); ``rule``: detectors and their multipliers (m,).
+    """Samples of the target under prompts by number (n,); ``rule``: detectors and their multipliers (m,), of
+    :func:`diffusion.tasks.detector_levels.strengths` where levels are several.
 
     Raises ``ValueError`` where some are still not kept after so many rounds: a prompt all of whose images show the
     concept has no target but that of an anchor.
     """
     detectors, multipliers = rule
+    most = float(np.maximum(0.0, -np.asarray(multipliers)).sum())
     result: Tensor | None = None
     pending, drawn = np.arange(len(chosen)), 0
     for turn in range(rounds):
         words = np.random.SeedSequence([seed, turn]).generate_state(2, np.uint64)
         latents = sample_prompts(denoiser, prompts, chosen[pending], sampling, seed=int(words[0] >> np.uint64(2)))
         drawn += len(pending)
-        weight = np.exp(-detect(denoiser.pipeline, latents, detectors).numpy() @ multipliers)
+        weight = np.exp(-detect(denoiser.pipeline, latents, detectors).numpy() @ multipliers - most)
         keep = np.random.default_rng(int(words[1])).random(len(pending)) < weight
         if result is None:
             result = torch.empty(len(chosen), *latents.shape[1:])

@@ -17,11 +17,14 @@ from diffusion.methods.level_shift import Asking
 from diffusion.pipelines import Denoiser
 from diffusion.ratios.detected import DetectedSamples, detect, sample_prompts
 from diffusion.tasks.concepts import normalised
+from diffusion.tasks.detector_levels import estimates, shares, strengths
 from diffusion.tasks.detectors import CheckedDetector
 from diffusion.training.lora import merged_adapters
 
 # Share of a step's rows, at least, under prompts that take the law of their anchor.
 ANCHORED = 0.5
+# Samples of a group with a level, at least, as a share of those of the law, when multipliers are moved.
+FEW = 0.1
 
 
 @dataclass(frozen=True)
@@ -43,14 +46,13 @@ class DetectedTilt:
         estimate, solution = context.estimate, context.solution
         rounds = self._rounds(context, detectors) if self.at else None
         holder = FixedMultipliers(np.array(solution.multipliers)) if rounds is None else rounds
+        tilt = PromptTilt(estimate)
 
         def log_weights() -> Tensor:
-            lam = torch.from_numpy(np.array(holder.multipliers, dtype=np.float64))
-            return -(estimate.detected @ lam)
+            return tilt.log_weights(np.array(holder.multipliers, dtype=np.float64))
 
-        def noised(eta: Tensor) -> Tensor:
-            lam = torch.as_tensor(np.array(holder.multipliers), dtype=eta.dtype, device=eta.device)
-            return torch.log1p(torch.expm1(-lam) * eta).sum(1)
+        def noised(eta: Tensor, asked: Tensor) -> Tensor:
+            return tilt.noised(np.array(holder.multipliers, dtype=np.float64), eta, asked)
 
         data = batches_of(context.denoiser, estimate, log_weights())
         objective = guided_objective(data, estimate.noised_detector, log_weights, noised, context.config)
@@ -59,17 +61,20 @@ class DetectedTilt:
 
     def _rounds(self, context: DetectedFitContext, detectors: Sequence[CheckedDetector]) -> Rounds:
         estimate, solution, steps = context.estimate, context.solution, context.config.max_train_steps
+        constraints = estimate.constraints
         count = len(estimate.latents) // 2 if self.samples is None else self.samples
 
         def measure(round_: int) -> tuple[np.ndarray, np.ndarray]:
             seed = int(np.random.SeedSequence([context.config.seed, 7, round_]).generate_state(1)[0])
-            chosen = estimate.prompts.drawn(count, seed)
+            chosen = drawn_for_all(estimate, count, seed)
             with merged_adapters(context.denoiser):
                 latents = sample_prompts(
                     context.denoiser, estimate.prompts, chosen, estimate.sampling, seed=seed, own=True
                 )
-            said = detect(context.denoiser.pipeline, latents, detectors).numpy()
-            return said.mean(0), said.std(0, ddof=1) / len(said) ** 0.5
+            said = detect(context.denoiser.pipeline, latents, detectors)
+            levels, errors = estimates(estimate.prompts, constraints, chosen, said.numpy(), count)
+            # Nothing was seen of a group that is hardly ever asked: nothing is said against its level.
+            return np.where(np.isnan(levels), problem.levels, levels), errors
 
         problem = solution.problem.bind(estimate.ratios)
         ends = sorted({*(max(1, round(share * steps)) for share in self.at), steps})
@@ -77,6 +82,63 @@ class DetectedTilt:
         stop = Stopping(enough=len(ends))
         start, rule = np.array(solution.multipliers), Asking(problem, estimate.ratios)
         return Rounds(problem, rule, start, lambda lam: lam, measure, [*ends, *further], stop, anew=True)
+
+
+class PromptTilt:
+    """The target's log weight of samples, and its mean at noised states, at multipliers (m,).
+
+    ::
+
+        log w(x, c) = -sum_k M_ck l_k(x) - s_c,        s_c = max(0, max over the samples of c of the first term),
+
+    with M of :func:`diffusion.tasks.detector_levels.strengths`: it is the solution's own log weight up to s_c, which no
+    target minds (every prompt has its normaliser) and which keeps the weights of a loss at most 1. At a noised state
+    E[w | x_t, c] is ``1 + sum_k (e^{-M_ck} - 1) eta_k`` where no image shows two of the concepts (that is looked at on
+    the samples), and the product of ``1 + (e^{-M_ck} - 1) eta_k`` where one does, which is right if they are shown
+    independently.
+    """
+
+    def __init__(self, estimate: DetectedSamples) -> None:
+        self.estimate, self.constraints = estimate, estimate.constraints
+        self.alpha = shares(estimate.prompts, self.constraints)
+        self.exclusive = bool((estimate.detected.sum(1) <= 1 + 1e-12).all())
+
+    def _strengths(self, multipliers: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+        """M (C, k), log weights (n,) before s is taken off, and s (C,)."""
+        estimate, per_prompt = self.estimate, strengths(self.alpha, self.constraints, multipliers)
+        raw = -(per_prompt[estimate.rows] * estimate.detected).sum(1)
+        top = torch.zeros(len(estimate.prompts), dtype=raw.dtype).scatter_reduce(0, estimate.rows, raw, "amax")
+        return per_prompt, raw, top
+
+    def log_weights(self, multipliers: np.ndarray) -> Tensor:
+        """(n,) double, at most 0."""
+        _, raw, top = self._strengths(multipliers)
+        return raw - top[self.estimate.rows]
+
+    def noised(self, multipliers: np.ndarray, eta: Tensor, asked: Tensor) -> Tensor:
+        """log E[w | x_t, c] (n,) from eta (n, k) under prompts by number (n,)."""
+        per_prompt, _, top = self._strengths(multipliers)
+        mine = per_prompt[asked.cpu()].to(eta)
+        gains = torch.expm1(-mine)
+        if self.exclusive:
+            # Heads of different detectors do not know of each other: no mean of w is below the least w.
+            least = torch.expm1((-mine).amin(1).clamp(max=0))
+            found = torch.log1p(torch.maximum((gains * eta).sum(1), least))
+        else:
+            found = torch.log1p(gains * eta).sum(1)
+        return found - top[asked.cpu()].to(eta)
+
+
+def drawn_for_all(estimate: DetectedSamples, count: int, seed: int) -> np.ndarray:
+    """Prompts of the law by number, and further ones of every group with a level of which these hold few."""
+    prompts, few = estimate.prompts, max(2, round(FEW * count))
+    chosen = [prompts.drawn(count, seed)]
+    for j, group in enumerate(dict.fromkeys(each.group for each in estimate.constraints if each.group is not None)):
+        missing = few - int((prompts.within(group)[chosen[0]] > 0).sum())
+        if missing > 0:
+            word = int(np.random.SeedSequence([seed, 11, j]).generate_state(1)[0])
+            chosen.append(prompts.drawn(missing, word, group))
+    return np.concatenate(chosen)
 
 
 def batches_of(denoiser: Denoiser, estimate: DetectedSamples, log_weights: Tensor) -> PromptBatches:

@@ -72,13 +72,13 @@ def guided_objective(
     data: PromptBatches,
     noised_detector: NoisedDetector,
     log_weights: Callable[[], Tensor],
-    noised: Callable[[Tensor], Tensor],
+    noised: Callable[[Tensor, Tensor], Tensor],
     settings: FitConfig,
 ) -> Objective:
     """The loss of one step; the student must be on the network.
 
     ``log_weights``: of the samples (n,) at the multipliers of the present step, at most 0; ``noised``: log wbar (n,)
-    from eta (n, m).
+    from eta (n, m) under prompts by number (n,).
     """
     denoiser = data.denoiser
     often = (data.target / data.shares).double()
@@ -108,7 +108,7 @@ def guided_objective(
             eta = noised_detector(
                 feature.to(noised_detector.center.device), log_snr(denoiser, t[:n]).to(noised_detector.center.device)
             )
-            wbar = noised(eta).exp().to(x)
+            wbar = noised(eta, c).exp().to(x)
         scale = s.view(-1, *(1,) * (x.ndim - 1))
         target = free[:n] + scale * (base - free[:n])
         e = denoiser.predict(x[:n], t[:n], rows(data.asked, c)) - base

@@ -6,6 +6,7 @@ have errors of their own. A dual step on measured levels moves what is asked, b'
     u(b')  <-  u(b') + (u(b) - u(level)) / (slope (1 + turns)),        lam  <-  lam*(b'),
 
     u(b) = log b                          for likelihoods that are shares of all samples,
+    u(b) = log (1 - b)                    for shares that are to be kept,
     u(b) = log (distance of b from the level of q)              for all others,
 
 so a level that is missed by a factor is answered by that factor, in whatever unit it is, and multipliers stay inside
@@ -47,25 +48,34 @@ class Asking:
         self.asked = np.array(problem.levels, dtype=np.float64)
         self.q = problem.levels_of(ratios, ratios.log_weights)
         self.shares = problem.probability
-        # Where q itself is on the right side nothing is asked.
-        self.active = problem.direction * (problem.levels - self.q) > 0
+        self.kept = self.shares & np.broadcast_to(np.asarray(problem.direction) > 0, self.asked.shape)
+        # Where q itself is on the right side nothing is asked; but what is kept q has, and unlearning may take it.
+        self.active = self.kept | (problem.direction * (problem.levels - self.q) > 0)
+        self.target: np.ndarray | None = None  # levels (m,) of the last target, where something is kept
         self.slope, self.turns = np.ones(self.asked.size), np.zeros(self.asked.size)
         self.last: tuple[np.ndarray, np.ndarray] | None = None  # u of what was asked and of what was had
         self.capped = np.zeros(self.asked.size, dtype=bool)  # where more was to be asked than REACH allows
 
     def coordinate(self, levels: np.ndarray) -> np.ndarray:
         """``u`` (m,) of levels (m,); :data:`NOWHERE` at or beyond the level of q (at a share of zero)."""
-        far = levels if self.shares else self.problem.direction * (levels - self.q)
+        share = np.where(self.kept, 1 - levels, levels)
+        far = share if self.shares else self.problem.direction * (levels - self.q)
         return np.asarray(np.log(np.maximum(far, np.exp(NOWHERE))))
 
     def levels(self, coordinate: np.ndarray) -> np.ndarray:
         """The inverse of :meth:`coordinate`."""
         far = np.exp(coordinate)
-        return far if self.shares else self.q + self.problem.direction * far
+        return np.where(self.kept, 1 - far, far) if self.shares else self.q + self.problem.direction * far
 
     def update(self, multipliers: np.ndarray, misses: np.ndarray) -> np.ndarray:
         """Next multipliers (m,); ``misses`` are minus the slacks of what was measured."""
         had = self.coordinate(self.problem.levels - self.problem.direction * misses)
+        if self.kept.any():
+            # Of what is kept the target may have more than was asked for: from there on asking has a price.
+            if self.target is None:
+                self._solved()
+            lost = self.kept & (misses > 0)
+            self.asked = np.where(lost, np.maximum(self.asked, np.asarray(self.target)), self.asked)
         asked, wanted = self.coordinate(self.asked), self.coordinate(self.problem.levels)
         if self.last is not None:
             moved, answered = asked - self.last[0], had - self.last[1]
@@ -102,6 +112,7 @@ class Asking:
                 self.asked = error.least + (self.problem.levels - error.least) / 4
                 found = du.solve(replace(self.problem, levels=self.asked), self.ratios)
         # Beyond the critical levels the multipliers of a reverse KL may add up to one, where there is no tilt.
+        self.target = np.array(found.levels)
         inside = self.problem.domain(found.multipliers)
         return found.multipliers if inside else np.asarray(self.problem.project(found.multipliers))
 
@@ -109,11 +120,14 @@ class Asking:
 
     def state_dict(self) -> dict[str, Any]:
         last = None if self.last is None else [row.tolist() for row in self.last]
-        return {name: getattr(self, name).tolist() for name in ("asked", "slope", "turns", "capped")} | {"last": last}
+        names = ("asked", "slope", "turns", "capped")
+        target = None if self.target is None else self.target.tolist()
+        return {name: getattr(self, name).tolist() for name in names} | {"last": last, "target": target}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if not state:
             return
         self.asked, self.slope, self.turns = (np.array(state[name]) for name in ("asked", "slope", "turns"))
         self.capped = np.array(state["capped"], dtype=bool)
+        self.target = None if state["target"] is None else np.array(state["target"])
         self.last = None if state["last"] is None else (np.array(state["last"][0]), np.array(state["last"][1]))

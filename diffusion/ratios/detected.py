@@ -1,7 +1,9 @@
 """What a sampler makes under a law of prompts: samples, what detectors say of them, a detector of noised states.
 
 Nothing here is a ratio: a level on a detector is about that detector, so the only error left is that of finite samples.
-Every prompt is a group of its own (``duality.LogRatios(groups=...)``): one normaliser for each, shared multipliers.
+Prompts have normalisers of their own (``duality.LogRatios(groups=...)``) and share multipliers. The logarithm of a mean
+of n weights is biased by -Var(w)/(2 n Z^2), so prompts of one named group of which there are few samples each share one
+normaliser: the group is what is asked, which of its prompts is part of the image.
 """
 
 from __future__ import annotations
@@ -25,33 +27,45 @@ from diffusion.ratios.noised_detector import NoisedDetector, train_noised_detect
 from diffusion.runtime.cache import Cache
 from diffusion.runtime.progress import Bar, progress_bar
 from diffusion.tasks.config import RatiosConfig, Sampling
+from diffusion.tasks.detector_levels import Constraint, columns
 from diffusion.tasks.detectors import CheckedDetector
+from diffusion.tasks.levels import Level
 from diffusion.tasks.prompts import Prompts
 
 DECODED = 64  # images held at a time
 BATCH = 256
 CLEAN = 0.03  # of all noise levels: where the noised detector is validated
+FEW = 20  # samples of a prompt, below which it shares the normaliser of its group, where it is of one
 
 
 @dataclass(frozen=True)
 class DetectedSamples:
-    """What the sampler makes under a law of prompts, and what detectors say of it."""
+    """What the sampler makes under a law of prompts, and what detectors say of it.
+
+    ``constraints`` (m,): what is asked of the detectors; left out, the present level of each, of all prompts.
+    """
 
     prompts: Prompts
-    names: tuple[str, ...]  # (m,) of the concepts
+    names: tuple[str, ...]  # (k,) of the concepts
     rows: Tensor  # (n,) the prompt of each sample
     latents: Tensor  # (n, ...)
-    detected: Tensor  # (n, m) double, in [0, 1]
+    detected: Tensor  # (n, k) double, in [0, 1]
     noised_detector: NoisedDetector
-    validation: tuple[Calibration | None, ...]  # (m,) of the noised detector, on samples that it never saw
+    validation: tuple[Calibration | None, ...]  # (k,) of the noised detector, on samples that it never saw
     fingerprint: str
     budget: RatiosConfig
     sampling: Sampling
+    constraints: tuple[Constraint, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.constraints:
+            each = (Constraint(name, k, "upper", Level(1.0, relative=True)) for k, name in enumerate(self.names))
+            object.__setattr__(self, "constraints", tuple(each))
 
     @property
     def ratios(self) -> du.LogRatios:
-        """What the solver is given."""
-        return grouped(self.prompts, self.rows, self.detected)
+        """What the solver is given, with a column for each constraint."""
+        return grouped(self.prompts, self.rows, columns(self.prompts, self.constraints, self.rows, self.detected))
 
     @property
     def texts(self) -> list[str]:
@@ -82,14 +96,27 @@ def sample_prompts(
     return sample_latents(denoiser.pipeline, wanted, seed=seed, progress=progress, **sampling.call(denoiser))
 
 
-def grouped(prompts: Prompts, rows: Tensor, detected: Tensor) -> du.LogRatios:
-    """Detectors (n, m) at samples of prompts by number (n,), with a group for each prompt that is asked."""
+def grouped(prompts: Prompts, rows: Tensor, said: Tensor) -> du.LogRatios:
+    """Columns (n, m) at samples of prompts by number (n,), with a group for each normaliser (:func:`normalisers`)."""
+    number = normalisers(prompts, rows)
     asked = prompts.probabilities
-    present = np.flatnonzero(asked > 0)
-    number = np.full(len(asked), -1)
-    number[present] = np.arange(len(present))
-    share = asked[present] / asked[present].sum()
-    return du.LogRatios(detectors=detected.numpy(), groups=number[rows.numpy()], group_weights=share)
+    share = np.bincount(number[asked > 0], weights=asked[asked > 0])
+    return du.LogRatios(detectors=said.numpy(), groups=number[rows.numpy()], group_weights=share / share.sum())
+
+
+def normalisers(prompts: Prompts, rows: Tensor) -> NDArray[np.int64]:
+    """The normaliser (C,), counted from 0, of each prompt; -1 for one that is never asked.
+
+    One for each prompt; prompts of one group of which there are fewer than :data:`FEW` samples each share one.
+    """
+    asked, found = prompts.probabilities, np.full(len(prompts), -1, dtype=np.int64)
+    counts = np.bincount(rows.numpy(), minlength=len(prompts))
+    known: dict[tuple[str | None, int], int] = {}
+    for c, each in enumerate(prompts.prompts):
+        if asked[c] > 0:
+            alone = each.group is None or counts[c] >= FEW
+            found[c] = known.setdefault((None, c) if alone else (each.group, -1), len(known))
+    return found
 
 
 def sample_law(

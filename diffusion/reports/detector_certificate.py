@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
+import numpy as np
+
 import duality as du
-from diffusion.evaluation.bounds import Estimate, Plain
+from diffusion.evaluation.bounds import Estimate, Plain, Side
 from diffusion.evaluation.measured import Measurement
 from diffusion.evaluation.planning import Plan
 from diffusion.methods import Outcome
-from diffusion.ratios.detected import DetectedSamples
+from diffusion.ratios.detected import DetectedSamples, normalisers
 from diffusion.reports.certificate import DualRound, Provenance, SolutionVerdict, rounds_of, solved, versions
 from diffusion.reports.standards import Standards
 from diffusion.reports.verdicts import CertificateBase, Verdict, least_cost, of_fitted_model, of_solution
+from diffusion.tasks.detector_levels import estimates
 
 
 class PromptAsked(Plain):
@@ -23,17 +26,31 @@ class PromptAsked(Plain):
     anchor: str | None
 
 
-class DetectorQuestion(Plain):
-    """What was asked: levels of detectors in the mean over ``prompts``, as ``sampling`` makes images of them."""
+class LevelAsked(Plain):
+    """``side`` "upper": at most ``level`` of the images of ``prompts`` (None: of all, else a group's) show it; "lower":
+    at least. ``most_hits``: of so many samples at most so many may show it, or lack what is kept."""
 
-    problem: Literal["Likelihood"] = "Likelihood"
-    kind: Literal["detector"] = "detector"
+    concept: str
+    detector: str
+    side: Side
+    group: str | None
+    level: float
+    solved_level: float
+    most_hits: int
+
+
+class DetectorQuestion(Plain):
+    """What was asked: levels of detectors in the mean over ``prompts``, as ``sampling`` makes images of them.
+
+    ``problem``: Joint where something is kept. ``sequential``: samples were counted as they came, ``samples`` at most.
+    """
+
+    problem: Literal["Likelihood", "Joint"]
     concepts: tuple[str, ...]
-    detectors: tuple[str, ...]
-    levels: tuple[float, ...]
-    solved_levels: tuple[float, ...]
-    most_hits: tuple[int, ...]
+    kept: tuple[str, ...]
+    levels: tuple[LevelAsked, ...]
     samples: int
+    sequential: bool
     confidence: float
     sampling: dict[str, Any]
     guidance_scale: float
@@ -50,13 +67,16 @@ class NoisedDetectorFound(Plain):
 class DetectorVerdict(Verdict):
     """Statistical. Detectors define their concepts, so no ratio can be off: it is whether the samples are enough.
 
-    ``levels_before``: of the base model under the law of prompts; ``fewest_in_a_prompt``: samples; the bias that few
-    samples of a prompt bring is in ``solution``'s standard errors by jackknife. ``noised_detector``: of what
+    ``levels_before``: of the base model, in the order of ``question.levels``; ``normalisers``: prompts, or groups of
+    them that share one; ``fewest_of_a_normaliser``: samples; the bias that few samples bring is in ``solution``'s
+    standard errors by jackknife. ``noised_detector``: of what
     predicts detectors at noised states, which steers the fit and decides no level.
     """
 
     samples: int
     fewest_in_a_prompt: int
+    normalisers: int
+    fewest_of_a_normaliser: int
     levels_before: tuple[Estimate, ...]
     noised_detector: tuple[NoisedDetectorFound, ...]
 
@@ -76,7 +96,7 @@ class DetectorCertificate(CertificateBase):
     """``certified`` is all three verdicts, at ``question.confidence``."""
 
     title: ClassVar[str] = "detector_certificate"
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     question: DetectorQuestion
     solution: SolutionVerdict
     detectors: DetectorVerdict
@@ -92,14 +112,20 @@ class DetectorCertificate(CertificateBase):
         return {"solution": self.solution, "detectors": self.detectors, "fitted model": self.fitted_model}
 
 
+FEW = 10  # samples that show a concept, fewer of which say little
+
+
 def of_detectors(estimate: DetectedSamples) -> list[str]:
     """Why what was sampled does not support the solution."""
-    found = []
-    detected = estimate.detected
-    for name, column in zip(estimate.names, detected.T, strict=True):
+    found, rows = [], estimate.rows.numpy()
+    for each in estimate.constraints:
+        column = estimate.detected[:, each.column].numpy()[estimate.prompts.within(each.group)[rows] > 0]
         shown = float(column.sum())
-        if shown < 10:
-            found.append(f"{name!r}: {shown:.3g} of {len(column)} samples show it, which says little of what must go")
+        if shown < FEW:
+            why = "of what must go" if each.side == "upper" else "of what is kept"
+            found.append(
+                f"{each.concept!r}{each.where}: {shown:.3g} of {len(column)} samples show it, which says little {why}"
+            )
     return found
 
 
@@ -115,18 +141,20 @@ def detector_certificate(
 ) -> DetectorCertificate:
     """The certificate of a run. ``settings``: of ``fit`` and ``evaluation``, as plain data."""
     standards = standards or Standards()
-    capped = [name for name, held in zip(estimate.names, outcome.capped, strict=False) if held]
-    problem = solution.problem.bind(estimate.ratios)
+    asked, ratios = estimate.constraints, estimate.ratios
+    capped = [f"{each.concept}{each.where}" for each, held in zip(asked, outcome.capped, strict=False) if held]
+    problem = solution.problem.bind(ratios)
     # The detectors' own levels come first, then those of independent classifiers.
-    least = least_cost(measured.levels[: len(estimate.names)], problem, estimate.ratios)
+    least = least_cost(measured.levels[: len(asked)], problem, ratios)
     reasons = (
         of_solution(solution, standards),
         of_detectors(estimate),
         of_fitted_model(measured, solution, least, capped, standards),
     )
-    before = problem.levels_of(estimate.ratios, estimate.ratios.log_weights)
-    spread = estimate.detected.std(0).tolist()
-    n = len(estimate.latents)
+    before = problem.levels_of(ratios, ratios.log_weights)
+    n, rows = len(estimate.latents), estimate.rows.numpy()
+    _, errors = estimates(estimate.prompts, asked, rows, estimate.detected.numpy(), n)
+    number = normalisers(estimate.prompts, estimate.rows)[rows]
     paid = bool(measured.costs) and solution.primal > 0
     return DetectorCertificate(
         certified=not any(reasons),
@@ -137,8 +165,13 @@ def detector_certificate(
             reasons=tuple(reasons[1]),
             samples=n,
             fewest_in_a_prompt=int(estimate.prompts.counts(n)[estimate.prompts.probabilities > 0].min()),
+            normalisers=int(number.max()) + 1,
+            fewest_of_a_normaliser=int(np.bincount(number).min()),
             levels_before=tuple(
-                Estimate(mean=float(level), stderr=s / n**0.5, n=n) for level, s in zip(before, spread, strict=True)
+                Estimate(
+                    mean=float(level), stderr=float(error), n=int((estimate.prompts.within(c.group)[rows] > 0).sum())
+                )
+                for level, error, c in zip(before, errors, asked, strict=True)
             ),
             noised_detector=tuple(
                 NoisedDetectorFound(concept=name, auc=seen.auc if seen else None, ece=seen.ece if seen else None)
@@ -170,12 +203,25 @@ def question_of(estimate: DetectedSamples, plan: Plan, detectors: tuple[str, ...
     """The law that everything refers to, in full, and what was asked of it."""
     law = estimate.sampling
     return DetectorQuestion(
-        concepts=estimate.names,
-        detectors=detectors,
-        levels=tuple(plan.asked.levels.tolist()),
-        solved_levels=tuple(plan.solved.levels.tolist()),
-        most_hits=plan.hits,
+        problem="Joint" if any(plan.kept) else "Likelihood",
+        concepts=tuple(dict.fromkeys(c.concept for c in estimate.constraints if c.side == "upper")),
+        kept=tuple(dict.fromkeys(c.concept for c in estimate.constraints if c.side == "lower")),
+        levels=tuple(
+            LevelAsked(
+                concept=c.concept,
+                detector=detectors[c.column],
+                side=c.side,
+                group=c.group,
+                level=level,
+                solved_level=solved,
+                most_hits=hits,
+            )
+            for c, level, solved, hits in zip(
+                estimate.constraints, plan.asked.levels.tolist(), plan.solved.levels.tolist(), plan.hits, strict=True
+            )
+        ),
         samples=plan.samples,
+        sequential=plan.sequential,
         confidence=plan.confidence,
         sampling=law.plain(),
         guidance_scale=law.guidance_scale or 1.0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diffusion.evaluation.bounds import Bound
 from diffusion.pipelines import Denoiser
 from diffusion.pipelines.fitted import holds_fit
 from diffusion.reports.base_model import BaseModel, base_of
@@ -52,17 +53,24 @@ def detector_card(result: DetectedUnlearned, base: BaseModel) -> str:
     lines = [
         f"# {title}" + ("" if proof.certified else " (not certified)"),
         "",
-        f"At most {', '.join(f'{level:.4g}' for level in question.levels)} of the images show it, by "
-        f"{', '.join(question.detectors)}, under a law of {len(question.prompts)} prompts as {question.scheduler} "
-        f"makes them in {question.sampling['num_inference_steps']} steps at guidance scale {question.guidance_scale:g}"
+        f"Levels of detectors under a law of {len(question.prompts)} prompts as {question.scheduler} makes images of "
+        f"them in {question.sampling['num_inference_steps']} steps at guidance scale {question.guidance_scale:g}"
         + (
             f", negative prompt {question.sampling['negative_prompt']!r}"
             if question.sampling["negative_prompt"]
             else ""
         )
-        + f". Solved for {', '.join(f'{level:.4g}' for level in question.solved_levels)}, so that {question.samples} "
-        f"samples can show it; multipliers {', '.join(f'{x:.4g}' for x in solution.multipliers)}, predicted cost "
-        f"{solution.primal:.4f} nats, relative duality gap {solution.gap:.1e}.",
+        + f"; predicted cost {solution.primal:.4f} nats, relative duality gap {solution.gap:.1e}. Levels are solved "
+        f"for such that {question.samples} samples{' at most, counted as they come,' if question.sequential else ''} "
+        "can show what was asked.",
+        "",
+        "| concept | by | of the images of | asked | solved for | multiplier |",
+        "|---" * 6 + "|",
+        *(
+            f"| {cell(each.concept)} | {each.detector} | {_of(each.group)} | "
+            f"at {'most' if each.side == 'upper' else 'least'} {each.level:.4g} | {each.solved_level:.4g} | {lam:.4g} |"
+            for each, lam in zip(question.levels, solution.multipliers, strict=True)
+        ),
         "",
         f"{'Certified' if proof.certified else '**Not certified**'} ({100 * proof.confidence:g} % confidence):",
         "",
@@ -85,17 +93,18 @@ def detector_card(result: DetectedUnlearned, base: BaseModel) -> str:
         "",
         "## Levels, on fresh samples of fresh prompts",
         "",
-        "| concept | by | guidance scale | samples | asked | measured | at most | met |",
-        "|---" * 8 + "|",
+        "| concept | by | of | guidance scale | samples | asked | measured | bound | met |",
+        "|---" * 9 + "|",
     ]
     lines += [
-        f"| {cell(each.concept)} | {each.by} | {question.guidance_scale:g} | {each.estimate.n} | {each.asked:.4g} | "
-        f"{each.estimate} | {each.bound.value:.4g} ({each.bound.rule}) | {'yes' if each.met else 'no'} |"
+        f"| {cell(each.concept)} | {each.by} | {_of(each.group)} | {question.guidance_scale:g} | {each.estimate.n} | "
+        f"{_side(each.bound)} {each.asked:.4g} | {each.estimate} | {_side(each.bound)} {each.bound.value:.4g} "
+        f"({each.bound.rule}) | {'yes' if each.met else 'no'} |"
         for each in measured.levels
     ]
     lines += [
-        f"| {cell(each.concept)} | {each.by} | {each.guidance_scale:g} | {each.estimate.n} | | {each.estimate} | "
-        f"{each.bound.value:.4g} ({each.bound.rule}) | not asked |"
+        f"| {cell(each.concept)} | {each.by} | {_of(each.group)} | {each.guidance_scale:g} | {each.estimate.n} | | "
+        f"{each.estimate} | {_side(each.bound)} {each.bound.value:.4g} ({each.bound.rule}) | not asked |"
         for each in measured.at_scales
     ]
     cost = measured.cost("prompts")
@@ -117,3 +126,11 @@ def detector_card(result: DetectedUnlearned, base: BaseModel) -> str:
         "standard errors are of the samples alone.",
     ]
     return with_metadata(lines, base, result.full_weights)
+
+
+def _of(group: str | None) -> str:
+    return "all prompts" if group is None else cell(group)
+
+
+def _side(bound: Bound) -> str:
+    return "at most" if bound.side == "upper" else "at least"

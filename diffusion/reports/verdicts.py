@@ -140,8 +140,11 @@ def least_cost(measured: Sequence[LevelFound], problem: du.Problem, ratios: du.L
         return None
     levels = np.array([each.mean for each in found])
     weaker = levels - 2 * problem.direction * np.array([_error(each.stderr) for each in found])
-    if problem.direction > 0:  # divergences
-        weaker = np.maximum(weaker, 0.0)
+    if problem.probability:
+        # Where all images show what is kept the error is none by its formula; the bound knows better.
+        least = np.array([each.bound.value if each.bound.side == "lower" else np.inf for each in measured])
+        weaker = np.minimum(weaker, least)
+    weaker = np.where(np.asarray(problem.direction) > 0, np.maximum(weaker, 0.0), weaker)
     if not np.isfinite(weaker).all():
         return None
     with warnings.catch_warnings():

@@ -98,6 +98,11 @@ class EvaluationConfig(Settings):
     integrated: int = Field(
         default=256, ge=1, description="sampler runs along which the cost is measured", json_schema_extra=HIDDEN
     )
+    sequential: bool = Field(default=False, description="of detectors: stop when levels are shown")
+    batch: int = Field(
+        default=100, ge=1, description="samples from one look of a sequential evaluation to the next",
+        json_schema_extra=HIDDEN,
+    )  # fmt: skip
     confidence: float = Field(default=0.95, gt=0, lt=1, description="confidence of every bound")
     power: float = Field(
         default=0.9,

@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import Field, field_serializer, field_validator
 
+from diffusion.tasks.kept import WITHHELD
 from diffusion.tasks.settings import Settings
-from diffusion.tasks.task import WITHHELD
 
 UNSEEN = "unseen"
 SECRET = ("images", "prompts", "data", "data_prompts", "held_out", "held_out_prompts")

@@ -149,20 +149,3 @@ def present(kind: type[du.Problem], ratios: du.LogRatios) -> np.ndarray:
 def resolved(problem: du.Problem | Asked, ratios: du.LogRatios) -> du.Problem:
     """A problem in numbers, whichever way it was given."""
     return problem.problem(ratios) if isinstance(problem, Asked) else problem
-
-
-def of_detectors(asked: Asked, ratios: du.LogRatios) -> du.Likelihood:
-    """The Likelihood of the detectors that ``ratios`` carry, at the levels asked for; multiples are of E_q[l_i].
-
-    Raises ``ValueError`` for a number of levels that does not fit, and for a multiple that is no probability.
-    """
-    count = ratios.columns("detectors")
-    given = asked.levels * count if asked.count == 1 else asked.levels
-    if len(given) != count:
-        raise ValueError(f"level: {asked.count} given for {count} detectors; give one, or one for each")
-    now = du.Likelihood(np.full(count, 0.5), kind="detector").levels_of(ratios, ratios.log_weights)
-    numbers = [level.value * at if level.relative else level.value for level, at in zip(given, now, strict=True)]
-    for level, number, at in zip(given, numbers, now, strict=True):
-        if not 0 < number < 1:
-            raise ValueError(f"level {level} of the present {at:.4g} is {number:.4g}, which is no probability")
-    return du.Likelihood(np.array(numbers), kind="detector")

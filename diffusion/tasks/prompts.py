@@ -155,9 +155,20 @@ class Prompts(Settings):
                 counts[np.argmax(counts)] -= 1
         return counts
 
-    def drawn(self, n: int, seed: int) -> NDArray[np.int64]:
-        """n independent prompts (numbers 0 ... C - 1) of the law P."""
-        return np.random.default_rng(seed).choice(len(self), n, p=self.probabilities)
+    def within(self, group: str | None) -> NDArray[np.float64]:
+        """P(c | group) (C,); P for None. ``ValueError`` for a group that no prompt is of, or whose weights are zero."""
+        if group is None:
+            return self.probabilities
+        weights = np.array([each.weight if each.group == group else 0.0 for each in self.prompts])
+        if weights.sum() <= 0:
+            names = dict.fromkeys(each.group for each in self.prompts if each.group is not None and each.weight > 0)
+            known = ", ".join(map(repr, names)) or "none: the prompts name no groups"
+            raise ValueError(f"level: no prompt that is asked is of the group {group!r}; groups are {known}")
+        return np.asarray(weights / weights.sum())
+
+    def drawn(self, n: int, seed: int, group: str | None = None) -> NDArray[np.int64]:
+        """n independent prompts (numbers 0 ... C - 1) of the law P, or of P(c | group)."""
+        return np.random.default_rng(seed).choice(len(self), n, p=self.within(group))
 
 
 def _list(given: Any) -> list[Any]:

@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_serializer, field_validator, model_validator
 
+from diffusion.tasks.kept import WITHHELD, Kept, withheld
 from diffusion.tasks.prompts import Prompt, Prompts, normalised
 from diffusion.tasks.settings import Settings
 
 if TYPE_CHECKING:
+    from diffusion.tasks.detector_levels import Constraint
     from diffusion.tasks.levels import Asked
 
 SEPARATOR = "|"  # between the paraphrases of one concept where they are one string
-WITHHELD = "withheld"  # in place of images that are in memory, or must not be named
 TASK = "task.yaml"  # the file beside a result
 
 
@@ -73,7 +74,7 @@ class Concept(Settings):
 
     @field_serializer("detector")
     def _detector(self, value: Any) -> Any:
-        return value if value is None or isinstance(value, str) else f"{WITHHELD}: {getattr(value, '__qualname__', '')}"
+        return withheld(value)
 
     @field_serializer("images")
     def _images(self, value: Any) -> Any:
@@ -92,7 +93,10 @@ class ConceptTask(Settings):
     problem: Literal["likelihood", "reverse-kl", "forward-kl"] = Field(
         default="likelihood", description="likelihood, reverse-kl or forward-kl"
     )
-    levels: tuple[str | float, ...] = Field(description="target levels: '1%', '4 nats', '0.1x'; one for all, or each")
+    levels: tuple[str | float, ...] = Field(
+        description="target levels: '1%', '4 nats', '0.1x', of detectors '1%; 5% in GROUP'; one for all, or each"
+    )
+    keep: tuple[Kept, ...] = Field(default=(), description="retained concepts and levels: 'DETECTOR=95% in GROUP'")
     retained_prompts: tuple[tuple[str, ...], ...] = Field(
         default=(), description="retained prompts, each with its paraphrases"
     )
@@ -140,6 +144,13 @@ class ConceptTask(Settings):
     def _levels(cls, given: Any) -> Any:
         return (given,) if isinstance(given, str | int | float) else given
 
+    @field_validator("keep", mode="before")
+    @classmethod
+    def _keep(cls, given: Any) -> Any:
+        if isinstance(given, str | Mapping) or not isinstance(given, Sequence):
+            raise ValueError(f"keep must be a list of retained concepts with their levels, got {given!r}")
+        return tuple(each if isinstance(each, Kept) else Kept(each) for each in given)
+
     @field_validator("retained_prompts", mode="before")
     @classmethod
     def _retained(cls, given: Any) -> Any:
@@ -172,6 +183,8 @@ class ConceptTask(Settings):
             raise ValueError(f"detectors must be given for all {len(self.concepts)} concepts or for none, got {count}")
         if self.prompts is not None and not count:
             raise ValueError("prompts: a law of prompts needs a detector for every concept; ratios are of one prompt")
+        if self.keep and not count:
+            raise ValueError("keep: levels of what is retained are of detectors, and so must those of concepts be")
         if count and self.problem != "likelihood":
             raise ValueError(f"problem must be likelihood where concepts have detectors, got {self.problem}")
         if count and self.words:
@@ -182,12 +195,25 @@ class ConceptTask(Settings):
     def _fits(self) -> ConceptTask:
         if len(self.levels) not in (1, len(self.concepts)):
             raise ValueError(f"levels must be one for all or one for each of {len(self.concepts)}, got {self.levels}")
-        _ = self.asked
+        _ = self.constraints if self.by_detectors else self.asked
         return self
 
     @property
+    def constraints(self) -> tuple[Constraint, ...]:
+        """What is asked of detectors, of those of the concepts and then of those of what is kept."""
+        from diffusion.tasks.detector_levels import constraints_of
+
+        names, kept = [each.prompts[0] for each in self.concepts], [(each.name, each.level) for each in self.keep]
+        return constraints_of(names, self.levels, kept, self.law)
+
+    @property
+    def detectors(self) -> dict[str, Any]:
+        """What decides of each concept, and of each that is kept, by name and in that order."""
+        return {each.prompts[0]: each.detector for each in self.concepts} | {e.name: e.detector for e in self.keep}
+
+    @property
     def asked(self) -> Asked:
-        """The problem at its levels; multiples of the present ones become numbers with the log ratios."""
+        """The problem on ratios at its levels; multiples of the present ones become numbers with the log ratios."""
         from diffusion.tasks.levels import kind_of, levels
 
         return levels(kind_of(self.problem), list(self.levels))

@@ -28,7 +28,7 @@ from diffusion.tasks.levels import Asked, resolved
 from diffusion.tasks.sampling import at_law, of_ratios
 from diffusion.training.lora import left_as_given
 from diffusion.workflows.robust import check_robust, harden, kept_of, threats_of
-from diffusion.workflows.validation import check, check_something_to_do, check_split
+from diffusion.workflows.validation import check, check_looks, check_something_to_do, check_split
 
 # Titles of stages, in their order, as whoever runs them says them.
 ESTIMATION = (
@@ -70,6 +70,7 @@ def unlearn(
     check(denoiser, prompts, problem, method)
     fit, evaluation, runtime = config.fit, config.evaluation, config.runtime
     check_split(fit, bool(prompts.contrast))
+    check_looks(evaluation)
     check_robust(denoiser, fit, [concept.prompts for concept in prompts.concepts])
     check_samples(problem, evaluation.fewest, evaluation.confidence)
     tracked = tracked_by(config)

@@ -5,26 +5,27 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import duality as du
 from diffusion.evaluation.measure_detected import measure_detected
 from diffusion.evaluation.measured import Measurement
-from diffusion.evaluation.planning import check_samples, plan_for
+from diffusion.evaluation.planning import Plan, check_shares, plan_for
 from diffusion.evaluation.samples import ImageClassifier
 from diffusion.methods.base import DetectedFitContext
 from diffusion.methods.detected import DetectedTilt
 from diffusion.pipelines import Denoiser
 from diffusion.pipelines.fingerprint import fingerprint
-from diffusion.ratios.detected import estimate_detected
+from diffusion.ratios.detected import DetectedSamples, estimate_detected
 from diffusion.reports.detector_certificate import detector_certificate, question_of
 from diffusion.reports.detector_results import DetectedUnlearned
 from diffusion.reports.fitted import save_fit
 from diffusion.runtime.cache import Cache
 from diffusion.runtime.progress import Bar, numbered, progress_bar
-from diffusion.tasks.config import Config
+from diffusion.tasks.config import Config, EvaluationConfig
+from diffusion.tasks.detector_levels import Constraint, named_conflict, problem_of
 from diffusion.tasks.detectors import CheckedDetector
-from diffusion.tasks.levels import Asked, of_detectors
 from diffusion.tasks.prompts import Prompts
 from diffusion.tasks.sampling import at_law
 from diffusion.training.lora import check_as_given, left_as_given
@@ -40,36 +41,39 @@ def unlearn_detected(
     denoiser: Denoiser,
     prompts: Prompts,
     detectors: Mapping[str, CheckedDetector],
-    problem: Asked,
+    constraints: tuple[Constraint, ...],
     config: Config,
     *,
     image_classifier: ImageClassifier | None = None,
     bar: Bar = progress_bar,
     folder: Path | None = None,
 ) -> DetectedUnlearned:
-    """Solve a Likelihood of ``detectors`` (one for each concept, by name) under ``prompts``, and fit its target.
+    """Solve for levels of ``detectors`` (one for each concept, by name) under ``prompts``, and fit the target.
 
-    The law that is meant is ``config.sampling``'s, guidance scale included. Raises ``ValueError`` before any work where
+    ``constraints``: of them, what must go first (:func:`diffusion.tasks.detector_levels.constraints_of`). The law that
+    is meant is ``config.sampling``'s, guidance scale included. Raises ``ValueError`` before any work where
     something does not fit, :class:`diffusion.workflows.validation.NothingToDo` before any training where the model
     meets every level, ``du.InfeasibleError`` where a level cannot be had.
     """
     denoiser, sampling = at_law(denoiser, config.sampling)
     config = config.but(sampling=sampling)
-    check_detected(denoiser, prompts, problem, config)
+    check_detected(denoiser, prompts, constraints, config)
     fit, evaluation, runtime = config.fit, config.evaluation, config.runtime
     title = "fit of all weights" if fit.full_weights else "fit of the LoRA"
     bar = numbered(bar, [*ESTIMATION, title, *MEASUREMENT])
     started = time.monotonic()
     cache = Cache(runtime.cache_folder, fingerprint(denoiser.pipeline)) if runtime.cache_folder else None
     estimate = estimate_detected(denoiser, prompts, detectors, config.ratios, config.sampling, cache, bar)
-    asked = of_detectors(problem, estimate.ratios)
-    plan = plan_for(asked, estimate.ratios, evaluation.samples, evaluation.confidence, evaluation.power)
-    solution = du.solve(plan.solved, estimate.ratios)
+    estimate = replace(estimate, constraints=constraints)
+    ratios = estimate.ratios
+    asked = problem_of(constraints, ratios)
+    plan, solution = solved_for(asked, estimate, evaluation)
     if solution.inactive:
-        now = asked.levels_of(estimate.ratios, estimate.ratios.log_weights)
+        now = asked.levels_of(ratios, ratios.log_weights)
         said = "; ".join(
-            f"{name!r} is at {level:.4g}, at most {most:.4g} was asked"
-            for name, level, most in zip(detectors, now, asked.levels, strict=True)
+            f"{each.concept!r}{each.where} is at {level:.4g}, at {'most' if each.side == 'upper' else 'least'} {b:.4g} "
+            "was asked"
+            for each, level, b in zip(constraints, now, asked.levels, strict=True)
         )
         raise NothingToDo(
             f"level: nothing is to be done, no training was begun: by {len(estimate.latents)} samples under the law of "
@@ -97,20 +101,36 @@ def unlearn_detected(
     return DetectedUnlearned(estimate, plan, solution, pictures, measured, proof, outcome)
 
 
-def check_detected(denoiser: Denoiser, prompts: Prompts, problem: Asked, config: Config) -> None:
+def solved_for(asked: du.Problem, estimate: DetectedSamples, evaluation: EvaluationConfig) -> tuple[Plan, du.Solution]:
+    """What is aimed at so that the evaluation can show what was asked, and its solution.
+
+    Raises ``du.InfeasibleError`` naming the levels that cannot be had together.
+    """
+    ratios, seen = estimate.ratios, evaluation
+    try:
+        plan = plan_for(asked, ratios, seen.samples, seen.confidence, seen.power, seen.sequential)
+        return plan, du.solve(plan.solved, ratios)
+    except du.InfeasibleError as error:
+        raise named_conflict(error, estimate.constraints) from None
+
+
+def check_detected(denoiser: Denoiser, prompts: Prompts, constraints: tuple[Constraint, ...], config: Config) -> None:
     """Raise ``ValueError`` for what cannot work, before anything is sampled."""
-    check_law(denoiser, prompts, problem, config)
-    check_samples(problem, config.evaluation.samples, config.evaluation.confidence)
+    check_law(denoiser, prompts, config)
+    for each in constraints:
+        prompts.within(each.group)
+        if not each.level.relative:
+            most = each.level.value if each.side == "upper" else 1 - each.level.value
+            seen = config.evaluation
+            check_shares([most], seen.samples, seen.confidence, seen.sequential)
     check_split(config.fit, False)
 
 
-def check_law(denoiser: Denoiser, prompts: Prompts, problem: Asked, config: Config) -> None:
+def check_law(denoiser: Denoiser, prompts: Prompts, config: Config) -> None:
     """The same for what is sampled and solved, and not fitted."""
     check_as_given(denoiser)
     if config.fit.robust_rounds:
         raise ValueError("robust_rounds: concepts with detectors are fitted without; give prompts and no detector")
-    if problem.kind is not du.Likelihood:
-        raise ValueError("problem must be likelihood where concepts are given by detectors, which are no ratios")
     texts = {*prompts.texts, *prompts.sampled}
     if not denoiser.prompt_inputs and texts != {""}:
         raise ValueError(f"prompts: {type(denoiser.pipeline).__name__} takes none, so the only one is the empty prompt")

@@ -11,6 +11,7 @@ images) is not counted.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import duality as du
@@ -19,12 +20,13 @@ from diffusion.evaluation.measure import PICTURES
 from diffusion.evaluation.measure_detected import SCALES, SHOWN
 from diffusion.methods.chain import chain_of
 from diffusion.methods.correction import Correction
-from diffusion.methods.detected import DetectedTilt
+from diffusion.methods.detected import FEW, DetectedTilt
 from diffusion.pipelines import Denoiser
 from diffusion.pipelines.stepping import scheduler_of
 from diffusion.ratios.classifier_ratios import CLEAN_LEVELS
 from diffusion.tasks.concepts import TaskPrompts
 from diffusion.tasks.config import Config, Sampling
+from diffusion.tasks.detector_levels import Constraint
 from diffusion.tasks.levels import Asked
 from diffusion.tasks.prompts import Prompts
 from diffusion.workflows.probe import probe
@@ -92,10 +94,13 @@ def evaluations(denoiser: Denoiser, sampling: Sampling) -> int:
     return len(scheduler_of(denoiser, sampling.steps(denoiser)).timesteps)
 
 
-def stages_detected(denoiser: Denoiser, prompts: Prompts, config: Config) -> list[Stage]:
+def stages_detected(
+    denoiser: Denoiser, prompts: Prompts, constraints: Sequence[Constraint], config: Config
+) -> list[Stage]:
     """The stages of :func:`diffusion.workflows.detected.unlearn_detected`, in their order.
 
-    A step of a sampler asks the network twice at a guidance scale above 1.
+    A step of a sampler asks the network twice at a guidance scale above 1. A sequential evaluation takes no more
+    samples, and mostly fewer.
     """
     ratios, fit, sampling, wanted = config.ratios, config.fit, config.sampling, config.evaluation
     scale = sampling.scale(denoiser)
@@ -104,14 +109,22 @@ def stages_detected(denoiser: Denoiser, prompts: Prompts, config: Config) -> lis
     step = evaluations(denoiser, sampling) * times
     tilt = DetectedTilt()
     rounds = 0 if fit.fixed_multipliers else len(tilt.at) + 1 + tilt.extra
+    # Of each group with a level as many samples as of all prompts, less those that fall into it anyway.
+    groups = {each.group for each in constraints if each.group is not None}
+    parts = [float(prompts.probabilities[prompts.within(group) > 0].sum()) for group in groups]
+    more = 1 + sum(1 - part for part in parts)
+    few = sum(max(0.0, FEW - part) for part in parts)
     others = len(SCALES) * max(1, wanted.samples // 4) if scale > 1 else 0
     chain = chain_of(denoiser, sampling.steps(denoiser)).steps
     return [
         Stage("samples of the prompts", n * step),
         Stage("noised detector", (n - n // 5) * ratios.noisings + n // 5),
         Stage("training", fit.max_train_steps * fit.train_batch_size * (times + GRADIENT)),
-        Stage("corrections of the multipliers", rounds * (n // 2) * step),
-        Stage("evaluation samples", (wanted.samples + others + 2 * min(SHOWN, max(8, len(prompts)))) * step),
+        Stage("corrections of the multipliers", round(rounds * (n // 2) * (1 + few) * step)),
+        Stage(
+            "evaluation samples",
+            round(((wanted.samples + others) * more + 2 * min(SHOWN, max(8, len(prompts)))) * step),
+        ),
         Stage("evaluation of cost", min(wanted.integrated, wanted.samples) * chain * 2 * times),
     ]
 

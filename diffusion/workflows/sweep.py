@@ -192,7 +192,7 @@ def _fit_ours(denoiser: Denoiser, task: CanvasTask, sweep: Sweep, setting: Setti
     said = ConceptTask(
         concepts=[Concept(task.name, detector=task.detector())], levels=[setting.strength], prompts=law_of(task)
     )
-    unlearn_detected(denoiser, said.law, {task.name: task.detector()}, said.asked, config, bar=bar)
+    unlearn_detected(denoiser, said.law, {task.name: task.detector()}, said.constraints, config, bar=bar)
 
 
 @contextmanager

@@ -47,12 +47,22 @@ def check_images(config: Config) -> None:
         "robust_rounds": bool(config.fit.robust_rounds),
         "confidence": config.evaluation.confidence != default.confidence,
         "concept_samples": config.evaluation.concept_samples is not None,
+        "sequential": config.evaluation.sequential,
     }
     given = [name for name, said in useless.items() if said]
     if given:
         raise ValueError(
             f"{', '.join(given)}: forgetting images has no use for it: "
             f"multipliers move with the network, and bounds are at {default.confidence:g}"
+        )
+
+
+def check_looks(evaluation: EvaluationConfig) -> None:
+    """``ValueError`` for a sequential evaluation of levels that are read off ratios."""
+    if evaluation.sequential:
+        raise ValueError(
+            "sequential: samples are counted as they come where detectors define the concepts; levels by ratios are "
+            "measured on all evaluation samples at once"
         )
 
 

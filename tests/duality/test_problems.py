@@ -138,6 +138,11 @@ def test_refused_with_a_name_and_a_reason(call, message):
         (du.Likelihood(-3.0, kind="log-ratio"), False),
         (du.ReverseKL(3.0), False),
         (du.ForwardKL(3.0), False),
+        (du.Keep(0.9), True),
+        (du.Keep(0.9, kind="density"), False),
+        (du.Keep(3.0, kind="reverse-kl"), False),
+        (du.Joint([du.Likelihood(0.1), du.Keep(0.9)]), True),
+        (du.Joint([du.Likelihood(0.1), du.ReverseKL(3.0)]), False),
     ],
 )
 def test_a_problem_says_whether_its_levels_are_probabilities(problem: du.Problem, probability: bool) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffusion.evaluation.attacks import attacks_of
 from diffusion.evaluation.attacks.base import Victim
-from diffusion.evaluation.audit_table import Cell, frequencies
+from diffusion.evaluation.audit_table import Cell, Looked, frequencies, looked
 from diffusion.pipelines import Denoiser
 from diffusion.ratios.ratio_estimate import RatioEstimate
 
@@ -25,10 +25,10 @@ def attack_rows(
     names: Sequence[str],
     settings: tuple[int, float, int],
     progress: Callable[[int], object],
-) -> list[Cell]:
-    """One cell for each attack on concept ``index``. ``pair``: base model, unlearned model. ``detector``: what each
-    classifier says of samples, and the one number in [0, 1] that searches go by. ``settings``: samples, guidance scale,
-    seed.
+) -> list[tuple[Cell, Looked]]:
+    """One cell for each attack on concept ``index``, and its first samples. ``pair``: base model, unlearned model.
+    ``detector``: what each classifier says of samples, and the one number in [0, 1] that searches go by. ``settings``:
+    samples, guidance scale, seed.
 
     References are the estimate's samples of the concept, the others those of the rest. Attacks that need prompts are
     left out where there are none.
@@ -52,18 +52,17 @@ def attack_rows(
         ]  # fmt: skip
         progress(2 * samples)
         old, new = (frequencies(detector[0](each.latents)) for each in brought)
-        found.append(
-            Cell(
-                concept=concept.name,
-                prompts="attack",
-                setting=attack.name,
-                num_inference_steps=estimate.sampling.steps(denoiser),
-                guidance_scale=scale,
-                sampler=None,
-                samples=samples,
-                before=old,
-                after=new,
-                detail=brought[1].detail,
-            )
+        cell = Cell(
+            concept=concept.name,
+            prompts="attack",
+            setting=attack.name,
+            num_inference_steps=estimate.sampling.steps(denoiser),
+            guidance_scale=scale,
+            sampler=None,
+            samples=samples,
+            before=old,
+            after=new,
+            detail=brought[1].detail,
         )
+        found.append((cell, looked(cell, brought[0].latents, brought[1].latents)))
     return found

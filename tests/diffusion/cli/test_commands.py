@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("typer")
 
@@ -188,6 +189,9 @@ def test_audit_looks_everywhere(monkeypatch, capsys, place, lora, tmp_path):
     (taught,) = report.relearned
     assert (taught.concept, [arm.steps for arm in taught.arms]) == ("seven", [(0, 1, 2)] * 3)
     assert "recall" in (tmp_path / "out" / "audit.txt").read_text(encoding="utf-8")
+    with Image.open(tmp_path / "out" / "audit.png") as picture:
+        lines = -(-len(report.cells) // 2)
+        assert picture.height > 40 * lines  # a strip with a title for every row
 
 
 def test_bench_goes_on_where_it_stopped(monkeypatch, capsys, place, tmp_path):

@@ -119,7 +119,7 @@ def test_help_shows_defaults_that_are_words(monkeypatch, capsys, command, words)
 @pytest.mark.parametrize(
     ("command", "useless"),
     [
-        ("forget", ["--guidance-scale", "--negative-prompt", "--fixed-multipliers", "--evaluation-confidence"]),
+        ("forget", ["--guidance-scale", "--negative-prompt", "--fixed-multipliers", "--evaluation-sequential"]),
         ("bench", ["--report-to", "--checkpointing-steps", "--fixed-multipliers", "--early-stopping-rounds"]),
         ("audit", ["--guidance-scale", "--negative-prompt", "--report-to"]),
         ("ratios", ["--guidance-scale", "--negative-prompt", "--logging-dir"]),

@@ -64,6 +64,33 @@ def test_distill_and_again_from_its_own_folder(place, monkeypatch, capsys, tmp_p
     assert len(list((tmp_path / "images").glob("*.png"))) >= 2
 
 
+BLUE = "tests.diffusion.cli.test_detectors_cli:blue"
+
+
+def blue(images):
+    return 1 - red(images)
+
+
+def test_what_is_kept_and_levels_of_groups(place, monkeypatch, capsys, tmp_path):
+    (place / "groups.csv").write_text("prompt,group\none,ones\n,\n", encoding="utf-8")
+    more = (
+        *("distill", place / "sd", "--concept", "seven", "--detector", RED, "--prompts", place / "groups.csv"),
+        *("--level", "0.8x; 0.9x in ones", "--keep", f"{BLUE}=0.5x in ones", "--guidance-scale", "1"),
+        *("--config", place / "run.yaml", "--evaluation-sequential", "--cache-folder", tmp_path / "cache"),
+    )
+    out = run(monkeypatch, capsys, *more, "--output", tmp_path / "out")
+    assert f"{BLUE!r} under the prompts of group 'ones', by {BLUE}" in out
+    task = yaml.safe_load((tmp_path / "out" / "task.yaml").read_text())
+    assert task["keep"] == [{"detector": BLUE, "level": "0.5x in ones", "concept": ""}]
+    proof = json.loads((tmp_path / "out" / "certificate.json").read_text())
+    assert [each["side"] for each in proof["question"]["levels"]] == ["upper", "upper", "lower"]
+    assert {each["bound"]["rule"] for each in proof["fitted_model"]["measured"]["levels"]} == {"anytime"}
+    wrong = ("--keep", "digits:nine", "--output", tmp_path / "other")
+    assert "keep must be DETECTOR=LEVEL" in error(monkeypatch, capsys, *more, *wrong)
+    ratios = ("distill", place / "sd", "--concept", "seven", "--level", "1%", "--keep", f"{BLUE}=50%")
+    assert "levels of what is retained are of detectors" in error(monkeypatch, capsys, *ratios, *wrong[2:])
+
+
 def test_the_plan(place, monkeypatch, capsys, tmp_path):
     out = run(monkeypatch, capsys, *words(place, "--output", tmp_path / "out", "--dry-run"))
     counts = {line[4:40].strip(): int(line[40:60].replace(",", "")) for line in out.splitlines()[1:7]}

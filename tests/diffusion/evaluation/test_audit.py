@@ -7,7 +7,7 @@ from diffusers import DDPMPipeline
 
 import duality as du
 from diffusion.evaluation.audit import AuditConfig, audit, near_prompts, settings_of
-from diffusion.evaluation.audit_table import Audit, AuditReport, Cell, frequencies
+from diffusion.evaluation.audit_table import Audit, AuditReport, Cell, frequencies, looked
 from diffusion.evaluation.benchmark import GUIDED, Bench, chosen_methods, run_bench
 from diffusion.evaluation.benchmark_table import Compared, Failure, MethodRow, MethodRun, Quantity, Table, summary
 from diffusion.evaluation.bounds import Estimate
@@ -212,3 +212,15 @@ def test_a_method_that_diverges_is_reported(monkeypatch, tmp_path):
         path.write_text(spoil(path.read_text(encoding="utf-8")), encoding="utf-8")
         with pytest.raises(ValueError, match=words):
             run_bench(denoiser, make_survey(), du.ReverseKL([0.9, 0.8]), plan, None, tmp_path, quiet)
+
+
+def test_a_row_is_looked_at_under_its_own_name():
+    said = frequencies({"SVM": np.zeros(12)})
+    row = {"concept": "seven", "num_inference_steps": 2, "guidance_scale": 1.0, "sampler": None, "samples": 12}
+    cell = Cell(prompts="near", setting="own sampler", before=said, after=said, **row)
+    before, after = torch.zeros(12, 1, 4, 4), torch.ones(12, 1, 4, 4)
+    seen = looked(cell, before, after)
+    assert (seen.title, len(seen.before), len(seen.after)) == ("seven: near it, own sampler", 8, 8)
+    assert float(seen.before.max()) == 0 < float(seen.after.min())
+    attack = Cell(prompts="attack", setting="soft prompt", before=said, after=said, **row)
+    assert looked(attack, before, after).title == "seven: soft prompt"

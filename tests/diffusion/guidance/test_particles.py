@@ -18,8 +18,8 @@ from diffusion.ratios.detected import detect, estimate_detected
 from diffusion.ratios.noised_detector import NoisedDetector
 from diffusion.runtime.seeds import seeded_weights
 from diffusion.tasks.config import RatiosConfig, Sampling
+from diffusion.tasks.detector_levels import constraints_of, problem_of
 from diffusion.tasks.detectors import CheckedDetector, detector_of
-from diffusion.tasks.levels import Asked, levels, of_detectors
 from diffusion.tasks.prompts import Prompts
 from tests.diffusion import families
 from tests.diffusion.families import build
@@ -254,8 +254,8 @@ def test_on_digits_the_share_is_rejection_s():
     sampling, detector = Sampling(num_inference_steps=14, guidance_scale=1), detector_of("digits:seven")
     budget = RatiosConfig(num_samples=600)
     law = estimate_detected(denoiser, Prompts([""]), {"seven": detector}, budget, sampling, None)
-    asked: Asked = levels(du.Likelihood, "2%")
-    solution = du.solve(of_detectors(asked, law.ratios), law.ratios)
+    asked = problem_of(constraints_of(["seven"], ["2%"], (), law.prompts), law.ratios)
+    solution = du.solve(asked, law.ratios)
     rule = [detector], solution.multipliers
     shares = []
     for seed in range(8):

@@ -56,6 +56,18 @@ def test_the_law_is_the_solver_s_target_and_the_price_is_one_over_z(monkeypatch)
     assert abs(found.drawn / 40_000 - (1 / z).mean()) < 0.05
 
 
+def test_what_is_kept_is_drawn_more_often(monkeypatch):
+    """A negative multiplier: odds of what shows it grow by its exponential, and the price is e^s/Z."""
+    stub = Stub(monkeypatch)
+    found = rejection_samples(
+        stub, PROMPTS, np.zeros(40_000, dtype=np.int64), Sampling(), ([], np.array([-1.0])), seed=3
+    )
+    z = 0.9 + 0.1 * np.e
+    share = 0.1 * np.e / z
+    assert stats.binomtest(int(found.latents[:, 1].sum()), 40_000, share).pvalue > 1e-4
+    assert abs(found.drawn / 40_000 - np.e / z) < 0.05
+
+
 def test_a_prompt_that_always_shows_it_is_named(monkeypatch):
     stub = Stub(monkeypatch)
     monkeypatch.setattr(rejection, "detect", lambda _pipeline, latents, _detectors: torch.ones(len(latents), 1))

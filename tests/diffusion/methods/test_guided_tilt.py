@@ -83,7 +83,7 @@ def gradient(denoiser, scales, moving, logs, bar):
         data_of(denoiser, scales, moving),
         noised_detector_of(denoiser),
         lambda: logs,
-        lambda eta: eta[:, 0] * 0 + bar,
+        lambda eta, _asked: eta[:, 0] * 0 + bar,
         SMALL,
     )
     loss = objective(0, torch.Generator().manual_seed(2))
@@ -122,7 +122,7 @@ def test_e_is_what_the_sampler_sees_over_the_scale(denoiser, monkeypatch):
     monkeypatch.setattr(denoiser, "predict", watched, raising=False)
     data = data_of(denoiser, [3.0, 1.0], True)
     objective = guided_objective(
-        data, noised_detector_of(denoiser), lambda: torch.zeros(12), lambda eta: eta[:, 0] * 0, SMALL
+        data, noised_detector_of(denoiser), lambda: torch.zeros(12), lambda eta, _asked: eta[:, 0] * 0, SMALL
     )
     asked.clear()  # the noised detector was made by a call as well
     objective(0, torch.Generator().manual_seed(2))
@@ -147,7 +147,7 @@ def test_a_branch_that_must_not_move_is_held(denoiser):
     fresh(denoiser, 0.3)
     data = data_of(denoiser, [3.0, 3.0], False)
     with_held = guided_objective(
-        data, noised_detector_of(denoiser), lambda: torch.zeros(12), lambda eta: eta[:, 0] * 0, SMALL
+        data, noised_detector_of(denoiser), lambda: torch.zeros(12), lambda eta, _asked: eta[:, 0] * 0, SMALL
     )
     assert float(with_held(0, torch.Generator().manual_seed(2)).detach()) > 0
 

@@ -7,12 +7,13 @@ import pytest
 import torch
 
 import duality as du
-from diffusion.evaluation.measured import Measurement
+from diffusion.evaluation.measured import Measurement, level_found
 from diffusion.evaluation.planning import plan_for
 from diffusion.methods import Outcome
 from diffusion.ratios.detected import DetectedSamples
 from diffusion.reports.detector_certificate import detector_certificate, question_of
 from diffusion.tasks.config import RatiosConfig, Sampling
+from diffusion.tasks.detector_levels import constraints_of, problem_of
 from diffusion.tasks.prompts import Prompts
 from tests.diffusion.reports.conftest import accuracy, cost, level
 
@@ -36,6 +37,54 @@ GOOD = Measurement(
     costs=(cost(0.15, "prompts"),),
     retained=(accuracy(712, 710), accuracy(79, 79, 80, "one")),
 )
+
+
+KEEPING = constraints_of(
+    ["seven"],
+    ["1%"],
+    [("one", "90% in ones")],
+    GROUPED := Prompts([{"prompt": "one", "group": "ones"}, {"prompt": "seven", "anchor": ""}, ""]),
+)
+
+
+def kept_level(hits, n=2000):
+    """Of n samples of the group so many show what is kept."""
+    values = (np.arange(n) < hits).astype(float)
+    found = level_found(
+        values, 0.9, "lower", "clopper_pearson", 0.95, concept="one", prompts="prompts", by="digits:one"
+    )
+    return found.model_copy(update={"group": "ones"})
+
+
+def judged_with_keep(hits):
+    ones = (RIGHT.rows == 0).double() * (RIGHT.detected[:, 0] == 0)
+    estimate = replace(
+        RIGHT, prompts=GROUPED, names=("seven", "one"), detected=torch.stack([RIGHT.detected[:, 0], ones], 1),
+        validation=(None, None), constraints=KEEPING,
+    )  # fmt: skip
+    plan = plan_for(problem_of(KEEPING, estimate.ratios), estimate.ratios, 2000)
+    solution = du.solve(plan.solved, estimate.ratios)
+    measured = GOOD.model_copy(update={"levels": (level(5, "digits:seven", "prompts"), kept_level(hits))})
+    outcome = Outcome([], solution.multipliers[None])
+    question = question_of(estimate, plan, ("digits:seven", "digits:one"))
+    return detector_certificate(estimate, question, solution, measured, outcome, {"fit": {"full_weights": False}})
+
+
+def test_what_is_kept_is_a_level_of_its_own_which_is_met_or_not():
+    proof = judged_with_keep(1900)
+    assert proof.objections == []
+    assert proof.certified
+    question = proof.question
+    assert (question.problem, question.concepts, question.kept) == ("Joint", ("seven",), ("one",))
+    asked = question.levels[1]
+    assert (asked.side, asked.group, asked.level, asked.detector) == ("lower", "ones", 0.9, "digits:one")
+    assert 0.9 < asked.solved_level <= 0.91
+    assert proof.detectors.levels_before[1].mean == pytest.approx(0.9)
+    lost = judged_with_keep(1800)  # nine tenths as counted, which shows no nine tenths
+    assert not lost.certified
+    (reason,) = lost.fitted_model.reasons
+    assert "level not shown: 'one' under the prompts of group 'ones', by digits:one: 0.9" in reason
+    assert "at least 0.88" in reason
 
 
 def judged(measured=GOOD, estimate=RIGHT, capped=(False,), **change):

@@ -155,7 +155,7 @@ def test_every_stage_of_a_run_is_of_the_law_and_names_it(name, tmp_path, monkeyp
     fresh = build(MAKERS[name])
     assert result.estimate.fingerprint == fingerprint(at_law(denoiser_of(fresh), law)[0].pipeline) != before
     card = (tmp_path / "out" / "README.md").read_text()
-    assert f"as {filled.scheduler} makes them in 2 steps" in card
+    assert f"as {filled.scheduler} makes images of them in 2 steps" in card
     assert ("height=" in card) == (name != "ddpm")
     assert (f"{filled.scheduler}.from_config" in card) == (filled.scheduler != own)
     # The pipeline that was given keeps its own sampler, and carries what was fitted.

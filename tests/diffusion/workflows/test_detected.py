@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 import diffusion
+import duality as du
 from diffusion.pipelines.sampling import sample_latents
 from diffusion.reports.detector_certificate import DetectorCertificate
 from diffusion.tasks.config import Config, EvaluationConfig, FitConfig, RatiosConfig, Sampling
@@ -86,6 +87,72 @@ def test_one_call_unlearns_by_a_detector_under_guidance(tmp_path):
     assert yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())["sampling"]["guidance_scale"] == 3
 
 
+GROUPED = Prompts(
+    [
+        {"prompt": "seven", "anchor": "a digit", "weight": 2},
+        {"prompt": "one", "group": "ones"},
+        {"prompt": "", "group": ""},
+    ]
+)
+
+
+def dark(pipeline):
+    """What shows the concept, and what is kept: a threshold, and not the threshold."""
+    bright = threshold(pipeline)
+    return bright, lambda images: 1 - bright(images)
+
+
+def test_levels_of_groups_and_what_is_kept_from_one_call_to_the_certificate(tmp_path):
+    pipeline = build(families.sd)
+    shown, kept = dark(pipeline)
+    task = ConceptTask(
+        concepts=[Concept("seven", detector=shown)],
+        levels="0.6x; 0.7x in ones",
+        keep=[{"concept": "dark", "detector": kept, "level": "0.9x in ones"}],
+        prompts=GROUPED,
+    )
+    few = config(evaluation=EvaluationConfig(samples=60, integrated=4, sequential=True, batch=20))
+    result = diffusion.unlearn(pipeline, task, few, output=tmp_path / "out")
+    proof = DetectorCertificate.model_validate_json((tmp_path / "out" / "certificate.json").read_text())
+    assert proof == result.certificate
+    assert [(each.concept, each.side, each.group) for each in proof.question.levels] == [
+        ("seven", "upper", None),
+        ("seven", "upper", "ones"),
+        ("dark", "lower", "ones"),
+    ]
+    assert proof.question.sequential
+    ones = result.estimate.rows.numpy() == 1
+    masses = np.exp(result.solution.log_weights)[ones]
+    dark_share = masses @ result.estimate.detected.numpy()[ones, 1] / masses.sum()
+    assert dark_share == pytest.approx(result.solution.levels[2], abs=1e-9)
+    assert {each.bound.rule for each in result.measured.levels} == {"anytime"}
+    assert [each.bound.side for each in result.measured.levels] == ["upper", "upper", "lower"]
+    assert {each.estimate.n for each in result.measured.levels} <= {20, 40, 60, *range(60)}
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "| dark |" in card
+    assert "at least" in card
+    assert "60 samples at most, counted as they come" in card
+
+
+def test_levels_in_conflict_are_named_before_any_training(monkeypatch):
+    import diffusion.workflows.detected as workflow
+
+    def fitted(*_arguments):
+        raise AssertionError("trained")
+
+    monkeypatch.setattr(workflow.DetectedTilt, "fit", fitted)
+    pipeline = build(families.sd)
+    shown, _ = dark(pipeline)
+    task = ConceptTask(
+        concepts=[Concept("seven", detector=shown)],
+        levels="0.3x in ones",
+        keep=[{"concept": "the same", "detector": shown, "level": "0.9x in ones"}],
+        prompts=GROUPED,
+    )
+    with pytest.raises(du.InfeasibleError, match=r"1 is 'seven' in 'ones' at most 0\.3x; 2 is 'the same' in 'ones' at"):
+        diffusion.unlearn(pipeline, task, config())
+
+
 def test_a_repeated_run_finds_its_samples_and_ends_alike(tmp_path):
     results = []
     for _ in range(2):
@@ -135,6 +202,15 @@ def test_what_holds_already_is_not_trained():
     task = ConceptTask(concepts=[Concept("seven", detector=lambda images: 0 * images[:, 0, 0, 0])], levels="20%")
     with pytest.raises(NothingToDo, match="no training was begun: by 40 samples under the law of prompts, 'seven' is"):
         diffusion.unlearn(build(families.sd), task.but(prompts=PROMPTS), config())
+
+
+def test_what_ratios_have_no_use_for():
+    task = ConceptTask(concepts=["seven"], levels="20%", retained_prompts=["one"])
+    counting = config(
+        sampling=Sampling(num_inference_steps=2), evaluation=EvaluationConfig(samples=60, sequential=True)
+    )
+    with pytest.raises(ValueError, match="sequential: samples are counted as they come where detectors define"):
+        diffusion.unlearn(build(families.sd), task, counting)
 
 
 def test_ratios_are_of_guidance_scale_one():
