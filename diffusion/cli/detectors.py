@@ -7,17 +7,21 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from diffusion.tasks.config import Config
     from diffusion.tasks.task import ConceptTask
 
 
-def plan_detected(model: Any, task: ConceptTask, config: Config) -> None:
+def plan_detected(model: Any, task: ConceptTask, config: Config, output: Path) -> None:
     """Print stages, network evaluations, time and memory of a run, and do nothing."""
     from diffusion.api import open_at_law
+    from diffusion.reports.export import check_export
     from diffusion.workflows.detected import check_detected
     from diffusion.workflows.dry_run import said, stages_detected
 
     denoiser, config = open_at_law(model, config)
+    check_export(denoiser, config, output)
     check_detected(denoiser, task.law, task.constraints, config)
     stages = stages_detected(denoiser, task.law, task.constraints, config)
     typer.echo("\n".join(said(denoiser, stages, config)))

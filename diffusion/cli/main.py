@@ -84,7 +84,7 @@ def distill(
         from diffusion.cli.detectors import distill_detected, plan_detected
 
         if dry_run:
-            plan_detected(model, task, config)
+            plan_detected(model, task, config, output)
         else:
             distill_detected(model, task, config, output=output, overwrite=overwrite, image_classifier=classifier)
         return

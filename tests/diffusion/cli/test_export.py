@@ -62,6 +62,16 @@ def test_what_cannot_be_exported_is_refused_before_any_work(monkeypatch, capsys,
     message = error(monkeypatch, capsys, "forget", place / "ddpm", *images, *asked)
     assert "names are known for StableDiffusionPipeline and StableDiffusionXLPipeline" in message
     assert "the model is a DDPMPipeline" in message
+    build(families.sd3).save_pretrained(tmp_path / "sd3")
+    planned = ("distill", tmp_path / "sd3", "--concept", "seven", "--level", "0.99x", *asked, "--dry-run")
+    for more in (
+        ("--retained-prompt", "one", "--prior", "0.1"),
+        ("--detector", "os.path:exists", "--prompts", "one.txt"),
+    ):
+        if "--prompts" in more:
+            (tmp_path / "one.txt").write_text("one\nseven\n", encoding="utf-8")
+            more = (*more[:-1], tmp_path / "one.txt")
+        assert "the model is a StableDiffusion3Pipeline" in error(monkeypatch, capsys, *planned, *more)
     assert "export must be one of 'kohya'" in error(monkeypatch, capsys, *words, "--export", "comfy", "--output", "x")
     assert not (tmp_path / "out").exists()
 
