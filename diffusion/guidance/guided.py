@@ -6,8 +6,8 @@ At a noised state every problem is negative guidance, ::
 
 with rho_t from a ratio classifier on the activations of the same forward pass. Differences are taken on the raw output,
 which is affine in the score (:mod:`diffusion.pipelines.schedules`). Prompts that ask for a concept fall back to the
-anchor, known by their text (:mod:`diffusion.guidance.asked`); negative prompts, and embeddings that are handed over
-ready-made, stay what they are.
+anchor, known by their text (:mod:`diffusion.guidance.prompt_exchange`); negative prompts, and embeddings that are
+handed over ready-made, stay what they are.
 
 A network without prompts, or a concept that none asks for, has no q(x_t | u_i); there the difference of the scores is
 that of the classifier, ::
@@ -27,7 +27,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from diffusion.guidance.asked import Asking, reworded
+from diffusion.guidance.prompt_exchange import ConceptRequests, exchanged
 from diffusion.pipelines import Condition, Denoiser, repeat, rows
 from diffusion.ratios.classifier import Bottleneck, RatioClassifier, log_snr, pooled
 from diffusion.tasks.concepts import TaskPrompts
@@ -79,7 +79,7 @@ class Guided:
         self._empty = self._words([""])
         self._named = False  # every concept has a prompt that asks for it
         paraphrases: list[str] = []
-        self._reword: Callable[[str], str] | None = None
+        self._exchange: Callable[[str], str] | None = None
         self.by_embeddings = not hasattr(denoiser.pipeline, "encode_prompt")
         if denoiser.prompt_inputs:
             if prompts is None:
@@ -91,8 +91,8 @@ class Guided:
                 self._concepts = self._words([concept.name for concept in prompts.concepts])
         self._asking = self._words(paraphrases) if paraphrases and self.by_embeddings else None
         if paraphrases and prompts is not None and not self.by_embeddings:
-            asking, anchor = Asking(denoiser.pipeline, prompts), prompts.anchor
-            self._reword = lambda text: anchor if not self._inside and asking(text) else text
+            asking, anchor = ConceptRequests(denoiser.pipeline, prompts), prompts.anchor
+            self._exchange = lambda text: anchor if not self._inside and asking(text) else text
 
     def _words(self, prompts: list[str]) -> Condition:
         """The parts of a condition that depend on the prompt; the others stay those of the running call."""
@@ -106,8 +106,8 @@ class Guided:
         correct = self._correct if self._named else self._correct_by_gradient
         self._handles: list[Any] = [network.register_forward_hook(self._outside(correct), with_kwargs=True)]
         self._texts = ExitStack()
-        if self._reword is not None:
-            self._texts.enter_context(reworded(self.denoiser.pipeline, self._reword))
+        if self._exchange is not None:
+            self._texts.enter_context(exchanged(self.denoiser.pipeline, self._exchange))
         if self._asking is not None:
             fall_back = self._outside(self._fall_back)
             self._handles.append(network.register_forward_pre_hook(fall_back, with_kwargs=True))
@@ -162,7 +162,7 @@ class Guided:
         for name, value in self._anchor.items():
             changed[name] = condition[name].clone()
             changed[name][asking] = value[0].to(condition[name].dtype)
-        return (), self.denoiser.reworded(args, kwargs, changed)
+        return (), self.denoiser.exchanged(args, kwargs, changed)
 
     def _rho(self, features: Tensor, t: Tensor) -> Tensor:
         device = self.classifier.center.device

@@ -123,9 +123,10 @@ def path_cost(
 
     def along(start: int, stop: int) -> Tensor:
         asked, part = list(prompts[start:stop]), slice(start, stop)
-        condition = _conditions(denoiser, asked)
-        anchors = [based_on] * len(prompts) if isinstance(based_on, str) else based_on
-        base = condition if anchors is None else _conditions(denoiser, list(anchors[part]))
+        with student():  # a guided network takes a prompt that asks for a concept for the anchor
+            condition = _conditions(denoiser, asked)
+        anchors = [based_on] * len(prompts) if isinstance(based_on, str) else based_on or prompts
+        base = _conditions(denoiser, list(anchors[part]))
         empty = _conditions(denoiser, [chain.negative] * len(asked)) if chain.scale > 1 else None
         mine = [torch.Generator().set_state(chance.get_state()) for chance in chances[part]]  # a batch may be run again
         x, found = noise_of(mine, denoiser.sample_shape).to(device), torch.zeros(len(asked), dtype=torch.float64)

@@ -138,10 +138,10 @@ class Meter:
         return nullcontext(), partial(base_model, self.denoiser)
 
     def _moved(self, latents: Tensor) -> Tensor:
-        condition, base = self._conditions(len(latents))
         student, plain = self._sides
-        options: dict[str, Any] = {"levels": self.noise_levels, "seed": self.seed, "plain": plain, "based_on": base}
-        with student:
+        with student:  # a guided network takes a prompt that asks for a concept for the anchor
+            condition, base = self._conditions(len(latents))
+            options: dict[str, Any] = {"levels": self.noise_levels, "seed": self.seed, "plain": plain, "based_on": base}
             return divergence(self.denoiser, latents, condition, **options)
 
     def _forward(self) -> Measured:
@@ -150,11 +150,16 @@ class Meter:
         mass = rho.exp()
         near = (mass > NEGLIGIBLE).any(1).nonzero()[:, 0]
         given_up = torch.zeros(len(samples), dtype=torch.float64)
-        condition, base = self._conditions(len(near))
         if len(near):
             student, plain = self._sides
-            options: dict[str, Any] = {"levels": self.noise_levels, "seed": self.seed, "plain": plain, "based_on": base}
             with student:
+                condition, base = self._conditions(len(near))
+                options: dict[str, Any] = {
+                    "levels": self.noise_levels,
+                    "seed": self.seed,
+                    "plain": plain,
+                    "based_on": base,
+                }
                 given_up[near] = loss(self.denoiser, samples[near], condition, **options)
         # 0 · (-inf) = 0 where a concept is absent altogether.
         return _mean(mass * (rho.clamp_min(-700.0) + given_up[:, None]), samples)

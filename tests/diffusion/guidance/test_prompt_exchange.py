@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from diffusion.guidance.asked import Asking, reworded
 from diffusion.guidance.guided import Guided, constant
+from diffusion.guidance.prompt_exchange import ConceptRequests, exchanged
+from diffusion.methods.chain import Chain, path_cost
 from diffusion.pipelines import denoiser_of
 from diffusion.pipelines.sampling import sample_latents
 from tests.diffusion import families
@@ -57,12 +58,12 @@ def test_what_is_equal_to_the_encoder_is_not_what_was_said(monkeypatch):
 
 def test_what_is_cut_off_by_the_encoder_does_not_hide_a_concept():
     denoiser = denoiser_of(build(families.sd))
-    asking = Asking(denoiser.pipeline, PROMPTS)
+    asking = ConceptRequests(denoiser.pipeline, PROMPTS)
     limit = denoiser.pipeline.tokenizer.model_max_length
     assert asking("a handwritten  SEVEN")
     assert not asking("one")
     long = "seven " * limit
-    with_tail = Asking(denoiser.pipeline, type(PROMPTS)(PROMPTS.concepts, PROMPTS.contrast, unlabelled=True))
+    with_tail = ConceptRequests(denoiser.pipeline, type(PROMPTS)(PROMPTS.concepts, PROMPTS.contrast, unlabelled=True))
     with_tail._tokens = {with_tail.tokens(long)}  # as if this were one of its paraphrases
     assert with_tail(long + "and more that no encoder sees")
     assert not with_tail("seven " * 3)
@@ -83,9 +84,24 @@ def test_ready_made_embeddings_are_taken_as_they_are():
         torch.testing.assert_close(made(), plain)
 
 
+def test_the_cost_under_a_concepts_prompt_is_that_of_the_anchor():
+    """Guidance of strength zero is the base model, and under "seven" the base model under the anchor."""
+    denoiser = denoiser_of(build(families.sd))
+    guided = Guided(denoiser, PROMPTS, classifier_for(denoiser), constant(0.0))
+    chain = Chain(torch.tensor([800, 500, 200]), False)
+
+    def cost(based_on):
+        return path_cost(
+            denoiser, ["seven"], chain, seed=1, based_on=based_on, student=lambda: guided, plain=guided.off
+        )
+
+    assert float(cost("").max()) == 0
+    assert float(cost(None).min()) > 0
+
+
 def test_the_pipeline_is_left_as_it_was_when_an_error_passes():
     pipeline = build(families.sd)
-    with pytest.raises(RuntimeError), reworded(pipeline, lambda text: text + "!"):
+    with pytest.raises(RuntimeError), exchanged(pipeline, lambda text: text + "!"):
         assert "encode_prompt" in vars(pipeline)
         raise RuntimeError
     assert "encode_prompt" not in vars(pipeline)

@@ -22,8 +22,8 @@ MOST = 512  # tokens that an encoder sees at most, where its tokenizer does not 
 
 
 @contextmanager
-def reworded(pipeline: Any, reword: Callable[[str], str]) -> Iterator[None]:
-    """``pipeline.encode_prompt`` encodes ``reword(text)`` in the place of every prompt, but of no negative one."""
+def exchanged(pipeline: Any, exchange: Callable[[str], str]) -> Iterator[None]:
+    """``pipeline.encode_prompt`` encodes ``exchange(text)`` in the place of every prompt, but of no negative one."""
     encode = pipeline.encode_prompt
     signature, own = inspect.signature(encode), "encode_prompt" in vars(pipeline)
 
@@ -32,9 +32,9 @@ def reworded(pipeline: Any, reword: Callable[[str], str]) -> Iterator[None]:
         for name in TEXTS:
             given = bound.arguments.get(name)
             if isinstance(given, str):
-                bound.arguments[name] = reword(given)
+                bound.arguments[name] = exchange(given)
             elif given is not None:
-                bound.arguments[name] = [reword(text) for text in given]
+                bound.arguments[name] = [exchange(text) for text in given]
         return encode(*bound.args, **bound.kwargs)
 
     pipeline.encode_prompt = called
@@ -47,8 +47,8 @@ def reworded(pipeline: Any, reword: Callable[[str], str]) -> Iterator[None]:
             del pipeline.encode_prompt
 
 
-class Asking:
-    """``asking(text)``: whether a prompt asks for one of the concepts, as the pipeline's encoders see it."""
+class ConceptRequests:
+    """``requests(text)``: whether a prompt asks for one of the concepts, as the pipeline's encoders see it."""
 
     def __init__(self, pipeline: Any, prompts: TaskPrompts) -> None:
         self.prompts = prompts
