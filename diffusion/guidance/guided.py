@@ -162,7 +162,7 @@ class Guided:
         for name, value in self._anchor.items():
             changed[name] = condition[name].clone()
             changed[name][asking] = value[0].to(condition[name].dtype)
-        return (), self.denoiser.exchanged(args, kwargs, changed)
+        return (), self.denoiser.reworded(args, kwargs, changed)
 
     def _rho(self, features: Tensor, t: Tensor) -> Tensor:
         device = self.classifier.center.device
