@@ -13,7 +13,8 @@ from diffusion.cli.task_options import CONCEPT_OPTIONS, NO_LEVEL
 from diffusion.tasks.config import Config
 
 BENCH = Path("out/bench")
-NOT_COMPARED = ("early_stopping_rounds", "fixed_multipliers", "robust_rounds", "evaluation_sequential")
+NOT_COMPARED = ("early_stopping_rounds", "fixed_multipliers", "robust_rounds")  # of a fit
+SEQUENTIAL = "evaluation_sequential"
 
 
 @with_job("audit", "sampling", "ratios", "runtime", task=CONCEPT_OPTIONS, without=(*OF_RUNS, *OF_GUIDANCE))
@@ -74,7 +75,7 @@ def audit(
     "runtime",
     task=CONCEPT_OPTIONS,
     defaults=Config(evaluation={"samples": 1000, "concept_samples": 200, "retained_samples": 333}),
-    without=(*OF_RUNS, *NOT_COMPARED),
+    without=(*OF_RUNS, *NOT_COMPARED, SEQUENTIAL),
 )
 def bench(
     job: Job,
@@ -107,8 +108,8 @@ def bench(
     model, config = shared.model_of(task), job.config
     if seeds < 1:
         raise ValueError(f"seeds must be at least 1, got {seeds}")
-    if any(getattr(config.fit, name) for name in NOT_COMPARED):
-        raise ValueError(f"{', '.join(NOT_COMPARED)}: every method is compared as it is, without them")
+    if config.evaluation.sequential or any(getattr(config.fit, name) for name in NOT_COMPARED):
+        raise ValueError(f"{', '.join((*NOT_COMPARED, SEQUENTIAL))}: every method is compared as it is, without them")
     from diffusion.api import open_at_law
     from diffusion.evaluation.benchmark import Bench, chosen_methods, run_bench
     from diffusion.ratios.estimate import estimate_ratios

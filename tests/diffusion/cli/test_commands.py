@@ -225,6 +225,18 @@ def test_bench_goes_on_where_it_stopped(monkeypatch, capsys, place, tmp_path):
     assert "belongs to another task" in error(monkeypatch, capsys, *words, "--max-train-steps", "3")
 
 
+@pytest.mark.parametrize(
+    ("section", "setting"), [("evaluation", "sequential: true"), ("fit", "robust_rounds: 1")], ids=["evaluation", "fit"]
+)
+def test_bench_refuses_what_it_would_pass_over(monkeypatch, capsys, place, tmp_path, section, setting):
+    path = tmp_path / "config.yaml"
+    path.write_text(f"{section}:\n  {setting}\n", encoding="utf-8")
+    words = ("bench", place / "sd", *TASK, "--prior", "0.1", "--level", "0.99x", "--config", path)
+    said = error(monkeypatch, capsys, *words, "--output", tmp_path / "out")
+    assert "every method is compared as it is" in said
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_model_without_prompts(monkeypatch, capsys, place, tmp_path):
     out = run(
         monkeypatch,
