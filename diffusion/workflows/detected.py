@@ -14,7 +14,7 @@ from diffusion.evaluation.measured import Measurement
 from diffusion.evaluation.planning import Plan, check_shares, plan_for
 from diffusion.evaluation.samples import ImageClassifier
 from diffusion.methods.base import DetectedFitContext
-from diffusion.methods.detected import DetectedTilt
+from diffusion.methods.detected import REVISION, DetectedTilt
 from diffusion.pipelines import Denoiser
 from diffusion.pipelines.fingerprint import fingerprint
 from diffusion.ratios.detected import DetectedSamples, estimate_detected
@@ -82,7 +82,7 @@ def unlearn_detected(
     method = DetectedTilt() if not fit.fixed_multipliers else DetectedTilt(at=())
     checkpoint = None
     if runtime.cache_folder is not None:
-        request = f"{estimate.fingerprint}{prompts!r}{config.ratios!r}{config.sampling!r}{fit!r}{method}"
+        request = f"{estimate.fingerprint}{prompts!r}{config.ratios!r}{config.sampling!r}{fit!r}{method}{REVISION}"
         digest = hashlib.sha256((request + solution.to_json()).encode()).hexdigest()[:12]
         checkpoint = runtime.cache_folder / f"fit-{digest}.safetensors"
     with bar(title, fit.max_train_steps) as shown, tracked_by(config):
