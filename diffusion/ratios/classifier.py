@@ -26,6 +26,7 @@ from diffusion.ratios.noised_network import DROPPED as DROPPED
 from diffusion.ratios.noised_network import NoisedNetwork
 from diffusion.ratios.positive_unlabelled import contrast_loss, label_shares
 from diffusion.runtime.memory import in_halves
+from diffusion.runtime.seeds import seeded_weights
 
 BATCH = 512  # rows of a training step
 
@@ -146,10 +147,7 @@ def train_classifier(
     """
     shares, share_of_q = label_shares(labels, len(priors) + 1)
     log_unlabelled = math.log(share_of_q) if share_of_q > 0 else None
-    with torch.random.fork_rng():
-        torch.manual_seed(
-            seed
-        )  # initial weights and dropout: nn layers take no generator; the global state is restored
+    with seeded_weights(seed):  # initial weights and dropout: nn layers take no generator
         classifier = RatioClassifier(feature.shape[1], shares.tolist(), priors)
         classifier.standardise(feature)
         classifier.to(device)

@@ -14,6 +14,7 @@ from diffusion.pipelines import denoiser_of, load_pipeline
 from diffusion.pipelines.latents import decode, encode
 from diffusion.pipelines.sampling import sample_latents
 from diffusion.ratios.classifier import RatioClassifier, features
+from diffusion.runtime.seeds import seeded_weights
 from diffusion.tasks.concepts import ConceptLaw, TaskPrompts
 from diffusion.tasks.config import FitConfig
 from diffusion.tasks.contrast_prompts import propose
@@ -30,8 +31,7 @@ PROMPTS = TaskPrompts((ConceptLaw(("goldfish",), 0.1),), (("207",), ("3",)))
 def classifier_for(denoiser):
     x = torch.randn(1, *denoiser.sample_shape, generator=torch.Generator().manual_seed(0))
     width = features(denoiser, x, torch.tensor([500]), denoiser.condition([""])).shape[1]
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
+    with seeded_weights(0):
         return RatioClassifier(width, [0.5, 0.5], [0.1]).eval()
 
 

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from diffusion.pipelines import denoiser_of
 from diffusion.pipelines.fitted import put_in
+from diffusion.runtime.seeds import seeded_weights
 from diffusion.training.kohya import METADATA, alpha_of, export_kohya, kohya_tensors
 from diffusion.training.lora import ADAPTER, add_student, save_student
 from tests.diffusion import families
@@ -28,8 +29,7 @@ def saved(folder, family="sd", rank=2, **config):
     """A LoRA in a folder by the project's own writer; ``config``: of peft's settings, others than ours."""
     denoiser = denoiser_of(build(families.FAMILIES[family] if family != "flux" else families.flux))
     if config:
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
+        with seeded_weights(0):
             settings = {"r": rank, "target_modules": list(denoiser.lora_targets)} | config
             denoiser.network.add_adapter(LoraConfig(**settings), ADAPTER)
         noisy(p for name, p in denoiser.network.named_parameters() if "lora_" in name)
