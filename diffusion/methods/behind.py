@@ -38,7 +38,8 @@ def posterior(x: Tensor, samples: Tensor, scales: tuple[Tensor, Tensor], log_sha
     flat, given = samples.flatten(1), x.flatten(1)
     # |x|^2 is common to a row. Products are in the samples' type: what they lose is relative to distances between
     # samples, which decide where they are a few nats.
-    apart = signal * (given @ flat.T).double() - 0.5 * signal.square() * flat.double().square().sum(1)
+    size = torch.linalg.vector_norm(flat, dim=1, dtype=torch.float64)  # without a copy of the samples in double
+    apart = signal * (given @ flat.T).double() - 0.5 * (signal * size).square()
     return (apart / noise.square() + log_shares).softmax(1)
 
 

@@ -13,8 +13,6 @@ from diffusion.guidance.guided import Guided, constant
 from diffusion.pipelines import denoiser_of, load_pipeline
 from diffusion.pipelines.latents import decode, encode
 from diffusion.pipelines.sampling import sample_latents
-from diffusion.ratios.classifier import RatioClassifier, features
-from diffusion.runtime.seeds import seeded_weights
 from diffusion.tasks.concepts import ConceptLaw, TaskPrompts
 from diffusion.tasks.config import FitConfig
 from diffusion.tasks.contrast_prompts import propose
@@ -23,16 +21,10 @@ from diffusion.training.lora import ADAPTER, add_lora
 from tests.diffusion import families, jobs
 from tests.diffusion.families import build
 from tests.diffusion.methods.conftest import made
+from tests.diffusion.pipelines.test_families import classifier_for
 from tests.diffusion.workflows.test_concepts import quiet
 
 PROMPTS = TaskPrompts((ConceptLaw(("goldfish",), 0.1),), (("207",), ("3",)))
-
-
-def classifier_for(denoiser):
-    x = torch.randn(1, *denoiser.sample_shape, generator=torch.Generator().manual_seed(0))
-    width = features(denoiser, x, torch.tensor([500]), denoiser.condition([""])).shape[1]
-    with seeded_weights(0):
-        return RatioClassifier(width, [0.5, 0.5], [0.1]).eval()
 
 
 @pytest.mark.parametrize("scale", [1.0, 4.0])
