@@ -13,6 +13,7 @@ from diffusion.reports.detector_certificate import DetectorCertificate
 from diffusion.tasks.config import Config, EvaluationConfig, FitConfig, RatiosConfig, Sampling
 from diffusion.tasks.prompts import Prompts
 from diffusion.tasks.task import Concept, ConceptTask
+from diffusion.workflows import detected
 from diffusion.workflows.validation import NothingToDo
 from tests.diffusion import families
 from tests.diffusion.families import build
@@ -153,14 +154,17 @@ def test_levels_in_conflict_are_named_before_any_training(monkeypatch):
         diffusion.unlearn(pipeline, task, config())
 
 
-def test_a_repeated_run_finds_its_samples_and_ends_alike(tmp_path):
-    results = []
-    for _ in range(2):
+def test_a_repeated_run_finds_its_samples_and_ends_alike_and_no_fit_by_another_formula(tmp_path, monkeypatch):
+    results, fits = [], []
+    for revision in (detected.REVISION, detected.REVISION, -1):
+        monkeypatch.setattr(detected, "REVISION", revision)
         pipeline = build(families.sd)
         task = ConceptTask(concepts=[Concept("seven", detector=threshold(pipeline))], levels="0.5x", prompts=PROMPTS)
         results.append(diffusion.unlearn(pipeline, task, config(runtime={"cache_folder": tmp_path / "cache"})))
+        fits.append(len(list((tmp_path / "cache").glob("fit-*.safetensors"))))
+    assert fits == [1, 1, 2]
     assert results[0].losses == results[1].losses
-    assert [a == b for a, b in zip(*(r.measured.levels for r in results), strict=True)] == [True]
+    assert [a == b for a, b in zip(*(r.measured.levels for r in results[:2]), strict=True)] == [True]
     assert len(list((tmp_path / "cache").glob("prompted-*.safetensors"))) == 1
 
 
