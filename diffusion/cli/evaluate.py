@@ -52,7 +52,7 @@ def audit(
         estimate = estimate_ratios(before, prompts, given.ratios, given.sampling, store)
         classifier = shared.image_classifier_of(task)
         config = audit_config(job.config.audit, job.config.runtime.seed)
-        found = look_for(before, after, estimate, image_classifier=classifier, config=config)
+        found = look_for(before, after, estimate, image_classifier=classifier, config=config, cache=store)
         text = "\n".join(found.lines())
         typer.echo(text)
         if folder is not None and is_main():
