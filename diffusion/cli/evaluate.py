@@ -59,7 +59,7 @@ def audit(
             (folder / "audit.json").write_text(found.data().to_json(), encoding="utf-8")
             (folder / "audit.txt").write_text(text + "\n", encoding="utf-8")
             strips = [
-                Pairs(each.title, decode(before.pipeline, each.before), decode(before.pipeline, each.after))
+                Pairs(each.title, *(decode(before.pipeline, some) for some in (each.before, each.after)), each.labels)
                 for each in found.looked
             ]
             save_pairs(folder / "audit.png", strips)
