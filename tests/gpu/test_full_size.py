@@ -99,8 +99,8 @@ def test_every_stage(name, tmp_path, monkeypatch):
 def test_the_plan_at_full_image_size(name, monkeypatch):
     """Stages, evaluations, time and memory for 512 x 512 or 1024 x 1024, by a probe of two or three evaluations.
 
-    What a row of training keeps is a prediction: of SD 1.5 a step of one row is measured, which takes that and the work's
-    own room (of the others it takes more memory than a common machine has).
+    What a row of training keeps is a prediction: of SD 1.5 a step of one row is measured, which takes that and the
+    work's own room (of the others it takes more memory than a common machine has).
     """
     started = time.perf_counter()
     pipeline = built(name, monkeypatch)
