@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -58,9 +59,9 @@ def audit(
         if folder is not None and is_main():
             (folder / "audit.json").write_text(found.data().to_json(), encoding="utf-8")
             (folder / "audit.txt").write_text(text + "\n", encoding="utf-8")
+            to_images = partial(decode, before.pipeline)
             strips = [
-                Pairs(each.title, *(decode(before.pipeline, some) for some in (each.before, each.after)), each.labels)
-                for each in found.looked
+                Pairs(each.title, to_images(each.before), to_images(each.after), each.labels) for each in found.looked
             ]
             save_pairs(folder / "audit.png", strips)
     if output is not None:
