@@ -67,9 +67,10 @@ def verdict(before: tuple[int, int], after: tuple[int, int], wanted: float, conf
 
 
 def hits_of(said: dict[str, np.ndarray]) -> dict[str, int]:
-    """Counts by image classifier, and of images that all of them call the concept."""
-    yes = {name: value > 0.5 for name, value in said.items() if name != CLASSIFIER}
-    return {**{name: int(value.sum()) for name, value in yes.items()}, BOTH: int(np.all(list(yes.values()), 0).sum())}
+    """Counts by classifier, above one half, and of images that all classifiers of images call the concept."""
+    yes = {name: value > 0.5 for name, value in said.items()}
+    every = np.all([value for name, value in yes.items() if name != CLASSIFIER], 0)
+    return {**{name: int(value.sum()) for name, value in yes.items()}, BOTH: int(every.sum())}
 
 
 def attacked(victim: Victim, classifier: ConceptClassifier, attack: SoftPrompt, cache: Cache | None) -> dict[str, int]:

@@ -36,8 +36,12 @@ def test_a_third_is_shown_refuted_or_neither():
 
 
 def test_an_image_that_one_classifier_alone_calls_the_concept_is_not_counted_for_both():
-    said = {"SVM": np.array([1.0, 1.0, 0.0]), "CNN": np.array([1.0, 0.0, 0.0]), "ratio_classifier": np.ones(3)}
-    assert hits_of(said) == {"SVM": 2, "CNN": 1, "both": 1}
+    said = {
+        "SVM": np.array([1.0, 1.0, 0.0]),
+        "CNN": np.array([1.0, 0.0, 0.0]),
+        "ratio_classifier": np.array([0.4, 0.6, 0.0]),
+    }
+    assert hits_of(said) == {"SVM": 2, "CNN": 1, "ratio_classifier": 1, "both": 1}
 
 
 def test_lines_compare_the_last_with_the_first():
