@@ -25,7 +25,7 @@ from diffusion.training.lora import merged_adapters
 REVISION = 3
 
 # Share of a step's rows, at least, under prompts that take the law of their anchor.
-ANCHORED = 0.5
+ANCHORED = 1 / 3
 # Samples of a group with a level, at least, as a share of those of the law, when multipliers are moved.
 FEW = 0.1
 

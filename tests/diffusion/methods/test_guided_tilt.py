@@ -189,11 +189,11 @@ def samples_of(denoiser, prompts):
     )
 
 
-def test_rows_count_by_the_law_and_anchored_prompts_for_half_at_least(denoiser):
+def test_rows_count_by_the_law_and_anchored_prompts_for_a_third_at_least(denoiser):
     law = Prompts([{"prompt": "seven", "anchor": ""}, {"prompt": "one", "weight": 2}, {"prompt": "", "weight": 7}])
     data = batches_of(denoiser, samples_of(denoiser, law), torch.zeros(15, dtype=torch.float64))
     masses = torch.bincount(data.prompts, weights=data.target)
-    np.testing.assert_allclose(masses, [0.5, 0.5 * 2 / 9, 0.5 * 7 / 9])
+    np.testing.assert_allclose(masses, [1 / 3, 2 / 3 * 2 / 9, 2 / 3 * 7 / 9])
     np.testing.assert_allclose(float(data.shares.sum()), 1)
     assert data.scales.tolist() == [3.0, 3.0, 1.0]
     assert data.moving
