@@ -152,7 +152,9 @@ def path_cost(
 
 
 def nats(denoiser: Denoiser, t: Tensor) -> Tensor:
-    """What a unit of squared change of the network's raw output costs at levels t (n,), nats per unit of log SNR / 1/2::
+    """What a unit of squared change of the network's raw output costs at levels t (n,), nats per unit of log SNR / 2.
+
+    ::
 
         SNR (d xhat/d output)^2        eps: 1,    v and flows: the signal's square,    x_0: SNR
     """
