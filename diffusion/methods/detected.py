@@ -136,14 +136,10 @@ class PromptTilt:
 
     def _range(self, logs: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """The least and the greatest (C,) of the samples' log weights (n,); any for a prompt without samples."""
-        rows, nothing = self.estimate.rows, torch.full((count,), torch.inf, dtype=logs.dtype)
-        return tuple(
-            torch.where(found.isinf(), ends, found)
-            for found, ends in (
-                (nothing.scatter_reduce(0, rows, logs, "amin"), torch.tensor(-torch.inf, dtype=logs.dtype)),
-                ((-nothing).scatter_reduce(0, rows, logs, "amax"), torch.tensor(torch.inf, dtype=logs.dtype)),
-            )
-        )
+        rows, top = self.estimate.rows, torch.full((count,), torch.inf, dtype=logs.dtype)
+        least = top.scatter_reduce(0, rows, logs, "amin")
+        most = (-top).scatter_reduce(0, rows, logs, "amax")
+        return torch.where(least == torch.inf, -torch.inf, least), torch.where(most == -torch.inf, torch.inf, most)
 
 
 def drawn_for_all(estimate: DetectedSamples, count: int, seed: int) -> np.ndarray:
