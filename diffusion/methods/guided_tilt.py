@@ -12,9 +12,9 @@ Which sample was noised the state does not say: E is taken over all of the promp
 (:mod:`diffusion.methods.behind`), which leaves the expectation of a step as it is and takes noise from it.
 Rows are spread evenly over log SNR, and each counts by what a change of the network costs there
 (:func:`diffusion.methods.chain.nats`), so that a step minimises the fit's distance from the target in nats of the
-chain. The change is asked for :data:`GAIN` times over, since a fit to few samples learns less than all of it. From where
-an image is decided on (:data:`DECIDED`) there is nothing left to change, and what samples say of it is noise: there the
-network is held.
+chain. The change is asked for :data:`GAIN` times over, since a fit to few samples learns less than all of it. From
+where an image is decided on (:data:`DECIDED`) there is nothing left to change, and what samples say of it is noise:
+there the network is held.
 s divides, since the sampler multiplies what the branch with the prompt learns. The branch without it is held, or where
 a prompt of the task *is* the empty one moves by its own tilt (there F = f_0), and e takes that into account.
 
