@@ -10,13 +10,14 @@ import numpy as np
 
 from duality.columns import Columns
 from duality.dual_protocol import Dual, Evaluation, rounding
-from duality.passes import gram, longest, parts, run, weighed
+from duality.passes import longest, parts, weighed
 from duality.pulls import Pulls
 from duality.ratio_tables import EPS
 from duality.shards import total
 from duality.slices import slices, spread
+from duality.tilt_passes import tilt_pass
 from duality.tilt_pulls import tilt_pulls
-from duality.tilt_sums import HELD, TiltSums, relative
+from duality.tilt_sums import TiltSums
 
 
 class ExponentialDual:
@@ -110,6 +111,7 @@ class ExponentialDual:
     # Where the tilt has concentrated on its extreme nodes the curvature vanishes and steps are without bound: exponents
     # stop here, fourteen decades out, beyond which nothing changes that double precision could show.
     REACH: ClassVar[float] = 2.0**46
+    grain = 1.0  # how much coarser the numbers are than doubles
 
     @cached_property
     def _table(self) -> np.ndarray:
@@ -168,57 +170,17 @@ class ExponentialDual:
         return centred
 
     def _falls(self, x: np.ndarray) -> np.ndarray:
-        return -x / self._scale if self._plain else -x  # the factors (m,) of what `_block` gives in the tilt
+        # The factors (m,) of what `_block` gives in the tilt.
+        return np.asarray(-x / self._scale if self._plain else -x, dtype=self._log_q.dtype)
 
     def _sums(self, x: np.ndarray, curved: bool) -> TiltSums:
         """One pass over the nodes, of the tilt at x."""
         seen = self._latest
         if seen and seen[0] == x.tobytes() and not (curved and seen[1].moments.second is None):
             return seen[1]
-        falls = self._falls(x)
-        based = isinstance(self._tilt, np.ndarray)
-        modes: list[tuple[float, int, np.ndarray, float]] = []
-
-        def visit(blocks: list[slice]) -> TiltSums:
-            size = longest(blocks)
-            sums = TiltSums(self.m, curved)
-            tilts, masses, out = np.empty(size), np.empty(size), np.empty((self.m, size))
-            weighted = np.empty((self.m, size)) if curved else out
-            known = None if based else self._node(falls)
-            for part in blocks:
-                k = part.stop - part.start
-                rows, log_q = self._block(part, out), self._log_q[part]
-                tilt, p = weighed(falls, rows, tilts[:k]), masses[:k]
-                if based:
-                    tilt += self._tilt[part]  # type: ignore[index]
-                node = (0.0, 0.0) if known is None else known
-                total = 0.0 if known is None else relative(log_q, tilt, node, p)
-                if not HELD[0] < total < HELD[1]:  # no node yet, or one that is too light or too heavy here
-                    if known is not None:
-                        weighed(falls, rows, tilt)
-                    mode = int(np.add(log_q, tilt, out=p).argmax())
-                    node = float(tilt[mode]), float(log_q[mode])
-                    modes.append((float(p[mode]), -part.start, np.array(rows[:, mode]), node[1]))
-                    total = relative(log_q, tilt, node, p)
-                linear = float(p @ tilt)
-                mean = rows @ p / total
-                second = None
-                if curved:
-                    deviation = np.subtract(rows, mean[:, None], out=out[:, :k])
-                    second = gram(deviation, np.multiply(deviation, p, out=weighted[:, :k]))
-                sums.add(node, (total, linear, float(p @ np.abs(tilt, out=tilt))), mean, second)
-                known = None if based else node
-            return sums
-
-        found = run(self._parts, visit)
-        if modes:
-            self._mode = max(modes, key=lambda mode: mode[:2])[2:]
+        found = tilt_pass(self, self._falls(x), curved)
         self._latest = (x.tobytes(), found)
         return found
-
-    def _node(self, falls: np.ndarray) -> tuple[float, float] | None:
-        """(tilt, log_q) of the node that was the heaviest where that was last looked for."""
-        return None if self._mode is None else (float(falls @ self._mode[0]), self._mode[1])
 
     def _share(self, x: np.ndarray) -> float:
         """1 - sum lam = 1 / (1 + sum a) for the perspective, else 1."""
@@ -252,7 +214,7 @@ class ExponentialDual:
             misses = np.where(self._free, -np.inf, misses)
         value = divergence + excess
         # |T| ≤ 1 in these coordinates, so the terms of lam·E_p[T] add up to no more than this.
-        noise = rounding(value, sums.terms + share * float((self._base + x).sum()), self._size)
+        noise = self.grain * rounding(value, sums.terms + share * float((self._base + x).sum()), self._size)
         bend = (lambda: self._scaled(x, self._sums(x, True))) if sums.moments.second is None else self._scaled(x, sums)
         return Evaluation(value, gradient, bend, misses, excess, noise)
 

@@ -97,6 +97,12 @@ def gram(deviation: np.ndarray, weighted: np.ndarray) -> np.ndarray:
     return total
 
 
+def centred(raw: np.ndarray, total: float, mean: np.ndarray) -> np.ndarray | None:
+    """raw - total · mean meanᵀ, second moments about the mean `(m, m)`; None where that costs more than four bits."""
+    second = raw - mean[:, None] * (mean * total)
+    return second if (16.0 * second.diagonal() >= raw.diagonal()).all() else None
+
+
 class Moments:
     """Total mass, mean `(m,)` and central second moments `(m, m)` (times the mass) of a statistic.
 
