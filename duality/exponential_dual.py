@@ -13,7 +13,7 @@ from duality.dual_protocol import Dual, Evaluation, rounding
 from duality.passes import longest, parts, weighed
 from duality.pulls import Pulls
 from duality.ratio_tables import EPS
-from duality.shards import total
+from duality.shards import least_of, total
 from duality.slices import slices, spread
 from duality.tilt_passes import tilt_pass
 from duality.tilt_pulls import tilt_pulls
@@ -100,7 +100,7 @@ class ExponentialDual:
         self._tilt: np.ndarray | float = 0.0  # log weight at the base, but for a constant
         self._levels, self._beta = levels, (levels - self._shift) / self._scale
         self.touch = 1e-12 * self.REACH
-        self.ceiling = np.inf if shared else -Columns(log_weights[:, None]).ends()[0][0]
+        self.ceiling = np.inf if shared else -least_of(float(log_weights.min()))
         self._size = int(total(log_weights.size))  # of all nodes, those of other processes included
         self._slices = slices(log_weights.size)
         self._parts = parts(log_weights.size, self.m)
@@ -184,7 +184,7 @@ class ExponentialDual:
 
     def _share(self, x: np.ndarray) -> float:
         """1 - sum lam = 1 / (1 + sum a) for the perspective, else 1."""
-        return 1.0 / (1.0 + float(self.to_natural(x).sum())) if self._shared else 1.0
+        return 1.0 / (1.0 + sum(self.to_natural(x).tolist())) if self._shared else 1.0
 
     def evaluate(self, x: np.ndarray) -> Evaluation:
         return self._read(x, self._sums(x, True))
@@ -196,8 +196,9 @@ class ExponentialDual:
     def _read(self, x: np.ndarray, sums: TiltSums) -> Evaluation:
         divergence = sums.divergence
         mean = sums.moments.mean
-        theta = self.to_natural(x)
-        share = 1.0 / (1.0 + float(theta.sum())) if self._shared else 1.0
+        exponents = self._base + x
+        theta = exponents / self._scale
+        share = 1.0 / (1.0 + sum(theta.tolist())) if self._shared else 1.0
         misses = mean - self._levels if self._plain else (mean - self._beta) * self._scale
         if self._shared:
             misses -= divergence
@@ -214,17 +215,18 @@ class ExponentialDual:
             misses = np.where(self._free, -np.inf, misses)
         value = divergence + excess
         # |T| ≤ 1 in these coordinates, so the terms of lam·E_p[T] add up to no more than this.
-        noise = self.grain * rounding(value, sums.terms + share * float((self._base + x).sum()), self._size)
+        noise = self.grain * rounding(value, sums.terms + share * sum(exponents.tolist()), self._size)
         bend = (lambda: self._scaled(x, self._sums(x, True))) if sums.moments.second is None else self._scaled(x, sums)
         return Evaluation(value, gradient, bend, misses, excess, noise)
 
     def _scaled(self, x: np.ndarray, sums: TiltSums) -> np.ndarray:
         """Of g in the coordinates of the climb, from the covariance of T."""
         assert sums.moments.second is not None
-        covariance = sums.moments.second / sums.moments.total
+        covariance = sums.moments.second * (1.0 / (sums.moments.total * self._share(x)))
         if self._plain:
-            covariance = covariance / self._scale / self._scale[:, None]
-        return np.asarray(covariance / self._share(x))
+            shrink = 1.0 / self._scale
+            covariance = covariance * shrink * shrink[:, None]
+        return np.asarray(covariance)
 
     def hessian(self, x: np.ndarray) -> np.ndarray:
         share = self._share(x)

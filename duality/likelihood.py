@@ -112,7 +112,9 @@ class Likelihood(Problem):
         the level (a posterior that hardly varies), and at most the room below the level: near the least level the value
         grows as -log(b - min l). A miss is measured against the smallest of these.
         """
-        facts = self._facts(ratios)
+        return ratios.recall((*self._key(), "units"), lambda: self._units(self._facts(ratios)))
+
+    def _units(self, facts: LikelihoodFacts) -> np.ndarray:
         unit, room = facts.unit, self.levels - facts.ends[0]
         room = np.where(np.isfinite(room), room, 0.0)
         unit = np.where(room > 0, np.minimum(unit, room), unit)
@@ -181,17 +183,19 @@ class Likelihood(Problem):
 
     def _facts(self, ratios: LogRatios) -> LikelihoodFacts:
         """l_i at the nodes and under q."""
-        kept = np.isfinite(ratios.log_weights)
         if type(self).likelihoods is not Likelihood.likelihoods:  # another function of the inputs, not to be kept
             columns = Columns(np.asfortranarray(self.likelihoods(self.inputs(ratios))))
-            return survey(columns, ratios.log_weights, self.levels, np.stack(columns.ends(kept)))
-        key = type(self), self.kind, self.levels.tobytes(), None if self.priors is None else self.priors.tobytes()
-        return ratios.recall(key, lambda: self._looked_at(ratios, kept))
+            about = np.stack(columns.ends(np.isfinite(ratios.log_weights)))
+            return survey(columns, ratios.log_weights, self.levels, about)
+        return ratios.recall(self._key(), lambda: self._looked_at(ratios))
 
-    def _looked_at(self, ratios: LogRatios, kept: np.ndarray) -> LikelihoodFacts:
+    def _key(self) -> tuple[Any, ...]:
+        return type(self), self.kind, self.levels.tobytes(), None if self.priors is None else self.priors.tobytes()
+
+    def _looked_at(self, ratios: LogRatios) -> LikelihoodFacts:
         columns = self.rule.table(ratios)
         known = type(self.rule).inputs is Kind.inputs  # of the ratios themselves
-        ends = np.stack(ratios.ends if known else columns.ends(kept), axis=1)
+        ends = np.stack(ratios.ends if known else columns.ends(np.isfinite(ratios.log_weights)), axis=1)
         function = self.rule.in_place(self.priors)
         if function is not None:
             on_device = isinstance(columns, TensorColumns)
