@@ -13,6 +13,7 @@ import numpy as np
 
 from duality.exponential_dual import ExponentialDual
 from duality.mixture_dual import MixtureDual
+from duality.passes import parts
 from duality.ratio_tables import EPS
 
 GRAIN = float(np.finfo(np.float32).eps) / EPS
@@ -30,10 +31,12 @@ def coarse(dual: Coarse) -> Coarse | None:
         return None
     rough = copy(dual)
     rough.grain, rough._latest = GRAIN, None
-    rough._log_q = dual._log_q.astype(np.float32)
+    rough._parts = parts(dual._log_q.size, (dual.m + 1) // 2)  # as many bytes
     if isinstance(rough, ExponentialDual):
+        rough._log_q = dual._log_q.astype(np.float32)
         rough._columns, rough.ceiling, rough._mode = table.narrowed(), np.inf, None
     else:
+        rough._log_q = np.broadcast_to(np.float32(0.0), dual._log_q.size)  # of which passes read the type alone
         rough._ratio = table.narrowed()
         q = dual._qs(slice(0, dual._log_q.size)).astype(np.float32)  # type: ignore[union-attr]
         rough._qs = lambda part: q[part]

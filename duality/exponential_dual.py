@@ -96,6 +96,7 @@ class ExponentialDual:
         self._plain = not self._any_free and bool(
             ((np.abs(self._shift) <= 4 * reach) & (size < 1e100) & (reach > 1e-100)).all()
         )
+        self._slope = -1.0 / reach if self._plain else np.full(self.m, -1.0)
         self._base = np.zeros(self.m)
         self._tilt: np.ndarray | float = 0.0  # log weight at the base, but for a constant
         self._levels, self._beta = levels, (levels - self._shift) / self._scale
@@ -171,7 +172,7 @@ class ExponentialDual:
 
     def _falls(self, x: np.ndarray) -> np.ndarray:
         # The factors (m,) of what `_block` gives in the tilt.
-        return np.asarray(-x / self._scale if self._plain else -x, dtype=self._log_q.dtype)
+        return np.asarray(x * self._slope, dtype=self._log_q.dtype)
 
     def _sums(self, x: np.ndarray, curved: bool) -> TiltSums:
         """One pass over the nodes, of the tilt at x."""
@@ -194,39 +195,41 @@ class ExponentialDual:
         return self._read(x, self._sums(x, False)) if self._own else self.evaluate(x)
 
     def _read(self, x: np.ndarray, sums: TiltSums) -> Evaluation:
-        divergence = sums.divergence
-        mean = sums.moments.mean
-        exponents = self._base + x
-        theta = exponents / self._scale
-        share = 1.0 / (1.0 + sum(theta.tolist())) if self._shared else 1.0
-        misses = mean - self._levels if self._plain else (mean - self._beta) * self._scale
-        if self._shared:
-            misses -= divergence
+        # Of a few numbers each: lists cost less than arrays, of which every operation is a call.
+        divergence, scale = sums.divergence, self._scale.tolist()
+        exponents = [base + each for base, each in zip(self._base.tolist(), x.tolist(), strict=True)]
+        theta = [each / unit for each, unit in zip(exponents, scale, strict=True)]
+        share = 1.0 / (1.0 + sum(theta)) if self._shared else 1.0
+        goals = (self._levels if self._plain else self._beta).tolist()
+        factors = [1.0] * self.m if self._plain else scale
+        means = zip(sums.moments.mean.tolist(), goals, factors, strict=True)
+        apart = divergence if self._shared else 0.0
+        wrong = [(mean - goal) * factor - apart for mean, goal, factor in means]
         # g = KL(p‖q) + lam·misses, the Lagrangian at its minimiser: no large terms cancel in it.
-        lam = share * theta
-        excess = float(lam @ misses)
-        core = misses
-        if self._shared:
+        excess = share * sum(each * miss for each, miss in zip(theta, wrong, strict=True))
+        misses = np.array(wrong)
+        if not self._shared:
+            core = wrong
+        elif share > 0.1:
+            core = [miss - excess for miss in wrong]
+        else:
             # r_i = misses_i - lam·misses, by differences where sum lam nears 1 and the two would cancel.
-            core = misses - excess if share > 0.1 else share * misses + (misses[:, None] - misses) @ lam
-        gradient = core / (self._scale * share)
+            core = (share * misses + (misses[:, None] - misses) @ (share * np.array(theta))).tolist()
+        gradient = np.array([each / (unit * share) for each, unit in zip(core, scale, strict=True)])
         if self._any_free:
             gradient = np.where(self._free, -1.0, gradient)
             misses = np.where(self._free, -np.inf, misses)
         value = divergence + excess
         # |T| ≤ 1 in these coordinates, so the terms of lam·E_p[T] add up to no more than this.
-        noise = self.grain * rounding(value, sums.terms + share * sum(exponents.tolist()), self._size)
+        noise = self.grain * rounding(value, sums.terms + share * sum(exponents), self._size)
         bend = (lambda: self._scaled(x, self._sums(x, True))) if sums.moments.second is None else self._scaled(x, sums)
         return Evaluation(value, gradient, bend, misses, excess, noise)
 
     def _scaled(self, x: np.ndarray, sums: TiltSums) -> np.ndarray:
         """Of g in the coordinates of the climb, from the covariance of T."""
         assert sums.moments.second is not None
-        covariance = sums.moments.second * (1.0 / (sums.moments.total * self._share(x)))
-        if self._plain:
-            shrink = 1.0 / self._scale
-            covariance = covariance * shrink * shrink[:, None]
-        return np.asarray(covariance)
+        covariance = sums.moments.second * self._slope * self._slope[:, None]
+        return np.asarray(covariance / (sums.moments.total * self._share(x)))
 
     def hessian(self, x: np.ndarray) -> np.ndarray:
         share = self._share(x)

@@ -100,7 +100,8 @@ def gram(deviation: np.ndarray, weighted: np.ndarray) -> np.ndarray:
 def centred(raw: np.ndarray, total: float, mean: np.ndarray) -> np.ndarray | None:
     """raw - total · mean meanᵀ, second moments about the mean `(m, m)`; None where that costs more than four bits."""
     second = raw - mean[:, None] * (mean * total)
-    return second if (16.0 * second.diagonal() >= raw.diagonal()).all() else None
+    both = zip(second.diagonal().tolist(), raw.diagonal().tolist(), strict=True)
+    return second if all(16.0 * after >= before for after, before in both) else None
 
 
 class Moments:

@@ -121,15 +121,16 @@ def _moved(
     curved: bool,
 ) -> tuple[np.ndarray, Evaluation] | None:
     """A point along the step, higher and of a flatter slope; None where there is none, or a face in the way."""
-    slope = float(at.gradient @ step)
+    slope, lower = float(at.gradient @ step), dual.lower.tolist()
     if not slope > 0:
         return None
     t = 1.0
     for trial in range(TRIALS):
-        point = x + t * step
-        left = point - dual.lower - EPS * (x - dual.lower)
-        if min(left.tolist()) <= 0.0:
-            point = np.where(left <= 0.0, dual.lower, point)
+        point = x + step if t == 1.0 else x + t * step
+        above = zip(point.tolist(), x.tolist(), lower, strict=True)
+        gone = [after - end <= EPS * (before - end) for after, before, end in above]
+        if any(gone):
+            point = np.where(gone, dual.lower, point)
         there = None
         if not min((limits - rows @ point).tolist()) < 0.0:
             there = dual.evaluate(point) if curved else glance(dual, point)
@@ -173,7 +174,7 @@ def _step(bend: np.ndarray, gradient: np.ndarray, above: np.ndarray) -> np.ndarr
     """
     if above.size == 1:
         curvature = float(bend[0, 0])
-        return np.maximum(gradient / curvature, -above) if curvature > 0 else None
+        return np.array([max(float(gradient[0]) / curvature, -float(above[0]))]) if curvature > 0 else None
     diagonal = bend.diagonal()
     if not min(diagonal.tolist()) > 0:
         return None
@@ -227,5 +228,7 @@ def _updated(bend: np.ndarray, step: np.ndarray, fall: np.ndarray) -> np.ndarray
     along = float(fall @ step)
     if not along > 0:
         return bend
+    if step.size == 1:
+        return np.array([[float(fall[0]) / float(step[0])]])
     known = bend @ step
     return np.asarray(bend + fall[:, None] * (fall / along) - known[:, None] * (known / float(known @ step)))

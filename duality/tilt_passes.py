@@ -50,7 +50,8 @@ def tilt_pass(dual: ExponentialDual, falls: np.ndarray, curved: bool) -> TiltSum
                 if second is None:
                     deviation = np.subtract(rows, mean[:, None], out=out[:, :k])
                     second = gram(deviation, np.multiply(deviation, p, out=weighted[:, :k]))
-            sums.add(node, (total, linear, float(p @ np.abs(tilt, out=tilt))), mean, second)
+            absolute = float(p @ np.abs(tilt, out=tilt)) if kind == np.float64 else abs(linear)
+            sums.add(node, (total, linear, absolute), mean, second)
             known = None if isinstance(base, np.ndarray) else node
         return sums
 

@@ -26,7 +26,8 @@ ENOUGH = 200.0  # nodes of equal weight that those taken must amount to
 PART = 0.5  # the residual at which a climb on some nodes may stop, as a part of their scatter 1/sqrt(n)
 
 
-LITTLE, MUCH = 0, 4_000_000  # entries of a table that is first climbed in single precision,
+SOME = 3  # constraints, from where single precision pays,
+MUCH = 20_000_000  # on tables of MANY entries and no more than so many,
 COARSE = 1e-3  # to a residual from which on a Newton step leaves what single precision does
 SEVERAL = 2000  # nodes, from where plain steps are tried before careful ones
 
@@ -49,7 +50,7 @@ def nearby(problem: Problem, ratios: LogRatios, dual: Dual) -> Start | None:
         return None
     units = problem.units(ratios)
     first = _start(dual, units)  # type: ignore[type-var]
-    if not LITTLE <= ratios.n * dual.m <= MUCH or ratios.n < SEVERAL:
+    if not MANY <= ratios.n * dual.m <= MUCH or dual.m < SOME or ratios.n < SEVERAL:
         return first
     rough = coarse(dual)  # type: ignore[type-var]
     if rough is None:
