@@ -64,9 +64,11 @@ class ExponentialDual:
         columns = table if isinstance(table, Columns) else Columns(np.asfortranarray(table))
         self._n = log_weights.size
         self._kept: np.ndarray | None = None
-        if not np.isfinite(log_weights).all():
+        lightest = float(log_weights.min())
+        if not np.isfinite(lightest):
             self._kept = np.isfinite(log_weights)
             columns, log_weights = columns.at(self._kept), log_weights[self._kept]
+            lightest = float(log_weights.min())
         self.m = columns.m
         self.lower = np.zeros(self.m)
         self._columns = columns
@@ -101,7 +103,7 @@ class ExponentialDual:
         self._tilt: np.ndarray | float = 0.0  # log weight at the base, but for a constant
         self._levels, self._beta = levels, (levels - self._shift) / self._scale
         self.touch = 1e-12 * self.REACH
-        self.ceiling = np.inf if shared else -least_of(float(log_weights.min()))
+        self.ceiling = np.inf if shared else -least_of(lightest)
         self._size = int(total(log_weights.size))  # of all nodes, those of other processes included
         self._slices = slices(log_weights.size)
         self._parts = parts(log_weights.size, self.m)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
@@ -81,7 +82,9 @@ class Likelihood(Problem):
         priors = ratios.priors if self.priors is None else check_priors(self.priors, self.count(ratios))
         if priors is None:
             raise ValueError("priors: neither the problem nor the ratios carry any; a posterior needs Pr(i) in (0, 1)")
-        return replace(bound, priors=priors)
+        filled = copy(bound)  # `replace` would check anew what has been checked
+        object.__setattr__(filled, "priors", priors)
+        return filled
 
     def _prior(self, values: Array) -> Array:
         if not self.rule.needs_priors:

@@ -69,7 +69,7 @@ class MixtureDual(MixtureNodes):
         self._n = log_weights.size
         self._kept: np.ndarray | None = None
         columns = values if isinstance(values, Columns) else Columns(np.asfortranarray(values))
-        if not np.isfinite(log_weights).all():
+        if not np.isfinite(log_weights.min()):
             self._kept = np.isfinite(log_weights)
             columns, log_weights = columns.at(self._kept), log_weights[self._kept]
         known = self.TABLE(columns, log_weights, top)

@@ -28,7 +28,7 @@ PART = 0.5  # the residual at which a climb on some nodes may stop, as a part of
 
 SOME = 3  # constraints, from where single precision pays,
 MUCH = 20_000_000  # on tables of MANY entries and no more than so many,
-COARSE = 1e-3  # to a residual from which on a Newton step leaves what single precision does
+COARSE = 3e-3  # to a residual from which on a Newton step leaves what single precision does
 SEVERAL = 2000  # nodes, from where plain steps are tried before careful ones
 
 
