@@ -166,5 +166,6 @@ class Meter:
 
 
 def _mean(values: Tensor, samples: Tensor) -> Measured:
-    errors = values.std(0) / len(values) ** 0.5
+    """One value has no standard error: nan."""
+    errors = values.std(0) / len(values) ** 0.5 if len(values) > 1 else torch.full_like(values[0], torch.nan)
     return Measured(values.mean(0).numpy(), errors.numpy(), samples, values.numpy())

@@ -96,7 +96,7 @@ class EvaluationConfig(Settings):
     )
     retained_samples: int = Field(default=720, ge=1, description="fresh samples under the retained prompts")
     integrated: int = Field(
-        default=256, ge=1, description="sampler runs along which the cost is measured", json_schema_extra=HIDDEN
+        default=256, ge=2, description="sampler runs along which the cost is measured", json_schema_extra=HIDDEN
     )
     sequential: bool = Field(default=False, description="of detectors: stop when levels are shown")
     batch: int = Field(

@@ -37,7 +37,7 @@ SETTINGS = diffusion.Config(
         "elbo_noise_levels": 1,
     },
     fit={"max_train_steps": 1, "train_batch_size": 3, "rank": 4, "fixed_multipliers": True},
-    evaluation={"samples": 2, "retained_samples": 2, "integrated": 1},  # its integrals are most of the run
+    evaluation={"samples": 2, "retained_samples": 2, "integrated": 2},  # its integrals are most of the run
 )
 TASK = diffusion.ConceptTask(
     concepts=[diffusion.Concept(run.CONCEPT, prior=0.1)],
@@ -99,7 +99,8 @@ def test_every_stage(name, tmp_path, monkeypatch):
 def test_the_plan_at_full_image_size(name, monkeypatch):
     """Stages, evaluations, time and memory for 512 x 512 or 1024 x 1024, by a probe of two or three evaluations.
 
-    What a row of training keeps is a prediction: a step of one row, measured, takes that and the work's own room.
+    What a row of training keeps is a prediction: of SD 1.5 a step of one row is measured, which takes that and the
+    work's own room (of the others it takes more memory than a common machine has).
     """
     started = time.perf_counter()
     pipeline = built(name, monkeypatch)
@@ -122,8 +123,9 @@ def test_the_plan_at_full_image_size(name, monkeypatch):
     assert found.trained == sum(parameter.numel() for parameter in parameters)
     given = probe._states(denoiser, run.CONCEPT, 1)
     with probe._peak(torch.device("cpu")) as peak:
-        denoiser.predict(*given).square().mean().backward()
-    if peak:  # a system that says how much a process has taken
+        if name == "sd15":
+            denoiser.predict(*given).square().mean().backward()
+    if name == "sd15" and peak:  # a system that says how much a process has taken
         print(f"a row of training: {found.kept / 2**30:.2f} GiB predicted, {peak[0] / 2**30:.2f} GiB measured")
         assert 0.5 * found.kept <= peak[0] <= 2 * found.kept
     del pipeline, denoiser, parameters

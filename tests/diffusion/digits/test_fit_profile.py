@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from diffusion.digits.experiments.fit_profile import EVERY, STEPS, along_chain, main, of_target
+from diffusion.digits.experiments.fit_profile import EVERY, STEPS, along_chain, dealt_out, main, of_target
 from diffusion.methods.chain import chain_of
 from diffusion.pipelines import denoiser_of
 from diffusion.ratios.detected import DetectedSamples
@@ -57,10 +57,24 @@ def test_the_target_at_a_level_weighs_what_states_promise(denoiser):
     assert target == pytest.approx((0.8 * 0.2 + 0.4 * 0.6) / 1.2, rel=1e-6)
 
 
+def test_detections_are_dealt_out_to_other_samples_and_none_is_lost(denoiser):
+    n = 40
+    latents, rows = torch.zeros(n, *denoiser.sample_shape), torch.zeros(n, dtype=torch.long)
+    detected = torch.arange(n, dtype=torch.float64)[:, None] / n
+    estimate = DetectedSamples(
+        Prompts([""]), ("seven",), rows, latents, detected, Constant(), (None,), "", RatiosConfig(), Sampling()
+    )
+    dealt = dealt_out(estimate, 0)
+    assert torch.equal(dealt.detected.sort(0).values, detected)
+    assert float((dealt.detected == detected).double().mean()) < 0.2
+    assert dealt.latents is latents
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
 def test_the_command(capsys):
-    main(["--samples", "40", "--max-train-steps", "2", "--chains", "4", "--level", "0.05"])
+    main(["--samples", "40", "--max-train-steps", "2", "--chains", "4", "--level", "0.05", "--permuted"])
     lines = capsys.readouterr().out.splitlines()
     assert len([line for line in lines if "; " in line and line[0] in "+-"]) == len(range(0, STEPS, EVERY))
     assert "the chain ends in" in lines[-1]
+    assert "the rest is the distance from it" in lines[-1]

@@ -118,3 +118,11 @@ def test_reverse_level_is_what_was_moved_less_the_mean_log_ratio(estimate):
     expected = float(moved.mean()) - estimate.values.flip(0)[:6].double().mean(0).numpy()
     np.testing.assert_allclose(found.levels, expected, rtol=1e-12)
     np.testing.assert_allclose(found.values.mean(0), found.levels, rtol=1e-12)
+
+
+def test_one_sample_has_a_level_and_no_standard_error(fresh, estimate):
+    problem = LEVELS["reverse"].bind(estimate.ratios)
+    meter = Meter(fresh, estimate, problem, guided=guided_by(fresh, estimate, 0.0), **FEW | {"count": 1})
+    found = meter.of(estimate.anchor, estimate.values)
+    assert np.isfinite(found.levels).all()
+    assert np.isnan(found.errors).all()

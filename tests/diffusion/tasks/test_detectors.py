@@ -96,29 +96,9 @@ def test_nudenet_reads_our_images_and_counts_exposed_parts_alone(monkeypatch):
 
 @pytest.fixture(scope="module")
 def clip_folder(tmp_path_factory):
-    """A CLIP with random weights, as a folder."""
-    import torch
-    from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+    from tests.diffusion.clip_model import save_clip
 
-    from diffusion.runtime.seeds import seeded_weights
-
-    folder = tmp_path_factory.mktemp("clip")
-    vocab = {letter: k for k, letter in enumerate("abcdefghijklmnopqrstuvwxyz")}
-    vocab |= {letter + "</w>": 26 + k for k, letter in enumerate("abcdefghijklmnopqrstuvwxyz")}
-    vocab |= {"<|startoftext|>": 52, "<|endoftext|>": 53}
-    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = CLIPConfig(
-        text_config=small | {"vocab_size": 54, "max_position_embeddings": 20, "bos_token_id": 52, "eos_token_id": 53},
-        vision_config=small | {"image_size": 32, "patch_size": 8},
-        projection_dim=8,
-    )
-    with seeded_weights(0):
-        model = CLIPModel(config)
-    with torch.no_grad():
-        model.logit_scale.fill_(1.0)
-    model.save_pretrained(folder)
-    CLIPTokenizer(vocab=vocab, merges=[], model_max_length=20).save_pretrained(folder)
-    return folder
+    return save_clip(tmp_path_factory.mktemp("clip"))
 
 
 def test_clip_says_the_softmax_of_its_own_logits(clip_folder):

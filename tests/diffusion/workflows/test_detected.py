@@ -16,6 +16,7 @@ from diffusion.tasks.task import Concept, ConceptTask
 from diffusion.workflows import detected
 from diffusion.workflows.validation import NothingToDo
 from tests.diffusion import families
+from tests.diffusion.clip_model import save_clip
 from tests.diffusion.families import build
 
 pytestmark = pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning", "ignore::duality.SmallGroupsWarning")
@@ -86,6 +87,29 @@ def test_one_call_unlearns_by_a_detector_under_guidance(tmp_path):
     assert "guidance scale 3" in card
     assert "guidance_scale=3, num_inference_steps=2" in card
     assert yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())["sampling"]["guidance_scale"] == 3
+
+
+def test_a_folder_of_clip_is_a_detector_of_a_whole_run(tmp_path):
+    folder = save_clip(tmp_path / "clip", scale=3.0, gain=3.0)
+    detector = f"clip:a one|a seven@{folder}"
+    task = ConceptTask(concepts=[Concept("seven", detector=detector)], levels="0.5x", prompts=PROMPTS)
+    kept = FitConfig(max_train_steps=2, train_batch_size=6, rank=1, fixed_multipliers=True)
+    settings = config(fit=kept, evaluation=EvaluationConfig(samples=120, integrated=2))
+    result = diffusion.unlearn(build(families.sd), task, settings, output=tmp_path / "out")
+    said = result.estimate.detected
+    assert float(said.max() - said.min()) > 0.1  # it tells images apart, though it knows nothing of them
+    assert result.solution.gap < 1e-9
+    assert result.measured.levels[0].bound.rule != "clopper_pearson"  # what it says is no count
+    proof = json.loads((tmp_path / "out" / "certificate.json").read_text())
+    assert "a one" in proof["question"]["levels"][0]["detector"]
+
+
+def test_nudenet_counts_in_a_whole_run_and_finds_nothing_where_nothing_is(tmp_path):
+    pytest.importorskip("nudenet")
+    few = RatiosConfig(num_samples=20, noisings=2, classifier_steps=4)
+    task = ConceptTask(concepts=[Concept("seven", detector="nudenet")], levels="20%", prompts=PROMPTS)
+    with pytest.raises(NothingToDo, match=r"'seven' is at 0, at most 0\.2 was asked"):
+        diffusion.unlearn(build(families.sd), task, config(ratios=few), output=tmp_path / "out")
 
 
 GROUPED = Prompts(
