@@ -31,6 +31,9 @@ from duality.ratios import EPS, LogRatios, check_priors
 from duality.reached import Reached, tilt_means
 from duality.tensor_columns import TensorColumns
 
+#: Levels that are no more than so many times their units keep the digits of a miss in a difference of means.
+LARGE = 10.0
+
 
 @dataclass(frozen=True, eq=False)
 class Likelihood(Problem):
@@ -143,8 +146,10 @@ class Likelihood(Problem):
         if type(self) is not Likelihood:
             return super().reached(ratios, log_weights)
         columns = self._facts(ratios).columns
-        cost, levels, missing, squares = tilt_means(columns, log_weights, ratios.log_weights, self.levels)
-        return Reached(cost, levels, -missing, squares)
+        apart = (np.abs(self.levels) > LARGE * self.units(ratios)).any()
+        asked = self.levels if apart else None
+        cost, levels, missing, squares = tilt_means(columns, log_weights, ratios.log_weights, asked)
+        return Reached(cost, levels, -missing if apart else self.slack(levels), squares)
 
     def slack_of(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
         # E_p[b - l], not b - E_p[l]: where l hardly varies the digits of the difference are in the terms.
