@@ -40,7 +40,7 @@ def aim(dual: Dual, x: np.ndarray, at: Evaluation) -> np.ndarray:
     if not dual._shared:
         return at.gradient * log_factors(at.misses, dual._levels) if dual._positive else at.gradient
     theta = dual.to_natural(x)
-    share = 1.0 / (1.0 + float(theta.sum()))
+    share = 1.0 / (1.0 + sum(theta.tolist()))
     if dual._any_free or share < 0.1:
         return at.gradient
     read = at.misses * root_factors(at.misses, -dual._levels)

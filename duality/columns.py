@@ -78,6 +78,12 @@ class Columns:
             self._function(copy)
         return copy
 
+    def narrowed(self) -> Columns:
+        """Those of a table that blocks are parts of, in single precision: `block` then gives such blocks."""
+        narrow = Columns(self._rows.astype(np.float32).T)
+        narrow.direct = True
+        return narrow
+
     def at(self, kept: np.ndarray) -> Columns:
         """Those of some nodes `(n,)`, copied."""
         return Columns(np.asfortranarray(self.whole()[kept]))

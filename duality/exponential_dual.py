@@ -10,13 +10,14 @@ import numpy as np
 
 from duality.columns import Columns
 from duality.dual_protocol import Dual, Evaluation, rounding
-from duality.passes import gram, longest, parts, run, weighed
+from duality.passes import longest, parts, weighed
 from duality.pulls import Pulls
 from duality.ratio_tables import EPS
-from duality.shards import total
+from duality.shards import least_of, total
 from duality.slices import slices, spread
+from duality.tilt_passes import tilt_pass
 from duality.tilt_pulls import tilt_pulls
-from duality.tilt_sums import HELD, TiltSums, relative
+from duality.tilt_sums import TiltSums
 
 
 class ExponentialDual:
@@ -63,9 +64,11 @@ class ExponentialDual:
         columns = table if isinstance(table, Columns) else Columns(np.asfortranarray(table))
         self._n = log_weights.size
         self._kept: np.ndarray | None = None
-        if not np.isfinite(log_weights).all():
+        lightest = float(log_weights.min())
+        if not np.isfinite(lightest):
             self._kept = np.isfinite(log_weights)
             columns, log_weights = columns.at(self._kept), log_weights[self._kept]
+            lightest = float(log_weights.min())
         self.m = columns.m
         self.lower = np.zeros(self.m)
         self._columns = columns
@@ -95,11 +98,12 @@ class ExponentialDual:
         self._plain = not self._any_free and bool(
             ((np.abs(self._shift) <= 4 * reach) & (size < 1e100) & (reach > 1e-100)).all()
         )
+        self._slope = -1.0 / reach if self._plain else np.full(self.m, -1.0)
         self._base = np.zeros(self.m)
         self._tilt: np.ndarray | float = 0.0  # log weight at the base, but for a constant
         self._levels, self._beta = levels, (levels - self._shift) / self._scale
         self.touch = 1e-12 * self.REACH
-        self.ceiling = np.inf if shared else -Columns(log_weights[:, None]).ends()[0][0]
+        self.ceiling = np.inf if shared else -least_of(lightest)
         self._size = int(total(log_weights.size))  # of all nodes, those of other processes included
         self._slices = slices(log_weights.size)
         self._parts = parts(log_weights.size, self.m)
@@ -110,6 +114,7 @@ class ExponentialDual:
     # Where the tilt has concentrated on its extreme nodes the curvature vanishes and steps are without bound: exponents
     # stop here, fourteen decades out, beyond which nothing changes that double precision could show.
     REACH: ClassVar[float] = 2.0**46
+    grain = 1.0  # how much coarser the numbers are than doubles
 
     @cached_property
     def _table(self) -> np.ndarray:
@@ -168,61 +173,21 @@ class ExponentialDual:
         return centred
 
     def _falls(self, x: np.ndarray) -> np.ndarray:
-        return -x / self._scale if self._plain else -x  # the factors (m,) of what `_block` gives in the tilt
+        # The factors (m,) of what `_block` gives in the tilt.
+        return np.asarray(x * self._slope, dtype=self._log_q.dtype)
 
     def _sums(self, x: np.ndarray, curved: bool) -> TiltSums:
         """One pass over the nodes, of the tilt at x."""
         seen = self._latest
         if seen and seen[0] == x.tobytes() and not (curved and seen[1].moments.second is None):
             return seen[1]
-        falls = self._falls(x)
-        based = isinstance(self._tilt, np.ndarray)
-        modes: list[tuple[float, int, np.ndarray, float]] = []
-
-        def visit(blocks: list[slice]) -> TiltSums:
-            size = longest(blocks)
-            sums = TiltSums(self.m, curved)
-            tilts, masses, out = np.empty(size), np.empty(size), np.empty((self.m, size))
-            weighted = np.empty((self.m, size)) if curved else out
-            known = None if based else self._node(falls)
-            for part in blocks:
-                k = part.stop - part.start
-                rows, log_q = self._block(part, out), self._log_q[part]
-                tilt, p = weighed(falls, rows, tilts[:k]), masses[:k]
-                if based:
-                    tilt += self._tilt[part]  # type: ignore[index]
-                node = (0.0, 0.0) if known is None else known
-                total = 0.0 if known is None else relative(log_q, tilt, node, p)
-                if not HELD[0] < total < HELD[1]:  # no node yet, or one that is too light or too heavy here
-                    if known is not None:
-                        weighed(falls, rows, tilt)
-                    mode = int(np.add(log_q, tilt, out=p).argmax())
-                    node = float(tilt[mode]), float(log_q[mode])
-                    modes.append((float(p[mode]), -part.start, np.array(rows[:, mode]), node[1]))
-                    total = relative(log_q, tilt, node, p)
-                linear = float(p @ tilt)
-                mean = rows @ p / total
-                second = None
-                if curved:
-                    deviation = np.subtract(rows, mean[:, None], out=out[:, :k])
-                    second = gram(deviation, np.multiply(deviation, p, out=weighted[:, :k]))
-                sums.add(node, (total, linear, float(p @ np.abs(tilt, out=tilt))), mean, second)
-                known = None if based else node
-            return sums
-
-        found = run(self._parts, visit)
-        if modes:
-            self._mode = max(modes, key=lambda mode: mode[:2])[2:]
+        found = tilt_pass(self, self._falls(x), curved)
         self._latest = (x.tobytes(), found)
         return found
 
-    def _node(self, falls: np.ndarray) -> tuple[float, float] | None:
-        """(tilt, log_q) of the node that was the heaviest where that was last looked for."""
-        return None if self._mode is None else (float(falls @ self._mode[0]), self._mode[1])
-
     def _share(self, x: np.ndarray) -> float:
         """1 - sum lam = 1 / (1 + sum a) for the perspective, else 1."""
-        return 1.0 / (1.0 + float(self.to_natural(x).sum())) if self._shared else 1.0
+        return 1.0 / (1.0 + sum(self.to_natural(x).tolist())) if self._shared else 1.0
 
     def evaluate(self, x: np.ndarray) -> Evaluation:
         return self._read(x, self._sums(x, True))
@@ -232,37 +197,41 @@ class ExponentialDual:
         return self._read(x, self._sums(x, False)) if self._own else self.evaluate(x)
 
     def _read(self, x: np.ndarray, sums: TiltSums) -> Evaluation:
-        divergence = sums.divergence
-        mean = sums.moments.mean
-        theta = self.to_natural(x)
-        share = 1.0 / (1.0 + float(theta.sum())) if self._shared else 1.0
-        misses = mean - self._levels if self._plain else (mean - self._beta) * self._scale
-        if self._shared:
-            misses -= divergence
+        # Of a few numbers each: lists cost less than arrays, of which every operation is a call.
+        divergence, scale = sums.divergence, self._scale.tolist()
+        exponents = [base + each for base, each in zip(self._base.tolist(), x.tolist(), strict=True)]
+        theta = [each / unit for each, unit in zip(exponents, scale, strict=True)]
+        share = 1.0 / (1.0 + sum(theta)) if self._shared else 1.0
+        goals = (self._levels if self._plain else self._beta).tolist()
+        factors = [1.0] * self.m if self._plain else scale
+        means = zip(sums.moments.mean.tolist(), goals, factors, strict=True)
+        apart = divergence if self._shared else 0.0
+        wrong = [(mean - goal) * factor - apart for mean, goal, factor in means]
         # g = KL(p‖q) + lam·misses, the Lagrangian at its minimiser: no large terms cancel in it.
-        lam = share * theta
-        excess = float(lam @ misses)
-        core = misses
-        if self._shared:
+        excess = share * sum(each * miss for each, miss in zip(theta, wrong, strict=True))
+        misses = np.array(wrong)
+        if not self._shared:
+            core = wrong
+        elif share > 0.1:
+            core = [miss - excess for miss in wrong]
+        else:
             # r_i = misses_i - lam·misses, by differences where sum lam nears 1 and the two would cancel.
-            core = misses - excess if share > 0.1 else share * misses + (misses[:, None] - misses) @ lam
-        gradient = core / (self._scale * share)
+            core = (share * misses + (misses[:, None] - misses) @ (share * np.array(theta))).tolist()
+        gradient = np.array([each / (unit * share) for each, unit in zip(core, scale, strict=True)])
         if self._any_free:
             gradient = np.where(self._free, -1.0, gradient)
             misses = np.where(self._free, -np.inf, misses)
         value = divergence + excess
         # |T| ≤ 1 in these coordinates, so the terms of lam·E_p[T] add up to no more than this.
-        noise = rounding(value, sums.terms + share * float((self._base + x).sum()), self._size)
+        noise = self.grain * rounding(value, sums.terms + share * sum(exponents), self._size)
         bend = (lambda: self._scaled(x, self._sums(x, True))) if sums.moments.second is None else self._scaled(x, sums)
         return Evaluation(value, gradient, bend, misses, excess, noise)
 
     def _scaled(self, x: np.ndarray, sums: TiltSums) -> np.ndarray:
         """Of g in the coordinates of the climb, from the covariance of T."""
         assert sums.moments.second is not None
-        covariance = sums.moments.second / sums.moments.total
-        if self._plain:
-            covariance = covariance / self._scale / self._scale[:, None]
-        return np.asarray(covariance / self._share(x))
+        covariance = sums.moments.second * self._slope * self._slope[:, None]
+        return np.asarray(covariance / (sums.moments.total * self._share(x)))
 
     def hessian(self, x: np.ndarray) -> np.ndarray:
         share = self._share(x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
@@ -29,6 +30,9 @@ from duality.problems import Problem
 from duality.ratios import EPS, LogRatios, check_priors
 from duality.reached import Reached, tilt_means
 from duality.tensor_columns import TensorColumns
+
+#: Levels that are no more than so many times their units keep the digits of a miss in a difference of means.
+LARGE = 10.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +85,9 @@ class Likelihood(Problem):
         priors = ratios.priors if self.priors is None else check_priors(self.priors, self.count(ratios))
         if priors is None:
             raise ValueError("priors: neither the problem nor the ratios carry any; a posterior needs Pr(i) in (0, 1)")
-        return replace(bound, priors=priors)
+        filled = copy(bound)  # `replace` would check anew what has been checked
+        object.__setattr__(filled, "priors", priors)
+        return filled
 
     def _prior(self, values: Array) -> Array:
         if not self.rule.needs_priors:
@@ -112,7 +118,9 @@ class Likelihood(Problem):
         the level (a posterior that hardly varies), and at most the room below the level: near the least level the value
         grows as -log(b - min l). A miss is measured against the smallest of these.
         """
-        facts = self._facts(ratios)
+        return ratios.recall((*self._key(), "units"), lambda: self._units(self._facts(ratios)))
+
+    def _units(self, facts: LikelihoodFacts) -> np.ndarray:
         unit, room = facts.unit, self.levels - facts.ends[0]
         room = np.where(np.isfinite(room), room, 0.0)
         unit = np.where(room > 0, np.minimum(unit, room), unit)
@@ -138,8 +146,10 @@ class Likelihood(Problem):
         if type(self) is not Likelihood:
             return super().reached(ratios, log_weights)
         columns = self._facts(ratios).columns
-        cost, levels, missing, squares = tilt_means(columns, log_weights, ratios.log_weights, self.levels)
-        return Reached(cost, levels, -missing, squares)
+        apart = (np.abs(self.levels) > LARGE * self.units(ratios)).any()
+        asked = self.levels if apart else None
+        cost, levels, missing, squares = tilt_means(columns, log_weights, ratios.log_weights, asked)
+        return Reached(cost, levels, -missing if apart else self.slack(levels), squares)
 
     def slack_of(self, ratios: LogRatios, log_weights: np.ndarray) -> np.ndarray:
         # E_p[b - l], not b - E_p[l]: where l hardly varies the digits of the difference are in the terms.
@@ -181,17 +191,19 @@ class Likelihood(Problem):
 
     def _facts(self, ratios: LogRatios) -> LikelihoodFacts:
         """l_i at the nodes and under q."""
-        kept = np.isfinite(ratios.log_weights)
         if type(self).likelihoods is not Likelihood.likelihoods:  # another function of the inputs, not to be kept
             columns = Columns(np.asfortranarray(self.likelihoods(self.inputs(ratios))))
-            return survey(columns, ratios.log_weights, self.levels, np.stack(columns.ends(kept)))
-        key = type(self), self.kind, self.levels.tobytes(), None if self.priors is None else self.priors.tobytes()
-        return ratios.recall(key, lambda: self._looked_at(ratios, kept))
+            about = np.stack(columns.ends(np.isfinite(ratios.log_weights)))
+            return survey(columns, ratios.log_weights, self.levels, about)
+        return ratios.recall(self._key(), lambda: self._looked_at(ratios))
 
-    def _looked_at(self, ratios: LogRatios, kept: np.ndarray) -> LikelihoodFacts:
+    def _key(self) -> tuple[Any, ...]:
+        return type(self), self.kind, self.levels.tobytes(), None if self.priors is None else self.priors.tobytes()
+
+    def _looked_at(self, ratios: LogRatios) -> LikelihoodFacts:
         columns = self.rule.table(ratios)
         known = type(self.rule).inputs is Kind.inputs  # of the ratios themselves
-        ends = np.stack(ratios.ends if known else columns.ends(kept), axis=1)
+        ends = np.stack(ratios.ends if known else columns.ends(np.isfinite(ratios.log_weights)), axis=1)
         function = self.rule.in_place(self.priors)
         if function is not None:
             on_device = isinstance(columns, TensorColumns)

@@ -50,7 +50,7 @@ def survey(given: Columns, log_weights: np.ndarray, levels: np.ndarray, about: n
     miss = np.abs(np.where(np.isfinite(about), about, 0.0) - levels).max(axis=0)
     size = np.where(miss > 0, miss, 1.0)
     out_of_range = not ((size > 1e-100) & (size < 1e100)).all()  # squares would be
-    finite, everywhere = bool(np.isfinite(about).all()), bool((log_weights > -np.inf).all())
+    finite, everywhere = bool(np.isfinite(about).all()), float(log_weights.min()) > -np.inf
 
     def visit(blocks: list[slice]) -> _Sums:
         sums, weights = _Sums(m), np.empty(longest(blocks))

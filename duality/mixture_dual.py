@@ -11,10 +11,11 @@ import numpy as np
 from duality.columns import Columns
 from duality.dual_protocol import Dual, Evaluation, rounding
 from duality.mixture_nodes import MixtureNodes
+from duality.mixture_passes import mixture_pass
 from duality.mixture_pulls import mixture_pulls
 from duality.mixture_sums import Least, MixtureSums, Peaks
 from duality.mixture_table import MixtureTable
-from duality.passes import gram, longest, parts, run, weighed
+from duality.passes import longest, parts, run, weighed
 from duality.pulls import Pulls
 from duality.ratio_tables import EPS
 from duality.shards import total
@@ -55,6 +56,7 @@ class MixtureDual(MixtureNodes):
 
     RESOLUTION: ClassVar[float] = 16 * EPS
     ROOM: ClassVar[float] = 0.05
+    grain = 1.0  # how much coarser the numbers are than doubles
     TABLE: ClassVar[type[MixtureTable]] = MixtureTable
 
     def __init__(
@@ -67,7 +69,7 @@ class MixtureDual(MixtureNodes):
         self._n = log_weights.size
         self._kept: np.ndarray | None = None
         columns = values if isinstance(values, Columns) else Columns(np.asfortranarray(values))
-        if not np.isfinite(log_weights).all():
+        if not np.isfinite(log_weights.min()):
             self._kept = np.isfinite(log_weights)
             columns, log_weights = columns.at(self._kept), log_weights[self._kept]
         known = self.TABLE(columns, log_weights, top)
@@ -98,7 +100,7 @@ class MixtureDual(MixtureNodes):
 
     def _slacks(self, part: slice) -> np.ndarray:
         """u at the base, at some nodes."""
-        return np.ones(1) if self._slack is None else self._slack[part]
+        return np.ones(1, self._log_q.dtype) if self._slack is None else self._slack[part]
 
     def rows(self) -> tuple[np.ndarray, np.ndarray]:
         # At first one node for each constraint, its largest ratio; later also the node of least slack.
@@ -204,33 +206,7 @@ class MixtureDual(MixtureNodes):
 
     def _sums(self, x: np.ndarray, curved: bool) -> MixtureSums:
         """One pass over the nodes at x, which ends early where u is not positive."""
-
-        def visit(blocks: list[slice]) -> MixtureSums:
-            size = longest(blocks)
-            sums = MixtureSums(self.m, curved)
-            falls, logs, out = np.empty(size), np.empty(size), np.empty((self.m, size))
-            deviations, weighted = np.empty((2, self.m, size)) if curved else (out, out)
-            for part in blocks:
-                k = part.stop - part.start
-                r, q = self._ratio.block(part, out), self._qs(part)
-                fall = weighed(x, r, falls[:k])
-                u, log_u = self._logs(part, fall, logs[:k])
-                sums.least = min(sums.least, float(u.min()))
-                if sums.least <= 0.0:
-                    break
-                weight = q * log_u
-                sums.logs += r @ weight
-                sums.cost -= float(weight @ u)
-                mass = float(q @ u)
-                sums.mass += mass
-                if curved:
-                    mean = r @ q / mass
-                    deviation = np.divide(r, u, out=deviations[:, :k])
-                    deviation -= mean[:, None]
-                    sums.moments.add(mass, mean, gram(deviation, np.multiply(deviation, q * u, out=weighted[:, :k])))
-            return sums
-
-        return run(self._parts, visit)
+        return mixture_pass(self, x, curved)
 
     def _logs(self, part: slice, fall: np.ndarray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """u = slack - fall, and log u `(k,)`: at the origin by log1p, which keeps the digits of small multipliers."""
@@ -260,9 +236,7 @@ class MixtureDual(MixtureNodes):
         terms = cost + abs(z * log_z) + float(lam @ self._sizes)
         gradient = self._shrink * misses
         faint = self._faint(sums.least, self._size)
-        noise = rounding(value, terms, self._size)
-        # sum_j q_j r_j r_jᵀ/u_j - (E_q[r] E_q[r]ᵀ)/Z is Z times the covariance of r/u under the target: centred, it
-        # neither cancels nor turns indefinite where q_i and q are nearly the same.
+        noise = self.grain * rounding(value, terms, self._size)
         second = sums.moments.second
         bend = (lambda: np.asarray(self._sums(x, True).moments.second)) if second is None else second
         return Evaluation(value, gradient, bend, misses, float((self._base + x) @ gradient), noise, faint)

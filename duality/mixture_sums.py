@@ -60,9 +60,10 @@ class Peaks:
         """r `(m, k)` at further nodes, and the slack `(k,)` there; None for 1."""
         nodes = r.argmax(axis=1)
         heights = r[np.arange(nodes.size), nodes]
-        for i in np.flatnonzero(heights > self.heights):
-            self.heights[i], self.rows[i] = heights[i], r[:, nodes[i]]
-            self.slacks[i] = 1.0 if slack is None else slack[nodes[i]]
+        higher = np.flatnonzero(heights > self.heights)
+        if higher.size:
+            self.heights[higher], self.rows[higher] = heights[higher], r[:, nodes[higher]].T
+            self.slacks[higher] = 1.0 if slack is None else slack[nodes[higher]]
 
     def merge(self, other: Peaks) -> None:
         for i in np.flatnonzero(other.heights > self.heights):

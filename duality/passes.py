@@ -97,6 +97,13 @@ def gram(deviation: np.ndarray, weighted: np.ndarray) -> np.ndarray:
     return total
 
 
+def centred(raw: np.ndarray, total: float, mean: np.ndarray) -> np.ndarray | None:
+    """raw - total · mean meanᵀ, second moments about the mean `(m, m)`; None where that costs more than four bits."""
+    second = raw - mean[:, None] * (mean * total)
+    both = zip(second.diagonal().tolist(), raw.diagonal().tolist(), strict=True)
+    return second if all(16.0 * after >= before for after, before in both) else None
+
+
 class Moments:
     """Total mass, mean `(m,)` and central second moments `(m, m)` (times the mass) of a statistic.
 

@@ -47,7 +47,9 @@ def finest(n: int) -> float:
     return EPS * (16.0 + 4.0 * float(np.sqrt(n)))
 
 
-def quick(dual: Dual, x: np.ndarray, units: np.ndarray, target: float, bend: np.ndarray | None = None) -> Halt:
+def quick(
+    dual: Dual, x: np.ndarray, units: np.ndarray, target: float, bend: np.ndarray | None = None, leap: float = 0.0
+) -> Halt:
     """max g(x) over x ≥ lower, as long as every step is a plain one.
 
     Args:
@@ -56,6 +58,7 @@ def quick(dual: Dual, x: np.ndarray, units: np.ndarray, target: float, bend: np.
         units: `(m,)`, sizes against which misses of the levels are judged.
         target: the relative residual at which to stop; where rounding ends it before, below SURE, it stops there.
         bend: `(m, m)`, about the curvature at x; asked for where it is left out.
+        leap: the residual from which on one more step is taken and x is believed to be near enough, unseen.
     """
     rows, limits = dual.rows()
     lower = dual.lower
@@ -76,7 +79,10 @@ def quick(dual: Dual, x: np.ndarray, units: np.ndarray, target: float, bend: np.
         step = _aimed(dual, x, at, bend)
         if step is None:
             break
-        moved = _moved(dual, x, at, step, rows, limits, curved=fresh and residual > nearly)
+        if fresh and residual <= leap and not (rows @ (x + step) > limits).any():
+            return Halt(_climb(dual, np.maximum(x + step, lower), at, active, iteration + 1), bend, True)
+        curved = fresh and (residual > nearly or leap > 0.0)
+        moved = _moved(dual, x, at, step, rows, limits, curved=curved)
         if moved is None:
             if residual <= SURE:
                 return Halt(_climb(dual, x, at, active, iteration), bend, True)
@@ -86,7 +92,7 @@ def quick(dual: Dual, x: np.ndarray, units: np.ndarray, target: float, bend: np.
             continue
         point, there = moved
         last = residual
-        if not (fresh and residual > nearly):
+        if not curved:
             bend, fresh = _updated(bend, point - x, at.gradient - there.gradient), False
         else:
             bend = there.curvature
@@ -115,17 +121,18 @@ def _moved(
     curved: bool,
 ) -> tuple[np.ndarray, Evaluation] | None:
     """A point along the step, higher and of a flatter slope; None where there is none, or a face in the way."""
-    slope = float(at.gradient @ step)
+    slope, lower = float(at.gradient @ step), dual.lower.tolist()
     if not slope > 0:
         return None
     t = 1.0
     for trial in range(TRIALS):
-        point = x + t * step
-        gone = point - dual.lower <= EPS * (x - dual.lower)
-        if gone.any():
+        point = x + step if t == 1.0 else x + t * step
+        above = zip(point.tolist(), x.tolist(), lower, strict=True)
+        gone = [after - end <= EPS * (before - end) for after, before, end in above]
+        if any(gone):
             point = np.where(gone, dual.lower, point)
         there = None
-        if not (rows @ point > limits).any():
+        if not min((limits - rows @ point).tolist()) < 0.0:
             there = dual.evaluate(point) if curved else glance(dual, point)
         # Where the domain ends is asked once the point has been passed over, which says it as well.
         if there is None or not there.value > -np.inf or dual.cut(point) is not None:
@@ -167,19 +174,20 @@ def _step(bend: np.ndarray, gradient: np.ndarray, above: np.ndarray) -> np.ndarr
     """
     if above.size == 1:
         curvature = float(bend[0, 0])
-        return np.maximum(gradient / curvature, -above) if curvature > 0 else None
+        return np.array([max(float(gradient[0]) / curvature, -float(above[0]))]) if curvature > 0 else None
     diagonal = bend.diagonal()
-    if not diagonal.min() > 0:
+    if not min(diagonal.tolist()) > 0:
         return None
     size = np.sqrt(diagonal)
-    matrix, slope = bend / size / size[:, None], gradient / size
+    shrink = 1.0 / size
+    matrix, slope = bend * shrink * shrink[:, None], gradient * shrink
     held = (above <= 0) & (gradient <= 0)
     if not held.any():
-        found = _on_face(matrix, slope, slope, held)
+        found = _solved(matrix, slope)
         if found is None:
             return None
-        step = found / size
-        if (step >= -above).all():
+        step = found * shrink
+        if min((step + above).tolist()) >= 0:
             return step
     room = above * size
     for _ in range(GUESSES):
@@ -197,17 +205,22 @@ def _on_face(matrix: np.ndarray, slope: np.ndarray, room: np.ndarray, held: np.n
     """The same where coordinates that are held go to their bounds, and others wherever they like."""
     free = ~held
     if free.all():
-        root, failed = dpotrf(matrix, lower=1)
-        if failed or not root.diagonal().min() > PIVOT:
-            return None
-        return np.asarray(dpotrs(root, slope, lower=1)[0])
+        return _solved(matrix, slope)
     step = np.where(held, -room, 0.0)
     if free.any():
-        root, failed = dpotrf(matrix[free][:, free], lower=1)
-        if failed or not root.diagonal().min() > PIVOT:
+        found = _solved(matrix[free][:, free], (slope - matrix @ step)[free])
+        if found is None:
             return None
-        step[free] = dpotrs(root, (slope - matrix @ step)[free], lower=1)[0]
+        step[free] = found
     return step
+
+
+def _solved(matrix: np.ndarray, right: np.ndarray) -> np.ndarray | None:
+    """matrix⁻¹ right; None where a pivot is small."""
+    root, failed = dpotrf(matrix, lower=1)
+    if failed or not min(root.diagonal().tolist()) > PIVOT:
+        return None
+    return np.asarray(dpotrs(root, right, lower=1)[0])
 
 
 def _updated(bend: np.ndarray, step: np.ndarray, fall: np.ndarray) -> np.ndarray:
@@ -215,5 +228,7 @@ def _updated(bend: np.ndarray, step: np.ndarray, fall: np.ndarray) -> np.ndarray
     along = float(fall @ step)
     if not along > 0:
         return bend
+    if step.size == 1:
+        return np.array([[float(fall[0]) / float(step[0])]])
     known = bend @ step
     return np.asarray(bend + fall[:, None] * (fall / along) - known[:, None] * (known / float(known @ step)))

@@ -90,6 +90,12 @@ def total(value: float) -> float:
     return value if shards is None else float(shards.gather(np.array([value])).sum())
 
 
+def least_of(value: float) -> float:
+    """The least over processes."""
+    shards = _shards.get()
+    return value if shards is None else float(shards.gather(np.array([value])).min())
+
+
 def log_total(value: float) -> float:
     """log of the sum of e^value over processes."""
     shards = _shards.get()

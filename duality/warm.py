@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from duality.coarse import coarse
 from duality.dual_functions import plain
 from duality.dual_protocol import Dual
 from duality.exponential_dual import ExponentialDual
@@ -25,6 +26,9 @@ ENOUGH = 200.0  # nodes of equal weight that those taken must amount to
 PART = 0.5  # the residual at which a climb on some nodes may stop, as a part of their scatter 1/sqrt(n)
 
 
+SOME = 3  # constraints, from where single precision pays,
+MUCH = 20_000_000  # on tables of MANY entries and no more than so many,
+COARSE = 3e-3  # to a residual from which on a Newton step leaves what single precision does
 SEVERAL = 2000  # nodes, from where plain steps are tried before careful ones
 
 
@@ -44,7 +48,16 @@ def nearby(problem: Problem, ratios: LogRatios, dual: Dual) -> Start | None:
     """
     if type(dual) not in (ExponentialDual, MixtureDual) or shared():
         return None
-    return _start(dual, problem.units(ratios))  # type: ignore[type-var]
+    units = problem.units(ratios)
+    first = _start(dual, units)  # type: ignore[type-var]
+    if not MANY <= ratios.n * dual.m <= MUCH or dual.m < SOME or ratios.n < SEVERAL:
+        return first
+    rough = coarse(dual)  # type: ignore[type-var]
+    if rough is None:
+        return first
+    begin = Start(np.zeros(dual.m)) if first is None else first
+    halt = quick(rough, begin.x, units, COARSE**2, leap=COARSE)
+    return Start(halt.climb.x, halt.bend) if halt.arrived else first
 
 
 def _start(dual: Thin, units: np.ndarray) -> Start | None:
@@ -67,7 +80,7 @@ def _climbed(small: Dual, units: np.ndarray, first: Start | None) -> Climb | Non
     """The maximum on some nodes, to a part of their scatter."""
     target = PART / float(np.sqrt(small._log_q.size))  # type: ignore[attr-defined]
     first = Start(np.zeros(small.m)) if first is None else first
-    halt = quick(small, first.x, units, target, first.bend)
+    halt = quick(small, first.x, units, target, first.bend, float(np.sqrt(target)))
     if halt.arrived:
         return halt.climb
     found = maximise(small, halt.climb.x, units, target, Patience(steps=30, pressed=3))
