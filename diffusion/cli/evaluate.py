@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -52,15 +53,15 @@ def audit(
         estimate = estimate_ratios(before, prompts, given.ratios, given.sampling, store)
         classifier = shared.image_classifier_of(task)
         config = audit_config(job.config.audit, job.config.runtime.seed)
-        found = look_for(before, after, estimate, image_classifier=classifier, config=config)
+        found = look_for(before, after, estimate, image_classifier=classifier, config=config, cache=store)
         text = "\n".join(found.lines())
         typer.echo(text)
         if folder is not None and is_main():
             (folder / "audit.json").write_text(found.data().to_json(), encoding="utf-8")
             (folder / "audit.txt").write_text(text + "\n", encoding="utf-8")
+            to_images = partial(decode, before.pipeline)
             strips = [
-                Pairs(each.title, decode(before.pipeline, each.before), decode(before.pipeline, each.after))
-                for each in found.looked
+                Pairs(each.title, to_images(each.before), to_images(each.after), each.labels) for each in found.looked
             ]
             save_pairs(folder / "audit.png", strips)
     if output is not None:

@@ -17,46 +17,46 @@ An audit finds what it looks for: clean rows say that these prompts and samplers
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from diffusion.evaluation.attacks import attacks_of
-from diffusion.evaluation.attacks.rows import attack_rows
+from diffusion.evaluation.attacks.rows import AttackPlan, attack_rows
 from diffusion.evaluation.audit_table import Audit, AuditPrompts, Cell, Looked, frequencies, looked
-from diffusion.evaluation.measured import CLASSIFIER
+from diffusion.evaluation.concept_classifier import ConceptClassifier
 from diffusion.evaluation.relearning import NEW_WORD, Arm, Curve, RelearnConfig, recall, teach, turned
 from diffusion.evaluation.resurgence import resurgence
 from diffusion.evaluation.samples import ImageClassifier
 from diffusion.pipelines import Denoiser
-from diffusion.pipelines.latents import decode
 from diffusion.pipelines.sampling import sample_latents
-from diffusion.ratios.classifier_ratios import classifier_ratios, posterior
 from diffusion.ratios.ratio_estimate import RatioEstimate
+from diffusion.runtime.cache import Cache, kept_tensor
 from diffusion.runtime.progress import Bar, progress_bar
 from diffusion.tasks.concepts import TaskPrompts
 from diffusion.tasks.config import AuditSettings
-from diffusion.training.lora import base_model
 
 SCALES = (3.0, 7.5)
 
 
 @dataclass(frozen=True)
 class AuditConfig:
-    """How much an audit looks at: samples of each cell, attacks by name (``all`` of them), and how the concept is
-    taught again (None: not at all)."""
+    """How much an audit looks at: samples of each cell, attacks by name (``all`` of them) and their searches, each of
+    which is sampled so often, and how the concept is taught again (None: not at all)."""
 
     samples: int = 200
     scales: tuple[float, ...] = SCALES
     attacks: tuple[str, ...] = ()
     relearn_config: RelearnConfig | None = field(default_factory=RelearnConfig)
     seed: int = 70_000
+    searches: int = 1
 
     def __post_init__(self) -> None:
-        if self.samples < 2:
-            raise ValueError(f"samples must be at least 2, got {self.samples}")
+        if self.samples < 2 or self.searches < 1:
+            raise ValueError(f"samples must be at least 2, searches 1, got {self.samples}, {self.searches}")
         if any(scale <= 1 for scale in self.scales):
             raise ValueError(f"scales must be above 1 (1 is looked at in any case), got {self.scales}")
         attacks_of(self.attacks)
@@ -75,7 +75,7 @@ def audit_config(settings: AuditSettings, seed: int) -> AuditConfig:
             seeds=settings.relearn_seeds,
         )
     scales, attacks = tuple(settings.guidance_scales), tuple(settings.attacks)
-    return AuditConfig(settings.samples, scales, attacks, relearn, 70_000 + seed)
+    return AuditConfig(settings.samples, scales, attacks, relearn, 70_000 + seed, settings.searches)
 
 
 @dataclass(frozen=True)
@@ -121,41 +121,6 @@ def settings_of(denoiser: Denoiser, steps: int, scales: Sequence[float]) -> tupl
     return tuple(found)
 
 
-class ConceptClassifier:
-    """Says how often concept ``index`` is there: the base model's classifier, and the image classifier where there is
-    one."""
-
-    def __init__(
-        self, denoiser: Denoiser, estimate: RatioEstimate, image_classifier: ImageClassifier | None, index: int
-    ) -> None:
-        """``denoiser``: the base model's."""
-        self.denoiser, self.estimate, self.image_classifier, self.index = denoiser, estimate, image_classifier, index
-
-    def posterior(self, latents: Tensor, seed: int = 0) -> np.ndarray:
-        """``Pr(i | x)`` (n,) by the classifier, which reads the base model's features."""
-        with base_model(self.denoiser):
-            values = classifier_ratios(self.denoiser, self.estimate.classifier, latents, seed=seed)
-        return np.asarray(posterior(values, self.estimate.prompts.priors)[:, self.index].numpy())
-
-    def said(self, latents: Tensor) -> dict[str, np.ndarray]:
-        """By classifier, (n,) numbers in [0, 1]; the image classifier's first."""
-        found: dict[str, np.ndarray] = {}
-        if self.image_classifier is not None:
-            wanted = self.image_classifier.asked(self.estimate.prompts.concepts[self.index].name)
-            images = decode(self.denoiser.pipeline, latents)
-            found = {
-                classifier: (labels == wanted).astype(float)
-                for classifier, labels in self.image_classifier(images).items()
-            }
-        return found | {CLASSIFIER: self.posterior(latents)}
-
-    def shows(self, latents: Tensor) -> np.ndarray:
-        """(n,): the mean of the image classifier's classifiers, or the classifier's posterior where there is none."""
-        said = self.said(latents)
-        chosen = [value for classifier, value in said.items() if classifier != CLASSIFIER] or [said[CLASSIFIER]]
-        return np.asarray(np.mean(chosen, axis=0))
-
-
 def audit(
     before: Denoiser,
     after: Denoiser,
@@ -163,12 +128,14 @@ def audit(
     *,
     image_classifier: ImageClassifier | None = None,
     config: AuditConfig | None = None,
+    cache: Cache | None = None,
     bar: Bar = progress_bar,
 ) -> Audit:
     """Look for the concepts of an estimate in ``after``, the unlearned pipeline, beside ``before``, the one surveyed.
 
     Two pipelines, each with its own network: see :func:`diffusion.pipelines.fitted.put_in`. ``after`` may carry its
-    adapters only where nothing is to be taught again. Raises ``ValueError`` where both are one network.
+    adapters only where nothing is to be taught again. ``cache``: keeps the samples of ``before``, which the audits of
+    all that was made of it have in common. Raises ``ValueError`` where both are one network.
     """
     if before.network is after.network:
         raise ValueError("before and after must be two pipelines with a network each, got one: put the fit into a copy")
@@ -194,7 +161,12 @@ def audit(
         for number, (index, name, some, setting) in enumerate(plan):
             classifier = ConceptClassifier(before, estimate, image_classifier, index)
             wanted = [some[j % len(some)] for j in range(config.samples)]
-            made = [_drawn(each, wanted, setting, config.seed + number, shown.update) for each in (before, after)]
+            seed, update = config.seed + number, shown.update
+            request = {"prompts": wanted, "setting": asdict(setting), "seed": seed, "law": repr(estimate.sampling)}
+            made = [
+                kept_tensor(cache, "audit", request, partial(_drawn, before, wanted, setting, seed, update)),
+                _drawn(after, wanted, setting, seed, update),
+            ]
             old, new = (frequencies(classifier.said(latents)) for latents in made)
             cell = Cell(
                 concept=prompts.concepts[index].name,
@@ -211,11 +183,11 @@ def audit(
     count = len(prompts.concepts) * len(attacks_of(config.attacks))
     scale = config.scales[0] if config.scales and before.prompt_inputs else 1.0
     if count:
-        with bar("attacks", 2 * config.samples * count) as shown:
+        plan_of = AttackPlan(config.attacks, config.samples, config.searches, scale, config.seed)
+        with bar("attacks", 2 * config.samples * config.searches * count) as shown:
             for index in range(len(prompts.concepts)):
                 classifier = ConceptClassifier(before, estimate, image_classifier, index)
-                detector, settings = (classifier.said, classifier.shows), (config.samples, scale, config.seed)
-                rows += attack_rows((before, after), estimate, index, detector, config.attacks, settings, shown.update)
+                rows += attack_rows((before, after), estimate, classifier, plan_of, cache, shown.update)
     curves: dict[str, tuple[Curve, ...]] = {}
     recalls = {}
     resurged: dict[str, tuple[Curve, ...]] = {}

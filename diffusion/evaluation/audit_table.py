@@ -105,17 +105,20 @@ def at_most(values: np.ndarray) -> Bound:
 
 @dataclass(frozen=True)
 class Looked:
-    """The first samples (k, ...) of a row, of the base model and of the unlearned one: to be looked at."""
+    """The first samples (k, ...) of a row, of the base model and of the unlearned one, with labels: to be looked at."""
 
     title: str
     before: Tensor
     after: Tensor
+    labels: tuple[str, str]
 
 
 def looked(cell: Cell, before: Tensor, after: Tensor) -> Looked:
-    """At most :data:`IMAGES` of each."""
+    """At most :data:`IMAGES` of each, beside the shares by the first detector."""
     asked = cell.setting if cell.prompts == "attack" else f"{SHOWN[cell.prompts]}, {cell.setting}"
-    return Looked(f"{cell.concept}: {asked}", before[:IMAGES], after[:IMAGES])
+    old, new = cell.before[0].estimate.mean, cell.after[0].estimate.mean
+    labels = (f"before\n{100 * old:.0f} %", f"after\n{100 * new:.0f} %")
+    return Looked(f"{cell.concept}: {asked}", before[:IMAGES], after[:IMAGES], labels)
 
 
 @dataclass(frozen=True)

@@ -151,6 +151,18 @@ def path_cost(
     return total
 
 
+def nats(denoiser: Denoiser, t: Tensor) -> Tensor:
+    """What a unit of squared change of the network's raw output costs at levels t (n,), nats per unit of log SNR / 2.
+
+    ::
+
+        SNR (d xhat/d output)^2        eps: 1,    v and flows: the signal's square,    x_0: SNR
+    """
+    one = torch.ones(len(t), *(1,) * len(denoiser.sample_shape), device=t.device)
+    moved = predicted_x0(denoiser, one, torch.zeros_like(one), t).flatten()
+    return log_snr(denoiser, t).to(moved).exp() * moved.square()
+
+
 def _conditions(denoiser: Denoiser, prompts: list[str]) -> Any:
     distinct = list(dict.fromkeys(prompts))
     return rows(denoiser.condition(distinct), torch.tensor([distinct.index(prompt) for prompt in prompts]))

@@ -22,10 +22,10 @@ from diffusion.tasks.detectors import CheckedDetector
 from diffusion.training.lora import merged_adapters
 
 # Of the formula below: a finished fit by another one is not taken from the cache.
-REVISION = 2
+REVISION = 3
 
 # Share of a step's rows, at least, under prompts that take the law of their anchor.
-ANCHORED = 0.5
+ANCHORED = 1 / 3
 # Samples of a group with a level, at least, as a share of those of the law, when multipliers are moved.
 FEW = 0.1
 
@@ -98,7 +98,8 @@ class PromptTilt:
     target minds (every prompt has its normaliser) and which keeps the weights of a loss at most 1. At a noised state
     E[w | x_t, c] is ``1 + sum_k (e^{-M_ck} - 1) eta_k`` where no image shows two of the concepts (that is looked at on
     the samples), and the product of ``1 + (e^{-M_ck} - 1) eta_k`` where one does, which is right if they are shown
-    independently.
+    independently. As a mean of w it lies between the least and the greatest weight of c's samples, and is put there
+    where the network that predicts eta errs: where no sample of a prompt shows a concept nothing is changed.
     """
 
     def __init__(self, estimate: DetectedSamples) -> None:
@@ -120,7 +121,7 @@ class PromptTilt:
 
     def noised(self, multipliers: np.ndarray, eta: Tensor, asked: Tensor) -> Tensor:
         """log E[w | x_t, c] (n,) from eta (n, k) under prompts by number (n,)."""
-        per_prompt, _, top = self._strengths(multipliers)
+        per_prompt, raw, top = self._strengths(multipliers)
         mine = per_prompt[asked.cpu()].to(eta)
         gains = torch.expm1(-mine)
         if self.exclusive:
@@ -129,7 +130,16 @@ class PromptTilt:
             found = torch.log1p(torch.maximum((gains * eta).sum(1), least))
         else:
             found = torch.log1p(gains * eta).sum(1)
-        return found - top[asked.cpu()].to(eta)
+        least, most = self._range(raw - top[self.estimate.rows], len(top))
+        told = found - top[asked.cpu()].to(eta)
+        return torch.maximum(torch.minimum(told, most[asked.cpu()].to(eta)), least[asked.cpu()].to(eta))
+
+    def _range(self, logs: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """The least and the greatest (C,) of the samples' log weights (n,); any for a prompt without samples."""
+        rows, top = self.estimate.rows, torch.full((count,), torch.inf, dtype=logs.dtype)
+        least = top.scatter_reduce(0, rows, logs, "amin")
+        most = (-top).scatter_reduce(0, rows, logs, "amax")
+        return torch.where(least == torch.inf, -torch.inf, least), torch.where(most == -torch.inf, torch.inf, most)
 
 
 def drawn_for_all(estimate: DetectedSamples, count: int, seed: int) -> np.ndarray:

@@ -22,6 +22,7 @@ class Pairs:
     title: str
     before: Images
     after: Images
+    labels: tuple[str, str] = ("before", "after")
 
 
 def sheet(images: Images, columns: int, pad: int = 2) -> NDArray[np.uint8]:
@@ -75,7 +76,7 @@ def save_pairs(path: Path, pairs: Sequence[Pairs], panel_columns: int = 2) -> No
         axes.imshow(strip, interpolation="nearest")
         axes.set_title(textwrap.fill(each.title, 60), fontsize=8, parse_math=False)
         axes.set(xticks=[])
-        axes.set_yticks([0.25 * strip.shape[0], 0.75 * strip.shape[0]], ["before", "after"], fontsize=7)
+        axes.set_yticks([0.25 * strip.shape[0], 0.75 * strip.shape[0]], each.labels, fontsize=7)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
     figure.savefig(path, format="png")

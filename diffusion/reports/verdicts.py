@@ -102,7 +102,12 @@ def of_fitted_model(
     found = [f"level not shown: {level}" for level in measured.levels if not level.met]
     for cost in measured.costs:
         ratio = cost.estimate.mean / solution.primal if solution.primal > 0 else math.inf
-        if not ratio <= standards.cost_ratio:
+        if solution.primal <= 0:
+            found.append(
+                f"{WHERE[cost.prompts]} the network costs {cost.estimate} nats, and the target nothing: no multiple of "
+                "that is allowed"
+            )
+        elif not ratio <= standards.cost_ratio:
             found.append(
                 f"{WHERE[cost.prompts]} the network costs {cost.estimate} nats, {ratio:.1f} times the target's "
                 f"{solution.primal:.4g}: more than {standards.cost_ratio:g} times"

@@ -68,6 +68,11 @@ class Cache:
         return tensors
 
 
+def kept_tensor(cache: Cache | None, name: str, request: Mapping[str, Any], make: Callable[[], Tensor]) -> Tensor:
+    """One tensor, as :meth:`Cache.get` keeps it; made anew where there is no cache."""
+    return make() if cache is None else cache.get(name, request, lambda: {"value": make()})["value"]
+
+
 def _kept(path: Path, wanted: str) -> Tensors | None:
     """What the file holds for this request; None where there is none, or it has to be computed again."""
     if not path.exists():

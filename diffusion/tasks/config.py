@@ -130,6 +130,7 @@ class AuditSettings(Settings):
         ],
         ...,
     ] = Field(default=(), description="attacks by name, or all; repeat")
+    searches: int = Field(default=1, ge=1, description="independent searches of each attack, each of them sampled")
     relearn_steps: int = Field(default=160, ge=0, description="most steps of relearning; 0: none")
     relearn_images: int = Field(default=16, ge=1, description="images that it is relearned from")
     relearn_seeds: int = Field(default=2, ge=1, description="seeds of relearning")

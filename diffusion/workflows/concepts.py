@@ -95,7 +95,7 @@ def unlearn(
         context = FitContext(denoiser, estimate, solution, fit, checkpoint, runtime.checkpointing_steps, shown.update)
         outcome = method.fit(context)
         if fit.robust_rounds:
-            harden(denoiser, threats_of(denoiser, estimate), kept_of(estimate), fit, config.sampling)
+            harden(denoiser, threats_of(denoiser, estimate), kept_of(estimate), fit, config.sampling, cache=cache)
     trained = fitted_data(config, method)
     save_fit(denoiser, folder, so_far(estimate, plan, solution, outcome, trained))
     samples, measured = measure_lora(denoiser, estimate, plan, solution, evaluation, image_classifier, bar)

@@ -23,6 +23,7 @@ from diffusion.reports.detector_results import DetectedUnlearned
 from diffusion.reports.fitted import save_fit
 from diffusion.runtime.cache import Cache
 from diffusion.runtime.progress import Bar, numbered, progress_bar
+from diffusion.tasks.concepts import normalised
 from diffusion.tasks.config import Config, EvaluationConfig
 from diffusion.tasks.detector_levels import Constraint, named_conflict, problem_of
 from diffusion.tasks.detectors import CheckedDetector
@@ -68,7 +69,7 @@ def unlearn_detected(
     ratios = estimate.ratios
     asked = problem_of(constraints, ratios)
     plan, solution = solved_for(asked, estimate, evaluation)
-    if solution.inactive:
+    if solution.inactive and not asks_for_another(prompts):
         now = asked.levels_of(ratios, ratios.log_weights)
         said = "; ".join(
             f"{each.concept!r}{each.where} is at {level:.4g}, at {'most' if each.side == 'upper' else 'least'} {b:.4g} "
@@ -99,6 +100,14 @@ def unlearn_detected(
     seconds = time.monotonic() - started
     proof = detector_certificate(estimate, question, solution, measured, outcome, settings, seconds)
     return DetectedUnlearned(estimate, plan, solution, pictures, measured, proof, outcome)
+
+
+def asks_for_another(prompts: Prompts) -> bool:
+    """Whether a prompt of the law is to have the law of another one, which is work to do whatever the levels are."""
+    return any(
+        each.anchor is not None and normalised(each.anchor) != normalised(each.prompt) and share > 0
+        for each, share in zip(prompts.prompts, prompts.probabilities, strict=True)
+    )
 
 
 def solved_for(asked: du.Problem, estimate: DetectedSamples, evaluation: EvaluationConfig) -> tuple[Plan, du.Solution]:

@@ -15,23 +15,30 @@ the former can, and more.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from diffusion.evaluation.attacks.base import FRESH, Attack, Brought, Victim, noised_references, sampled
-from diffusion.pipelines import Condition
+from diffusion.pipelines import Condition, rows
+
+NUMBERS = 2**17  # of noised references that a step of several starts looks at together
+LOOKS = 3  # places on a start's way that are remembered, its end the last
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """Where a start ended: the condition of one row, the share of samples that showed the concept, the last loss."""
+    """Where a start ended: the condition of one row, the share of samples that showed the concept, the last loss, and
+    ``passed`` (k, ...), where it was after equal parts of its steps."""
 
     start: str
     condition: Condition
     share: float
     loss: float
+    passed: Condition
 
 
 @dataclass(frozen=True)
@@ -48,12 +55,17 @@ class SoftPrompt(Attack):
 
     def candidates(self, victim: Victim) -> list[Candidate]:
         """What every start ends in, and how often it shows the concept in a few samples."""
-        starts, found = list(dict.fromkeys([*victim.prompts[:1], victim.anchor, ""])), []
-        for number in range(self.restarts):
-            text = starts[number % len(starts)]
-            condition, loss = self.invert(victim, text, number)
-            share = victim.share(sampled(victim, condition, victim.search, number))
-            found.append(Candidate(text, condition, share, loss))
+        texts = list(dict.fromkeys([*victim.prompts[:1], victim.anchor, ""]))
+        starts, found = [texts[number % len(texts)] for number in range(self.restarts)], list[Candidate]()
+        # No start knows of the others: together they only take less time.
+        together = max(1, NUMBERS // (self.batch * math.prod(victim.denoiser.sample_shape)))
+        for begin in range(0, self.restarts, together):
+            some = range(begin, min(begin + together, self.restarts))
+            ended = self.invert(victim, victim.denoiser.condition([starts[number] for number in some]), some)
+            for number, (passed, loss) in zip(some, ended, strict=True):
+                condition = rows(passed, slice(-1, None))
+                share = victim.share(sampled(victim, condition, victim.search, number))
+                found.append(Candidate(starts[number], condition, share, loss, passed))
         return found
 
     def run(self, victim: Victim) -> Brought:
@@ -61,29 +73,37 @@ class SoftPrompt(Attack):
         detail = f"start {best.start!r}, {best.share:.2f} of {victim.search} in the search, best of {self.restarts}"
         return Brought(sampled(victim, best.condition, victim.samples, FRESH), detail)
 
-    def invert(self, victim: Victim, text: str, number: int) -> tuple[Condition, float]:
-        """The condition found from one start, and the mean loss of its last tenth of steps."""
-        denoiser, generator = victim.denoiser, torch.Generator().manual_seed(victim.seed * 1009 + number)
-        start = denoiser.condition([text])
-        name = denoiser.prompt_inputs[0]
-        fixed = start[name].detach()
+    def invert(self, victim: Victim, starts: Condition, numbers: Sequence[int]) -> list[tuple[Condition, float]]:
+        """From starts (n, ...), each with the noise of its number: the conditions passed, the last of which is found,
+        and the mean loss of the last tenth of steps."""
+        name = victim.denoiser.prompt_inputs[0]
+        chances = [torch.Generator().manual_seed(victim.seed * 1009 + number) for number in numbers]
+        kind, fixed = starts[name].dtype, starts[name].detach().float()  # half precision holds no step of Adam's
         free = fixed.shape[1] if self.vectors is None else min(self.vectors, fixed.shape[1])
-        noise = torch.randn(fixed[:, :free].shape, generator=generator).to(fixed)
+        noise = torch.stack([torch.randn(fixed[0, :free].shape, generator=chance) for chance in chances]).to(fixed)
         moved = (fixed[:, :free] + self.spread * noise).requires_grad_()
-        optimizer, losses = torch.optim.Adam([moved], lr=self.rate), []
-        for _ in range(self.steps):
-            loss = _loss(victim, start | {name: torch.cat([moved, fixed[:, free:]], 1)}, self.batch, generator)
-            if not bool(torch.isfinite(loss)):
-                raise FloatingPointError(f"soft prompt: the loss is {float(loss.detach())}")
-            (moved.grad,) = torch.autograd.grad(loss, [moved])
+        optimizer, losses, passed = torch.optim.Adam([moved], lr=self.rate), list[list[float]](), list[Tensor]()
+        looks = {math.ceil(self.steps * (j + 1) / LOOKS) for j in range(LOOKS)}
+        for step in range(self.steps):
+            loss = _loss(victim, starts | {name: torch.cat([moved, fixed[:, free:]], 1).to(kind)}, self.batch, chances)
+            if not bool(torch.isfinite(loss).all()):
+                raise FloatingPointError(f"soft prompt: the loss is {loss.detach().tolist()}")
+            (moved.grad,) = torch.autograd.grad(loss.sum(), [moved])
             optimizer.step()
-            losses.append(float(loss.detach()))
-        last = losses[-max(1, len(losses) // 10) :]
-        found = torch.cat([moved.detach(), fixed[:, free:]], 1)
-        return start | {name: found}, sum(last) / len(last)
+            losses.append(loss.detach().tolist())
+            if step + 1 in looks:
+                passed.append(torch.cat([moved.detach().clone(), fixed[:, free:]], 1))
+        last = torch.tensor(losses[-max(1, len(losses) // 10) :], dtype=torch.float64).mean(0).tolist()
+        ways = torch.stack(passed, 1).to(kind)
+        held = [
+            {k: v[j : j + 1].expand(len(passed), *v.shape[1:]) for k, v in starts.items()} for j in range(len(last))
+        ]
+        return [(one | {name: ways[j]}, last[j]) for j, one in enumerate(held)]
 
 
-def _loss(victim: Victim, condition: Condition, batch: int, generator: torch.Generator) -> Tensor:
-    x, t, y = noised_references(victim, batch, generator)
-    told = {k: v.expand(batch, *v.shape[1:]) for k, v in condition.items()}
-    return (y - victim.denoiser.predict(x, t, told)).square().mean()
+def _loss(victim: Victim, conditions: Condition, batch: int, chances: Sequence[torch.Generator]) -> Tensor:
+    """(n,) mean errors under conditions (n, ...), each on ``batch`` references of its own chance."""
+    x, t, y = (torch.cat(some) for some in zip(*(noised_references(victim, batch, c) for c in chances), strict=True))
+    told = {k: v.repeat_interleave(batch, 0) for k, v in conditions.items()}
+    error = (y - victim.denoiser.predict(x, t, told)).square()
+    return error.reshape(len(chances), -1).mean(1)

@@ -164,6 +164,8 @@ def test_audit_looks_everywhere(monkeypatch, capsys, place, lora, tmp_path):
             "3",
             "--audit-relearn-seeds",
             "1",
+            "--audit-searches",
+            "2",
         ),
         *("--cache-folder", place / "cache", "--output", tmp_path / "out"),
     )
@@ -183,7 +185,10 @@ def test_audit_looks_everywhere(monkeypatch, capsys, place, lora, tmp_path):
         ("attack", "concept vector"),
         ("attack", "completion"),
     ]
-    assert report.cells[-1].detail == "from step 1 of 2"
+    assert report.cells[-1].detail == "from step 1 of 2; from step 1 of 2"
+    assert [cell.samples for cell in report.cells] == [4] * 11 + [8] * 2
+    # Samples of the base model are there for the next audit.
+    assert [len(list((place / "cache").glob(f"{name}-*"))) for name in ("audit", "attack")] == [11, 2]
     assert all(each.estimate.mean <= each.bound.value for cell in report.cells for each in cell.after)
     assert [cell.guidance_scale for cell in report.cells if cell.setting == "guidance 3"] == [3.0, 3.0]
     (taught,) = report.relearned

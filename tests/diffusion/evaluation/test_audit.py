@@ -214,13 +214,14 @@ def test_a_method_that_diverges_is_reported(monkeypatch, tmp_path):
             run_bench(denoiser, make_survey(), du.ReverseKL([0.9, 0.8]), plan, None, tmp_path, quiet)
 
 
-def test_a_row_is_looked_at_under_its_own_name():
-    said = frequencies({"SVM": np.zeros(12)})
+def test_a_row_is_looked_at_under_its_own_name_and_shares():
+    said, gone = frequencies({"SVM": np.arange(12) < 9.0}), frequencies({"SVM": np.arange(12) < 3.0})
     row = {"concept": "seven", "num_inference_steps": 2, "guidance_scale": 1.0, "sampler": None, "samples": 12}
-    cell = Cell(prompts="near", setting="own sampler", before=said, after=said, **row)
+    cell = Cell(prompts="near", setting="own sampler", before=said, after=gone, **row)
     before, after = torch.zeros(12, 1, 4, 4), torch.ones(12, 1, 4, 4)
     seen = looked(cell, before, after)
-    assert (seen.title, len(seen.before), len(seen.after)) == ("seven: near it, own sampler", 8, 8)
+    assert (seen.title, seen.labels) == ("seven: near it, own sampler", ("before\n75 %", "after\n25 %"))
+    assert (len(seen.before), len(seen.after)) == (8, 8)
     assert float(seen.before.max()) == 0 < float(seen.after.min())
     attack = Cell(prompts="attack", setting="soft prompt", before=said, after=said, **row)
     assert looked(attack, before, after).title == "seven: soft prompt"

@@ -7,11 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffusion.methods import guided_tilt
-from diffusion.methods.chain import Chain, path_cost
+from diffusion.methods.chain import Chain, nats, path_cost
 from diffusion.methods.detected import batches_of
-from diffusion.methods.guided_tilt import PromptBatches, guided_loss, guided_objective
+from diffusion.methods.guided_tilt import DECIDED, PromptBatches, guided_loss, guided_objective, undecided
 from diffusion.pipelines import denoiser_of
-from diffusion.ratios.classifier import features
+from diffusion.pipelines.base import predicted_x0
+from diffusion.ratios.classifier import features, log_snr
 from diffusion.ratios.detected import DetectedSamples
 from diffusion.ratios.noised_detector import NoisedDetector, train_noised_detector
 from diffusion.tasks.config import FitConfig, RatiosConfig, Sampling
@@ -37,6 +38,23 @@ def test_the_loss_is_least_at_the_covariance_over_the_mean_whatever_the_base_say
     assert abs(float(slope.detach())) < 8 * 100 * 20 * 64 * np.finfo(float).eps
     elsewhere = guided_loss((best + 0.1).expand(1, 1), pull, w.mean()[None], scale)
     assert float(elsewhere.detach()) > float(loss.detach())
+
+
+@pytest.mark.parametrize("name", ["sd", "sd3", "ddpm"])
+def test_a_change_of_the_output_is_counted_in_nats_of_the_chain(name):
+    """1/2 dSNR |dx_0|^2 of a chain with small steps, over 1/2 dlog SNR |change|^2."""
+    denoiser = denoiser_of(build(getattr(families, name)))
+    t = torch.tensor([denoiser.levels // 10, denoiser.levels // 2, denoiser.levels * 9 // 10])
+    x, said, change = torch.randn(3, 3, *denoiser.sample_shape, generator=torch.Generator().manual_seed(0))
+    moved = predicted_x0(denoiser, said + change, x, t) - predicted_x0(denoiser, said, x, t)
+    cost = log_snr(denoiser, t).exp() * moved.square().flatten(1).sum(1)
+    torch.testing.assert_close(nats(denoiser, t), cost / change.square().flatten(1).sum(1), rtol=1e-3, atol=0)
+
+
+def test_what_is_decided_fades_out():
+    low, high = DECIDED
+    found = undecided(torch.tensor([-12.0, low, (low + high) / 2, high, 12.0]))
+    assert found.tolist() == [1, 1, 0.5, 0, 0]
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +125,7 @@ def test_e_is_what_the_sampler_sees_over_the_scale(denoiser, monkeypatch):
     fresh(denoiser, 0.3)
     seen = {}
 
-    def keep(e, pull, w, s):
+    def keep(e, pull, w, s, count):
         seen.update(e=e.detach(), s=s)
         return e.square().mean()
 
@@ -171,11 +189,11 @@ def samples_of(denoiser, prompts):
     )
 
 
-def test_rows_count_by_the_law_and_anchored_prompts_for_half_at_least(denoiser):
+def test_rows_count_by_the_law_and_anchored_prompts_for_a_third_at_least(denoiser):
     law = Prompts([{"prompt": "seven", "anchor": ""}, {"prompt": "one", "weight": 2}, {"prompt": "", "weight": 7}])
     data = batches_of(denoiser, samples_of(denoiser, law), torch.zeros(15, dtype=torch.float64))
     masses = torch.bincount(data.prompts, weights=data.target)
-    np.testing.assert_allclose(masses, [0.5, 0.5 * 2 / 9, 0.5 * 7 / 9])
+    np.testing.assert_allclose(masses, [1 / 3, 2 / 3 * 2 / 9, 2 / 3 * 7 / 9])
     np.testing.assert_allclose(float(data.shares.sum()), 1)
     assert data.scales.tolist() == [3.0, 3.0, 1.0]
     assert data.moving

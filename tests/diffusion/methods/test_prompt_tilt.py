@@ -85,6 +85,24 @@ def test_heads_that_disagree_leave_no_weight_that_no_image_has():
     assert torch.isfinite(both).all()
 
 
+def test_where_no_sample_of_a_prompt_shows_a_concept_nothing_is_changed_there():
+    """Whatever the network that predicts eta says: E[w] of weights that are all one is one."""
+    said = exclusive()
+    said[:100, 0] = 0
+    tilt, lam = PromptTilt(estimate_of(said)), np.array([3.0, 0.5, 0.0])
+    eta, asked = torch.tensor([[0.4, 0.0]] * 3), torch.arange(3)
+    found = tilt.noised(lam, eta, asked)
+    assert float(found[0]) == 0
+    assert (found[1:] < -0.1).all()
+    # And never beyond the weights that samples of the prompt have.
+    weights = tilt.log_weights(lam)
+    for c in range(3):
+        mine = weights[tilt.estimate.rows == c]
+        for level in (0.0, 0.3, 1.0):
+            at = float(tilt.noised(lam, torch.tensor([[level, 0.0]]), torch.tensor([c])))
+            assert float(mine.min()) - 1e-6 <= at <= float(mine.max()) + 1e-6
+
+
 def test_groups_of_which_the_law_gives_few_are_drawn_for_their_level():
     rare = Prompts([{"prompt": "", "weight": 999}, {"prompt": "a nine", "group": "nines"}])
     constraints = constraints_of(["seven"], ["4%"], [("nine", "80% in nines")], rare)

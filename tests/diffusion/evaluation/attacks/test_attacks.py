@@ -1,8 +1,11 @@
 """Every attack finds something where there is something to find, and nothing where there is nothing."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 
+stats = pytest.importorskip("scipy.stats")
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
@@ -18,19 +21,22 @@ from diffusion.evaluation.attacks import (
     Victim,
     attacks_of,
 )
-from diffusion.evaluation.attacks.base import denoise, noised_references, sampled
+from diffusion.evaluation.attacks.base import Brought, denoise, noised_references, sampled
 from diffusion.evaluation.attacks.classifier_guidance import train_classifier
+from diffusion.evaluation.attacks.rows import AttackPlan, searched
 from diffusion.evaluation.attacks.soft_prompt import _loss
 from diffusion.evaluation.attacks.token_search import error, words_of
 from diffusion.evaluation.sweep.canvas import CanvasTask
 from diffusion.methods.base import ErasureContext
 from diffusion.methods.erasure import UCE
+from diffusion.pipelines import rows
 from diffusion.pipelines.latents import decode, encode
 from diffusion.pipelines.sampling import sample_latents
 from diffusion.ratios.classifier import log_snr
 from diffusion.tasks.config import FitConfig
 from diffusion.training.lora import undo
 from diffusion.wardrobe import STYLES, render, shipped_photographs
+from duality.confidence import clopper_pearson
 
 BOOT = CanvasTask.of("a boot")
 BRIEF = {
@@ -142,16 +148,31 @@ def test_nothing_is_found_where_nothing_is(name, material):
 
 def test_a_soft_prompt_lowers_the_error_on_the_references(denoiser, material):
     some = victim(denoiser, material)
-    found, _ = SoftPrompt(steps=40, rate=0.05).invert(some, "", 0)
     start = denoiser.condition([""])
+    ((passed, _),) = SoftPrompt(steps=40, rate=0.05).invert(some, start, [0])
     with torch.no_grad():
-        one, two = (float(_loss(some, each, 64, torch.Generator().manual_seed(9))) for each in (start, found))
+        one, two = (
+            float(_loss(some, each, 64, [torch.Generator().manual_seed(9)]))
+            for each in (start, rows(passed, slice(2, 3)))
+        )
     assert two < one
-    (kept,) = (SoftPrompt(steps=2, vectors=2).invert(some, "", 0)[0].values(),)
-    start = denoiser.condition([""])["encoder_hidden_states"]
-    (found,) = kept
-    assert torch.equal(found[:, 2:], start[:, 2:])
-    assert not torch.equal(found[:, :2], start[:, :2])
+    assert len(passed["encoder_hidden_states"]) == 3
+    ((kept, _),) = SoftPrompt(steps=2, vectors=2).invert(some, start, [0])
+    (found,) = kept.values()
+    assert torch.equal(found[:, 2:], start["encoder_hidden_states"][:, 2:].expand(len(found), -1, -1))
+    assert not torch.equal(found[:1, :2], start["encoder_hidden_states"][:, :2])
+
+
+def test_starts_that_are_moved_together_go_where_each_would_go_alone(denoiser, material, monkeypatch):
+    some, attack = victim(denoiser, material), SoftPrompt(restarts=3, steps=4, batch=2)
+    together = attack.candidates(some)
+    monkeypatch.setattr("diffusion.evaluation.attacks.soft_prompt.NUMBERS", 1)
+    alone = attack.candidates(some)
+    assert [each.start for each in together] == [each.start for each in alone]
+    for one, two in zip(together, alone, strict=True):
+        torch.testing.assert_close(one.passed, two.passed, rtol=1e-3, atol=1e-3)
+    ends = [each.condition["encoder_hidden_states"] for each in together]
+    assert not any(torch.equal(one, two) for one, two in combinations(ends, 2))
 
 
 def test_words_of_a_prompt_matter_to_the_error(denoiser, material):
@@ -188,6 +209,36 @@ def test_a_late_completion_hands_on_the_image_that_it_was_given(material):
             parameter.zero_()
     some = victim(blank, material)
     assert some.share(Completion(done=0.7).run(some).latents) > some.share(Completion().run(some).latents)
+
+
+def test_several_searches_are_sampled_in_turn(denoiser, material):
+    class Marked(SoftPrompt):
+        def run(self, victim):
+            return Brought(torch.full((victim.samples, 1), float(victim.seed)), f"of {victim.seed}")
+
+    plan, counted = AttackPlan(("soft-prompt",), 3, 2, 1.0, 5), []
+    one, two = plan.seeds()
+    assert one == 5 != two
+    latents, detail = searched(
+        Marked(), [victim(denoiser, material, samples=3, seed=s) for s in (one, two)], counted.append
+    )
+    assert latents[:, 0].tolist() == [one, two] * 3
+    assert detail == f"of {one}; of {two}"
+    assert counted == [3, 3]
+
+
+@pytest.mark.parametrize("shares", [(0.0, 0.2), (0.05, 0.3, 0.1, 0.0), (0.4, 0.9)])
+def test_the_bound_on_a_mean_over_searches_holds_where_their_shares_differ(shares):
+    """Exactly: the law of the number of hits is a convolution of binomials, 12 samples of each search."""
+    law = np.ones(1)
+    for share in shares:
+        law = np.convolve(law, stats.binom.pmf(np.arange(13), 12, share))
+    n = 12 * len(shares)
+    missed = sum(law[k] for k in range(n + 1) if clopper_pearson(k, n) < np.mean(shares))
+    assert missed <= 0.05
+    # Equal shares come closer to it: differing ones only make the bound safer.
+    alike = stats.binom.pmf(np.arange(n + 1), n, np.mean(shares))
+    assert missed <= sum(alike[k] for k in range(n + 1) if clopper_pearson(k, n) < np.mean(shares)) <= 0.05
 
 
 def test_what_does_not_fit_is_refused(denoiser, material):
