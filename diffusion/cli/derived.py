@@ -83,14 +83,16 @@ def with_job(
     task: Mapping[str, Any] | None = None,
     defaults: Config | None = None,
     without: Collection[str] = (),
+    presets: Mapping[str, str] | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """A command that takes ``job`` as one that has the options of a task and of these sections instead.
 
     An option of the command's own takes the place of a section's of the same name. ``without``: parameters of options
-    that the command has no use for.
+    that the command has no use for. ``presets``: help of flags by the name of a preset of :class:`Config`, which takes
+    the place of the defaults.
     """
     start = defaults or Config()
-    asked = dict(task or {})
+    asked, kinds = dict(task or {}), dict(presets or {})
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         own = inspect.signature(command, eval_str=True)
@@ -102,21 +104,27 @@ def with_job(
             need_extra()  # before anything is read: what reads tasks needs torch
             flags = {name: words.pop(name) for name in asked}
             settings = {name: words.pop(name) for name in options}
+            chosen = [name for name in kinds if words.pop(name)]
             file, model = words.pop("config"), words.pop("model", None)
             if model is not None and (Path(model) / TASK).is_file():
                 if file is not None:
                     raise ValueError(f"config cannot be given where the model {model!r} is a result, which has its own")
                 file, model = Path(model), None
             said, sections_said, folder = read_files(file)
-            config = merged(sections_said, settings, options, start)
+            if len(chosen) > 1:
+                raise ValueError(f"{' and '.join(chosen)} are two presets; one is needed")
+            if chosen and folder is not None:
+                raise ValueError(f"{chosen[0]}: {str(folder)!r} is a result, which says every setting itself")
+            config = merged(sections_said, settings, options, getattr(Config, chosen[0])() if chosen else start)
             return command(**words, job=Job(said, flags, config, folder, model))
 
         mine = [parameter for name, parameter in own.parameters.items() if name != "job"]
         named = asked | {name: o.annotation for name, o in options.items()}
+        flags = {name: Annotated[bool | None, typer.Option(f"--{name}", help=words)] for name, words in kinds.items()}
         keyword = inspect.Parameter.KEYWORD_ONLY
         added = [
             inspect.Parameter(name, keyword, default=None, annotation=annotation)
-            for name, annotation in ({"model": ModelArgument} | named | {"config": ConfigOption}).items()
+            for name, annotation in ({"model": ModelArgument} | flags | named | {"config": ConfigOption}).items()
         ]
         parameters = [added[0], *(each.replace(kind=keyword) for each in mine), *added[1:]]
         called.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]

@@ -113,9 +113,11 @@ def bench(
         raise ValueError(f"{', '.join((*NOT_COMPARED, SEQUENTIAL))}: every method is compared as it is, without them")
     from diffusion.api import open_at_law
     from diffusion.evaluation.benchmark import Bench, chosen_methods, run_bench
+    from diffusion.evaluation.planning import check_measured
     from diffusion.ratios.estimate import estimate_ratios
     from diffusion.runtime.files import check_folder
 
+    check_measured(config.evaluation.samples, "a comparison")
     chosen = chosen_methods(method)
     if output.exists() and not output.is_dir():
         raise ValueError(f"output {str(output)!r} is a file; a folder is needed")

@@ -29,6 +29,11 @@ from diffusion.cli.toy import explore, frontier, solve, verify
 from diffusion.runtime.interrupts import terminable
 from diffusion.tasks.config import Config
 
+# Of a law of prompts on Stable Diffusion 1.5.
+PRESETS = {
+    "quick": "a look: 20 steps, 256 samples, a short fit, nothing measured or certified; under 25,000 evaluations",
+    "frugal": "of detectors: the same with a certificate on 400 samples; under 50,000",
+}
 app = typer.Typer(
     help="Unlearning in diffusion models, solved exactly: problems, certificates, LoRAs.",
     no_args_is_help=True,
@@ -61,9 +66,9 @@ def unlearn_options(
 
 
 @app.command()
-@with_job("sampling", "ratios", "fit", "evaluation", "runtime", task=CONCEPT_OPTIONS)
+@with_job("sampling", "ratios", "fit", "evaluation", "runtime", task=CONCEPT_OPTIONS, presets=PRESETS)
 def distill(
-    output: Annotated[Path, typer.Option(help="folder for the LoRA, the certificate, the card and images")],
+    output: Annotated[Path, typer.Option(help="folder for LoRA, certificate, card and images")],
     job: Job,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="print stages, network evaluations, time and memory; do nothing")
@@ -252,9 +257,10 @@ def demo(
 
     task = ConceptTask(model="digits", concepts=[concept], levels=[level])
     need_extra()
-    from diffusion.evaluation.planning import check_samples
+    from diffusion.evaluation.planning import check_measured, check_samples
     from diffusion.workflows.demo import demo_config, run_demo
 
+    check_measured(evaluation_samples, "the demo")
     config = shared.with_cache(demo_config(evaluation_samples, seed, cache_folder))
     check_samples(task.asked, config.evaluation.fewest, config.evaluation.confidence)
     from diffusion.cli.toy import demo_section

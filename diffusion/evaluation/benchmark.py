@@ -33,6 +33,7 @@ from diffusion.evaluation.benchmark_table import Compared, Failure, MethodRun, Q
 from diffusion.evaluation.bounds import Estimate, mean_estimate
 from diffusion.evaluation.fresh import wanted_prompts
 from diffusion.evaluation.measured import CLASSIFIER, Condition
+from diffusion.evaluation.planning import check_measured
 from diffusion.evaluation.samples import ImageClassifier, agreement, retained, take_samples
 from diffusion.guidance.guided import Guided, Strength
 from diffusion.guidance.sampling import guided_samples
@@ -82,8 +83,9 @@ def run_bench(
     """Run what is not in ``folder`` yet, one JSON a run, then ``bench.json`` and ``bench.txt`` of all of them.
 
     A method that diverges (``FloatingPointError``) is reported as such, and the others go on. Raises ``ValueError``
-    where a file of the folder belongs to another task.
+    where a file of the folder belongs to another task, or there are no evaluation samples.
     """
+    check_measured(plan.evaluation.samples, "a comparison")
     solution = du.solve(problem, estimate.ratios)
     folder.mkdir(parents=True, exist_ok=True)
     task = {

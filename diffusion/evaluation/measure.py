@@ -22,7 +22,7 @@ from diffusion.evaluation.measured import (
     Share,
     level_found,
 )
-from diffusion.evaluation.pairs import PAIR_IMAGES, PAIRED, pairs
+from diffusion.evaluation.pairs import PAIR_IMAGES, PAIRED, looked_at, pairs
 from diffusion.evaluation.planning import Plan
 from diffusion.evaluation.samples import ImageClassifier, SampleSet, retained, take_samples, weighted_frequency
 from diffusion.methods.level_estimates import Meter
@@ -42,7 +42,9 @@ def measure_lora(
     image_classifier: ImageClassifier | None, bar: Bar,
 ) -> tuple[dict[str, SampleSet], Measurement]:  # fmt: skip
     """Sample the adapted pipeline under the anchor, the concepts' paraphrases and the retained prompts, and
-    count."""
+    count. With 0 samples there are images to look at, and nothing is counted."""
+    if not evaluation.samples:
+        return looked_at(denoiser, estimate, evaluation, bar), Measurement(levels=(), costs=())
     wanted = wanted_prompts(evaluation, estimate)
     samples = _drawn(denoiser, estimate, wanted, evaluation, image_classifier, bar)
     # The classifier reads the *base model's* features: the ratio is a property of the image, not of the student.

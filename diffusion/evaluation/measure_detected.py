@@ -23,10 +23,12 @@ from diffusion.runtime.progress import Bar
 from diffusion.tasks.config import EvaluationConfig, Sampling
 from diffusion.tasks.detector_levels import Constraint
 from diffusion.tasks.detectors import CheckedDetector
+from diffusion.tasks.prompts import Prompts
 from diffusion.training.lora import merged_adapters
 
 SCALES = (0.5, 2.0)  # other guidance scales that are looked at, in units of the task's
 SHOWN = 48  # images before and after, from the same noise under the same prompts
+FEW_SHOWN = 16  # of a run that measures nothing
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,11 @@ def measure_detected(
 
     See :mod:`diffusion.evaluation.counted_prompts` for how many samples and which bounds. Another guidance scale has
     prompts of its own, as many as a quarter of the samples at most, of the whole law or of each group with a level.
+    With 0 samples there are images to look at, and nothing is counted.
     """
     seeds, ask = _seeds(evaluation, estimate), list(detectors.values())
+    if not evaluation.samples:
+        return Measurement(levels=(), costs=()), _shown(denoiser, estimate, seeds[3], evaluation)
 
     def made(sampling: Sampling, say: Callable[[int], object]) -> Make:
         def make(rows: NDArray[np.int64], seed: int) -> tuple[Tensor, NDArray[np.float64]]:
@@ -74,7 +79,7 @@ def measure_detected(
     at_scales: list[AtScale] = []
     scale = estimate.sampling.scale(denoiser)
     few = replace(plan, samples=max(1, plan.samples // 4), sequential=False)
-    for factor in SCALES if scale > 1 else ():
+    for factor in SCALES if scale > 1 and evaluation.other_scales else ():
         other = max(1.0, factor * scale)
         sampling = estimate.sampling.but(guidance_scale=other)
         with bar(f"evaluation samples at guidance scale {other:g}", few.samples) as shown:
@@ -86,7 +91,7 @@ def measure_detected(
     with bar("evaluation of cost", integrated) as shown:
         cost = _cost(denoiser, estimate, integrated, seeds[2])
         shown.update(integrated)
-    pictures = _shown(denoiser, estimate, seeds[3])
+    pictures = _shown(denoiser, estimate, seeds[3], evaluation)
     found = Measurement(levels=tuple(levels), costs=(cost,), at_scales=tuple(at_scales))
     if image_classifier is not None:
         seen = _seen(levels, constraints, plan, image_classifier, denoiser, counted)
@@ -141,12 +146,17 @@ def _cost(denoiser: Denoiser, estimate: DetectedSamples, count: int, seed: int) 
     )
 
 
-def _shown(denoiser: Denoiser, estimate: DetectedSamples, seed: int) -> Shown:
+def shown_count(prompts: Prompts, evaluation: EvaluationConfig) -> int:
+    """How many images there are before, and as many after."""
+    return min(SHOWN if evaluation.samples else FEW_SHOWN, max(8, len(prompts)))
+
+
+def _shown(denoiser: Denoiser, estimate: DetectedSamples, seed: int, evaluation: EvaluationConfig) -> Shown:
     """Prompts in turn, as they are asked, from the same noise before and after."""
     from diffusion.training.lora import base_model
 
     prompts = estimate.prompts
-    chosen = np.resize(np.flatnonzero(prompts.probabilities > 0), min(SHOWN, max(8, len(prompts))))
+    chosen = np.resize(np.flatnonzero(prompts.probabilities > 0), shown_count(prompts, evaluation))
     images = []
     for context in (base_model(denoiser), merged_adapters(denoiser)):
         with context:

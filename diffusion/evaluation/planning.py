@@ -33,7 +33,8 @@ from duality.confidence import fewest, plan
 class Plan:
     """``asked``: what is to be shown; ``solved``: what the solver is asked for; ``hits`` (m,): at most so many of
     ``samples`` may show the concept (or lack it, where it is kept), where levels are shares. ``short``: constraints
-    whose aim could not be had; ``sequential``: samples are looked at as they come."""
+    whose aim could not be had; ``sequential``: samples are looked at as they come. 0 samples: nothing is to be shown,
+    and what is solved is what is asked."""
 
     asked: du.Problem
     solved: du.Problem
@@ -51,6 +52,8 @@ class Plan:
 
     def lines(self) -> list[str]:
         """In words, a sentence for each level that is aimed beyond."""
+        if not self.samples:
+            return ["0 evaluation samples: nothing is measured, and the solver is asked for the levels themselves"]
         pairs = list(zip(self.asked.levels.tolist(), self.solved.levels.tolist(), strict=True))
         if self.hits:
             said = [
@@ -92,7 +95,8 @@ def most_hits(level: float, n: int, confidence: float, sequential: bool = False)
 def check_samples(problem: du.Problem | Asked, samples: int, confidence: float) -> None:
     """Raise ``ValueError`` where so few samples cannot show a level, however few of them are hits.
 
-    Levels that are multiples of the present ones are not known before the model is surveyed, and looked at then.
+    Levels that are multiples of the present ones are not known before the model is surveyed, and looked at then. 0
+    samples are asked to show nothing.
     """
     if isinstance(problem, Asked):
         levels = [each.value for each in problem.levels if not each.relative] if problem.kind is du.Likelihood else []
@@ -101,9 +105,15 @@ def check_samples(problem: du.Problem | Asked, samples: int, confidence: float) 
     check_shares([level for level in levels if 0 < level < 1], samples, confidence)
 
 
+def check_measured(samples: int, what: str) -> None:
+    """Raise ``ValueError`` where nothing is to be measured, and measuring is ``what`` is for."""
+    if not samples:
+        raise ValueError(f"evaluation samples: {what} is there to measure, and 0 were given; at least 1 is needed")
+
+
 def check_shares(levels: Sequence[float], samples: int, confidence: float, sequential: bool = False) -> None:
     """The same for shares, each inside (0, 1), that are to be shown to be at most so large."""
-    for level in levels:
+    for level in levels if samples else ():
         # Without a hit betting shows what counting does.
         shown = most_hits(level, samples, confidence, True) if sequential else plan(level, samples, confidence)
         if shown < 0:
@@ -126,10 +136,14 @@ def plan_for(
 ) -> Plan:
     """The problem to be solved where ``problem`` is to be shown by ``samples`` of the fitted network.
 
-    A constraint that q itself meets far enough is left as it is aimed at. Raises ``ValueError`` as
-    :func:`check_samples`, ``du.InfeasibleError`` where the levels asked for cannot be had at all.
+    A constraint that q itself meets far enough is left as it is aimed at. With 0 samples it is ``problem`` itself.
+    Raises ``ValueError`` as :func:`check_samples`, ``du.InfeasibleError`` where the levels asked for cannot be had at
+    all.
     """
     problem = problem.bind(ratios)
+    if not samples:
+        none = (0,) * problem.levels.size if problem.probability else ()
+        return Plan(problem, problem, 0, confidence, success, none)
     if problem.probability:
         kept = np.asarray(problem.direction) > 0
         most = np.where(kept, 1 - problem.levels, problem.levels)  # of what is kept: the share of images without it

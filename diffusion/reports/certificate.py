@@ -151,7 +151,7 @@ def certificate(
     reasons = (
         of_solution(solution, standards),
         of_ratios(estimate, standards),
-        of_fitted_model(measured, solution, least, capped, standards),
+        of_fitted_model(measured, solution, least, capped, standards, plan.samples),
     )
     ratio = measured.cost().estimate.mean / solution.primal if measured.costs and solution.primal > 0 else None
     return Certificate(

@@ -28,7 +28,8 @@ class PromptAsked(Plain):
 
 class LevelAsked(Plain):
     """``side`` "upper": at most ``level`` of the images of ``prompts`` (None: of all, else a group's) show it; "lower":
-    at least. ``most_hits``: of so many samples at most so many may show it, or lack what is kept."""
+    at least. ``most_hits``: of so many samples at most so many may show it, or lack what is kept; 0 where there are 0
+    samples."""
 
     concept: str
     detector: str
@@ -149,7 +150,7 @@ def detector_certificate(
     reasons = (
         of_solution(solution, standards),
         of_detectors(estimate),
-        of_fitted_model(measured, solution, least, capped, standards),
+        of_fitted_model(measured, solution, least, capped, standards, question.samples),
     )
     before = problem.levels_of(ratios, ratios.log_weights)
     n, rows = len(estimate.latents), estimate.rows.numpy()

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+ROUNDS = "## Multipliers, moved by the levels of the network as it was trained"
+
 if TYPE_CHECKING:
     from diffusion.evaluation.bounds import Estimate
     from diffusion.evaluation.measured import Measurement
@@ -20,19 +22,16 @@ def model_card(result: Unlearned, base: BaseModel) -> str:
     proof, solution, prompts = result.certificate, result.solution, result.estimate.prompts
     concept = ", ".join(repr(c.name) for c in prompts.concepts)
     full_weights = result.full_weights
-    title = (
-        f"{'Network' if full_weights else 'LoRA'} that unlearns {concept}"
-        if proof.certified
-        else (f"{'Network' if full_weights else 'LoRA'} that was to unlearn {concept} (not certified)")
-    )
+    samples = result.plan.samples
+    title = title_of(concept, full_weights, proof.certified, samples)
+    solved = f"; solved for {_numbers(solution.problem.levels)}, so that {samples} evaluation samples can show it"
     asked = next((text for c in prompts.concepts for text in c.prompts), prompts.anchor)
     lines = [
         f"# {title}",
         "",
-        f"Problem: {type(solution.problem).__name__}, level {_numbers(result.plan.asked.levels)}; solved for "
-        f"{_numbers(solution.problem.levels)}, so that {result.plan.samples} evaluation samples can show it. "
-        f"Multipliers {_numbers(solution.multipliers)}, predicted cost {solution.primal:.4f} nats, "
-        f"relative duality gap {solution.gap:.1e}.",
+        f"Problem: {type(solution.problem).__name__}, level {_numbers(result.plan.asked.levels)}"
+        f"{solved if samples else ''}. Multipliers {_numbers(solution.multipliers)}, predicted cost "
+        f"{solution.primal:.4f} nats, relative duality gap {solution.gap:.1e}.",
         "",
         *verdicts(result),
         "",
@@ -45,10 +44,31 @@ def model_card(result: Unlearned, base: BaseModel) -> str:
         *findings(result),
         "",
         "The three verdicts with their evidence are in `certificate.json`. `before_after.png` shows samples before and "
-        "after, from the same noise under the same prompt. One training seed; bounds and standard errors are of the "
-        "samples alone.",
+        "after, from the same noise under the same prompt. One training seed"
+        + ("; bounds and standard errors are of the samples alone." if samples else "."),
     ]
     return with_metadata(lines, base, full_weights)
+
+
+def title_of(concept: str, full_weights: bool, certified: bool, samples: int) -> str:
+    """What is in the folder, and whether it is what it was to be."""
+    what = "Network" if full_weights else "LoRA"
+    if certified:
+        return f"{what} that unlearns {concept}"
+    return f"{what} that was to unlearn {concept} ({'' if samples else 'not measured, '}not certified)"
+
+
+def unmeasured(outcome: Outcome) -> list[str]:
+    """What stands in the place of measurements where none was asked for."""
+    rounds = rounds_table(outcome)
+    return [
+        "## Nothing was measured",
+        "",
+        "The run had 0 evaluation samples: what this network makes was looked at in the images alone, no level was "
+        "counted and no cost. The solver was asked for the levels themselves, without the room that samples would need "
+        "to show them; a run with evaluation samples leaves that room, measures and certifies.",
+        *(["", ROUNDS, "", *rounds] if rounds else []),
+    ]
 
 
 def with_metadata(lines: list[str], base: BaseModel, full_weights: bool) -> str:
@@ -93,6 +113,8 @@ def verdicts(result: Unlearned) -> list[str]:
 def findings(result: Unlearned) -> list[str]:
     """What was measured: every level with its bound, costs, retained prompts and shares, as tables."""
     measured, full_weights = result.measured, result.full_weights
+    if not result.plan.samples:
+        return unmeasured(result.outcome)
     lines = [
         "## Levels, on fresh samples",
         "",
@@ -120,7 +142,7 @@ def findings(result: Unlearned) -> list[str]:
         lines.append(f"At the measured level no density costs less than {least:.4g}.")
     rounds = rounds_table(result.outcome)
     if rounds:
-        lines += ["", "## Multipliers, moved by the levels of the network as it was trained", "", *rounds]
+        lines += ["", ROUNDS, "", *rounds]
     lines += retained_table(measured)
     lines += ["", "## How often the concept is seen", "", "| samples | number | by | share |", "|---" * 4 + "|"]
     for share in measured.shares:

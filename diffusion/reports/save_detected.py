@@ -10,7 +10,16 @@ from diffusion.pipelines import Denoiser
 from diffusion.pipelines.fitted import holds_fit
 from diffusion.reports.base_model import BaseModel, base_of
 from diffusion.reports.figures import Pairs, save_pairs
-from diffusion.reports.model_card import cell, loading, retained_table, rounds_table, with_metadata
+from diffusion.reports.model_card import (
+    ROUNDS,
+    cell,
+    loading,
+    retained_table,
+    rounds_table,
+    title_of,
+    unmeasured,
+    with_metadata,
+)
 from diffusion.tasks.sampling import Sampling
 from diffusion.training.lora import save_student
 
@@ -45,13 +54,11 @@ def strips(result: DetectedUnlearned) -> list[Pairs]:
 def detector_card(result: DetectedUnlearned, base: BaseModel) -> str:
     """README.md of the output folder."""
     proof, solution = result.certificate, result.solution
-    question, measured = proof.question, result.measured
+    question = proof.question
     concept = ", ".join(repr(name) for name in question.concepts)
-    what = "Network" if result.full_weights else "LoRA"
-    title = f"{what} that unlearns {concept}" if proof.certified else f"{what} that was to unlearn {concept}"
     most = sorted(question.prompts, key=lambda each: -each.probability)
     lines = [
-        f"# {title}" + ("" if proof.certified else " (not certified)"),
+        f"# {title_of(concept, result.full_weights, proof.certified, question.samples)}",
         "",
         f"Levels of detectors under a law of {len(question.prompts)} prompts as {question.scheduler} makes images of "
         f"them in {question.sampling['num_inference_steps']} steps at guidance scale {question.guidance_scale:g}"
@@ -60,9 +67,13 @@ def detector_card(result: DetectedUnlearned, base: BaseModel) -> str:
             if question.sampling["negative_prompt"]
             else ""
         )
-        + f"; predicted cost {solution.primal:.4f} nats, relative duality gap {solution.gap:.1e}. Levels are solved "
-        f"for such that {question.samples} samples{' at most, counted as they come,' if question.sequential else ''} "
-        "can show what was asked.",
+        + f"; predicted cost {solution.primal:.4f} nats, relative duality gap {solution.gap:.1e}."
+        + (
+            f" Levels are solved for such that {question.samples} samples"
+            f"{' at most, counted as they come,' if question.sequential else ''} can show what was asked."
+            if question.samples
+            else ""
+        ),
         "",
         "| concept | by | of the images of | asked | solved for | multiplier |",
         "|---" * 6 + "|",
@@ -89,8 +100,21 @@ def detector_card(result: DetectedUnlearned, base: BaseModel) -> str:
     ]
     if len(most) > LISTED:
         lines.append(f"| and {len(most) - LISTED} more, in `task.yaml` | | | |")
+    lines += ["", *(_found(result) if question.samples else unmeasured(result.outcome))]
     lines += [
         "",
+        "What a detector does not see is not bounded here. The evidence is in `certificate.json`; `before_after.png` "
+        "shows samples before and after from the same noise under the same prompts. One training seed"
+        + ("; bounds and standard errors are of the samples alone." if question.samples else "."),
+    ]
+    return with_metadata(lines, base, result.full_weights)
+
+
+def _found(result: DetectedUnlearned) -> list[str]:
+    """What was measured: every level with its bound, the cost, the rounds of the fit, retained prompts."""
+    proof, measured = result.certificate, result.measured
+    question = proof.question
+    lines = [
         "## Levels, on fresh samples of fresh prompts",
         "",
         "| concept | by | of | guidance scale | samples | asked | measured | bound | met |",
@@ -117,15 +141,8 @@ def detector_card(result: DetectedUnlearned, base: BaseModel) -> str:
         + (f"; {ratio:.1f} times the target's." if ratio is not None else "."),
     ]
     rounds = rounds_table(result.outcome)
-    lines += ["", "## Multipliers, moved by the levels of the network as it was trained", "", *rounds] if rounds else []
-    lines += retained_table(measured)
-    lines += [
-        "",
-        "What a detector does not see is not bounded here. The evidence is in `certificate.json`; `before_after.png` "
-        "shows samples before and after from the same noise under the same prompts. One training seed; bounds and "
-        "standard errors are of the samples alone.",
-    ]
-    return with_metadata(lines, base, result.full_weights)
+    lines += ["", ROUNDS, "", *rounds] if rounds else []
+    return lines + retained_table(measured)
 
 
 def _of(group: str | None) -> str:

@@ -23,6 +23,7 @@ from diffusion.runtime.documents import Document, Plain
 
 WHERE = {"anchor": "under the anchor", "concept": "under the concept's prompts", "prompts": "under the law of prompts"}
 UNMEASURED = "the run ended before the fitted network was measured"
+UNASKED = "nothing was measured of the fitted network, as was asked: 0 evaluation samples"
 
 
 class Verdict(Plain):
@@ -92,13 +93,19 @@ def of_fitted_model(
     least: float | None,
     capped: Sequence[str],
     standards: Standards,
+    samples: int = 1,
 ) -> list[str]:
     """Why the network cannot be said to be what was asked for.
 
-    ``least``: see :func:`least_cost`; ``capped``: names of the concepts whose multiplier was held back.
+    ``least``: see :func:`least_cost`; ``capped``: names of the concepts whose multiplier was held back; ``samples``: of
+    the evaluation, 0 where none was asked for.
     """
+    held = [
+        f"{name!r}: its multiplier ran away and was held back; the network does not follow it further"
+        for name in capped
+    ]
     if not (measured.levels and measured.costs):
-        return [UNMEASURED]
+        return [UNMEASURED if samples else UNASKED, *held]
     found = [f"level not shown: {level}" for level in measured.levels if not level.met]
     for cost in measured.costs:
         ratio = cost.estimate.mean / solution.primal if solution.primal > 0 else math.inf
@@ -126,11 +133,7 @@ def of_fitted_model(
                 f"{kept.after} after, at least {kept.bound.value:.4g} at {100 * kept.bound.confidence:g} % confidence: "
                 f"more than {100 * loss:g} points may be lost"
             )
-    found += [
-        f"{name!r}: its multiplier ran away and was held back; the network does not follow it further"
-        for name in capped
-    ]
-    return found
+    return found + held
 
 
 def least_cost(measured: Sequence[LevelFound], problem: du.Problem, ratios: du.LogRatios) -> float | None:

@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from diffusion.tasks.presets import FRUGAL, QUICK, over
 from diffusion.tasks.sampling import Sampling as Sampling
 from diffusion.tasks.settings import Settings
 
@@ -29,7 +30,7 @@ class RatiosConfig(Settings):
         default=600, ge=10, description="samples of each concept that train the ratio classifier"
     )
     retained_samples: int = Field(
-        default=1000, ge=10, description="samples of retained prompts that train the ratio classifier"
+        default=1000, ge=10, description="samples of retained prompts that train that classifier"
     )
     noisings: int = Field(
         default=12, ge=1, description="noised copies of each sample for the ratio classifier", json_schema_extra=HIDDEN
@@ -57,9 +58,7 @@ class FitConfig(Settings):
     train_batch_size: int = Field(default=48, ge=1, description="total batch size, over all processes")
     rank: int = Field(default=8, ge=1, description="rank of the LoRA")
     full_weights: bool = Field(default=False, description="train all weights of the network instead of a LoRA")
-    learning_rate: float | None = Field(
-        default=None, gt=0, description="peak learning rate (default: 2e-3; all weights: 1e-4)"
-    )
+    learning_rate: float | None = Field(default=None, gt=0, description="peak rate (default: 2e-3; all weights: 1e-4)")
     retain_share: float = Field(default=1 / 3, ge=0, lt=1, description="fraction of a batch under retained prompts")
     mixed_precision: Literal["no", "bf16"] = Field(default="no", description="no or bf16 (autocast)")
     gradient_accumulation_steps: int = Field(default=1, ge=1, description="gradient accumulation steps")
@@ -88,11 +87,14 @@ class FitConfig(Settings):
 
 
 class EvaluationConfig(Settings):
-    """How many fresh samples are looked at after the fit; none of them was used for solving or moved a multiplier."""
+    """How many fresh samples are looked at after the fit; none of them was used for solving or moved a multiplier.
 
-    samples: int = Field(default=2000, ge=1, description="fresh samples on which levels are measured")
+    With 0 ``samples`` nothing is measured and nothing certified, and the solver is asked for the levels themselves.
+    """
+
+    samples: int = Field(default=2000, ge=0, description="fresh samples that measure levels; 0: none")
     concept_samples: int | None = Field(
-        default=None, ge=1, description="fresh samples under each concept's own prompts (default: as many)"
+        default=None, ge=1, description="of each concept's own prompts (default: as many)"
     )
     retained_samples: int = Field(default=720, ge=1, description="fresh samples under the retained prompts")
     integrated: int = Field(
@@ -103,6 +105,9 @@ class EvaluationConfig(Settings):
         default=100, ge=1, description="samples from one look of a sequential evaluation to the next",
         json_schema_extra=HIDDEN,
     )  # fmt: skip
+    other_scales: bool = Field(
+        default=True, description="of detectors: half and twice the guidance scale as well", json_schema_extra=HIDDEN
+    )
     confidence: float = Field(default=0.95, gt=0, lt=1, description="confidence of every bound")
     power: float = Field(
         default=0.9,
@@ -112,6 +117,13 @@ class EvaluationConfig(Settings):
         json_schema_extra=HIDDEN,
     )
     seed: int = Field(default=9000, ge=0, description="seed of the fresh samples", json_schema_extra=HIDDEN)
+
+    @model_validator(mode="after")
+    def _measured(self) -> Self:
+        useless = [name for name in ("sequential", "concept_samples") if getattr(self, name)]
+        if self.samples == 0 and useless:
+            raise ValueError(f"{', '.join(useless)}: samples is 0, and nothing is measured")
+        return self
 
     @property
     def fewest(self) -> int:
@@ -203,6 +215,25 @@ class Config(Settings):
         filled = {name: data.get(name) or {} for name in SEEDED}
         given = {name: {"seed": seed} | some if isinstance(some, dict) else some for name, some in filled.items()}
         return data | given
+
+    @classmethod
+    def quick(cls, **given: Any) -> Self:
+        """For those who look first: no certificate, under 25,000 network evaluations of a law of prompts on SD 1.5.
+
+        20 sampler steps, 256 samples, a fit of 120 steps of 16 rows at the solved multipliers, and 0 evaluation
+        samples (:mod:`diffusion.tasks.presets`). ``given``: sections as for the class itself, of which every field that
+        is said goes over the preset's.
+        """
+        return cls(**over(QUICK, given))
+
+    @classmethod
+    def frugal(cls, **given: Any) -> Self:
+        """The same fit with a certificate, within 50,000 network evaluations of a law of prompts on SD 1.5.
+
+        At most 400 samples, counted as they come, the cost along 32 chains, and no other guidance scale. Detectors
+        alone are counted as they come; for concepts by ratios give ``evaluation={"sequential": False}``.
+        """
+        return cls(**over(FRUGAL, given))
 
     @classmethod
     def for_images(cls) -> Self:

@@ -31,7 +31,7 @@ from diffusion.tasks.prompts import Prompts
 from diffusion.tasks.sampling import at_law
 from diffusion.training.lora import check_as_given, left_as_given
 from diffusion.workflows.concepts import fitted_data, tracked_by
-from diffusion.workflows.validation import NothingToDo, check_split
+from diffusion.workflows.validation import NothingToDo, check_split, room_for
 
 ESTIMATION = ("samples of the prompts", "detectors", "features for the noised detector", "noised detector")
 MEASUREMENT = ("evaluation samples",)
@@ -78,7 +78,7 @@ def unlearn_detected(
         )
         raise NothingToDo(
             f"level: nothing is to be done, no training was begun: by {len(estimate.latents)} samples under the law of "
-            f"prompts, {said}, and that with room for the evaluation's samples to show it"
+            f"prompts, {said}{room_for(evaluation.samples)}"
         )
     method = DetectedTilt() if not fit.fixed_multipliers else DetectedTilt(at=())
     checkpoint = None

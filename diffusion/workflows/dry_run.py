@@ -17,14 +17,15 @@ from dataclasses import dataclass
 import duality as du
 from diffusion.evaluation.attacks.soft_prompt import SoftPrompt
 from diffusion.evaluation.measure import PICTURES
-from diffusion.evaluation.measure_detected import SCALES, SHOWN
+from diffusion.evaluation.measure_detected import SCALES, shown_count
+from diffusion.evaluation.pairs import PAIR_IMAGES, PAIR_PROMPTS
 from diffusion.methods.chain import chain_of
 from diffusion.methods.correction import Correction
 from diffusion.methods.detected import FEW, DetectedTilt
 from diffusion.pipelines import Denoiser
 from diffusion.pipelines.stepping import scheduler_of
 from diffusion.ratios.classifier_ratios import CLEAN_LEVELS
-from diffusion.tasks.concepts import TaskPrompts
+from diffusion.tasks.concepts import TaskPrompts, normalised
 from diffusion.tasks.config import Config, Sampling
 from diffusion.tasks.detector_levels import Constraint
 from diffusion.tasks.levels import Asked
@@ -67,7 +68,7 @@ def stages(denoiser: Denoiser, prompts: TaskPrompts, asked: Asked, config: Confi
         rounds = (len(plan.at) + 1 + plan.extra) * each
     wanted = config.evaluation
     count = wanted.samples + (wanted.concept_samples or wanted.samples) * sum(made)
-    count += wanted.retained_samples if prompts.contrast else 0
+    count += wanted.retained_samples if prompts.contrast and wanted.samples else 0
     chain = chain_of(denoiser, config.sampling.steps(denoiser)).steps
     conditions, integrated = 2 if any(made) else 1, min(wanted.integrated, wanted.samples)
     costs = integrated * 2 * chain * conditions
@@ -84,9 +85,18 @@ def stages(denoiser: Denoiser, prompts: TaskPrompts, asked: Asked, config: Confi
         Stage("training", fit.max_train_steps * fit.train_batch_size * (1 + GRADIENT)),
         Stage("corrections of the multipliers", rounds),
         *([Stage("attacks and fits against them", attacks)] if attacks else []),
-        Stage("evaluation samples", (count + min(PICTURES, wanted.samples)) * steps + count * len(CLEAN_LEVELS)),
+        Stage("evaluation samples", (count + _looked_at(prompts, wanted.samples)) * steps + count * len(CLEAN_LEVELS)),
         Stage("evaluation of cost and KL levels", costs),
     ]
+
+
+def _looked_at(prompts: TaskPrompts, samples: int) -> int:
+    """Samples that are looked at and not counted, before and after (:mod:`diffusion.evaluation.pairs`)."""
+    asked = {text for concept in prompts.concepts for text in concept.prompts}
+    kept = {text for group in prompts.contrast for text in group}
+    each = min(PAIR_IMAGES, samples or PAIR_IMAGES)
+    strips = sum(min(PAIR_PROMPTS, len(texts)) for texts in (asked, kept))
+    return (min(PICTURES, samples) if samples else PAIR_IMAGES) + 2 * each * strips
 
 
 def evaluations(denoiser: Denoiser, sampling: Sampling) -> int:
@@ -99,12 +109,16 @@ def stages_detected(
 ) -> list[Stage]:
     """The stages of :func:`diffusion.workflows.detected.unlearn_detected`, in their order.
 
-    A step of a sampler asks the network twice at a guidance scale above 1. A sequential evaluation takes no more
-    samples, and mostly fewer.
+    A step of a sampler asks the network twice at a guidance scale above 1, a row of training as often without
+    gradient, and once more where a prompt of the law is that of the branch without prompt, which then moves. A
+    sequential evaluation takes no more samples, and mostly fewer.
     """
     ratios, fit, sampling, wanted = config.ratios, config.fit, config.sampling, config.evaluation
     scale = sampling.scale(denoiser)
     times = 2 if sampling.mixed_scale(denoiser) > 1 else 1
+    empty = normalised(sampling.negative_prompt)
+    asked = [text for text, p in zip(prompts.texts, prompts.probabilities, strict=True) if p > 0]
+    row = times + GRADIENT + (times - 1) * (empty in map(normalised, asked))
     n = int(prompts.counts(ratios.num_samples).sum())
     step = evaluations(denoiser, sampling) * times
     tilt = DetectedTilt()
@@ -114,16 +128,16 @@ def stages_detected(
     parts = [float(prompts.probabilities[prompts.within(group) > 0].sum()) for group in groups]
     more = 1 + sum(1 - part for part in parts)
     few = sum(max(0.0, FEW - part) for part in parts)
-    others = len(SCALES) * max(1, wanted.samples // 4) if scale > 1 else 0
+    others = len(SCALES) * max(1, wanted.samples // 4) if scale > 1 and wanted.samples and wanted.other_scales else 0
     chain = chain_of(denoiser, sampling.steps(denoiser)).steps
     return [
         Stage("samples of the prompts", n * step),
         Stage("noised detector", (n - n // 5) * ratios.noisings + n // 5),
-        Stage("training", fit.max_train_steps * fit.train_batch_size * (times + GRADIENT)),
+        Stage("training", fit.max_train_steps * fit.train_batch_size * row),
         Stage("corrections of the multipliers", round(rounds * (n // 2) * (1 + few) * step)),
         Stage(
             "evaluation samples",
-            round(((wanted.samples + others) * more + 2 * min(SHOWN, max(8, len(prompts)))) * step),
+            round(((wanted.samples + others) * more + 2 * shown_count(prompts, wanted)) * step),
         ),
         Stage("evaluation of cost", min(wanted.integrated, wanted.samples) * chain * 2 * times),
     ]

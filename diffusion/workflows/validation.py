@@ -26,7 +26,7 @@ def check_something_to_do(estimate: RatioEstimate, plan: Plan, solution: du.Solu
         return
     problem = plan.asked
     now = problem.levels_of(estimate.ratios, estimate.ratios.log_weights)
-    unit = "" if problem.probability else " nats"
+    unit, room = "" if problem.probability else " nats", room_for(plan.samples)
     said = "; ".join(
         f"{concept.name!r} is at {level:.4g}{unit}, {'at most' if problem.direction < 0 else 'at least'} {asked:.4g}"
         f"{unit} was asked"
@@ -34,9 +34,14 @@ def check_something_to_do(estimate: RatioEstimate, plan: Plan, solution: du.Solu
     )
     raise NothingToDo(
         f"level: nothing is to be done, no training was begun: by {len(estimate.anchor)} samples of the model under "
-        f"{estimate.prompts.anchor!r}, {said}, and that with room for the evaluation's samples to show it. Prompts "
-        "that ask for the concept are another matter: what they bring is not bounded by this"
+        f"{estimate.prompts.anchor!r}, {said}{room}. Prompts that ask for the concept are another matter: what they "
+        "bring is not bounded by this"
     )
+
+
+def room_for(samples: int) -> str:
+    """What is said of levels that hold already."""
+    return ", and that with room for the evaluation's samples to show it" if samples else ""
 
 
 def check_images(config: Config) -> None:

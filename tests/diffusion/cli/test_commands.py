@@ -199,6 +199,22 @@ def test_audit_looks_everywhere(monkeypatch, capsys, place, lora, tmp_path):
         assert picture.height > 40 * lines  # a strip with a title for every row
 
 
+def test_what_was_not_measured_can_be_audited(monkeypatch, capsys, place, lora, tmp_path):
+    """`lora` for its cache alone: the same samples and classifier."""
+    out = run(
+        monkeypatch, capsys,
+        *("distill", place / "sd", "--concept", "seven | a handwritten seven", "--prior", "0.1"),
+        *("--vocabulary", place / "words.txt", "--level", "0.99x", "--max-train-steps", "1", "--rank", "1"),
+        *("--evaluation-samples", "0", "--fixed-multipliers", *small(place)),
+        *("--cache-folder", place / "cache", "--output", tmp_path / "bare"),
+    )  # fmt: skip
+    assert "0 evaluation samples: nothing is measured" in out
+    assert "nothing was measured of the fitted network, as was asked" in out
+    brief = ("--audit-samples", "4", "--audit-relearn-steps", "0", "--audit-guidance-scales", "3")
+    out = run(monkeypatch, capsys, "audit", tmp_path / "bare", *brief, "--cache-folder", place / "cache")
+    assert "its paraphrases" in out
+
+
 def test_bench_goes_on_where_it_stopped(monkeypatch, capsys, place, tmp_path):
     words = (
         *("bench", place / "sd", *TASK, "--prior", "0.1", "--level", "0.99x", *small(place)),

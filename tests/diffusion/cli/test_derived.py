@@ -28,12 +28,12 @@ from tests.diffusion.methods.conftest import made
 pytestmark = pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
 
 
-def seen(*words, sections=("fit", "runtime")):
+def seen(*words, sections=("fit", "runtime"), **more):
     """The job that a command with these options is called with."""
     import typer
 
     found, app = [], typer.Typer()
-    app.command()(with_job(*sections)(lambda job: found.append(job)))
+    app.command()(with_job(*sections, **more)(lambda job: found.append(job)))
     with contextlib.suppress(SystemExit):
         app([str(word) for word in words])
     return found[0]
@@ -54,6 +54,27 @@ def test_a_seed_on_the_command_line_is_everybodys(tmp_path):
     path.write_text("fit: {seed: 3}\n")
     assert seen("model", "--config", path).config.fit.seed == 3
     assert seen("model", "--config", path, "--seed", "9").config.fit.seed == 9
+
+
+def test_a_preset_takes_the_place_of_defaults_and_of_nothing_else(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("fit: {train_batch_size: 5}\nevaluation: {samples: 70}\n")
+    presets = {"presets": {"quick": "a look", "frugal": "and a certificate"}}
+    assert seen("model", **presets).config == Config()
+    assert seen("model", "--quick", **presets).config == Config.quick()
+    config = seen("model", "--quick", "--config", path, "--max-train-steps", "7", "--seed", "3", **presets).config
+    assert (config.fit.train_batch_size, config.fit.max_train_steps, config.evaluation.samples) == (5, 7, 70)
+    assert (config.fit.fixed_multipliers, config.ratios.num_samples, config.ratios.seed) == (True, 256, 3)
+    assert seen("model", "--frugal", **presets).config == Config.frugal()
+
+
+def test_presets_that_could_not_count_are_refused(monkeypatch, capsys, tmp_path):
+    asked = ("--concept", "seven", "--level", "1%", "--output", tmp_path / "out", "--dry-run")
+    both = error(monkeypatch, capsys, "distill", "digits", "--quick", "--frugal", *asked)
+    assert "quick and frugal are two presets; one is needed" in both
+    (tmp_path / "task.yaml").write_text("model: digits\nconcepts: [seven]\nlevels: 1%\n")
+    (tmp_path / "config.yaml").write_text(Config().to_yaml())
+    assert "is a result, which says every setting" in error(monkeypatch, capsys, "distill", tmp_path, "--quick", *asked)
 
 
 def test_every_field_that_has_an_option_has_it_once():

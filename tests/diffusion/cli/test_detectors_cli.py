@@ -95,7 +95,7 @@ def test_the_plan(place, monkeypatch, capsys, tmp_path):
     out = run(monkeypatch, capsys, *words(place, "--output", tmp_path / "out", "--dry-run"))
     counts = {line[4:40].strip(): int(line[40:60].replace(",", "")) for line in out.splitlines()[1:7]}
     assert counts["samples of the prompts"] == 40 * 2 * 2
-    assert counts["training"] == 2 * 6 * 5
+    assert counts["training"] == 2 * 6 * 6  # the law has the empty prompt
     assert not (tmp_path / "out").exists()
 
 

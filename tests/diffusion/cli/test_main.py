@@ -91,6 +91,12 @@ DISTILL = ("distill", "digits", "--concept", "a handwritten seven", "--level", "
         (("audit", "digits", "--concept", "seven", "--lora", "/nowhere"), "is no folder"),
         (("bench", "digits", "--method", "magic"), "no training, tilted"),
         (("bench", "digits", "--seeds", "0"), "at least 1"),
+        (("bench", "digits", "--evaluation-samples", "0"), "a comparison is there to measure, and 0 were given"),
+        (("demo", "--evaluation-samples", "0"), "the demo is there to measure, and 0 were given"),
+        (
+            (*DISTILL, "--evaluation-samples", "0", "--evaluation-concept-samples", "9"),
+            "concept_samples: samples is 0, and nothing is measured",
+        ),
         (("bench", "digits", "--guidance-scale", "3"), "log ratios between prompts are those of guidance scale 1"),
         (("distill", *DISTILL[1:], "--guidance-scale", "3", "--dry-run"), "are those of guidance scale 1"),
         (("sample", *DISTILL[1:], "--negative-prompt", "ugly"), "1, 'ugly' given"),

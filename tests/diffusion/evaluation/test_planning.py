@@ -8,7 +8,7 @@ from scipy import stats
 
 import duality as du
 from diffusion.evaluation.bounds import bound, mean_estimate, meets
-from diffusion.evaluation.planning import check_samples, most_hits, plan_for
+from diffusion.evaluation.planning import check_measured, check_samples, check_shares, most_hits, plan_for
 from diffusion.tasks.levels import levels
 
 N = 2000
@@ -72,6 +72,23 @@ def test_too_few_samples_are_refused_for_levels_that_are_numbers():
     for problem in (du.Likelihood([0.5, 0.01]), levels(du.Likelihood, ["50%", "1%"])):
         with pytest.raises(ValueError, match="at least 299 are needed"):
             check_samples(problem, 298, 0.95)
+
+
+@pytest.mark.parametrize("problem", [du.Likelihood(0.02), du.ReverseKL(4.0)])
+def test_no_samples_ask_for_the_level_itself_and_need_no_room(ratios, problem):
+    found = plan_for(problem, ratios, 0)
+    assert found.solved.levels.tolist() == found.asked.levels.tolist() == problem.levels.tolist()
+    assert (found.samples, found.short) == (0, False)
+    assert set(found.hits) <= {0}
+    assert found.lines() == [
+        "0 evaluation samples: nothing is measured, and the solver is asked for the levels themselves"
+    ]
+    assert found.solved.levels[0] != plan_for(problem, ratios, 500).solved.levels[0]
+    check_samples(problem, 0, 0.95)
+    check_shares([1e-6], 0, 0.95, sequential=True)
+    check_measured(1, "this")
+    with pytest.raises(ValueError, match="this is there to measure, and 0 were given; at least 1 is needed"):
+        check_measured(0, "this")
 
 
 def test_most_hits_is_at_most_what_an_exact_count_allows():

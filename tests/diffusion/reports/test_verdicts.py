@@ -13,7 +13,7 @@ from diffusion.evaluation.planning import plan_for
 from diffusion.methods import Outcome
 from diffusion.reports.certificate import Certificate, certificate, so_far
 from diffusion.reports.standards import Standards
-from diffusion.reports.verdicts import least_cost, of_fitted_model, of_ratios, of_solution
+from diffusion.reports.verdicts import UNASKED, least_cost, of_fitted_model, of_ratios, of_solution
 from tests.diffusion.reports.conftest import GOOD, N, accuracy, cost, level, survey_of
 
 STANDARDS = Standards()
@@ -118,6 +118,19 @@ def test_a_fit_that_was_not_measured_certifies_nothing(right, plan, solved):
     proof = so_far(right, plan, solved, Outcome([], solved.multipliers[None]), {"rank": 8})
     assert not proof.certified
     assert [verdict.passed for verdict in proof.verdicts.values()] == [True, True, False]
+    assert Certificate.model_validate_json(proof.to_json()) == proof
+
+
+def test_what_nobody_measured_is_never_certified_and_says_so(right, plan, solved):
+    none = replace(plan, samples=0, solved=plan.asked, hits=(0,))
+    measured = Measurement(levels=(), costs=())
+    held = Outcome([], solved.multipliers[None], capped=np.array([True]))
+    proof = judged(right, none, solved, measured, held)
+    assert not proof.certified
+    assert [verdict.passed for verdict in proof.verdicts.values()] == [True, True, False]
+    assert proof.fitted_model.reasons[0] == UNASKED
+    assert "ran away" in proof.fitted_model.reasons[1]  # what the fit itself has seen is said all the same
+    assert (proof.fitted_model.cost_ratio, proof.fitted_model.least_cost) == (None, None)
     assert Certificate.model_validate_json(proof.to_json()) == proof
 
 

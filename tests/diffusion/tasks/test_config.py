@@ -47,6 +47,11 @@ def test_one_seed_for_ratios_and_fit_unless_they_have_their_own():
         ({"fit": {"rank": 0}}, "fit: rank must be at least 1, got 0"),
         ({"fit": {"rank": "many"}}, "fit: rank must be a valid integer"),
         ({"evaluation": {"integrated": 1}}, "evaluation: integrated must be at least 2, got 1"),
+        ({"evaluation": {"samples": 0, "sequential": True}}, "evaluation: sequential: samples is 0, and nothing is"),
+        (
+            {"evaluation": {"samples": 0, "concept_samples": 9}},
+            "concept_samples: samples is 0, and nothing is measured",
+        ),
         ({"fit": {"ranks": 3}}, "fit: ranks is no field that is known here, got 3"),
         ({"fits": {}}, "fits is no field that is known here"),
         ({"evaluation": {"confidence": 1.0}}, "evaluation: confidence must be below 1, got 1.0"),

@@ -144,7 +144,8 @@ def test_levels_of_groups_and_what_is_kept_from_one_call_to_the_certificate(tmp_
         keep=[{"concept": "dark", "detector": kept, "level": "0.9x in ones"}],
         prompts=GROUPED,
     )
-    few = config(evaluation=EvaluationConfig(samples=60, integrated=4, sequential=True, batch=20))
+    alone = EvaluationConfig(samples=60, integrated=4, sequential=True, batch=20, other_scales=False)
+    few = config(evaluation=alone)
     result = diffusion.unlearn(pipeline, task, few, output=tmp_path / "out")
     proof = DetectorCertificate.model_validate_json((tmp_path / "out" / "certificate.json").read_text())
     assert proof == result.certificate
@@ -159,6 +160,7 @@ def test_levels_of_groups_and_what_is_kept_from_one_call_to_the_certificate(tmp_
     dark_share = masses @ result.estimate.detected.numpy()[ones, 1] / masses.sum()
     assert dark_share == pytest.approx(result.solution.levels[2], abs=1e-9)
     assert {each.bound.rule for each in result.measured.levels} == {"anytime"}
+    assert not result.measured.at_scales
     assert [each.bound.side for each in result.measured.levels] == ["upper", "upper", "lower"]
     assert {each.estimate.n for each in result.measured.levels} <= {20, 40, 60, *range(60)}
     card = (tmp_path / "out" / "README.md").read_text()
@@ -239,6 +241,8 @@ def test_what_holds_already_is_not_trained_where_no_prompt_is_to_have_the_law_of
     own = Prompts(["one", {"prompt": "seven", "anchor": "seven"}])
     with pytest.raises(NothingToDo, match="no training was begun: by 40 samples under the law of prompts, 'seven' is"):
         diffusion.unlearn(build(families.sd), task.but(prompts=own), config())
+    with pytest.raises(NothingToDo, match=r"at most 0\.2 was asked$"):  # and no word of samples that nobody counts
+        diffusion.unlearn(build(families.sd), task.but(prompts=own), config(evaluation=EvaluationConfig(samples=0)))
 
 
 def test_what_ratios_have_no_use_for():

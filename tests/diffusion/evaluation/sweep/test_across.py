@@ -1,0 +1,72 @@
+"""Points beside ours: who removes less, who changes the rest less, and what samples cannot tell."""
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("diffusers")
+
+from diffusion.evaluation.sweep.across import across, against, compared, ends
+from diffusion.evaluation.sweep.point import Figure, Point, Setting
+from diffusion.runtime.documents import Estimate
+
+BY = "kernel machine"
+
+
+def point(method, left=0, kept=100, crossed=100, nats=2.0, error=0.1, failed=None, n=100):
+    def counted(name, prompts, hits):
+        return Figure(name=name, prompts=prompts, by=BY, estimate=Estimate(mean=hits / n, stderr=0.0, n=n))
+
+    figures = (
+        counted("target_share", "asked", left),
+        counted("in_axis_accuracy", "retained", kept),
+        counted("cross_axis_accuracy", "all", crossed),
+        Figure(name="cost", prompts="retained", estimate=Estimate(mean=nats, stderr=error, n=4)),
+    )
+    setting = Setting(method=method, strength=1.0, max_train_steps=1, learning_rate=1.0, train_batch_size=1)
+    return Point(
+        task="t", concept="c", setting=setting, command="", failed=failed, figures=() if failed else figures
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("other", "expected"),
+    [
+        (point("a", left=40), "removes less"),
+        (point("a", left=40, nats=0.1), "removes less"),
+        (point("a", nats=2.1), "even"),  # two standard errors of the difference are .28
+        (point("a", nats=3.0), "ours"),
+        (point("a", kept=80), "ours"),
+        (point("a", crossed=80), "ours"),
+        (point("a", nats=1.0), "its own"),
+        (point("a", kept=80, nats=1.0), "even"),  # better in one, worse in the other
+        (point("a", left=4), "even"),  # 0 and 4 of 100 cannot be told apart
+    ],
+)
+def test_who_is_better_at_equal_removal(other, expected):
+    assert against(point("ours"), other, BY) == expected
+
+
+def test_one_that_removes_more_is_not_beaten():
+    ours = point("ours", left=30)
+    assert against(ours, point("a", left=0, nats=3.0), BY) == "even"
+    assert against(ours, point("a", left=0), BY) == "its own"
+
+
+def test_the_interval_is_exact():
+    low, high = ends(Estimate(mean=0.0, stderr=0.0, n=96))
+    assert low == 0
+    assert high == pytest.approx(1 - 0.025 ** (1 / 96))
+
+
+def test_tables_count_every_point_and_show_what_failed():
+    tasks = {
+        "a boot": [point("before"), point("ours"), point("uce", nats=3.0), point("leco", failed="no")],
+        "neon": [point("ours", failed="no"), point("uce")],
+    }
+    assert [(one.method, one.verdict) for one in compared(tasks, BY)] == [("uce", "ours")]
+    lines = across(tasks, BY)
+    assert lines[0] == "| concept | ours | leco | uce |"
+    assert lines[2] == "| a boot | 100.0 / 100.0 / 100.0 / 2 | failed | 100.0 / 100.0 / 100.0 / 3 |"
+    assert lines[3].startswith("| neon | failed |  | 100.0")
+    assert lines[-1] == "| uce | 0 | 1 | 0 | 0 |"
+    assert lines[-2] == "| leco | 0 | 0 | 0 | 0 |"
