@@ -24,6 +24,7 @@ from diffusion.evaluation.attacks.soft_prompt import SoftPrompt
 from diffusion.evaluation.concept_classifier import ConceptClassifier
 from diffusion.methods.robustness import Adversary, KeptLaw, robust_objective
 from diffusion.pipelines import Condition, Denoiser
+from diffusion.pipelines.base import device_of
 from diffusion.ratios.ratio_estimate import RatioEstimate
 from diffusion.runtime.cache import Cache
 from diffusion.runtime.files import say
@@ -130,10 +131,8 @@ class _Rounds:
         self.fitted = [parameter.detach().clone() for parameter in self.parameters]
         self.found = list[RobustRound]()
         self.pools: list[list[Condition]] = [[] for _ in threats]
-        self.cache, made_by = (
-            cache,
-            (fit.but(robust_rounds=0), sampling, self.scale, attack, [each.asked for each in threats], kept.prompts),
-        )
+        self.cache, asked = cache, [each.asked for each in threats]
+        made_by = (fit.but(robust_rounds=0), sampling, self.scale, attack, asked, kept.prompts)
         data = {f"value.{j}": value for j, value in enumerate(self.fitted)} | {"kept": kept.latents}
         for k, each in enumerate(threats):
             data |= {f"with.{k}": each.references, f"without.{k}": each.others}
@@ -150,8 +149,9 @@ class _Rounds:
             for j, parameter in enumerate(self.parameters):
                 parameter.copy_(made[f"parameter.{j}"])
         for k, threat in enumerate(self.threats):
-            start = f"found.{k}."
-            self.pools[k].append({name.removeprefix(start): v for name, v in made.items() if name.startswith(start)})
+            start, device = f"found.{k}.", device_of(self.denoiser)  # what is kept lies on the CPU
+            passed = {name.removeprefix(start): v for name, v in made.items() if name.startswith(start)}
+            self.pools[k].append({name: value.to(device) for name, value in passed.items()})
             share, seconds = made[f"told.{k}"].tolist()
             self.found.append(RobustRound(threat.name, number, share, seconds))
             say(f"round {number + 1} of attacks: {threat.name!r} in {share:.2f} of {SEARCHED} samples at best")
