@@ -91,7 +91,7 @@ DISTILL = ("distill", "digits", "--concept", "a handwritten seven", "--level", "
         (("audit", "digits", "--concept", "seven", "--lora", "/nowhere"), "is no folder"),
         (("bench", "digits", "--method", "magic"), "no training, tilted"),
         (("bench", "digits", "--seeds", "0"), "at least 1"),
-        (("bench", "digits", "--evaluation-samples", "0"), "a comparison is there to measure, and 0 were given"),
+        (("bench", "digits", "--evaluation-samples", "0"), "concept_samples: samples is 0, and nothing is measured"),
         (("demo", "--evaluation-samples", "0"), "the demo is there to measure, and 0 were given"),
         (
             (*DISTILL, "--evaluation-samples", "0", "--evaluation-concept-samples", "9"),
