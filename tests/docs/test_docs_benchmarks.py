@@ -10,20 +10,26 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
+from diffusion.evaluation.sweep.across import across
 from diffusion.evaluation.sweep.frontier import markdown, read_points
 
 DOCS = Path(__file__).parents[2] / "docs"
+ALL = "<!-- all points: docs/benchmarks -->\n"
 BEGIN, END = "<!-- points: docs/benchmarks/{} -->\n", "<!-- end of points -->"
+
+
+def put(text: str, begin: str, lines: list[str]) -> str:
+    head, rest = text.split(begin)
+    return f"{head}{begin}\n" + "\n".join(lines) + f"\n\n{END}{rest.split(END, 1)[1]}"
 
 
 def replaced(text: str) -> str:
     """The page with every table made from its points."""
-    for folder in sorted((DOCS / "benchmarks").iterdir()):
-        head, rest = text.split(BEGIN.format(folder.name))
-        _, tail = rest.split(END, 1)
-        table = "\n".join(markdown(read_points(folder), "kernel machine"))
-        text = f"{head}{BEGIN.format(folder.name)}\n{table}\n\n{END}{tail}"
-    return text
+    tasks = {folder: read_points(folder) for folder in sorted((DOCS / "benchmarks").iterdir())}
+    for folder, points in tasks.items():
+        if BEGIN.format(folder.name) in text:
+            text = put(text, BEGIN.format(folder.name), markdown(points, "kernel machine"))
+    return put(text, ALL, across({points[0].concept: points for points in tasks.values()}, "kernel machine"))
 
 
 def test_the_tables_are_those_of_the_points():
