@@ -98,8 +98,8 @@ def test_too_few_samples_to_show_a_level_are_refused_before_any_work(pipeline, m
             unlearn(pipeline, ["seven"], problem, **TASK, evaluation=EvaluationConfig(samples=298))
     with pytest.raises(ValueError, match=r"at least 299573227[0-9] are needed"):
         unlearn(pipeline, ["seven"], du.Likelihood(1e-9), **TASK)
-    with pytest.raises(ValueError, match="samples must be at least 1, got 0"):
-        EvaluationConfig(samples=0)
+    with pytest.raises(ValueError, match="samples must be at least 0, got -1"):
+        EvaluationConfig(samples=-1)
     with pytest.raises(ValueError, match=r"confidence must be below 1, got 1.0"):
         EvaluationConfig(confidence=1.0)
 
