@@ -42,7 +42,7 @@ from diffusion.tasks.config import FitConfig
 from diffusion.training.lora import base_model
 from diffusion.training.trainer import Objective
 
-# The change is asked for so many times over: of the change that a few thousand samples tell a LoRA learns about half
+# The change is asked for so many times over: of what a few thousand samples tell a LoRA learns two thirds or less
 # where images are decided, and a steeper weight does not mend that (`digits.experiments.fit_profile`). Multipliers move
 # by the levels that come out.
 GAIN = 2.0
