@@ -1,8 +1,10 @@
 """Plain steps with borrowed curvature: where they arrive it is the maximum, and where they cannot they say so."""
 
+from functools import partial
+
 import numpy as np
 import pytest
-from instances import finite_space, mixture_draws, own_levels
+from instances import bound_case, finite_space, mixture_draws, own_levels
 from scipy.special import logsumexp
 
 import duality as du
@@ -21,11 +23,8 @@ KINDS = {
 
 
 def case(name, n, m, seed):
-    rng = np.random.default_rng(seed)
-    ratios = finite_space(rng, n, m, spread=0.7)
-    kind, options, (low, high) = KINDS[name]
-    own = own_levels(kind(1.0, **options), ratios)
-    return kind(own * rng.uniform(low, high, size=m), **options).bind(ratios), ratios
+    kind, options, bounds = KINDS[name]
+    return bound_case(partial(kind, **options), bounds, n, m, seed)
 
 
 @pytest.mark.parametrize("name", KINDS)

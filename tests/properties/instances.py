@@ -51,6 +51,14 @@ def own_levels(problem: du.Problem, ratios: du.LogRatios) -> np.ndarray:
     return problem.bind(ratios).levels_of(ratios, ratios.log_weights)
 
 
+def bound_case(kind, bounds: tuple[float, float], n: int, m: int, seed: int) -> tuple[du.Problem, du.LogRatios]:
+    """A random problem on n nodes, levels between ``bounds`` times those of q; ``kind``: levels (m,) to a problem."""
+    rng = np.random.default_rng(seed)
+    ratios = finite_space(rng, n, m, spread=0.7)
+    own = own_levels(kind(1.0), ratios)
+    return kind(own * rng.uniform(*bounds, size=m)).bind(ratios), ratios
+
+
 def trapezoid(q: du.gaussians.Gaussian, others: list[du.gaussians.Gaussian], side: int, reach: float) -> du.LogRatios:
     """Ratios of Gaussians on a grid of side^d nodes, `reach` standard deviations of q to each side.
 
