@@ -122,24 +122,13 @@ class PromptTilt:
     def noised(self, multipliers: np.ndarray, eta: Tensor, asked: Tensor) -> Tensor:
         """log E[w | x_t, c] (n,) from eta (n, k) under prompts by number (n,)."""
         per_prompt, raw, top = self._strengths(multipliers)
-        mine = per_prompt[asked.cpu()].to(eta)
-        gains = torch.expm1(-mine)
-        if self.exclusive:
-            # Heads of different detectors do not know of each other: no mean of w is below the least w.
-            least = torch.expm1((-mine).amin(1).clamp(max=0))
-            found = torch.log1p(torch.maximum((gains * eta).sum(1), least))
-        else:
-            found = torch.log1p(gains * eta).sum(1)
-        least, most = self._range(raw - top[self.estimate.rows], len(top))
-        told = found - top[asked.cpu()].to(eta)
-        return torch.maximum(torch.minimum(told, most[asked.cpu()].to(eta)), least[asked.cpu()].to(eta))
-
-    def _range(self, logs: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """The least and the greatest (C,) of the samples' log weights (n,); any for a prompt without samples."""
-        rows, top = self.estimate.rows, torch.full((count,), torch.inf, dtype=logs.dtype)
-        least = top.scatter_reduce(0, rows, logs, "amin")
-        most = (-top).scatter_reduce(0, rows, logs, "amax")
-        return torch.where(least == torch.inf, -torch.inf, least), torch.where(most == -torch.inf, torch.inf, most)
+        rows, of = self.estimate.rows, asked.cpu()
+        gains = torch.expm1(-per_prompt[of].to(eta))
+        mean = 1 + (gains * eta).sum(1) if self.exclusive else (1 + gains * eta).prod(1)
+        # The weights that samples of each prompt have: prompts without any are not asked.
+        logs, end = raw - top[rows], torch.full_like(top, torch.inf)
+        least, most = end.scatter_reduce(0, rows, logs, "amin")[of], (-end).scatter_reduce(0, rows, logs, "amax")[of]
+        return (mean.clamp_min(torch.finfo(eta.dtype).tiny).log() - top[of].to(eta)).clamp(least.to(eta), most.to(eta))
 
 
 def drawn_for_all(estimate: DetectedSamples, count: int, seed: int) -> np.ndarray:
