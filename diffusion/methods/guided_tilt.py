@@ -52,12 +52,11 @@ GAIN = 2.0
 DECIDED = (-0.5, 1.0)
 
 
-def guided_loss(e: Tensor, pull: Tensor, w: Tensor, s: Tensor, count: Tensor | float = 1.0) -> Tensor:
+def guided_loss(e: Tensor, pull: Tensor, w: Tensor, s: Tensor, count: Tensor) -> Tensor:
     """``mean[ count (w |e|^2 - (2/s) <e, pull>) ]``: e, ``pull`` = E[(w - wbar)(y - T)] (n, ...), w = E[w], scales s
-    and ``count`` (n,)."""
-    shape = (-1, *(1,) * (e.ndim - 1))
-    often = count.view(shape) if isinstance(count, Tensor) else count
-    return (often * (w.view(shape) * e.square() - 2 / s.view(shape) * e * pull)).mean()
+    and how much each row counts (n,)."""
+    w, s, count = (each.view(-1, *(1,) * (e.ndim - 1)) for each in (w, s, count))
+    return (count * (w * e.square() - 2 / s * e * pull)).mean()
 
 
 def undecided(log_snr: Tensor) -> Tensor:

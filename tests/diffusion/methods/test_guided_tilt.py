@@ -32,11 +32,12 @@ def test_the_loss_is_least_at_the_covariance_over_the_mean_whatever_the_base_say
     best = ((w * y).mean() - w.mean() * y.mean()) / w.mean() / s
     e = best.clone().requires_grad_()
     scale, pull = torch.tensor([s], dtype=w.dtype), ((w - wbar) * (y - base)).mean().view(1, 1)
-    loss = guided_loss(e.expand(1, 1), pull, w.mean()[None], scale)
+    one = torch.ones(1, dtype=w.dtype)
+    loss = guided_loss(e.expand(1, 1), pull, w.mean()[None], scale, one)
     (slope,) = torch.autograd.grad(loss, e)
     # Sums of at most 8 products of numbers below 10, divided by weights of at least .05.
     assert abs(float(slope.detach())) < 8 * 100 * 20 * 64 * np.finfo(float).eps
-    elsewhere = guided_loss((best + 0.1).expand(1, 1), pull, w.mean()[None], scale)
+    elsewhere = guided_loss((best + 0.1).expand(1, 1), pull, w.mean()[None], scale, one)
     assert float(elsewhere.detach()) > float(loss.detach())
 
 
