@@ -81,9 +81,9 @@ def compared(problem: du.ReverseKL, ratios: du.LogRatios, scales: Sequence[float
         weight = scale * float(solution.multipliers.mean())
         if weight * m < 1 - EDGE:
             found.append(row(f"equal, {scale:g} x the solved mean", problem, ratios, np.full(m, weight)))
-    weight_ = least_equal(problem, ratios)
-    if weight_ is not None:
-        found.append(row("equal, the least that keeps all", problem, ratios, np.full(m, weight_)))
+    smallest = least_equal(problem, ratios)
+    if smallest is not None:
+        found.append(row("equal, the least that keeps all", problem, ratios, np.full(m, smallest)))
     return found
 
 

@@ -52,10 +52,10 @@ def ratio_bounds(before: tuple[int, int], after: tuple[int, int], confidence: fl
         (clopper_pearson_lower(*some, confidence=each), clopper_pearson(*some, confidence=each))
         for some in (before, after)
     )
-    return low_over(high[0], low[1]), low_over(high[1], low[0])
+    return quotient(high[0], low[1]), quotient(high[1], low[0])
 
 
-def low_over(value: float, by: float) -> float:
+def quotient(value: float, by: float) -> float:
     """Their ratio; infinity over zero."""
     return float(value) / float(by) if by > 0 else float("inf")
 
@@ -98,7 +98,7 @@ def lines(found: dict[str, dict[str, int]], samples: int, wanted: float) -> list
     for by, k in first.items():
         pair = (k, samples), (last[by], samples)
         low, high = ratio_bounds(*pair)
-        value = low_over(last[by], k)
+        value = quotient(last[by], k)
         out.append(
             f"ratio by {by}: {value:.2f}, {low:.2f} to {high:.2f}; at most {wanted:.2f}: {verdict(*pair, wanted)}"
         )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from diffusion.digits.experiments.hardened import hits_of, lines, low_over, ratio_bounds, verdict
+from diffusion.digits.experiments.hardened import hits_of, lines, quotient, ratio_bounds, verdict
 from duality.confidence import clopper_pearson, clopper_pearson_lower
 
 
@@ -14,7 +14,7 @@ def test_bounds_on_a_ratio_are_those_of_its_parts():
     assert low == pytest.approx(clopper_pearson_lower(8, 200, 0.975) / clopper_pearson(40, 200, 0.975))
     assert low < 8 / 40 < high
     assert ratio_bounds((0, 200), (3, 200))[1] == float("inf")
-    assert low_over(0, 0) == float("inf")
+    assert quotient(0, 0) == float("inf")
 
 
 @pytest.mark.parametrize(("before", "after"), [(0.2, 0.05), (0.5, 0.5), (0.9, 0.01)])
