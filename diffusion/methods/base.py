@@ -185,13 +185,17 @@ def fit_adapters(
     *,
     targets: Sequence[str] | None = None,
     rounds: Rounds | None = None,
+    start: Callable[[], object] | None = None,
 ) -> list[float]:
     """A fresh student, the objective made from its parameters, all steps, averages in place; returns the losses.
 
     ``targets``: see :func:`diffusion.training.lora.add_student`. ``rounds``: what happens between steps, and is kept.
+    ``start``: puts the fresh student where the fit begins; left out, it is the base model.
     """
     config = context.config
     parameters = add_student(context.denoiser, config.adapter_rank, config.seed, targets)
+    if start is not None:
+        start()
     trainer = trainer_of(context, parameters, objective(parameters), rounds)
     if rounds is None:
         trainer.run()

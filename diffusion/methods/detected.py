@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from diffusion.methods.base import DetectedFitContext, Outcome, fit_adapters
+from diffusion.methods.closed_form import start_at_anchors
 from diffusion.methods.correction import FixedMultipliers
 from diffusion.methods.dual_loop import Rounds, Stopping
 from diffusion.methods.guided_tilt import PromptBatches, guided_objective
@@ -22,7 +24,7 @@ from diffusion.tasks.detectors import CheckedDetector
 from diffusion.training.lora import merged_adapters
 
 # Of the formula below: a finished fit by another one is not taken from the cache.
-REVISION = 3
+REVISION = 4
 
 # Share of a step's rows, at least, under prompts that take the law of their anchor.
 ANCHORED = 1 / 3
@@ -32,7 +34,8 @@ FEW = 0.1
 
 @dataclass(frozen=True)
 class DetectedTilt:
-    """Tilted denoising of every prompt of a law (:mod:`diffusion.methods.guided_tilt`).
+    """Tilted denoising of every prompt of a law (:mod:`diffusion.methods.guided_tilt`), begun where prompts already
+    take the law of their anchors (:mod:`diffusion.methods.closed_form`).
 
     ``at``: shares of the steps of a fit at which levels are
     measured on ``samples`` fresh samples (left out, half as many as the constraint was estimated on), and the
@@ -59,7 +62,10 @@ class DetectedTilt:
 
         data = batches_of(context.denoiser, estimate, log_weights())
         objective = guided_objective(data, estimate.noised_detector, log_weights, noised, context.config)
-        losses = fit_adapters(context, lambda _parameters: objective, rounds=rounds)
+        denoiser, law = context.denoiser, estimate.prompts
+        losses = fit_adapters(
+            context, lambda _parameters: objective, rounds=rounds, start=partial(start_at_anchors, denoiser, law)
+        )
         return Outcome(losses, solution.multipliers[None]) if rounds is None else rounds.outcome(losses)
 
     def _rounds(self, context: DetectedFitContext, detectors: Sequence[CheckedDetector]) -> Rounds:
