@@ -91,6 +91,14 @@ def count_prompts(
     return found
 
 
+def expected(prompts: Prompts, constraints: Sequence[Constraint], n: int) -> int:
+    """How many samples :func:`count_prompts` makes where nothing ends it: n of the law, and for each group with a level
+    as many less those that are expected to fall into it anyway."""
+    groups = {each.group for each in constraints if each.group is not None}
+    parts = [float(prompts.probabilities[prompts.within(group) > 0].sum()) for group in groups]
+    return round(n * (1 + sum(1 - part for part in parts)))
+
+
 def _word(*parts: int) -> int:
     """A seed from several numbers."""
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(2))

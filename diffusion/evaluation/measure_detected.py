@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffusion.evaluation.bounds import bound, mean_estimate, meets
-from diffusion.evaluation.counted_prompts import Counted, Make, count_prompts, rule_of
+from diffusion.evaluation.counted_prompts import Counted, Make, count_prompts, expected, rule_of
 from diffusion.evaluation.measured import AtScale, CostFound, LevelFound, Measurement, PromptAccuracy, level_found
 from diffusion.evaluation.planning import Plan
 from diffusion.evaluation.samples import ImageClassifier
@@ -68,7 +68,7 @@ def measure_detected(
         return make
 
     law, constraints = estimate.prompts, estimate.constraints
-    with bar("evaluation samples", plan.samples) as shown:
+    with bar("evaluation samples", expected(law, constraints, plan.samples)) as shown:
         counted = count_prompts(
             made(estimate.sampling, shown.update), law, constraints, plan, seeds[0], evaluation.batch
         )
@@ -82,7 +82,8 @@ def measure_detected(
     for factor in SCALES if scale > 1 and evaluation.other_scales else ():
         other = max(1.0, factor * scale)
         sampling = estimate.sampling.but(guidance_scale=other)
-        with bar(f"evaluation samples at guidance scale {other:g}", few.samples) as shown:
+        total = expected(law, constraints, few.samples)
+        with bar(f"evaluation samples at guidance scale {other:g}", total) as shown:
             some = count_prompts(made(sampling, shown.update), law, constraints, few, seeds[1], evaluation.batch)
         at_scales += [
             _at_scale(each, other, some[each.group], plan.confidence, ask[each.column].name) for each in constraints

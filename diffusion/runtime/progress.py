@@ -57,7 +57,7 @@ class Lines:
         if now - self.said >= EVERY:
             self.said = now
             left = (now - self.started) / max(1, self.done) * (self.total - self.done)
-            rest = f"about {left:.0f} s left" if self.done <= self.total else "and further corrections"
+            rest = f"about {left:.0f} s left" if self.done <= self.total else "and further ones"
             self._say(f"{self.title}: {min(self.done, self.total):,} of {self.total:,}, {rest}")
 
     def _say(self, words: str) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import duality as du
 from diffusion.evaluation.attacks.soft_prompt import SoftPrompt
+from diffusion.evaluation.counted_prompts import expected
 from diffusion.evaluation.measure import PICTURES
 from diffusion.evaluation.measure_detected import SCALES, shown_count
 from diffusion.evaluation.pairs import PAIR_IMAGES, PAIR_PROMPTS
@@ -123,10 +124,8 @@ def stages_detected(
     step = evaluations(denoiser, sampling) * times
     tilt = DetectedTilt()
     rounds = 0 if fit.fixed_multipliers else len(tilt.at) + 1 + tilt.extra
-    # Of each group with a level as many samples as of all prompts, less those that fall into it anyway.
     groups = {each.group for each in constraints if each.group is not None}
     parts = [float(prompts.probabilities[prompts.within(group) > 0].sum()) for group in groups]
-    more = 1 + sum(1 - part for part in parts)
     few = sum(max(0.0, FEW - part) for part in parts)
     others = len(SCALES) * max(1, wanted.samples // 4) if scale > 1 and wanted.samples and wanted.other_scales else 0
     chain = chain_of(denoiser, sampling.steps(denoiser)).steps
@@ -137,7 +136,7 @@ def stages_detected(
         Stage("corrections of the multipliers", round(rounds * (n // 2) * (1 + few) * step)),
         Stage(
             "evaluation samples",
-            round(((wanted.samples + others) * more + 2 * shown_count(prompts, wanted)) * step),
+            (expected(prompts, constraints, wanted.samples + others) + 2 * shown_count(prompts, wanted)) * step,
         ),
         Stage("evaluation of cost", min(wanted.integrated, wanted.samples) * chain * 2 * times),
     ]

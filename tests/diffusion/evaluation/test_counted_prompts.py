@@ -7,7 +7,7 @@ from scipy import stats
 
 import duality as du
 from diffusion.evaluation.bounds import bound
-from diffusion.evaluation.counted_prompts import count_prompts
+from diffusion.evaluation.counted_prompts import count_prompts, expected
 from diffusion.evaluation.planning import Plan, check_shares, most_hits, plan_for
 from diffusion.ratios.detected import grouped
 from diffusion.tasks.detector_levels import columns, constraints_of, problem_of
@@ -94,7 +94,10 @@ def test_what_is_kept_is_counted_in_its_own_prompts_from_below():
 
 def test_looked_at_once_all_are_made():
     model = Model([0, 0], [0, 1])
-    _, found = counted(model, "1%", "90% in nines", samples=400, sequential=False)
+    constraints, found = counted(model, "1%", "90% in nines", samples=400, sequential=False)
+    # Two of ten samples of the law ask for a nine: six standard deviations of their number.
+    assert abs(model.made - expected(LAW, constraints, 400)) <= 6 * (400 * 0.2 * 0.8) ** 0.5
+    assert expected(LAW, constraints[:1], 400) == 400
     assert [len(some) for some in found.values()] == [400, 400]
     assert not found[None].bounds
     assert 400 < model.made < 800

@@ -35,7 +35,7 @@ def test_steps_beyond_the_total_are_said_to_be_further_ones():
     with Lines("training", 100, out, clock) as shown:
         clock.now += EVERY
         shown.update(130)
-    assert out.getvalue().splitlines()[1][9:] == "training: 100 of 100, and further corrections"
+    assert out.getvalue().splitlines()[1][9:] == "training: 100 of 100, and further ones"
 
 
 def test_an_error_is_no_end():
