@@ -159,6 +159,8 @@ def change_for(denoiser: Denoiser, prompts: Prompts) -> Change | None:
     for k in range(FOLDS):
         parts = []
         for some in torch.nonzero(fold == k).flatten().split(CHUNK):
+            if not len(some):  # fewer prompts than folds
+                continue
             e, to = (_vectors(denoiser, texts, some) for texts in (prompts.texts, prompts.sampled))
             parts.append(sums_of(e, to, probability[some], moved[some]))
         if parts:
