@@ -91,12 +91,16 @@ def count_prompts(
     return found
 
 
+def shares_of_groups(prompts: Prompts, constraints: Sequence[Constraint]) -> list[float]:
+    """How much of the law falls into each group with a level."""
+    groups = dict.fromkeys(each.group for each in constraints if each.group is not None)
+    return [float(prompts.probabilities[prompts.within(group) > 0].sum()) for group in groups]
+
+
 def expected(prompts: Prompts, constraints: Sequence[Constraint], n: int) -> int:
     """How many samples :func:`count_prompts` makes where nothing ends it: n of the law, and for each group with a level
     as many less those that are expected to fall into it anyway."""
-    groups = {each.group for each in constraints if each.group is not None}
-    parts = [float(prompts.probabilities[prompts.within(group) > 0].sum()) for group in groups]
-    return round(n * (1 + sum(1 - part for part in parts)))
+    return round(n * (1 + sum(1 - share for share in shares_of_groups(prompts, constraints))))
 
 
 def _word(*parts: int) -> int:

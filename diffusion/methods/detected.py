@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from diffusion.methods.base import DetectedFitContext, Outcome, fit_adapters
-from diffusion.methods.closed_form import start_at_anchors
+from diffusion.methods.closed_form_start import start_at_anchors
 from diffusion.methods.correction import FixedMultipliers
 from diffusion.methods.dual_loop import Rounds, Stopping
 from diffusion.methods.guided_tilt import PromptBatches, guided_objective
@@ -35,7 +35,7 @@ FEW = 0.1
 @dataclass(frozen=True)
 class DetectedTilt:
     """Tilted denoising of every prompt of a law (:mod:`diffusion.methods.guided_tilt`), begun where prompts already
-    take the law of their anchors (:mod:`diffusion.methods.closed_form`).
+    take the law of their anchors (:mod:`diffusion.methods.closed_form_start`).
 
     ``at``: shares of the steps of a fit at which levels are
     measured on ``samples`` fresh samples (left out, half as many as the constraint was estimated on), and the

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import duality as du
 from diffusion.evaluation.attacks.soft_prompt import SoftPrompt
-from diffusion.evaluation.counted_prompts import expected
+from diffusion.evaluation.counted_prompts import expected, shares_of_groups
 from diffusion.evaluation.measure import PICTURES
 from diffusion.evaluation.measure_detected import SCALES, shown_count
 from diffusion.evaluation.pairs import PAIR_IMAGES, PAIR_PROMPTS
@@ -124,9 +124,7 @@ def stages_detected(
     step = evaluations(denoiser, sampling) * times
     tilt = DetectedTilt()
     rounds = 0 if fit.fixed_multipliers else len(tilt.at) + 1 + tilt.extra
-    groups = {each.group for each in constraints if each.group is not None}
-    parts = [float(prompts.probabilities[prompts.within(group) > 0].sum()) for group in groups]
-    few = sum(max(0.0, FEW - part) for part in parts)
+    few = sum(max(0.0, FEW - share) for share in shares_of_groups(prompts, constraints))
     others = len(SCALES) * max(1, wanted.samples // 4) if scale > 1 and wanted.samples and wanted.other_scales else 0
     chain = chain_of(denoiser, sampling.steps(denoiser)).steps
     return [

@@ -22,25 +22,24 @@ import torch
 from torch import Tensor, nn
 
 from diffusion.methods.base import ErasureContext
+from diffusion.methods.closed_form import minimiser, sums_of
+from diffusion.methods.closed_form_start import LAYERS
 from diffusion.methods.erasure.base import Erasure
 from diffusion.training.lora import add_student
 from diffusion.training.trainer import Objective
 
-LAYERS = ("attn2.to_k", "attn2.to_v")
 
+def change(asking: Tensor, anchors: Tensor, kept: Tensor, strength: float, ridge: float) -> Tensor:
+    """M (d, d) of the minimiser V (I + M), for vectors asking, anchors (n, d), kept (k, d); double, on the CPU.
 
-def edited(v: Tensor, asking: Tensor, anchors: Tensor, kept: Tensor, strength: float, ridge: float) -> Tensor:
-    """The minimiser (out, d) for V (out, d), vectors asking, anchors (n, d), kept (k, d); sums are over rows as given.
-
-    In double precision. ``ValueError`` for a strength or ridge that is not positive.
+    ``ValueError`` for a strength or ridge that is not positive.
     """
     if strength <= 0 or ridge <= 0:
         raise ValueError(f"strength and ridge must be above 0, got {strength}, {ridge}")
-    c, a, k = (some.double() for some in (asking, anchors, kept))
-    shared = k.T @ k / len(k) + ridge * torch.eye(v.shape[1], dtype=torch.float64, device=v.device)
-    goal = v.double() @ (strength * a.T @ c / len(c) + shared)
-    gram = strength * c.T @ c / len(c) + shared
-    return torch.linalg.solve(gram, goal.T).T
+    moved = torch.arange(len(asking) + len(kept)) < len(asking)
+    weights = moved.double() * strength / len(asking) + (~moved).double() / len(kept)
+    e, to = (torch.cat([some, kept])[:, None] for some in (asking, anchors))
+    return minimiser(sums_of(e, to, weights, moved), 1.0, ridge)[0]
 
 
 @dataclass(frozen=True)
@@ -64,8 +63,8 @@ class UCE(Erasure):
         asking, anchors, kept = (vectors(some) for some in (context.asking, context.anchors, context.retained))
         parameters = add_student(denoiser, None, context.config.seed, LAYERS)
         with torch.no_grad():
+            m = change(asking, anchors, kept, self.strength, self.ridge)
             for parameter in parameters:
-                new = edited(parameter, asking, anchors, kept, self.strength, self.ridge)
-                parameter.copy_(new.to(parameter.dtype))
+                parameter.add_((parameter.cpu().double() @ m).to(parameter))
         denoiser.network.eval()
         return []

@@ -1,4 +1,4 @@
-"""Prompts in closed form: the least squares, what left-out prompts say of them, and what a network then says."""
+"""Prompts in closed form: the least squares, and what left-out prompts say of them."""
 
 import numpy as np
 import pytest
@@ -6,21 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffusion.methods.closed_form import (
-    BELIEVED,
-    RIDGES,
-    Sums,
-    change_for,
-    change_of,
-    cross_attention,
-    solved,
-    start_at_anchors,
-    sums_of,
-)
-from diffusion.pipelines import denoiser_of, load_pipeline
-from diffusion.tasks.prompts import Prompt, Prompts
-from diffusion.training.lora import add_student, base_model, undo
-from tests.diffusion import families
+from diffusion.methods.closed_form import RIDGES, Sums, change_of, minimiser, sums_of
 
 EPS = np.finfo(float).eps
 seeds = st.integers(0, 2**32 - 1)
@@ -46,11 +32,9 @@ def loss(m, e, to, shares, by, held, ridge):
 @given(seeds, st.floats(0, 100), st.floats(1e-3, 1))
 def test_the_change_is_the_least_of_the_sum_of_squares(seed, held, ridge):
     e, to, shares, by = told(seed)
-    m, gram = solved(sums_of(e, to, shares, by), held, ridge)
-    far = torch.where(by, 1.0, held * torch.ones(len(by), dtype=e.dtype))
-    weight = float(((shares * far)[:, None] * e.square().mean(1)).sum() / e.shape[-1])
+    m, gram = minimiser(sums_of(e, to, shares, by), held, ridge)
     at = m.clone().requires_grad_()
-    (slope,) = torch.autograd.grad(loss(at, e, to, shares, by, held, ridge * weight), at)
+    (slope,) = torch.autograd.grad(loss(at, e, to, shares, by, held, ridge), at)
     # A solve errs by the condition of G, which the ridge bounds, times rounding, in units of what is summed.
     values = torch.linalg.eigvalsh(gram)
     size = float(gram.abs().max()) * (1 + float(m.abs().max())) + float(to.abs().max() * e.abs().max())
@@ -65,8 +49,10 @@ def test_what_is_left_is_the_sum_as_it_is_written(seed):
     norm = v.T @ v
     asked, kept = sums_of(e, to, shares, by).left(m, norm)
     far = ((e + e @ m.T - to) @ v.T).square().sum(-1).mean(1) * shares
-    assert float(asked) == pytest.approx(float(far[by].sum()), rel=1e3 * EPS, abs=1e3 * EPS * float(norm.abs().max()))
-    assert float(kept) == pytest.approx(float(far[~by].sum()), rel=1e3 * EPS)
+    # Both are sums of fewer than a hundred products that may cancel: rounding is of the products' size.
+    most = float(norm.abs().sum() * (1 + m.abs().sum()) ** 2 * torch.cat([e, to]).square().max())
+    assert abs(float(asked - far[by].sum())) <= 100 * EPS * most
+    assert abs(float(kept - far[~by].sum())) <= 100 * EPS * most
 
 
 @given(seeds)
@@ -95,8 +81,7 @@ def lines(seed, n, noise=0.0, d=6):
 def test_a_concept_that_is_one_direction_is_believed_and_taken_off(seed):
     folds, (e, to, _, by) = lines(seed, 40)
     change = change_of(folds, torch.eye(6, dtype=torch.float64))
-    assert change is not None
-    assert change.left < BELIEVED
+    assert change.believed
     new = e + e @ change.m.T
     assert float((new - to)[by].square().sum()) < 0.05 * float((e - to)[by].square().sum())
     assert float((new - e)[~by].square().sum()) < 0.05 * float(e[~by].square().sum())
@@ -106,13 +91,14 @@ def test_a_concept_that_is_one_direction_is_believed_and_taken_off(seed):
 def test_anchors_that_follow_from_nothing_are_not_believed(seed):
     """Every asked prompt has another's words for its anchor: what some of them say is of no use for the rest."""
     folds, _ = lines(seed, 20, noise=3.0)
-    assert change_of(folds, torch.eye(6, dtype=torch.float64)) is None
+    assert not change_of(folds, torch.eye(6, dtype=torch.float64)).believed
 
 
 def test_neither_is_a_single_prompt_which_cannot_be_left_out():
     folds, _ = lines(0, 40)
     alone, others = folds[0], [Sums(*(0 * s.asked, 0 * s.across, 0 * s.anchors, s.kept)) for s in folds[1:]]
-    assert change_of([alone, *others], torch.eye(6, dtype=torch.float64)) is None
+    assert not change_of([alone, *others], torch.eye(6, dtype=torch.float64)).believed
+    assert change_of([alone], torch.eye(6, dtype=torch.float64)) is None
 
 
 @given(seeds, st.integers(1, 4))
@@ -133,72 +119,4 @@ def test_factors_are_the_nearest_of_their_rank_where_prompts_are(seed, rank):
 @pytest.mark.parametrize(("held", "ridge"), [(-1.0, 1e-3), (1.0, 0.0), (float("nan"), 1.0)])
 def test_values_that_cannot_be_are_refused(held, ridge):
     with pytest.raises(ValueError, match=r"held must be at least 0 and ridge above 0"):
-        solved(sums_of(*told(0)), held, ridge)
-
-
-@pytest.fixture(scope="module")
-def styles():
-    """The wardrobe, and a law where three objects as blueprints take the law of a picture of them."""
-    from diffusion.evaluation.sweep.canvas import CanvasTask
-    from diffusion.workflows.sweep import law_of
-
-    return denoiser_of(load_pipeline("wardrobe")), law_of(CanvasTask.of("blueprint"))
-
-
-def differences(denoiser, prompts):
-    """Mean squared changes of the student under moved prompts from the base model under their anchors, and before, and
-    under the others."""
-    generator = torch.Generator().manual_seed(0)
-    found = []
-    for each in prompts.prompts[::3]:
-        x, t = torch.randn(2, *denoiser.sample_shape, generator=generator), torch.tensor([300, 700])
-        asked, anchor = (denoiser.condition([text] * 2) for text in (each.prompt, each.sampled))
-        with torch.no_grad():
-            said = denoiser.predict(x, t, asked)
-            with base_model(denoiser):
-                before, wanted = denoiser.predict(x, t, asked), denoiser.predict(x, t, anchor)
-        moved = each.anchor is not None
-        found.append((moved, float((said - wanted).square().mean()), float((before - wanted).square().mean())))
-    after, before = (sum(row[k] for row in found if row[0]) for k in (1, 2))
-    return after, before, sum(row[1] for row in found if not row[0])
-
-
-@pytest.mark.parametrize("rank", [8, None])
-def test_a_style_takes_its_anchors_law_and_others_keep_theirs(styles, rank, capsys):
-    denoiser, law = styles
-    try:
-        add_student(denoiser, rank, 0)
-        assert start_at_anchors(denoiser, law)
-        assert "prompts begin at their anchors, in closed form: 2.7 % of the way is left" in capsys.readouterr().err
-        after, before, others = differences(denoiser, law)
-        # That half of it goes is far less than the tables say (97 %), and far more than chance.
-        assert after < 0.5 * before
-        assert others < 0.1 * before
-    finally:
-        undo(denoiser)
-
-
-def test_nothing_is_done_without_anchors_cross_attention_or_layers_that_are_trained(styles):
-    denoiser, law = styles
-    plain = Prompts([Prompt(prompt=each.prompt) for each in law.prompts if each.anchor is None])
-    assert change_for(denoiser, plain) is None
-    same = Prompts([Prompt(prompt="a sneaker", anchor="A  Sneaker"), Prompt(prompt="a bag")])
-    assert change_for(denoiser, same) is None
-    for kind in (families.sd3, families.ddpm):
-        other = denoiser_of(families.build(kind))
-        assert cross_attention(other) == []
-        assert change_for(other, law) is None
-    try:
-        add_student(denoiser, 2, 0, ("to_q",))
-        assert not start_at_anchors(denoiser, law)
-    finally:
-        undo(denoiser)
-
-
-def test_an_object_among_its_neighbours_is_left_to_the_fit(styles):
-    """A boot: what some prompts say of it does not carry over to others at that price (the tables of docs/benchmarks
-    were once made with such a start, and unseen prompts paid thirty nats)."""
-    from diffusion.evaluation.sweep.canvas import CanvasTask
-    from diffusion.workflows.sweep import law_of
-
-    assert change_for(styles[0], law_of(CanvasTask.of("an ankle boot"))) is None
+        minimiser(sums_of(*told(0)), held, ridge)
