@@ -178,25 +178,41 @@ def test_numbers_for_people() -> None:
     assert number(-0.0) == "0"
 
 
-@pytest.mark.parametrize("name", ["worked", "several"])
-@pytest.mark.parametrize(("problem", "kind"), CHOICES)
-@pytest.mark.parametrize("limit", [0.12, pytest.param(0.1, marks=pytest.mark.slow)])
-def test_a_change_is_answered_at_once(name: str, problem: str, kind: str, limit: float) -> None:
-    """Solution, dual function and trade-off curve after a mode was moved: 100 ms of this thread's processor time.
-
-    The machine may do other things meanwhile, so processor time, and the fastest of a few counts. Where cores are
-    shared with strangers even that has doubled: the quick tests, which run there, leave a little more room for it.
-    """
-    engine, taken = Engine(), []
+def moves(name: str, problem: str, kind: str) -> tuple[float, float]:
+    """Processor seconds of this thread that a view takes after a mode was moved, and that forty reads of a table of
+    10,000 nodes take in between: the fastest of seven each, as the machine may do other things meanwhile."""
+    engine, taken, reads = Engine(), [], []
+    table = np.random.default_rng(0).normal(size=(4, 10_000))
     state = replace(from_example(name), problem=problem, kind=kind)
     state = state.with_levels(engine.view(state).levels)
     for k in range(1, 8):
         moved = state.with_mode(0, x=state.modes[0].x + 0.02 * k)
         began = time.thread_time()
+        for j in range(40):
+            np.log(np.exp(table * (-0.05 * j)).sum(0)).sum()
+        reads.append(time.thread_time() - began)
+        began = time.thread_time()
         view = engine.view(moved)
         taken.append(time.thread_time() - began)
         assert view.answer is not None
-    assert min(taken) < limit
+    return min(taken), min(reads)
+
+
+@pytest.mark.parametrize("name", ["worked", "several"])
+@pytest.mark.parametrize(("problem", "kind"), CHOICES)
+def test_a_change_costs_a_few_hundred_reads_of_a_table(name: str, problem: str, kind: str) -> None:
+    """Solution, dual function and trade-off curve: in reads, as no second means the same on two machines. 60 to 280 of
+    them were measured, a core that is shared with strangers makes up to half as many more; 600 may be."""
+    taken, reads = moves(name, problem, kind)
+    assert taken < 15 * reads
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["worked", "several"])
+@pytest.mark.parametrize(("problem", "kind"), CHOICES)
+def test_a_change_is_answered_at_once(name: str, problem: str, kind: str) -> None:
+    """100 ms of processor time, on a machine of today that does nothing else."""
+    assert moves(name, problem, kind)[0] < 0.1
 
 
 def test_only_what_changed_is_solved_again() -> None:
