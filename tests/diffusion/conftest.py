@@ -16,6 +16,13 @@ from diffusion.digits.experiments import components
 from diffusion.pipelines import StableDiffusion
 from diffusion.tasks.concepts import ConceptLaw, TaskPrompts
 from tests.diffusion.methods.conftest import LEVELS, make_survey
+from tests.diffusion.short import short_chains
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _short():
+    with short_chains():
+        yield
 
 
 def make_pipeline(seed: int = 0):
