@@ -1,16 +1,19 @@
-"""Several tasks side by side, one setting of each method: who removes as much, and what that costs the rest.
+"""Several tasks side by side, every setting of each method: who removes as much, and what that costs the rest.
 
 Of two points the second *removes less*, as far as their samples tell, where the exact 95 % intervals (each end at
 97.5 %) of what each leaves of the concept are apart, and the second's is the higher one. Of points that remove as much
 as ours the better one is that which changes retained prompts less: fewer nats by more than two standard errors of the
 difference. IRA and CRA are told apart as removal is.
+
+Where a method has several points, its *best* one speaks for it: the one that is worst for us. Ours answers each of them
+by the best of its own points whose removal cannot be told from it, or of all where there is none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from diffusion.evaluation.bounds import Estimate
 from diffusion.evaluation.sweep.frontier import BEFORE
@@ -20,12 +23,13 @@ from duality.confidence import clopper_pearson, clopper_pearson_lower
 OURS = "ours"
 EACH_END = 0.975
 Verdict = Literal["removes less", "ours", "even", "its own"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)  # from the worst for the other one to the best
 SHARES = (("in_axis_accuracy", "retained"), ("cross_axis_accuracy", "all"))
 
 
 @dataclass(frozen=True)
 class Against:
-    """A method's point beside ours on one task. ``verdict``: who changes the rest less; see the module."""
+    """A method beside ours on one task. ``verdict``: who changes the rest less; see the module."""
 
     concept: str
     method: str
@@ -36,6 +40,12 @@ def ends(share: Estimate) -> tuple[float, float]:
     """The exact two-sided 95 % interval of a share that was counted."""
     hits = round(share.mean * share.n)
     return clopper_pearson_lower(hits, share.n, EACH_END), clopper_pearson(hits, share.n, EACH_END)
+
+
+def equal(ours: Point, other: Point, by: str) -> bool:
+    """Whether what both leave of the concept cannot be told apart."""
+    mine, theirs = (ends(point.of("target_share", "asked", by)) for point in (ours, other))
+    return theirs[0] <= mine[1] and mine[0] <= theirs[1]
 
 
 def against(ours: Point, other: Point, by: str) -> Verdict:
@@ -58,17 +68,25 @@ def against(ours: Point, other: Point, by: str) -> Verdict:
     return "ours" if any(better) else "its own"
 
 
+def frontier(ours: Sequence[Point], others: Sequence[Point], by: str) -> Verdict:
+    """The verdict on the best of a method's points; both with one point at least."""
+    found = []
+    for other in others:
+        matched = [mine for mine in ours if equal(mine, other, by)]
+        found.append(min((against(mine, other, by) for mine in matched or ours), key=VERDICTS.index))
+    return max(found, key=VERDICTS.index)
+
+
 def compared(tasks: Mapping[str, Sequence[Point]], by: str) -> list[Against]:
-    """Every point of another method that ended beside our first one, on every task where ours did."""
+    """Every other method that ended, beside ours, on every task where ours did."""
     found = []
     for concept, points in tasks.items():
         fine = [point for point in points if point.failed is None and point.setting.method != BEFORE]
-        mine = next((point for point in fine if point.setting.method == OURS), None)
-        if mine is not None:
+        methods = dict.fromkeys(point.setting.method for point in fine)
+        of = {name: [point for point in fine if point.setting.method == name] for name in methods}
+        if OURS in of:
             found += [
-                Against(concept, point.setting.method, against(mine, point, by))
-                for point in fine
-                if point.setting.method != OURS
+                Against(concept, name, frontier(of[OURS], points, by)) for name, points in of.items() if name != OURS
             ]
     return found
 
@@ -81,13 +99,12 @@ def across(tasks: Mapping[str, Sequence[Point]], by: str) -> list[str]:
         cells = []
         for method in (OURS, *methods):
             mine = [point for point in points if point.setting.method == method]
-            cells.append("; ".join("failed" if p.failed is not None else _cell(p, by) for p in mine))
+            cells.append("<br>".join("failed" if p.failed is not None else _cell(p, by) for p in mine))
         lines.append(f"| {concept} | " + " | ".join(cells) + " |")
-    kinds: tuple[Verdict, ...] = ("removes less", "ours", "even", "its own")
-    lines += ["", "| against | " + " | ".join(kinds) + " |", "|" + " --- |" * (1 + len(kinds))]
+    lines += ["", "| against | " + " | ".join(VERDICTS) + " |", "|" + " --- |" * (1 + len(VERDICTS))]
     found = compared(tasks, by)
     for method in methods:
-        counts = [sum(one.method == method and one.verdict == kind for one in found) for kind in kinds]
+        counts = [sum(one.method == method and one.verdict == kind for one in found) for kind in VERDICTS]
         lines.append(f"| {method} | " + " | ".join(map(str, counts)) + " |")
     return lines
 

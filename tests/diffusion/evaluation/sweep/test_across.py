@@ -5,7 +5,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
-from diffusion.evaluation.sweep.across import across, against, compared, ends
+from diffusion.evaluation.sweep.across import across, against, compared, ends, frontier
 from diffusion.evaluation.sweep.point import Figure, Point, Setting
 from diffusion.runtime.documents import Estimate
 
@@ -50,6 +50,23 @@ def test_one_that_removes_more_is_not_beaten():
     ours = point("ours", left=30)
     assert against(ours, point("a", left=0, nats=3.0), BY) == "even"
     assert against(ours, point("a", left=0), BY) == "its own"
+
+
+def test_the_best_point_of_a_method_meets_the_best_of_ours_that_removes_as_much():
+    much, little = point("ours", left=0, nats=2.0), point("ours", left=30, nats=0.5)
+    beaten, cheap = point("a", left=0, nats=9.0), point("a", left=30, nats=1.0)
+    assert against(much, cheap, BY) == "removes less"
+    assert against(little, cheap, BY) == "ours"
+    assert against(little, beaten, BY) == "even"  # it removes more than that one of ours
+    assert frontier([much, little], [beaten, cheap], BY) == "ours"
+    assert frontier([much], [beaten, cheap], BY) == "ours"
+    assert frontier([much], [cheap], BY) == "removes less"
+    assert frontier([little], [beaten], BY) == "even"
+    # One good point is enough for the other one, however bad its others are.
+    assert frontier([much], [beaten, point("a", left=0, nats=1.0)], BY) == "its own"
+    # That a cheaper point of ours removes less than it is no answer.
+    assert frontier([much, little], [beaten, point("a", left=0, nats=1.0)], BY) == "its own"
+    assert frontier([much, little], [beaten, point("a", left=30, nats=0.5)], BY) == "even"
 
 
 def test_the_interval_is_exact():
