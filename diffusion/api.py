@@ -119,8 +119,8 @@ def unlearn_by_detectors(
 ) -> DetectedUnlearned:
     """For concepts that detectors define, under a law of prompts."""
     detectors = {name: detector_of(given) for name, given in task.detectors.items()}
-    if config.fit.method != "tilted":
-        raise ValueError(f"method: concepts with detectors are fitted by tilted denoising, got {config.fit.method!r}")
+    if config.fit.method not in ("tilted", "guidance"):
+        raise ValueError(f"method: concepts with detectors are fitted by tilted or guidance, got {config.fit.method!r}")
     with output_of(output, overwrite) as folder:
         denoiser, config = open_at_law(pipeline, config)
         check_export(denoiser, config, folder)

@@ -27,7 +27,7 @@ from diffusion.tasks.config import FitConfig
 from diffusion.tasks.image_set import Images
 from diffusion.training.batches import Batches
 from diffusion.training.lora import add_student
-from diffusion.training.trainer import Objective, Progress, Trainer
+from diffusion.training.trainer import Objective, Progress, Stateful, Trainer
 
 if TYPE_CHECKING:
     from diffusion.methods.dual_loop import Rounds
@@ -185,18 +185,20 @@ def fit_adapters(
     *,
     targets: Sequence[str] | None = None,
     rounds: Rounds | None = None,
+    state: Stateful | None = None,
     start: Callable[[], object] | None = None,
 ) -> list[float]:
     """A fresh student, the objective made from its parameters, all steps, averages in place; returns the losses.
 
-    ``targets``: see :func:`diffusion.training.lora.add_student`. ``rounds``: what happens between steps, and is kept.
-    ``start``: puts the fresh student where the fit begins; left out, it is the base model.
+    ``targets``: see :func:`diffusion.training.lora.add_student`. ``rounds``: what happens between steps, and is kept;
+    ``state``: what else is, where there are none. ``start``: puts the fresh student where the fit begins; left out, it
+    is the base model.
     """
     config = context.config
     parameters = add_student(context.denoiser, config.adapter_rank, config.seed, targets)
     if start is not None:
         start()
-    trainer = trainer_of(context, parameters, objective(parameters), rounds)
+    trainer = trainer_of(context, parameters, objective(parameters), rounds or state)
     if rounds is None:
         trainer.run()
     else:
@@ -208,7 +210,7 @@ def trainer_of(
     context: AnyContext,
     parameters: list[nn.Parameter],
     objective: Objective,
-    rounds: Rounds | None = None,
+    state: Stateful | None = None,
 ) -> Trainer:
     """The trainer of a fit, resumed where its checkpoint exists."""
     return Trainer(
@@ -219,5 +221,5 @@ def trainer_of(
         checkpoint=context.checkpoint,
         every=context.every,
         progress=context.progress,
-        state=rounds,
+        state=state,
     )

@@ -179,8 +179,9 @@ def _clean(denoiser: Denoiser, x: Tensor, t: Tensor, conditions: tuple[Any, Any]
 
 
 def chain_step(x: Tensor, clean: Tensor, fresh: Tensor, schedule: tuple[Tensor, Tensor]) -> Tensor:
-    """One sample of the kernel."""
-    (c, c_next), (s, s_next) = (value.double().tolist() for value in schedule)
+    """One sample of the kernel. ``schedule``: signal and noise, (2,) or, of every row of x (n, ...), (2, n)."""
+    (c, c_next), (s, s_next) = (value.double() for value in schedule)
     kept = (c / c_next) ** 2 * s_next**2 / s**2  # what of the variance at this level was there at the next
-    mean = (c / c_next) * s_next**2 / s**2 * x + c_next * (1 - kept) * clean
-    return mean + (1 - kept) ** 0.5 * s_next * fresh
+    weights = (c / c_next) * s_next**2 / s**2, c_next * (1 - kept), (1 - kept) ** 0.5 * s_next
+    old, new, noise = (value.to(x).view(-1, *(1,) * (x.ndim - 1)) for value in weights)
+    return old * x + new * clean + noise * fresh

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from diffusion.methods.base import DetectedFitContext, Outcome, fit_adapters
+from diffusion.methods.chain import chain_of
 from diffusion.methods.closed_form_start import start_at_anchors
 from diffusion.methods.correction import FixedMultipliers
 from diffusion.methods.dual_loop import Rounds, Stopping
 from diffusion.methods.guided_tilt import PromptBatches, guided_objective
 from diffusion.methods.level_shift import Asking
+from diffusion.methods.own_chain import Pool, Walkers, own_chain_objective
 from diffusion.pipelines import Denoiser
 from diffusion.ratios.detected import DetectedSamples, detect, sample_prompts
 from diffusion.tasks.concepts import normalised
@@ -37,15 +39,17 @@ class DetectedTilt:
     """Tilted denoising of every prompt of a law (:mod:`diffusion.methods.guided_tilt`), begun where prompts already
     take the law of their anchors (:mod:`diffusion.methods.closed_form_start`).
 
-    ``at``: shares of the steps of a fit at which levels are
-    measured on ``samples`` fresh samples (left out, half as many as the constraint was estimated on), and the
-    multipliers moved; ``extra``: rounds at most after the last step, of an eighth of the steps each. Without ``at`` the
-    solved multipliers are kept.
+    ``own_chain``: by the gradient of the noised detector along the student's own chain instead
+    (:mod:`diffusion.methods.own_chain`). ``at``: shares of the steps of a fit at which levels are measured on
+    ``samples`` fresh samples (left out, half as many as the constraint was estimated on), and the multipliers moved;
+    ``extra``: rounds at most after the last step, of an eighth of the steps each. Without ``at`` the solved multipliers
+    are kept.
     """
 
     at: tuple[float, ...] = (0.3, 0.5, 0.7)
     extra: int = 3
     samples: int | None = None
+    own_chain: bool = False
 
     def fit(self, context: DetectedFitContext, detectors: Sequence[CheckedDetector]) -> Outcome:
         """Into adapters, left active. ``FloatingPointError`` when a loss is not finite."""
@@ -61,11 +65,18 @@ class DetectedTilt:
             return tilt.noised(np.array(holder.multipliers, dtype=np.float64), eta, asked)
 
         data = batches_of(context.denoiser, estimate, log_weights())
-        objective = guided_objective(data, estimate.noised_detector, log_weights, noised, context.config)
         denoiser, law = context.denoiser, estimate.prompts
-        losses = fit_adapters(
-            context, lambda _parameters: objective, rounds=rounds, start=partial(start_at_anchors, denoiser, law)
-        )
+        state = None
+        if self.own_chain:
+            state = rounds or Pool()
+            sampling, count = estimate.sampling, context.config.train_batch_size
+            chain = replace(chain_of(denoiser, sampling.steps(denoiser)), negative=sampling.negative_prompt)
+            walkers = Walkers(data, chain, count, state.tensors)
+            objective = own_chain_objective(data, estimate.noised_detector, noised, walkers)
+        else:
+            objective = guided_objective(data, estimate.noised_detector, log_weights, noised, context.config)
+        start = partial(start_at_anchors, denoiser, law)
+        losses = fit_adapters(context, lambda _parameters: objective, rounds=rounds, state=state, start=start)
         return Outcome(losses, solution.multipliers[None]) if rounds is None else rounds.outcome(losses)
 
     def _rounds(self, context: DetectedFitContext, detectors: Sequence[CheckedDetector]) -> Rounds:

@@ -80,7 +80,9 @@ def unlearn_detected(
             f"level: nothing is to be done, no training was begun: by {len(estimate.latents)} samples under the law of "
             f"prompts, {said}{room_for(evaluation.samples)}"
         )
-    method = DetectedTilt() if not fit.fixed_multipliers else DetectedTilt(at=())
+    method = DetectedTilt(own_chain=fit.method == "guidance")
+    if fit.fixed_multipliers:
+        method = replace(method, at=())
     checkpoint = None
     if runtime.cache_folder is not None:
         request = f"{estimate.fingerprint}{prompts!r}{config.ratios!r}{config.sampling!r}{fit!r}{method}{REVISION}"

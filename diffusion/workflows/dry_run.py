@@ -119,7 +119,10 @@ def stages_detected(
     times = 2 if sampling.mixed_scale(denoiser) > 1 else 1
     empty = normalised(sampling.negative_prompt)
     asked = [text for text, p in zip(prompts.texts, prompts.probabilities, strict=True) if p > 0]
-    row = times + GRADIENT + (times - 1) * (empty in map(normalised, asked))
+    moves = empty in map(normalised, asked)  # the branch without prompt, which then takes part in what is asked
+    row = times + GRADIENT + (times - 1) * moves
+    if fit.method == "guidance":  # the base model's with a gradient as well, and the student's branch without prompt
+        row = 2 * GRADIENT + (times - 1) * (2 if moves else 1 + GRADIENT)
     n = int(prompts.counts(ratios.num_samples).sum())
     step = evaluations(denoiser, sampling) * times
     tilt = DetectedTilt()

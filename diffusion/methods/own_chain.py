@@ -1,0 +1,173 @@
+r"""Distillation of Doob's transform along the student's own chain, prompt by prompt.
+
+The sampler combines F = f_0 + s (f_c - f_0) of the student's raw outputs, T that of the frozen network under the
+anchor. With h(x_t, c) = E[e^{-lam·l(x_0)} | x_t, c], as the noised detector reads it, the target's word on x_0 is T's
+plus ``noise^2/signal · grad log h`` (Tweedie), and ::
+
+    loss = E 1/2 Delta SNR | xhat(F) - xhat(T) - g noise^2/signal grad log h |^2
+         = KL(path of the student ‖ path of the target),        states x_t from the student's own chain, held.
+
+The regression has no noise: what a tilt (:mod:`diffusion.methods.guided_tilt`) reads off single samples is read off the
+detector's gradient here, and the states are those that the sampler passes, also where the target hardly ever is. What
+it trusts is the noised detector; the level that comes out is measured. g is 0 where there is nothing to read: at the
+highest noise (:data:`SEEN`), where the gradient of what should be constant is all error, and where images are decided
+(:data:`diffusion.methods.guided_tilt.DECIDED`), from where on the student is held to T.
+
+A batch is one step of as many chains, spread over all noise levels: each optimiser step asks the student at their
+states and moves every chain on by what it said, so that sampling asks the network nothing that training does not.
+A chain that has ended begins anew from noise, under a prompt of the law.
+
+Source: theory, "Along the student's own chain"; states from the learner's own law: Ross et al., A Reduction of
+Imitation Learning to No-Regret Online Learning (AISTATS 2011).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from diffusion.methods.chain import Chain, chain_step, nats
+from diffusion.methods.guided_tilt import PromptBatches, undecided
+from diffusion.pipelines import Condition, Denoiser, add_noise, rows
+from diffusion.pipelines.base import predicted_x0
+from diffusion.ratios.classifier import Bottleneck, log_snr, pooled
+from diffusion.ratios.noised_detector import NoisedDetector
+from diffusion.runtime.distributed import WHOLE, Part
+from diffusion.training.lora import base_model
+from diffusion.training.trainer import Objective
+
+# Between these log SNRs the noised detector begins to be believed.
+SEEN = (-6.0, -5.0)
+
+# log h (n,) from eta (n, m) under prompts by number (n,).
+LogH = Callable[[Tensor, Tensor], Tensor]
+
+
+class Walkers:
+    """States (n, ...) of n chains under prompts by number (n,), each at its own step (n,): a trainer's further state.
+
+    ``kept``: where they are kept, which another state of the trainer may own; replaced when a run is resumed.
+    """
+
+    def __init__(self, data: PromptBatches, chain: Chain, count: int, kept: Callable[[], dict[str, Tensor]]) -> None:
+        self.data, self.chain, self.count, self._kept = data, chain, count, kept
+
+    @property
+    def now(self) -> tuple[Tensor, Tensor, Tensor]:
+        """States, prompts and steps."""
+        kept = self._kept()
+        return kept["states"], kept["prompts"], kept["steps"]
+
+    def begin(self, generator: torch.Generator) -> None:
+        """Where there are none yet: noised samples of the prompts' laws, spread over all steps."""
+        if "states" in self._kept():
+            return
+        data, denoiser = self.data, self.data.denoiser
+        chosen = torch.multinomial(data.target, self.count, replacement=True, generator=generator)
+        steps = torch.arange(self.count) * self.chain.steps // self.count
+        x0 = data.latents[chosen].cpu()
+        eps = torch.randn(x0.shape, generator=generator).to(x0)
+        states = add_noise(denoiser, x0, eps, self.chain.t[steps])
+        self._kept().update(states=states, prompts=data.prompts[chosen].clone(), steps=steps)
+
+    def move(self, mine: Tensor, clean: Tensor, generator: torch.Generator) -> None:
+        """Chains ``mine`` (k,) by what the student said of x_0 there; those that end begin anew."""
+        x, prompts, steps = self.now
+        fresh = torch.randn(x.shape, generator=generator).to(x)
+        anew = torch.multinomial(self.data.target, self.count, replacement=True, generator=generator)
+        signal, noise = (value.flatten() for value in self.data.denoiser.schedule(self.chain.t))
+        k = steps[mine]
+        moved = chain_step(
+            x[mine],
+            clean.to(x),
+            fresh[mine],
+            (torch.stack([signal[k], signal[k + 1]]), torch.stack([noise[k], noise[k + 1]])),
+        )
+        ended = k + 1 >= self.chain.steps
+        x[mine] = torch.where(ended.view(-1, *(1,) * (x.ndim - 1)), fresh[mine], moved)
+        prompts[mine] = torch.where(ended, self.data.prompts[anew[mine]], prompts[mine])
+        steps[mine] = torch.where(ended, 0, k + 1)
+
+
+class Pool:
+    """A trainer's state that is nothing but tensors."""
+
+    def __init__(self) -> None:
+        self.pool: dict[str, Tensor] = {}
+
+    def tensors(self) -> dict[str, Tensor]:
+        return self.pool
+
+    def data(self) -> Any:
+        return {}
+
+    def load(self, tensors: dict[str, Tensor], data: Any) -> None:
+        self.pool = tensors
+
+
+def doob(
+    denoiser: Denoiser,
+    noised_detector: NoisedDetector,
+    log_h: LogH,
+    x: Tensor,
+    t: Tensor,
+    anchors: Condition,
+    c: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """The frozen network's raw output (n, ...) under the anchors, and the change of x_0 (n, ...) that is asked for."""
+    with base_model(denoiser), torch.enable_grad():
+        state = x.detach().requires_grad_(True)
+        with Bottleneck(denoiser) as caught:
+            base = denoiser.predict(state, t, anchors)
+            feature = pooled(cast(Tensor, caught.last), base)
+        device, level = noised_detector.center.device, log_snr(denoiser, t)
+        eta = noised_detector(feature.to(device), level.to(device))
+        (slope,) = torch.autograd.grad(log_h(eta, c).sum(), state)
+    signal, noise = denoiser.schedule(t)
+    low, high = SEEN
+    share = undecided(level) * ((level - low) / (high - low)).clamp(0, 1)
+    return base.detach(), share.to(slope).view(-1, *(1,) * (x.ndim - 1)) * noise**2 / signal * slope
+
+
+def own_chain_objective(
+    data: PromptBatches, noised_detector: NoisedDetector, log_h: LogH, walkers: Walkers
+) -> Objective:
+    """The loss of one step, mean over pixels; the student must be on the network. It moves the walkers."""
+    denoiser, chain = data.denoiser, walkers.chain
+    guided = bool((data.scales != 1).any())
+    device = next(denoiser.network.parameters()).device
+
+    def objective(_step: int, generator: torch.Generator, part: Part = WHOLE) -> Tensor:
+        walkers.begin(generator)
+        states, prompts, steps = walkers.now
+        mine = torch.arange(walkers.count)[part.rows(walkers.count)]
+        c, x, t = prompts[mine], states[mine].to(device), chain.t[steps[mine]].to(device)
+        s = data.scales[c].to(x).view(-1, *(1,) * (x.ndim - 1))
+        base, change = doob(denoiser, noised_detector, log_h, x, t, rows(data.anchors, c), c)
+        empty = {name: value.expand(len(mine), *value.shape[1:]) for name, value in data.negative.items()}
+        said = denoiser.predict(x, t, rows(data.asked, c))
+        wanted = (said - base) * s
+        free, stay = base, torch.zeros((), device=device)
+        if guided:
+            with base_model(denoiser):
+                free = denoiser.predict(x, t, empty)
+            with torch.set_grad_enabled(not data.moving):
+                other = denoiser.predict(x, t, empty)
+            # Where the branch without prompt is nobody's prompt it is held, and takes no part in what is asked.
+            stay, wanted = (other - free).square(), wanted + (1 - s) * (other - free).detach()
+        paid = nats(denoiser, t).to(x).view(s.shape)
+        unit = predicted_x0(denoiser, torch.ones_like(x), torch.zeros_like(x), t)
+        loss = (paid * (wanted - change / unit).square()).mean()
+        if guided and not data.moving:
+            loss = loss + (paid * stay).mean()
+        with torch.no_grad():
+            mixed = free + s * (base - free) + wanted.detach()
+            clean = predicted_x0(denoiser, mixed, x, t)
+            clean = clean if chain.clip is None else clean.clamp(-chain.clip, chain.clip)
+            walkers.move(mine, clean.cpu(), generator)
+        return loss
+
+    return objective
