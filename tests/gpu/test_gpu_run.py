@@ -11,6 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
+from tests.diffusion.short import short_chains
 from tests.gpu import measure, models, run, table
 from tests.gpu.table import DOCS, NOTHING, put_in, tables
 
@@ -18,7 +19,8 @@ from tests.gpu.table import DOCS, NOTHING, put_in, tables
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("gpu")
-    assert run.main(["--tiny", "--device", "cpu", "--output", str(folder)]) == 0
+    with short_chains():
+        assert run.main(["--tiny", "--device", "cpu", "--output", str(folder)]) == 0
     return json.loads((folder / "gpu.json").read_text())
 
 
