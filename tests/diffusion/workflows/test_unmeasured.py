@@ -32,10 +32,11 @@ def rows_of(pipeline):
     return rows
 
 
-def test_by_detectors_nothing_is_measured_and_nothing_certified(tmp_path):
+@pytest.mark.parametrize("method", ["tilted", "guidance"])
+def test_by_detectors_nothing_is_measured_and_nothing_certified(method, tmp_path):
     pipeline = build(families.sd)
     task = ConceptTask(concepts=[Concept("seven", detector=threshold(pipeline))], levels="1%", prompts=PROMPTS)
-    bare = config(evaluation=EvaluationConfig(samples=0), fit=config().fit.but(fixed_multipliers=True))
+    bare = config(evaluation=EvaluationConfig(samples=0), fit=config().fit.but(fixed_multipliers=True, method=method))
     planned = stages_detected(denoiser_of(pipeline), task.law, task.constraints, bare)
     rows = rows_of(pipeline)
     result = diffusion.unlearn(pipeline, task, bare, output=tmp_path / "out")
