@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffusion.methods.closed_form import RIDGES, Sums, change_of, minimiser, sums_of
@@ -77,6 +77,7 @@ def lines(seed, n, noise=0.0, d=6):
     return [sums_of(*(value[torch.arange(2 * n) % 4 == k] for value in every)) for k in range(4)], every
 
 
+@settings(max_examples=30)  # sixty least squares each
 @given(seeds)
 def test_a_concept_that_is_one_direction_is_believed_and_taken_off(seed):
     folds, (e, to, _, by) = lines(seed, 40)
@@ -101,6 +102,7 @@ def test_neither_is_a_single_prompt_which_cannot_be_left_out():
     assert change_of([alone], torch.eye(6, dtype=torch.float64)) is None
 
 
+@settings(max_examples=30)  # sixty least squares each
 @given(seeds, st.integers(1, 4))
 def test_factors_are_the_nearest_of_their_rank_where_prompts_are(seed, rank):
     folds, _ = lines(seed, 40)
