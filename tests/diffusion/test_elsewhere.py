@@ -11,9 +11,11 @@ from diffusion.guidance.guided import Guided, constant
 from diffusion.methods import FitContext, PrimalDual, method_of
 from diffusion.methods.base import ImageFitContext
 from diffusion.methods.chain import chain_of, path_cost
+from diffusion.methods.guided_tilt import guided_objective
 from diffusion.methods.images.primal_dual import ForgetImages
 from diffusion.methods.images.tilted import TiltedImages
 from diffusion.methods.likelihood import divergence, negative_elbo
+from diffusion.methods.own_chain import Pool, Walkers, own_chain_objective
 from diffusion.pipelines import denoiser_of
 from diffusion.pipelines.latents import decode, encode
 from diffusion.pipelines.sampling import sample_latents
@@ -23,9 +25,11 @@ from diffusion.ratios.elbo import elbo_differences
 from diffusion.ratios.trajectory import path_ratios
 from diffusion.tasks.config import FitConfig
 from diffusion.tasks.image_set import Images
+from diffusion.training.lora import add_lora
 from tests.diffusion import families
 from tests.diffusion.elsewhere import DEVICE, Elsewhere, MixedDevices, There, move
 from tests.diffusion.methods.conftest import LEVELS, adapters
+from tests.diffusion.methods.test_guided_tilt import data_of, noised_detector_of
 from tests.diffusion.pipelines.test_families import PROMPTS, asked
 
 STEP = FitConfig(max_train_steps=1, train_batch_size=6, rank=1)
@@ -68,6 +72,27 @@ def test_objectives(there, estimate, solutions, name, problem):
     outcome = method.fit(FitContext(denoiser, estimate, solutions[problem], STEP))
     assert np.isfinite(outcome.losses).all()
     assert all(isinstance(value, There) for value in adapters(denoiser).values())
+
+
+@pytest.mark.parametrize("own_chain", [False, True])
+def test_objectives_of_detectors(there, own_chain):
+    denoiser = denoiser_there("sd")
+    parameters = add_lora(denoiser, 2, 0)
+    data, head = data_of(denoiser, [3.0, 3.0], False), noised_detector_of(denoiser).to(DEVICE)
+
+    def log_h(eta, _asked):
+        return torch.log1p(-0.9 * eta[:, 0])
+
+    if own_chain:
+        objective = own_chain_objective(data, head, log_h, Walkers(data, chain_of(denoiser, 2, 10), 6, Pool().tensors))
+    else:
+        logs = torch.linspace(-1, 0, len(data.latents), dtype=torch.float64)
+        objective = guided_objective(data, head, lambda: logs, log_h, STEP)
+    loss = objective(0, torch.Generator().manual_seed(0))
+    loss.backward()
+    assert loss.device == DEVICE
+    assert np.isfinite(float(loss.detach()))
+    assert any(float(parameter.grad.abs().max()) > 0 for parameter in parameters if parameter.grad is not None)
 
 
 @pytest.mark.parametrize("name", ["esd", "neggrad", "siss", "erasediff"])
