@@ -22,20 +22,28 @@ from diffusion.training.lora import ADAPTER
 
 LAYERS = ("attn2.to_k", "attn2.to_v")
 FOLDS = 4
+STRANGERS = 256  # prompts that no law names
 CHUNK = 64  # prompts whose vectors are held in double precision at a time
 
 
 def change_for(denoiser: Denoiser, prompts: Prompts) -> Change | None:
     """Of a law of prompts; None, too, where no prompt takes another one's law, or cross-attention does not hear them.
 
-    Prompts are dealt to the folds in turn, in an order that is drawn once for all, those that move and those that do
-    not each by themselves.
+    Half of what prompts that keep their law weigh is given to :func:`strangers`, which nobody asked for either. Prompts
+    are dealt to the folds in turn, in an order that is drawn once for all, those that move and those that do not each
+    by themselves.
     """
     layers, probability = cross_attention(denoiser), torch.from_numpy(prompts.probabilities)
     moved = torch.tensor([normalised(each.prompt) != normalised(each.sampled) for each in prompts.prompts])
     if not layers or not bool((moved & (probability > 0)).any()):
         return None
-    fold = torch.empty(len(prompts), dtype=torch.long)
+    others = strangers(denoiser, prompts)
+    kept = float(probability[~moved].sum()) or 1.0
+    texts, sampled = (*prompts.texts, *others), (*prompts.sampled, *others)
+    weights = torch.cat([torch.where(moved, 1.0, 0.5) * probability, probability.new_full((len(others),), 0.5 * kept)])
+    weights[len(prompts) :] /= max(1, len(others))
+    moved = torch.cat([moved, torch.zeros(len(others), dtype=torch.bool)])
+    fold = torch.empty(len(texts), dtype=torch.long)
     for kind in (moved, ~moved):
         order = np.random.default_rng(0).permutation(int(kind.sum()))
         fold[kind] = torch.from_numpy(order % FOLDS)
@@ -45,12 +53,40 @@ def change_for(denoiser: Denoiser, prompts: Prompts) -> Change | None:
         for some in torch.nonzero(fold == k).flatten().split(CHUNK):
             if not len(some):  # fewer prompts than folds
                 continue
-            e, to = (_vectors(denoiser, texts, some) for texts in (prompts.texts, prompts.sampled))
-            parts.append(sums_of(e, to, probability[some], moved[some]))
+            e, to = (_vectors(denoiser, words, some) for words in (texts, sampled))
+            parts.append(sums_of(e, to, weights[some], moved[some]))
         if parts:
             folds.append(sum(parts[1:], parts[0]))
-    weights = [base_weight(layer).double().cpu() for layer in layers]
-    return change_of(folds, sum((v.T @ v for v in weights[1:]), weights[0].T @ weights[0]))
+    matrices = [base_weight(layer).double().cpu() for layer in layers]
+    return change_of(folds, sum((v.T @ v for v in matrices[1:]), matrices[0].T @ matrices[0]))
+
+
+def strangers(denoiser: Denoiser, prompts: Prompts) -> tuple[str, ...]:
+    """Words of the tokenizer in any order, :data:`STRANGERS` times at most, as long as prompts of the law.
+
+    They stand for all prompts that a law does not name and that are to stay: without them a change does anything under
+    words that the law has not. Words that asking prompts have and their anchors have not are left out.
+    """
+    tokenizer = getattr(denoiser.pipeline, "tokenizer", None)
+    if tokenizer is None:
+        return ()
+
+    def words(text: str) -> list[str]:
+        return [_word(token) for token in tokenizer.tokenize(text)]
+
+    gone = {word for each in prompts.prompts for word in set(words(each.prompt)) - set(words(each.sampled))}
+    every = sorted({_word(token) for token in tokenizer.get_vocab()} - gone)
+    every = [word for word in every if word.isascii() and word.isalnum()]
+    if not every:
+        return ()
+    lengths, rng = [max(1, len(words(text))) for text in prompts.texts], np.random.default_rng(0)
+    drawn = (" ".join(rng.choice(every, size=int(rng.choice(lengths)))) for _ in range(STRANGERS))
+    return tuple(dict.fromkeys(text for text in drawn if text not in prompts.texts))
+
+
+def _word(token: str) -> str:
+    """A token of a vocabulary without the marks of its beginning or end."""
+    return token.removesuffix("</w>").lstrip("\u2581\u0120")
 
 
 def start_at_anchors(denoiser: Denoiser, prompts: Prompts) -> bool:

@@ -3,8 +3,15 @@
 import pytest
 import torch
 
-from diffusion.evaluation.sweep.canvas import CanvasTask
-from diffusion.methods.closed_form_start import change_for, cross_attention, start_at_anchors
+from diffusion.evaluation.sweep.canvas import UNSEEN, CanvasTask
+from diffusion.methods.closed_form_start import (
+    STRANGERS,
+    base_weight,
+    change_for,
+    cross_attention,
+    start_at_anchors,
+    strangers,
+)
 from diffusion.pipelines import denoiser_of, load_pipeline
 from diffusion.tasks.prompts import Prompt, Prompts
 from diffusion.training.lora import add_student, base_model, undo
@@ -18,24 +25,27 @@ def styles():
     return denoiser_of(load_pipeline("wardrobe")), law_of(CanvasTask.of("blueprint"))
 
 
-def differences(denoiser, prompts):
-    """Mean squared changes of the student under moved prompts from the base model under their anchors, and before, and
-    under the others."""
-    some = prompts.prompts[::5]
+def changes(denoiser, texts, sampled):
+    """Mean squares, at noise of two levels, of the student under prompts from the base model under others, and of what
+    the base model says under both."""
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(2, *denoiser.sample_shape, generator=generator).repeat(len(some), 1, 1, 1)
-    t = torch.tensor([300, 700] * len(some))
-    asked, anchor = (
-        denoiser.condition([text for text in texts for _ in range(2)])
-        for texts in ([each.prompt for each in some], [each.sampled for each in some])
-    )
+    x = torch.randn(2, *denoiser.sample_shape, generator=generator).repeat(len(texts), 1, 1, 1)
+    t = torch.tensor([300, 700] * len(texts))
+    asked, anchor = (denoiser.condition([text for text in some for _ in range(2)]) for some in (texts, sampled))
     with torch.no_grad():
         said = denoiser.predict(x, t, asked)
         with base_model(denoiser):
             before, wanted = denoiser.predict(x, t, asked), denoiser.predict(x, t, anchor)
-    mine = torch.tensor([each.anchor is not None for each in some]).repeat_interleave(2)
-    after, before, others = ((said - wanted)[mine], (before - wanted)[mine], (said - wanted)[~mine])
-    return tuple(float(change.square().mean()) for change in (after, before, others))
+    return tuple(float((one - wanted).square().mean()) for one in (said, before))
+
+
+def differences(denoiser, prompts):
+    """Changes under moved prompts after and before, and under the others."""
+    found = []
+    for moved in (True, False):
+        some = [each for each in prompts.prompts if (each.anchor is not None) is moved][::5]
+        found += changes(denoiser, [each.prompt for each in some], [each.sampled for each in some])
+    return found[:3]
 
 
 @pytest.mark.parametrize("rank", [8, None])
@@ -70,17 +80,45 @@ def test_nothing_is_done_without_anchors_cross_attention_or_layers_that_are_trai
         undo(denoiser)
 
 
-@pytest.mark.parametrize("concept", ["an ankle boot", "a trouser"])
-def test_an_object_does_too_at_a_price_under_others_that_is_a_small_part_of_the_way(styles, concept):
-    denoiser, law = styles[0], law_of(CanvasTask.of(concept))
+def test_an_object_does_too(styles):
+    denoiser, law = styles[0], law_of(CanvasTask.of("an ankle boot"))
     try:
         add_student(denoiser, 8, 0)
         assert start_at_anchors(denoiser, law)
         after, before, others = differences(denoiser, law)
-        assert after < 0.5 * before
+        assert after < 0.6 * before
         assert others < 0.1 * before
     finally:
         undo(denoiser)
+
+
+def test_words_that_no_law_names_keep_what_they_say(styles):
+    """Stripes and dots are in no prompt of the law; without strangers keys and values move there by .7 of the way."""
+    denoiser, task = styles[0], CanvasTask.of("an ankle boot")
+    law, layers = law_of(task), [base_weight(layer).double() for layer in cross_attention(denoiser)]
+    unseen = [each.prompt for each in task.prompts(False, UNSEEN, (1, 2))][::3]
+
+    def vectors(texts):
+        return denoiser.condition(list(texts))["encoder_hidden_states"].double()
+
+    def size(e):
+        return float(sum((e @ layer.T).square().sum(-1).mean() for layer in layers))
+
+    way = size(vectors(task.asking) - vectors(task.anchors))
+    assert size(vectors(unseen) @ change_for(denoiser, law).m.T) < 0.1 * way
+
+
+def test_strangers_have_no_word_that_makes_the_concept(styles):
+    denoiser = styles[0]
+    law = Prompts([Prompt(prompt="a boot on dots", anchor="a garment on dots"), Prompt(prompt="a sandal")])
+    found = strangers(denoiser, law)
+    words = {word for text in found for word in text.split()}
+    assert 100 < len(found) == len(set(found)) <= STRANGERS
+    assert "boot" not in words
+    assert {"sandal", "dots", "stripes"} <= words
+    assert max(len(text.split()) for text in found) <= 4
+    assert found == strangers(denoiser, law)
+    assert not set(found) & set(law.texts)
 
 
 def test_an_object_that_left_out_prompts_cannot_tell_from_its_neighbours_is_left_to_the_fit(styles, capsys):
