@@ -50,7 +50,7 @@ def saved(tmp_path_factory):
 
 
 @pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
-@pytest.mark.parametrize("full_weights", [False, True])
+@pytest.mark.parametrize("full_weights", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_snippet_of_a_run_on_concepts_runs_as_pasted(saved, full_weights, tmp_path, monkeypatch):
     pipeline = load_pipeline(str(saved / "sd"))
     unlearn(

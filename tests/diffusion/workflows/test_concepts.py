@@ -93,7 +93,9 @@ def test_one_call_unlearns(family, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
-@pytest.mark.parametrize("full", [False, True], ids=["LoRA", "all weights"])
+@pytest.mark.parametrize(
+    "full", [pytest.param(False, id="LoRA"), pytest.param(True, id="all weights", marks=pytest.mark.slow)]
+)
 def test_a_second_run_on_one_pipeline_has_to_say_from_what(full):
     """Not: samples of the changed model, a fit against the original, and the first unlearning gone without a word."""
     pipeline = build(families.sd)
