@@ -38,10 +38,12 @@ def change_for(denoiser: Denoiser, prompts: Prompts) -> Change | None:
     if not layers or not bool((moved & (probability > 0)).any()):
         return None
     others = strangers(denoiser, prompts)
-    kept = float(probability[~moved].sum()) or 1.0
     texts, sampled = (*prompts.texts, *others), (*prompts.sampled, *others)
-    weights = torch.cat([torch.where(moved, 1.0, 0.5) * probability, probability.new_full((len(others),), 0.5 * kept)])
-    weights[len(prompts) :] /= max(1, len(others))
+    weights = probability
+    if others:
+        each = 0.5 * (float(probability[~moved].sum()) or 1.0) / len(others)
+        weights = torch.where(moved, 1.0, 0.5) * probability
+        weights = torch.cat([weights, weights.new_full((len(others),), each)])
     moved = torch.cat([moved, torch.zeros(len(others), dtype=torch.bool)])
     fold = torch.empty(len(texts), dtype=torch.long)
     for kind in (moved, ~moved):
