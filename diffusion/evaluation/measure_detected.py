@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from diffusion.evaluation.before_after import Shown, before_and_after
 from diffusion.evaluation.bounds import bound, mean_estimate, meets
 from diffusion.evaluation.counted_prompts import Counted, Make, count_prompts, expected, rule_of
 from diffusion.evaluation.measured import AtScale, CostFound, LevelFound, Measurement, PromptAccuracy, level_found
@@ -23,21 +24,9 @@ from diffusion.runtime.progress import Bar
 from diffusion.tasks.config import EvaluationConfig, Sampling
 from diffusion.tasks.detector_levels import Constraint
 from diffusion.tasks.detectors import CheckedDetector
-from diffusion.tasks.prompts import Prompts
 from diffusion.training.lora import merged_adapters
 
 SCALES = (0.5, 2.0)  # other guidance scales that are looked at, in units of the task's
-SHOWN = 48  # images before and after, from the same noise under the same prompts
-FEW_SHOWN = 16  # of a run that measures nothing
-
-
-@dataclass(frozen=True)
-class Shown:
-    """Images (k, c, height, width) before and after from common noise, and their prompts (k,)."""
-
-    prompts: tuple[str, ...]
-    before: NDArray[np.float32]
-    after: NDArray[np.float32]
 
 
 def measure_detected(
@@ -57,7 +46,7 @@ def measure_detected(
     """
     seeds, ask = _seeds(evaluation, estimate), list(detectors.values())
     if not evaluation.samples:
-        return Measurement(levels=(), costs=()), _shown(denoiser, estimate, seeds[3], evaluation)
+        return Measurement(levels=(), costs=()), before_and_after(denoiser, estimate, seeds[3], evaluation)
 
     def made(sampling: Sampling, say: Callable[[int], object]) -> Make:
         def make(rows: NDArray[np.int64], seed: int) -> tuple[Tensor, NDArray[np.float64]]:
@@ -92,7 +81,7 @@ def measure_detected(
     with bar("evaluation of cost", integrated) as shown:
         cost = _cost(denoiser, estimate, integrated, seeds[2])
         shown.update(integrated)
-    pictures = _shown(denoiser, estimate, seeds[3], evaluation)
+    pictures = before_and_after(denoiser, estimate, seeds[3], evaluation)
     found = Measurement(levels=tuple(levels), costs=(cost,), at_scales=tuple(at_scales))
     if image_classifier is not None:
         seen = _seen(levels, constraints, plan, image_classifier, denoiser, counted)
@@ -145,25 +134,6 @@ def _cost(denoiser: Denoiser, estimate: DetectedSamples, count: int, seed: int) 
         steps=chain.steps,
         exact=chain.own,
     )
-
-
-def shown_count(prompts: Prompts, evaluation: EvaluationConfig) -> int:
-    """How many images there are before, and as many after."""
-    return min(SHOWN if evaluation.samples else FEW_SHOWN, max(8, len(prompts)))
-
-
-def _shown(denoiser: Denoiser, estimate: DetectedSamples, seed: int, evaluation: EvaluationConfig) -> Shown:
-    """Prompts in turn, as they are asked, from the same noise before and after."""
-    from diffusion.training.lora import base_model
-
-    prompts = estimate.prompts
-    chosen = np.resize(np.flatnonzero(prompts.probabilities > 0), shown_count(prompts, evaluation))
-    images = []
-    for context in (base_model(denoiser), merged_adapters(denoiser)):
-        with context:
-            some = sample_prompts(denoiser, prompts, chosen, estimate.sampling, seed=seed, own=True)
-        images.append(decode(denoiser.pipeline, some).astype(np.float32))
-    return Shown(tuple(prompts.texts[int(j)] for j in chosen), *images)
 
 
 def _seen(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import duality as du
-from diffusion.evaluation.measure_detected import Shown
+from diffusion.evaluation.before_after import Shown
 from diffusion.evaluation.measured import Measurement
 from diffusion.evaluation.planning import Plan
 from diffusion.methods import Outcome

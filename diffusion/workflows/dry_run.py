@@ -16,9 +16,10 @@ from dataclasses import dataclass
 
 import duality as du
 from diffusion.evaluation.attacks.soft_prompt import SoftPrompt
+from diffusion.evaluation.before_after import shown_count
 from diffusion.evaluation.counted_prompts import expected, shares_of_groups
 from diffusion.evaluation.measure import PICTURES
-from diffusion.evaluation.measure_detected import SCALES, shown_count
+from diffusion.evaluation.measure_detected import SCALES
 from diffusion.evaluation.pairs import PAIR_IMAGES, PAIR_PROMPTS
 from diffusion.methods.chain import chain_of
 from diffusion.methods.correction import Correction
