@@ -2,6 +2,7 @@
 behind. That device is pretended, see `tests.diffusion.elsewhere`."""
 
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ from tests.diffusion.elsewhere import DEVICE, Elsewhere, MixedDevices, There, mo
 from tests.diffusion.methods.conftest import LEVELS, adapters
 from tests.diffusion.methods.test_guided_tilt import data_of, noised_detector_of
 from tests.diffusion.pipelines.test_families import PROMPTS, asked
+from tests.marks import slow_but
 
 STEP = FitConfig(max_train_steps=1, train_batch_size=6, rank=1)
 
@@ -63,8 +65,13 @@ def test_what_a_gpu_would_refuse_is_refused(there):
     np.testing.assert_array_equal((a + 1).cpu().numpy(), 2.0)
 
 
-@pytest.mark.parametrize("problem", list(LEVELS))
-@pytest.mark.parametrize("name", ["tilted", "guidance", "primal-dual"])
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    slow_but(
+        product(("tilted", "guidance", "primal-dual"), LEVELS),
+        *(("tilted", "reverse"), ("guidance", "likelihood"), ("primal-dual", "forward")),
+    ),
+)
 def test_objectives(there, estimate, solutions, name, problem):
     denoiser = denoiser_there("sd")
     brief = PrimalDual(inner=1, samples=2, noise_levels=1)

@@ -228,7 +228,9 @@ def test_a_dry_run_says_what_a_run_costs_and_does_nothing(monkeypatch, capsys, r
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("fixed", [True, False], ids=["fixed multipliers", "corrected"])
+@pytest.mark.parametrize(
+    "fixed", [pytest.param(True, id="fixed multipliers", marks=pytest.mark.slow), pytest.param(False, id="corrected")]
+)
 def test_the_plan_counts_what_the_network_is_asked(fixed):
     """Rows through the network in a whole run, against the plan, which says `at most`."""
     pipeline = build(families.sd)

@@ -43,7 +43,11 @@ def test_a_result_and_a_copy_of_it_are_the_same_network(monkeypatch, capsys, pla
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])
     assert not torch.equal(found[0], said(build(families.sd)))
-    # The folder is a result as before: it can be replaced, and a rerun of it exports again.
+
+
+@pytest.mark.slow
+def test_a_rerun_of_a_result_exports_again_and_a_run_without_leaves_none(monkeypatch, capsys, place, words, tmp_path):
+    run(monkeypatch, capsys, *words, "--export", "kohya", "--output", tmp_path / "out")
     run(monkeypatch, capsys, "distill", tmp_path / "out", "--output", tmp_path / "again", "--overwrite")
     assert (tmp_path / "again" / "kohya.safetensors").is_file()
     run(monkeypatch, capsys, *words, "--output", tmp_path / "out", "--overwrite")

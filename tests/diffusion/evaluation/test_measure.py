@@ -99,7 +99,7 @@ def test_samples_are_fresh():
     assert fresh_seed(other, estimate, 0) != fresh_seed(FEW, estimate, 0) != fresh_seed(FEW, estimate, 1)
 
 
-@pytest.mark.parametrize("name", ["reverse", "forward"])
+@pytest.mark.parametrize("name", ["reverse", pytest.param("forward", marks=pytest.mark.slow)])
 def test_divergences_have_lower_bounds_that_are_called_approximate(name):
     _, (_, found) = measured(name)
     assert {level.by for level in found.levels} == {CLASSIFIER}  # no detector counts nats

@@ -27,6 +27,7 @@ from tests.diffusion.methods.conftest import (
     stop_after,
 )
 from tests.diffusion.methods.images.test_primal_dual import make_images
+from tests.marks import slow_but
 
 BASELINES = {
     **{name: METHODS[name]() for name in ("esd", "esd-x", "neggrad", "siss", "erasediff")},
@@ -34,7 +35,7 @@ BASELINES = {
 }
 
 
-@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("name", slow_but(BASELINES, "esd-x", "erasediff", "equal"))
 def test_resumed_run_ends_bit_equal(name, denoiser, estimate, solutions, tmp_path):
     settings, path = (
         FitConfig(max_train_steps=4, train_batch_size=4, rank=1, learning_rate=1e-2, seed=1),
@@ -59,7 +60,7 @@ def test_resumed_run_ends_bit_equal(name, denoiser, estimate, solutions, tmp_pat
         assert np.isnan(whole.multipliers).all()
 
 
-@pytest.mark.parametrize("name", IMAGE_METHODS)
+@pytest.mark.parametrize("name", slow_but(IMAGE_METHODS, *(set(IMAGE_METHODS) - {"primal-dual", "tilted"})))
 def test_images_by_name(name):
     denoiser = make_denoiser("ddpm")
     images = make_images(denoiser)

@@ -1,6 +1,7 @@
 """Dual steps on measured levels, for fits that go by a solution and for guidance without any fit."""
 
 import dataclasses
+from itertools import product
 
 import numpy as np
 import pytest
@@ -13,12 +14,15 @@ from diffusion.methods.correction import MovingTarget
 from diffusion.methods.level_estimates import Meter
 from diffusion.tasks.config import FitConfig
 from tests.diffusion.methods.conftest import BRIEF, SMALL, adapters, same
+from tests.marks import slow_but
 
 KINDS = ("forward", "likelihood", "reverse")
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("method", [Tilted, GuidanceDistillation])
+@pytest.mark.parametrize(
+    ("method", "kind"),
+    slow_but(product((Tilted, GuidanceDistillation), KINDS), (Tilted, "likelihood"), (GuidanceDistillation, "reverse")),
+)
 def test_multipliers_move_between_the_steps_of_a_fit(method, kind, denoiser, estimate, solutions):
     outcome = method(correction=BRIEF).fit(FitContext(denoiser, estimate, solutions[kind], SMALL))
     assert len(outcome.losses) == SMALL.max_train_steps

@@ -12,6 +12,7 @@ from diffusion.tasks.config import FitConfig
 from diffusion.training.lora import add_student
 from duality.primal_dual import NuPI
 from tests.diffusion.methods.conftest import SMALL, Stop, adapters, made, make_denoiser, make_survey, same, stop_after
+from tests.marks import slow_but
 
 ALTERNATE = PrimalDual(inner=1, warmup=0, gain=0.2, samples=4, noise_levels=1)
 SHORT = {name: made(name) for name in METHODS if name != "primal-dual"}
@@ -24,7 +25,7 @@ def solution_for(name, solutions):
     return solutions.get(name.removeprefix("primal-dual, "), solutions["likelihood"])
 
 
-@pytest.mark.parametrize("name", SHORT)
+@pytest.mark.parametrize("name", slow_but(SHORT, "tilted", "guidance", "esd", "primal-dual, in mid-round"))
 def test_resumed_run_ends_bit_equal(name, denoiser, estimate, solutions, tmp_path):
     settings, path = (
         FitConfig(max_train_steps=4, train_batch_size=3, rank=1, learning_rate=1e-2, seed=1),

@@ -14,6 +14,7 @@ from tests.diffusion import families
 from tests.diffusion.families import build
 from tests.diffusion.methods.conftest import SMALL, made
 from tests.diffusion.methods.images.test_tilted import make_images
+from tests.marks import slow_but
 
 BASES = [torch.float32, torch.bfloat16]
 FIT = SMALL.but(max_train_steps=2, mixed_precision="bf16", learning_rate=5e-2)
@@ -76,14 +77,14 @@ def check(fit, dtype, folder, monkeypatch):
     assert torch.equal(said(stock), measured)
 
 
-@pytest.mark.parametrize("dtype", BASES)
+@pytest.mark.parametrize("dtype", slow_but(BASES, torch.bfloat16))
 @pytest.mark.parametrize("name", METHODS)
 def test_concepts(name, dtype, estimate, solution, tmp_path, monkeypatch):
     method = BRIEF.get(name) or made(name)
     check(lambda denoiser: method.fit(FitContext(denoiser, estimate, solution, FIT)), dtype, tmp_path, monkeypatch)
 
 
-@pytest.mark.parametrize("name", IMAGE_METHODS)
+@pytest.mark.parametrize("name", slow_but(IMAGE_METHODS, "tilted", "siss"))
 def test_images(name, tmp_path, monkeypatch):
     method = BRIEF_ON_IMAGES.get(name) or image_method_of(name)
     fit = FIT.but(max_train_steps=6) if name == "tilted" else FIT  # its multipliers begin at 0, where nothing is moved

@@ -23,6 +23,7 @@ from tests.diffusion.families import FAMILIES, build
 from tests.diffusion.jobs import unlearn
 from tests.diffusion.methods.conftest import made, make_denoiser
 from tests.diffusion.training.fit_worker import ON_IMAGES
+from tests.marks import slow_but
 
 SMALL = FitConfig(max_train_steps=3, train_batch_size=12, rank=2, learning_rate=1e-2, seed=3)
 ALTERNATE = PrimalDual(inner=2, warmup=0, gain=0.2, samples=4, noise_levels=1)
@@ -57,7 +58,7 @@ def test_parts_hold_every_row_once():
 IN_PARTS = {name: made(name) for name in ("tilted", "guidance", "esd", "neggrad", "siss")} | {"alternating": ALTERNATE}
 
 
-@pytest.mark.parametrize("name", IN_PARTS)
+@pytest.mark.parametrize("name", slow_but(IN_PARTS, "tilted", "esd", "neggrad", "siss"))
 def test_a_batch_in_parts_is_the_whole_batch(name, estimate, solution):
     """The gradient is a mean over parts: the weights agree up to the order of additions."""
     found = []
@@ -71,7 +72,7 @@ def test_a_batch_in_parts_is_the_whole_batch(name, estimate, solution):
     np.testing.assert_allclose(found[0][1], found[1][1], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["tilted", "primal-dual", "siss"])
+@pytest.mark.parametrize("name", slow_but(["tilted", "primal-dual", "siss"], "tilted"))
 def test_images_in_parts(name):
     found = []
     for accumulate in (1, 3):

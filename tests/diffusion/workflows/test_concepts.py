@@ -24,6 +24,7 @@ from tests.diffusion import families, jobs
 from tests.diffusion.families import build
 from tests.diffusion.jobs import forget, unlearn
 from tests.diffusion.methods.conftest import made
+from tests.marks import slow_but
 
 TINY = jobs.TINY | {"method": made("tilted")}
 TASK = {"retained": ["one", ("three", "a handwritten three")], "priors": 0.1}
@@ -64,7 +65,7 @@ def test_a_missing_extra_is_named():
 
 
 @pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
-@pytest.mark.parametrize("family", ["sd", "sdxl", "sd3"])
+@pytest.mark.parametrize("family", slow_but(["sd", "sdxl", "sd3"], "sd"))
 def test_one_call_unlearns(family, tmp_path):
     pipeline = build(families.FAMILIES[family])
     before = sample_latents(pipeline, [""], seed=0, steps=2)

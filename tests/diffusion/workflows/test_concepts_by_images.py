@@ -47,9 +47,9 @@ BRIEFLY = PrimalDual(inner=1, warmup=0, samples=4, noise_levels=1)
     ("method", "problem"),
     [
         (made("tilted"), ("ReverseKL", "1.2x")),
-        (made("guidance"), ("ReverseKL", "1.2x")),
+        pytest.param(made("guidance"), ("ReverseKL", "1.2x"), marks=pytest.mark.slow),
         (BRIEFLY, du.ForwardKL(0.2)),
-        (BRIEFLY, ("Likelihood", "0.9x")),
+        pytest.param(BRIEFLY, ("Likelihood", "0.9x"), marks=pytest.mark.slow),
     ],
     ids=["tilted", "guidance", "primal-dual, forward", "primal-dual, likelihood"],
 )
@@ -80,7 +80,9 @@ def test_a_model_without_prompts_unlearns_what_pictures_show(method, problem, tm
 
 
 @pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
-@pytest.mark.parametrize("vocabulary", [(), ("one", "two", "three", "the digit 8 in ink")])
+@pytest.mark.parametrize(
+    "vocabulary", [(), pytest.param(("one", "two", "three", "the digit 8 in ink"), marks=pytest.mark.slow)]
+)
 def test_contrast_and_priors_may_be_left_out(pipeline, vocabulary, monkeypatch):
     """Samples of q are the contrast. Random weights show nothing apart, so the estimate itself is put in by hand."""
     from diffusion.ratios import estimate as estimate_ratios

@@ -122,8 +122,15 @@ def test_as_unseen_asks_for_the_mean_surprise_of_held_out_images(denoiser):
 # -- runs ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("quick", [QUICK, QUICK_TILTED], ids=["primal-dual", "tilted"])
-@pytest.mark.parametrize("family", ["ddpm", "sd"])
+@pytest.mark.parametrize(
+    ("family", "quick"),
+    [
+        pytest.param("ddpm", QUICK, id="ddpm, primal-dual"),
+        pytest.param("sd", QUICK_TILTED, id="sd, tilted"),
+        pytest.param("sd", QUICK, id="sd, primal-dual", marks=pytest.mark.slow),
+        pytest.param("ddpm", QUICK_TILTED, id="ddpm, tilted", marks=pytest.mark.slow),
+    ],
+)
 def test_resumed_run_ends_bit_equal(family, quick, tmp_path):
     denoiser = make_denoiser(family)
     images = make_images(denoiser, prompts=family == "sd")
