@@ -11,7 +11,7 @@ export HF_HUB_OFFLINE ?= 1
 
 help:
 	@echo "make demo      environment, install, then the main job; leaves out/demo/index.html"
-	@echo "make test      environment, install, tests (10 minutes on 2 cores, a slow machine takes 13)"
+	@echo "make test      environment, install, tests (10 to 13 minutes on 2 cores)"
 	@echo "make explore   the explorer, a local web page on 2-D mixtures"
 	@echo "make docs      the documentation, into docs/_build/html"
 	@echo "make test-all  also the slow tests, and the laws on fresh random examples"

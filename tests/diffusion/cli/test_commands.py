@@ -112,6 +112,7 @@ def test_sample_with_guidance_and_with_the_lora(monkeypatch, capsys, place, lora
     assert "it is guidance that is corrected" in error(monkeypatch, capsys, *words, *more, "--lora", lora)
 
 
+@pytest.mark.slow
 def test_without_corrections_multipliers_are_the_solved_ones(monkeypatch, capsys, place, lora, tmp_path):
     words = (
         "distill",

@@ -54,6 +54,7 @@ def test_all_weights_with_a_frozen_teacher(method, estimate, solution, tmp_path)
         np.testing.assert_allclose(denoiser.predict(x, t, condition), said, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_all_weights_of_a_ddpm_are_resumed_and_saved(tmp_path):
     def fit(**more):
         denoiser = make_denoiser("ddpm")

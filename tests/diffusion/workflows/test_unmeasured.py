@@ -58,6 +58,7 @@ def test_by_detectors_nothing_is_measured_and_nothing_certified(method, tmp_path
     assert sum(rows) <= sum(stage.evaluations for stage in planned)
 
 
+@pytest.mark.slow
 def test_the_plan_counts_what_the_network_is_asked():
     """Rows through the network in a whole run and a trial sample; two thirds of a gradient are no forward pass."""
     pipeline = build(families.sd)
