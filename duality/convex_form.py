@@ -133,6 +133,8 @@ class Search:
                 # Expectations that only just can be had: the density is a limit, and rounding hides its last digits.
                 room = wider / CLOSE * self.close
                 self._try(max(game.least, self.low) + 0.5 * room)
+                if self.low > game.value + self.close:  # the maximum lies inside after all, close to the end
+                    break
                 if self.high <= self.low + room:
                     return True
         stalled = 0

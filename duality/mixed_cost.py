@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from duality.convex_form import WIDER, Search
+from duality.convex_form import CLOSE, WIDER, Search
 from duality.group_programs import minimise
 
 ROUNDS = 120
@@ -32,12 +32,12 @@ class MixedSearch(Search):
         if game.value > self.low:
             self.low, self.multipliers = game.value, game.multipliers
         if game.value >= self.low - self.close:
-            for room in (
-                1e-12,
-                *WIDER,
-            ):  # just above the end, the density is a limit, and rounding hides its last digits
-                wide = room / 1e-12 * self.close
+            # Just above the end, the density is a limit, and rounding hides its last digits.
+            for room in (CLOSE, *WIDER):
+                wide = room / CLOSE * self.close
                 self._try(max(game.least, self.low) + 0.5 * wide)
+                if self.low > game.value + self.close:  # the maximum lies inside after all, close to the end
+                    break
                 if self.high <= self.low + wide:
                     return True
         right, stalled = self._top(), 0

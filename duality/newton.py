@@ -220,8 +220,14 @@ def _search(
     rounding, which where the push is strong would hide all that is left of the slope: so slopes are taken without it.
     """
     slope = float((at.gradient - push) @ step)
-    if not slope > 0:
+    # Below the noise of a value slopes may have no digit left: what is flatter is then nearer to the maximum.
+    blind, moving = abs(slope) <= at.noise, step != 0
+    if not (slope > 0 or blind):
         return None
+
+    def steepness(there: Evaluation) -> float:
+        return float(np.abs(there.gradient - push)[moving].max(initial=0.0))
+
     longest = None
     best: tuple[np.ndarray, Evaluation] | None = None
     t = dual.stride(x, step)
@@ -235,17 +241,16 @@ def _search(
         point = _along(dual.lower, x, step, t)
         there = glance(dual, point) if close or trial else dual.evaluate(point)
         reached = float((there.gradient - push) @ step)
-        if not (there.value >= at.value - at.noise - there.noise and reached >= -0.9 * slope):
-            if best is not None:
+        nearer = (slope > 0 and reached >= -0.9 * slope) or (blind and steepness(there) < 0.5 * steepness(at))
+        if not (nearer and there.value >= at.value - at.noise - there.noise):
+            if best is not None or slope <= 0:
                 break
             # Halve twice, then fall faster: an overlong step is overlong by orders of magnitude.
             t *= 0.5 if trial < 2 else 0.1
             continue
-        if best is not None and slope <= at.noise:
-            # Values and slopes along the step no longer say how far to go: a longer one has to flatten all of g.
-            moving = step != 0
-            if np.abs(there.gradient - push)[moving].max() > np.abs(best[1].gradient - push)[moving].max():
-                break
+        # A longer step, too, then has to flatten all of g.
+        if best is not None and blind and steepness(there) > steepness(best[1]):
+            break
         best = (point, there)
         if t < 1.0 or reached <= 0.3 * slope:
             break

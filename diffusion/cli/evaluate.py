@@ -90,6 +90,9 @@ def bench(
         bool, typer.Option("--sweep", help="wardrobe: baselines over their own strengths, steps and rates; a frontier")
     ] = False,
     images: Annotated[int, typer.Option(help="of a sweep, images of each kind of prompt")] = 48,
+    cost_chains: Annotated[
+        int | None, typer.Option(help="of a sweep, chains along which nats are measured (default: a fourth of images)")
+    ] = None,
     points: Annotated[int | None, typer.Option(help="of a sweep, at most so many settings in this call")] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="a sweep of one setting of each method, two steps each")
@@ -99,9 +102,9 @@ def bench(
     from diffusion.pipelines import DIGITS
 
     if sweep or quick:
-        from diffusion.cli.sweep import sweep_of
+        from diffusion.cli.sweep import Size, sweep_of
 
-        sweep_of(job, output, method, seeds, (quick, images, points))
+        sweep_of(job, output, method, seeds, Size(quick, images, cost_chains, points))
         return
     ours = job.model or job.said.get("model", DIGITS)
     seven = {"concepts": ["a handwritten seven"]} if ours == DIGITS else {}

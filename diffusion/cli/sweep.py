@@ -5,22 +5,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import typer
 
 from diffusion.cli.derived import Job
 
 
-def sweep_of(
-    job: Job, output: Path, methods: Sequence[str] | None, seeds: int, size: tuple[bool, int, int | None]
-) -> None:
+class Size(NamedTuple):
+    """How much of a sweep is run, and how much is looked at; the options say what each is."""
+
+    quick: bool
+    images: int
+    cost_chains: int | None
+    points: int | None
+
+
+def sweep_of(job: Job, output: Path, methods: Sequence[str] | None, seeds: int, size: Size) -> None:
     """Run what is missing in ``output`` and print the table. ``ValueError`` where the model is not ``wardrobe``, or
     more than one concept is given. ``--quick`` ends with status 1 where a method fails."""
     if seeds < 1:
         raise ValueError(f"seeds must be at least 1, got {seeds}")
-    quick, images, points = size
+    quick, images, chains, points = size
     if images < 2:
         raise ValueError(f"images must be at least 2, got {images}")
+    if chains is not None and chains < 2:
+        raise ValueError(f"cost-chains must be at least 2, got {chains}: one has no standard error")
     if points is not None and points < 1:
         raise ValueError(f"points must be at least 1, got {points}")
     task = job.concept_task(model="wardrobe", levels=["1%"])
@@ -42,7 +52,7 @@ def sweep_of(
     scale = config.sampling.guidance_scale or law.guidance_scale
     steps = config.sampling.num_inference_steps or law.num_inference_steps
     wanted = replace(
-        QUICK if quick else Sweep(measured=Measured(samples=images, chains=max(1, images // 4))),
+        QUICK if quick else Sweep(measured=Measured(samples=images, chains=chains or max(2, images // 4))),
         methods=tuple(methods) if methods else Sweep().methods,
         seeds=tuple(range(start, start + (1 if quick else seeds))),
         sampling=config.sampling.but(guidance_scale=scale, num_inference_steps=steps),

@@ -190,6 +190,16 @@ def test_where_rounding_decides_whether_a_value_is_attained_the_value_is_the_sam
     assert verify.replay("any start", 0, 6937) < 1e-14
 
 
+def test_a_step_is_not_halved_where_slopes_have_no_digit_left() -> None:
+    """The full step led to the optimum, and its slope was rounding: a climb ended 2e-10 short of it, OPTIMAL."""
+    assert verify.replay("relabelling", 22, 2767) < 1e-13
+
+
+def test_a_maximum_next_to_the_end_of_the_domain_is_not_taken_for_its_limit() -> None:
+    """S = 0.15, next to multipliers that add up to one: OPTIMAL, with a cost 3e-8 *below* what the dual proved."""
+    assert verify.replay("joint", 22, 5513) < 1e-13
+
+
 def test_two_statuses_where_nothing_is_near_the_edge_are_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise the row would pass whatever a start does."""
     number = next(k for k in range(50) if _at_once(k) is du.Status.OPTIMAL)

@@ -69,6 +69,9 @@ def test_a_method_that_fails_ends_quick_with_status_1_and_a_sweep_with_a_row(mon
     assert "the loss at step 0 is nan" in out
     assert (asked[1].methods, asked[1].points, asked[1].quick) == (("leco",), 2, False)
     assert (asked[1].measured.samples, asked[1].sampling.num_inference_steps) == (16, 8)
+    assert asked[1].measured.chains == 4
+    ended(monkeypatch, capsys, *WORDS, "--sweep", "--images", "16", "--cost-chains", "64", "--output", tmp_path)
+    assert (asked[2].measured.samples, asked[2].measured.chains) == (16, 64)
 
 
 def test_quick_keeps_the_steps_that_are_given(monkeypatch, capsys, tmp_path, asked):
@@ -79,7 +82,7 @@ def test_quick_keeps_the_steps_that_are_given(monkeypatch, capsys, tmp_path, ask
 @pytest.mark.parametrize(
     ("more", "said"),
     [(("--images", "1"), "images must be at least 2"), (("--points", "0"), "points must be at least 1"),
-     (("--seeds", "0"), "seeds must be at least 1"), (("--methods", "magic"), "method must be one of ours")],
+     (("--cost-chains", "1"), "cost-chains must be at least 2"), (("--seeds", "0"), "seeds must be at least 1"), (("--methods", "magic"), "method must be one of ours")],
 )  # fmt: skip
 def test_what_cannot_be_swept_is_refused_at_once(monkeypatch, capsys, tmp_path, asked, more, said):
     assert said in error(monkeypatch, capsys, *WORDS, "--sweep", *more, "--output", tmp_path)
