@@ -15,7 +15,7 @@ from duality.dual_protocol import Dual
 from duality.forward_kl import ForwardKL
 from duality.grouped_duals import dual_of
 from duality.likelihood import Likelihood
-from duality.newton import MET, TARGET, Climb, climb
+from duality.newton import MET, SURE, TARGET, Climb, climb
 from duality.passes import workers as threads
 from duality.problems import Problem
 from duality.ratio_tables import EPS
@@ -175,7 +175,7 @@ def dual_function(problem: Problem, ratios: LogRatios, multipliers: Any) -> Dual
 def finish(problem: Problem, ratios: LogRatios, answer: Answer, tolerance: float = 0.0) -> Solution:
     """The solution that an answer is, judged by its target alone, or InfeasibleError."""
     found, units = answer.climb, problem.units(ratios)
-    met = max(MET, tolerance) * units
+    met, sure = max(MET, tolerance) * units, max(SURE, tolerance)
     miss = float((np.maximum(found.at.misses, 0.0) / units).max())
     if found.exhausted or (np.isfinite(found.dual.ceiling) and miss > MET):
         # Past the ceiling infeasibility is certain; short of it, a climb that was stopped may only be unfinished.
@@ -188,8 +188,14 @@ def finish(problem: Problem, ratios: LogRatios, answer: Answer, tolerance: float
     if (wrong > met).any() and not shared():
         met = met + problem.resolution(ratios, log_weights)
     bound = primal
+    # Levels that are met say little of the value where multipliers are large: bounds apart by more than is promised are
+    # not the optimum, and neither is a level missed by more, but for what rounding leaves of it.
+    rounded = met - max(MET, tolerance) * units
+    apart = abs(primal - answer.value) - float(np.abs(lam) @ rounded)
     if not (wrong > met).any():
         status = Status.OPTIMAL if answer.active.any() else Status.INACTIVE
+        if (wrong > sure * units + rounded).any() or not apart <= sure * (1.0 + abs(answer.value)):
+            status = Status.INEXACT
     else:
         shown = (Problem.shown if shared() else type(problem).shown)(problem, ratios, log_weights, lam)
         bound = shown.bound

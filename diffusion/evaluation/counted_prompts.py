@@ -3,7 +3,8 @@ r"""Fresh samples for every level of a law of prompts, counted as they come.
 ::
 
     levels of all prompts     samples of the law P                                   n of them
-    levels of a group         those of the same that fall into it, and further ones of P(c | group), n in all
+    levels of a group         those of the same that fall into it, and further ones of P(c | group), as many in all as
+                              the plan has for it
 
 Prompts are drawn independently, one image each, so what a level is the mean of are independent values. Looked at once,
 all n of them, a yes-or-no detector's count has an exact bound. ``sequential``: samples are made in batches until every
@@ -60,6 +61,7 @@ def count_prompts(
     from one look to the next.
     """
     asked = dict(zip(constraints, plan.asked.levels.tolist(), strict=True))
+    most = most_of_groups(constraints, plan.each) | {None: plan.samples}
     found: dict[str | None, Counted] = {}
     for j, group in enumerate(dict.fromkeys([None, *(each.group for each in constraints)])):
         mine = {each: level for each, level in asked.items() if each.group == group}
@@ -70,14 +72,15 @@ def count_prompts(
             inside = prompts.within(group)[law.rows] > 0
             parts.append((law.rows[inside], law.latents[torch.from_numpy(inside)], law.said[inside]))
             _look(looks, law.said[inside])
-        chosen = prompts.drawn(plan.samples, _word(seed, j), group)
-        while (there := sum(len(rows) for rows, _, _ in parts)) < plan.samples and not (
+        n = most[group]
+        chosen = prompts.drawn(n, _word(seed, j), group)
+        while (there := sum(len(rows) for rows, _, _ in parts)) < n and not (
             plan.sequential
             and there
             and looks
             and all(_decided(looks[each], each, level) for each, level in mine.items())
         ):
-            size = min(batch if plan.sequential else plan.samples, plan.samples - there)
+            size = min(batch if plan.sequential else n, n - there)
             some = chosen[:size]
             chosen = chosen[size:]
             latents, said = make(some, _word(seed, j, 1 + len(parts)))
@@ -91,16 +94,24 @@ def count_prompts(
     return found
 
 
+def most_of_groups(constraints: Sequence[Constraint], counts: Sequence[int]) -> dict[str | None, int]:
+    """The most samples of each group with a level."""
+    return {each.group: n for each, n in zip(constraints, counts, strict=True)}
+
+
 def shares_of_groups(prompts: Prompts, constraints: Sequence[Constraint]) -> list[float]:
     """How much of the law falls into each group with a level."""
     groups = dict.fromkeys(each.group for each in constraints if each.group is not None)
     return [float(prompts.probabilities[prompts.within(group) > 0].sum()) for group in groups]
 
 
-def expected(prompts: Prompts, constraints: Sequence[Constraint], n: int) -> int:
+def expected(prompts: Prompts, constraints: Sequence[Constraint], n: int, counts: Sequence[int]) -> int:
     """How many samples :func:`count_prompts` makes where nothing ends it: n of the law, and for each group with a level
-    as many less those that are expected to fall into it anyway."""
-    return round(n * (1 + sum(1 - share for share in shares_of_groups(prompts, constraints))))
+    its own ``counts`` (m,), less those that are expected to fall into it anyway."""
+    most = most_of_groups(constraints, counts)
+    groups = [group for group in most if group is not None]
+    shares = shares_of_groups(prompts, constraints)
+    return round(n + sum(max(0.0, most[group] - share * n) for group, share in zip(groups, shares, strict=True)))
 
 
 def _word(*parts: int) -> int:

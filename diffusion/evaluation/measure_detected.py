@@ -57,7 +57,7 @@ def measure_detected(
         return make
 
     law, constraints = estimate.prompts, estimate.constraints
-    with bar("evaluation samples", expected(law, constraints, plan.samples)) as shown:
+    with bar("evaluation samples", expected(law, constraints, plan.samples, plan.each)) as shown:
         counted = count_prompts(
             made(estimate.sampling, shown.update), law, constraints, plan, seeds[0], evaluation.batch
         )
@@ -67,11 +67,11 @@ def measure_detected(
     ]
     at_scales: list[AtScale] = []
     scale = estimate.sampling.scale(denoiser)
-    few = replace(plan, samples=max(1, plan.samples // 4), sequential=False)
+    few = plan.of(0.25)
     for factor in SCALES if scale > 1 and evaluation.other_scales else ():
         other = max(1.0, factor * scale)
         sampling = estimate.sampling.but(guidance_scale=other)
-        total = expected(law, constraints, few.samples)
+        total = expected(law, constraints, few.samples, few.each)
         with bar(f"evaluation samples at guidance scale {other:g}", total) as shown:
             some = count_prompts(made(sampling, shown.update), law, constraints, few, seeds[1], evaluation.batch)
         at_scales += [

@@ -33,8 +33,9 @@ from duality.confidence import fewest, plan
 class Plan:
     """``asked``: what is to be shown; ``solved``: what the solver is asked for; ``hits`` (m,): at most so many of
     ``samples`` may show the concept (or lack it, where it is kept), where levels are shares. ``short``: constraints
-    whose aim could not be had; ``sequential``: samples are looked at as they come. 0 samples: nothing is to be shown,
-    and what is solved is what is asked."""
+    whose aim could not be had; ``sequential``: samples are looked at as they come; ``counts`` (m,): samples of each
+    level, where they are not ``samples`` of all. 0 samples: nothing is to be shown, and what is solved is what is
+    asked."""
 
     asked: du.Problem
     solved: du.Problem
@@ -44,6 +45,17 @@ class Plan:
     hits: tuple[int, ...] = ()
     short: bool = False
     sequential: bool = False
+    counts: tuple[int, ...] = ()
+
+    @property
+    def each(self) -> tuple[int, ...]:
+        """(m,) samples of each level."""
+        return self.counts or (self.samples,) * self.asked.levels.size
+
+    def of(self, share: float) -> Plan:
+        """The same looked at once, on a share of the samples."""
+        few, counts = (tuple(max(1, int(share * n)) for n in some) for some in ((self.samples,), self.counts))
+        return replace(self, samples=few[0], counts=counts, sequential=False)
 
     @property
     def kept(self) -> np.ndarray:
@@ -57,10 +69,10 @@ class Plan:
         pairs = list(zip(self.asked.levels.tolist(), self.solved.levels.tolist(), strict=True))
         if self.hits:
             said = [
-                f"{self.samples} evaluation samples{' at most' if self.sequential else ''} show "
+                f"{n} evaluation samples{' at most' if self.sequential else ''} show "
                 f"{'at least ' if kept else ''}{100 * b:.3g} % at {100 * self.confidence:g} % confidence with at most "
                 f"{hits} {'misses' if kept else 'hits'}: the solver is asked for {100 * aim:.3g} %"
-                for (b, aim), hits, kept in zip(pairs, self.hits, self.kept, strict=True)
+                for (b, aim), hits, kept, n in zip(pairs, self.hits, self.kept, self.each, strict=True)
             ]
         else:
             said = [
@@ -133,12 +145,13 @@ def plan_for(
     confidence: float = 0.95,
     success: float = 0.9,
     sequential: bool = False,
+    counts: Sequence[int] = (),
 ) -> Plan:
     """The problem to be solved where ``problem`` is to be shown by ``samples`` of the fitted network.
 
-    A constraint that q itself meets far enough is left as it is aimed at. With 0 samples it is ``problem`` itself.
-    Raises ``ValueError`` as :func:`check_samples`, ``du.InfeasibleError`` where the levels asked for cannot be had at
-    all.
+    ``counts`` (m,): samples of each level where they differ, of shares alone. A constraint that q itself meets far
+    enough is left as it is aimed at. With 0 samples it is ``problem`` itself. Raises ``ValueError`` as
+    :func:`check_samples`, ``du.InfeasibleError`` where the levels asked for cannot be had at all.
     """
     problem = problem.bind(ratios)
     if not samples:
@@ -147,10 +160,12 @@ def plan_for(
     if problem.probability:
         kept = np.asarray(problem.direction) > 0
         most = np.where(kept, 1 - problem.levels, problem.levels)  # of what is kept: the share of images without it
-        check_shares(most.tolist(), samples, confidence, sequential)
-        hits = tuple(most_hits(float(level), samples, confidence, sequential) for level in most)
+        each = tuple(counts) or (samples,) * most.size
+        for level, n in zip(most.tolist(), each, strict=True):
+            check_shares([level], n, confidence, sequential)
+        hits = tuple(most_hits(level, n, confidence, sequential) for level, n in zip(most.tolist(), each, strict=True))
         # The share at which so many hits or fewer come with probability `success`: a quantile of a Beta law.
-        aims = np.array([stats.beta.ppf(1 - success, k + 1, samples - k) for k in hits])
+        aims = np.array([stats.beta.ppf(1 - success, k + 1, n - k) for k, n in zip(hits, each, strict=True)])
         # Nobody asks for more of what is kept than there is, for the sake of a test.
         now = problem.levels_of(ratios, ratios.log_weights)
         aims = np.where(kept, np.maximum(problem.levels, np.minimum(1 - aims, now)), aims)
@@ -163,7 +178,8 @@ def plan_for(
         # On how many samples the answer rests is said once, when what is planned here is solved.
         warnings.simplefilter("ignore", du.FewDrawsWarning)
         aims, short = _that_can_be_had(problem, ratios, aims)
-    return Plan(problem, replace(problem, levels=aims), samples, confidence, success, hits, short, sequential)
+    solved = replace(problem, levels=aims)
+    return Plan(problem, solved, samples, confidence, success, hits, short, sequential, tuple(counts))
 
 
 def _spread(problem: du.Problem, ratios: du.LogRatios) -> np.ndarray:

@@ -7,6 +7,7 @@ them. What is to be done is another matter: :mod:`diffusion.tasks.task`.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -89,12 +90,14 @@ class FitConfig(Settings):
 class EvaluationConfig(Settings):
     """How many fresh samples are looked at after the fit; none of them was used for solving or moved a multiplier.
 
-    With 0 ``samples`` nothing is measured and nothing certified, and the solver is asked for the levels themselves.
+    ``samples`` are those of the whole law, ``concept_samples`` those of each concept's own prompts or, of detectors, of
+    each group with a level: what is kept in nine of ten is shown by far fewer than what is to be rarer than one in a
+    hundred. With 0 ``samples`` nothing is measured and nothing certified, and the solver is asked for the levels themselves.
     """
 
     samples: int = Field(default=2000, ge=0, description="fresh samples that measure levels; 0: none")
     concept_samples: int | None = Field(
-        default=None, ge=1, description="of each concept's own prompts (default: as many)"
+        default=None, ge=1, description="of each concept or group (default: as many)"
     )
     retained_samples: int = Field(default=720, ge=1, description="fresh samples under the retained prompts")
     integrated: int = Field(
@@ -129,6 +132,10 @@ class EvaluationConfig(Settings):
     def fewest(self) -> int:
         """The fewest samples that a level is measured on."""
         return min(self.samples, self.concept_samples or self.samples)
+
+    def counts(self, groups: Sequence[str | None]) -> tuple[int, ...]:
+        """Samples of levels in these groups, None for the whole law."""
+        return tuple(self.samples if group is None else self.concept_samples or self.samples for group in groups)
 
 
 class AuditSettings(Settings):

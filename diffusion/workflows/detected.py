@@ -119,7 +119,8 @@ def solved_for(asked: du.Problem, estimate: DetectedSamples, evaluation: Evaluat
     """
     ratios, seen = estimate.ratios, evaluation
     try:
-        plan = plan_for(asked, ratios, seen.samples, seen.confidence, seen.power, seen.sequential)
+        counts = seen.counts([each.group for each in estimate.constraints]) if seen.concept_samples else ()
+        plan = plan_for(asked, ratios, seen.samples, seen.confidence, seen.power, seen.sequential, counts)
         return plan, du.solve(plan.solved, ratios)
     except du.InfeasibleError as error:
         raise named_conflict(error, estimate.constraints) from None
@@ -133,7 +134,7 @@ def check_detected(denoiser: Denoiser, prompts: Prompts, constraints: tuple[Cons
         if not each.level.relative:
             most = each.level.value if each.side == "upper" else 1 - each.level.value
             seen = config.evaluation
-            check_shares([most], seen.samples, seen.confidence, seen.sequential)
+            check_shares([most], seen.counts([each.group])[0], seen.confidence, seen.sequential)
     check_split(config.fit, False)
 
 

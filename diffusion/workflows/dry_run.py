@@ -129,7 +129,11 @@ def stages_detected(
     tilt = DetectedTilt()
     rounds = 0 if fit.fixed_multipliers else len(tilt.at) + 1 + tilt.extra
     few = sum(max(0.0, FEW - share) for share in shares_of_groups(prompts, constraints))
-    others = len(SCALES) * max(1, wanted.samples // 4) if scale > 1 and wanted.samples and wanted.other_scales else 0
+    counts = wanted.counts([each.group for each in constraints])
+    measured = expected(prompts, constraints, wanted.samples, counts)
+    if scale > 1 and wanted.samples and wanted.other_scales:
+        fewer = [max(1, n // 4) for n in (wanted.samples, *counts)]
+        measured += len(SCALES) * expected(prompts, constraints, fewer[0], fewer[1:])
     chain = chain_of(denoiser, sampling.steps(denoiser)).steps
     return [
         Stage("samples of the prompts", n * step),
@@ -138,7 +142,7 @@ def stages_detected(
         Stage("corrections of the multipliers", round(rounds * (n // 2) * (1 + few) * step)),
         Stage(
             "evaluation samples",
-            (expected(prompts, constraints, wanted.samples + others) + 2 * shown_count(prompts, wanted)) * step,
+            (measured + 2 * shown_count(prompts, wanted)) * step,
         ),
         Stage("evaluation of cost", min(wanted.integrated, wanted.samples) * chain * 2 * times),
     ]

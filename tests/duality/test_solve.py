@@ -1,5 +1,7 @@
 """The solver on numbers that are known, on statuses, and on input that is hostile."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from instances import finite_space, mixture_draws, own_levels, worked_mixture
@@ -8,6 +10,9 @@ from scipy.special import logsumexp
 
 import duality as du
 from duality import slices
+from duality.answers import read_climb
+from duality.grouped_duals import dual_of
+from duality.solve import finish, optimise
 
 
 @pytest.mark.parametrize(
@@ -177,3 +182,21 @@ def test_more_draws_than_one_slice_holds():
     ratios = mixture_draws(np.random.default_rng(4), 200_000, concepts=(0, 1, 2))
     for problem in (du.ReverseKL([20.0, 5.0, 20.0]), du.ForwardKL([1.5, 0.5, 1.4]), du.Likelihood([0.2, 0.6, 0.25])):
         assert_optimal(du.solve(problem, ratios), ratios)
+
+
+@pytest.mark.parametrize(("off", "status"), [(0.0, du.Status.OPTIMAL), (2e-9, du.Status.INEXACT)])
+@pytest.mark.parametrize(
+    "problem", [du.ReverseKL(1.5), du.ForwardKL(0.7), du.Likelihood(0.2)], ids=["reverse", "forward", "likelihood"]
+)
+def test_what_is_a_billionth_off_is_not_optimal(problem, off, status):
+    """A level missed by less than 1e-8 had been enough, and the bounds on the value were not looked at."""
+    ratios = finite_space(np.random.default_rng(5), 40, 1)
+    problem = problem.bind(ratios)
+    answer = optimise(problem, ratios, dual_of(problem, ratios))
+    dual = answer.climb.dual
+    x = dual.from_natural(dual.to_natural(answer.climb.x) * (1 + off))
+    moved = read_climb(replace(answer.climb, x=x, at=dual.evaluate(x)))
+    found = finish(problem, ratios, moved)
+    assert found.kkt_residual < 1e-8
+    assert (found.kkt_residual > 1e-10) == (off > 0)
+    assert found.status is status

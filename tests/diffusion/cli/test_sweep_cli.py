@@ -82,7 +82,8 @@ def test_quick_keeps_the_steps_that_are_given(monkeypatch, capsys, tmp_path, ask
 @pytest.mark.parametrize(
     ("more", "said"),
     [(("--images", "1"), "images must be at least 2"), (("--points", "0"), "points must be at least 1"),
-     (("--cost-chains", "1"), "cost-chains must be at least 2"), (("--seeds", "0"), "seeds must be at least 1"), (("--methods", "magic"), "method must be one of ours")],
+     (("--cost-chains", "1"), "cost-chains must be at least 2"),
+     (("--seeds", "0"), "seeds must be at least 1"), (("--methods", "magic"), "method must be one of ours")],
 )  # fmt: skip
 def test_what_cannot_be_swept_is_refused_at_once(monkeypatch, capsys, tmp_path, asked, more, said):
     assert said in error(monkeypatch, capsys, *WORDS, "--sweep", *more, "--output", tmp_path)

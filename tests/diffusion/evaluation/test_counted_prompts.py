@@ -1,5 +1,7 @@
 """Samples counted as they come: how many it takes, what bounds hold, and what is not shown."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -96,11 +98,26 @@ def test_looked_at_once_all_are_made():
     model = Model([0, 0], [0, 1])
     constraints, found = counted(model, "1%", "90% in nines", samples=400, sequential=False)
     # Two of ten samples of the law ask for a nine: six standard deviations of their number.
-    assert abs(model.made - expected(LAW, constraints, 400)) <= 6 * (400 * 0.2 * 0.8) ** 0.5
-    assert expected(LAW, constraints[:1], 400) == 400
+    assert abs(model.made - expected(LAW, constraints, 400, (400, 400))) <= 6 * (400 * 0.2 * 0.8) ** 0.5
+    assert expected(LAW, constraints[:1], 400, (400,)) == 400
     assert [len(some) for some in found.values()] == [400, 400]
     assert not found[None].bounds
     assert 400 < model.made < 800
+
+
+def test_a_group_has_as_many_samples_as_the_plan_says_and_none_where_the_law_has_brought_them():
+    model = Model([0, 0], [0, 1])
+    constraints = constraints_of(["seven"], ["1%"], [("nine", "90% in nines")], LAW)
+    for count in (200, 30):
+        plan = replace(plan_of(constraints, 400, sequential=False), counts=(400, count))
+        made = model.made
+        found = count_prompts(model, LAW, constraints, plan, 7, 100)
+        inside = int((found[None].rows == 1).sum())
+        assert len(found[None]) == 400
+        assert len(found["nines"]) == max(count, inside)
+        assert model.made - made == 400 + max(0, count - inside)
+        assert abs(model.made - made - expected(LAW, constraints, 400, (400, count))) <= 6 * (400 * 0.2 * 0.8) ** 0.5
+    assert plan.of(0.25).each == (100, 7)
 
 
 def test_the_bound_at_all_times_is_wider_than_one_look_s_and_is_planned_for():
@@ -131,3 +148,11 @@ def test_the_plan_leaves_room_for_both_kinds_and_asks_for_no_more_than_there_is(
     assert near == pytest.approx(0.97)  # what q has, and not what 1,500 samples would call for
     assert plan.kept.tolist() == [False, True, True]
     assert any("show at least 95 %" in line and "misses" in line for line in plan.lines())
+    # Fewer samples of what is kept: fewer misses and a nearer aim of that alone.
+    fewer = plan_for(problem_of(constraints, ratios), ratios, 1500, sequential=sequential, counts=(1500, 400, 1500))
+    assert (fewer.hits[0], fewer.hits[2]) == (plan.hits[0], plan.hits[2])
+    assert fewer.hits[1] < plan.hits[1]
+    assert fewer.solved.levels[1] >= kept
+    assert sum(line.startswith("400 evaluation") for line in fewer.lines()) == 1
+    with pytest.raises(ValueError, match=r"20 cannot show a level of 0\.05"):
+        plan_for(problem_of(constraints, ratios), ratios, 1500, sequential=sequential, counts=(1500, 20, 1500))
