@@ -20,6 +20,8 @@ TINY = {
     "fit": FitConfig(max_train_steps=2, train_batch_size=6, rank=1),
     "evaluation": EvaluationConfig(samples=4, retained_samples=4, integrated=4),
 }
+#: The same without corrections and evaluation, most of such a run, for tests of what stands before or after them.
+UNMEASURED = TINY | {"fit": TINY["fit"].but(fixed_multipliers=True), "evaluation": EvaluationConfig(samples=0)}
 SECTIONS = ("sampling", "ratios", "fit", "evaluation")
 
 

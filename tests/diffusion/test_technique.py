@@ -13,8 +13,8 @@ import duality as du
 from diffusion.technique import UnlearnedTechnique
 from tests.diffusion import families
 from tests.diffusion.families import build
-from tests.diffusion.jobs import unlearn
-from tests.diffusion.workflows.test_concepts import TASK, TINY, quiet
+from tests.diffusion.jobs import UNMEASURED, unlearn
+from tests.diffusion.workflows.test_concepts import TASK, quiet
 
 pytestmark = pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
 
@@ -24,7 +24,7 @@ def place(tmp_path_factory):
     """A model in a folder, and a result of it that has changed it."""
     folder = tmp_path_factory.mktemp("technique")
     build(families.sd).save_pretrained(folder / "model")
-    job = TINY | {"fit": TINY["fit"].but(max_train_steps=6, learning_rate=0.2)}
+    job = UNMEASURED | {"fit": UNMEASURED["fit"].but(max_train_steps=6, learning_rate=0.2)}
     unlearn(str(folder / "model"), ["seven"], du.ReverseKL(0.3), **TASK, **job, bar=quiet, output=folder / "out")
     return folder
 

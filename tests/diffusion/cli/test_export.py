@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning"), pyt
 def words(place):
     return (
         *("distill", place / "sd", *TASK, "--prior", "0.1", "--level", "0.99x", *small(place)),
-        *("--max-train-steps", "2", "--rank", "1", "--evaluation-samples", "80", "--fixed-multipliers"),
+        *("--max-train-steps", "2", "--rank", "1", "--evaluation-samples", "0", "--fixed-multipliers"),
         *("--cache-folder", place / "cache"),
     )
 

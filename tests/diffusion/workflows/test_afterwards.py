@@ -18,7 +18,7 @@ from tests.diffusion.methods.conftest import made
 from tests.diffusion.workflows.test_concepts import quiet
 
 pytestmark = pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
-TASK = jobs.TINY | {"retained": ["one", ("three", "a handwritten three")], "priors": 0.1, "bar": quiet}
+TASK = jobs.UNMEASURED | {"retained": ["one", ("three", "a handwritten three")], "priors": 0.1, "bar": quiet}
 STRONG = {
     "fit": FitConfig(max_train_steps=10, train_batch_size=6, rank=2, learning_rate=5e-2),
     "method": made("tilted"),

@@ -22,7 +22,7 @@ from diffusion.tasks.task import Concept, ConceptTask
 from diffusion.training.lora import base_model
 from tests.diffusion import families, jobs
 from tests.diffusion.families import build
-from tests.diffusion.jobs import forget, unlearn
+from tests.diffusion.jobs import UNMEASURED, forget, unlearn
 from tests.diffusion.methods.conftest import made
 from tests.marks import slow_but
 
@@ -100,9 +100,7 @@ def test_one_call_unlearns(family, tmp_path):
 def test_a_second_run_on_one_pipeline_has_to_say_from_what(full):
     """Not: samples of the changed model, a fit against the original, and the first unlearning gone without a word."""
     pipeline = build(families.sd)
-    settings = TINY | {
-        "fit": FitConfig(max_train_steps=2, train_batch_size=6, rank=2, full_weights=full, learning_rate=1e-2)
-    }
+    settings = UNMEASURED | {"fit": UNMEASURED["fit"].but(rank=2, full_weights=full, learning_rate=1e-2)}
 
     def run():
         concepts = [["seven", "a handwritten seven"]]

@@ -17,7 +17,7 @@ from diffusion.training.trainer import Trainer
 from diffusion.workflows.robust import Threat, check_robust, harden
 from tests.diffusion import families
 from tests.diffusion.families import build
-from tests.diffusion.jobs import forget, unlearn
+from tests.diffusion.jobs import UNMEASURED, forget, unlearn
 from tests.diffusion.workflows.test_concepts import TASK, TINY, images, quiet
 
 pytestmark = pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
@@ -128,7 +128,7 @@ def test_unlearning_ends_with_rounds_where_they_are_asked_for(monkeypatch, capsy
     monkeypatch.setattr("diffusion.workflows.robust.SoftPrompt", lambda: BRIEF)
     changed = {}
     for rounds in (0, 1):
-        job = TINY | {"fit": TINY["fit"].but(robust_rounds=rounds)}
+        job = UNMEASURED | {"fit": UNMEASURED["fit"].but(robust_rounds=rounds)}
         pipeline = build(families.sd)
         result = unlearn(pipeline, ["seven"], du.ReverseKL(0.3), **TASK, **job, bar=quiet)
         changed[rounds] = torch.cat([v.flatten() for k, v in pipeline.unet.state_dict().items() if "lora" in k])
