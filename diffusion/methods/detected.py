@@ -26,7 +26,7 @@ from diffusion.tasks.detectors import CheckedDetector
 from diffusion.training.lora import merged_adapters
 
 # Of the formula below: a finished fit by another one is not taken from the cache.
-REVISION = 5
+REVISION = 6
 
 # Share of a step's rows, at least, under prompts that take the law of their anchor.
 ANCHORED = 1 / 3

@@ -11,6 +11,7 @@ networks, or one under two conditions, are compared under the same noise, so tha
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,12 +35,47 @@ def span(denoiser: Denoiser) -> tuple[Tensor, float, float]:
     return every, float(every.min().clamp_min(LOG_SNR[0])), float(every.max().clamp_max(LOG_SNR[1]))
 
 
-def spread_log_snr(denoiser: Denoiser, count: int, generator: torch.Generator) -> Tensor:
-    """Noise levels (count,) at which a mean over rows estimates the integral: one stratified pass over log SNR."""
+class Zone(NamedTuple):
+    """Where rows are looked at more often: ``share`` in (0, 1) of them between log SNRs ``low`` < ``high``."""
+
+    low: float
+    high: float
+    share: float
+
+    def within(self, low: float, high: float) -> Zone | None:
+        """The part of it between two ends; None where that is nothing or all."""
+        a, b = max(low, self.low), min(high, self.high)
+        return Zone(a, b, self.share) if 0 < b - a < high - low else None
+
+
+def spread_log_snr(denoiser: Denoiser, count: int, generator: torch.Generator, zone: Zone | None = None) -> Tensor:
+    """Noise levels (count,) at which a mean over rows estimates the integral: one stratified pass over log SNR.
+
+    With a ``zone`` that is the mean over rows times :func:`row_weights`.
+    """
     every, low, high = span(denoiser)
     u = (torch.rand(1, generator=generator) + torch.arange(count) / count) % 1
-    wanted = low + (high - low) * u[torch.randperm(count, generator=generator)]
+    u = u[torch.randperm(count, generator=generator)]
+    zone = zone and zone.within(low, high)
+    if zone is None:
+        wanted = low + (high - low) * u
+    else:
+        a, b, share = zone
+        inside, beyond = a + (b - a) * u / share, low + (high - low - (b - a)) * (u - share) / (1 - share)
+        wanted = torch.where(u < share, inside, torch.where(beyond < a, beyond, beyond + (b - a)))
     return (every[None] - wanted[:, None]).abs().argmin(1)
+
+
+def row_weights(denoiser: Denoiser, t: Tensor, zone: Zone) -> Tensor:
+    """How much rows at noise levels t (n,) count, 1 in the mean: by how much less often they come than evenly."""
+    _, low, high = span(denoiser)
+    part = zone.within(low, high)
+    if part is None:
+        return torch.ones(len(t))
+    level = log_snr(denoiser, t).cpu()
+    inside = (level >= part.low) & (level <= part.high)
+    width = (part.high - part.low) / (high - low)
+    return torch.where(inside, width / part.share, (1 - width) / (1 - part.share))
 
 
 def integrate(

@@ -92,13 +92,12 @@ class EvaluationConfig(Settings):
 
     ``samples`` are those of the whole law, ``concept_samples`` those of each concept's own prompts or, of detectors, of
     each group with a level: what is kept in nine of ten is shown by far fewer than what is to be rarer than one in a
-    hundred. With 0 ``samples`` nothing is measured and nothing certified, and the solver is asked for the levels themselves.
+    hundred. With 0 ``samples`` nothing is measured and nothing certified, and the solver is asked for the levels
+    themselves.
     """
 
     samples: int = Field(default=2000, ge=0, description="fresh samples that measure levels; 0: none")
-    concept_samples: int | None = Field(
-        default=None, ge=1, description="of each concept or group (default: as many)"
-    )
+    concept_samples: int | None = Field(default=None, ge=1, description="of each concept or group (default: as many)")
     retained_samples: int = Field(default=720, ge=1, description="fresh samples under the retained prompts")
     integrated: int = Field(
         default=256, ge=2, description="sampler runs along which the cost is measured", json_schema_extra=HIDDEN

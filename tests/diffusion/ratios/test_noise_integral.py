@@ -5,9 +5,12 @@ import torch
 
 from diffusion.api import open_denoiser
 from diffusion.methods.likelihood import negative_elbo
-from diffusion.pipelines import add_noise
+from diffusion.pipelines import add_noise, denoiser_of
+from diffusion.ratios.classifier import log_snr
 from diffusion.ratios.elbo import elbos
-from diffusion.ratios.noise_integral import integrate, span
+from diffusion.ratios.noise_integral import Zone, integrate, row_weights, span, spread_log_snr
+from tests.diffusion import families
+from tests.diffusion.families import build
 
 # Of the embedded digits, computed when ELBOs and negative ELBOs had an integral each (nats; levels=3, 4; seed 4).
 PLAIN = [
@@ -75,3 +78,34 @@ def test_levels_that_make_no_sense_are_refused(reader, levels, antithetic):
 
     with pytest.raises(ValueError, match="levels must be positive, and even with antithetic noise"):
         integrate(reader, torch.zeros(2, 4, 8, 8), never, levels=levels, seed=0, antithetic=antithetic)
+
+
+@pytest.mark.parametrize("name", ["sd", "sd3", "ddpm"])
+@pytest.mark.parametrize("zone", [None, Zone(-5.0, 1.0, 0.7), Zone(-30.0, -2.0, 0.2), Zone(-30.0, 30.0, 0.7)])
+def test_rows_of_a_zone_come_more_often_and_count_less(name, zone):
+    """The mean of any function of log SNR over rows, times their weights, is that of rows spread evenly."""
+    denoiser = denoiser_of(build(getattr(families, name)))
+    every, low, high = span(denoiser)
+    generator, n = torch.Generator().manual_seed(3), 4000
+    t = spread_log_snr(denoiser, n, generator, zone)
+    weights = torch.ones(n) if zone is None else row_weights(denoiser, t, zone)
+    assert len(weights) == n
+    # Levels are those of the schedule: rows go to the nearest, half the widest step away at most, at either end of the
+    # zone as well. A stratum of the n is passed over at most.
+    within = every[(every >= low) & (every <= high)].sort().values
+    step = float(within.diff().max()) / (high - low)
+    off = 2.5 * (2 * step + 2 / n)
+    level = log_snr(denoiser, t)
+    for edge in (0.25, 0.5, 0.75, 1.1):
+        below = (level <= low + edge * (high - low)).double()
+        assert abs(float((below * weights).mean()) - min(edge, 1.0)) < off
+    part = zone and zone.within(low, high)
+    if part is not None:
+        inside = ((level > part.low) & (level < part.high)).double().mean()
+        assert abs(float(inside) - part.share) < off
+
+
+def test_a_zone_that_is_all_or_nothing_is_none():
+    assert Zone(-5.0, 1.0, 0.7).within(2.0, 5.0) is None
+    assert Zone(-9.0, 9.0, 0.7).within(-7.0, 8.0) is None
+    assert Zone(-9.0, 1.0, 0.7).within(-7.0, 8.0) == Zone(-7.0, 1.0, 0.7)
