@@ -16,6 +16,14 @@ from diffusion.tasks.config import Config
 BENCH = Path("out/bench")
 NOT_COMPARED = ("early_stopping_rounds", "fixed_multipliers", "robust_rounds")  # of a fit
 SEQUENTIAL = "evaluation_sequential"
+CHAINS = {
+    "cost_chains": Annotated[
+        int | None,
+        typer.Option(
+            help="of a sweep, chains along which nats are measured (default: a fourth of images)", show_default=False
+        ),
+    ]
+}
 
 
 @with_job("audit", "sampling", "ratios", "runtime", task=CONCEPT_OPTIONS, without=(*OF_RUNS, *OF_GUIDANCE))
@@ -74,7 +82,7 @@ def audit(
     "fit",
     "evaluation",
     "runtime",
-    task=CONCEPT_OPTIONS,
+    task=CONCEPT_OPTIONS | CHAINS,
     defaults=Config(evaluation={"samples": 1000, "concept_samples": 200, "retained_samples": 333}),
     without=(*OF_RUNS, *NOT_COMPARED, SEQUENTIAL),
 )
@@ -90,9 +98,6 @@ def bench(
         bool, typer.Option("--sweep", help="wardrobe: baselines over their own strengths, steps and rates; a frontier")
     ] = False,
     images: Annotated[int, typer.Option(help="of a sweep, images of each kind of prompt")] = 48,
-    cost_chains: Annotated[
-        int | None, typer.Option(help="of a sweep, chains along which nats are measured (default: a fourth of images)")
-    ] = None,
     points: Annotated[int | None, typer.Option(help="of a sweep, at most so many settings in this call")] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="a sweep of one setting of each method, two steps each")
@@ -102,9 +107,9 @@ def bench(
     from diffusion.pipelines import DIGITS
 
     if sweep or quick:
-        from diffusion.cli.sweep import Size, sweep_of
+        from diffusion.cli.sweep import sweep_of
 
-        sweep_of(job, output, method, seeds, Size(quick, images, cost_chains, points))
+        sweep_of(job, output, method, seeds, (quick, images, points))
         return
     ours = job.model or job.said.get("model", DIGITS)
     seven = {"concepts": ["a handwritten seven"]} if ours == DIGITS else {}

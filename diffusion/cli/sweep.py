@@ -5,28 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import typer
 
 from diffusion.cli.derived import Job
 
 
-class Size(NamedTuple):
-    """How much of a sweep is run, and how much is looked at; the options say what each is."""
-
-    quick: bool
-    images: int
-    cost_chains: int | None
-    points: int | None
-
-
-def sweep_of(job: Job, output: Path, methods: Sequence[str] | None, seeds: int, size: Size) -> None:
+def sweep_of(
+    job: Job, output: Path, methods: Sequence[str] | None, seeds: int, size: tuple[bool, int, int | None]
+) -> None:
     """Run what is missing in ``output`` and print the table. ``ValueError`` where the model is not ``wardrobe``, or
     more than one concept is given. ``--quick`` ends with status 1 where a method fails."""
     if seeds < 1:
         raise ValueError(f"seeds must be at least 1, got {seeds}")
-    quick, images, chains, points = size
+    (quick, images, points), chains = size, job.flags.get("cost_chains")
     if images < 2:
         raise ValueError(f"images must be at least 2, got {images}")
     if chains is not None and chains < 2:
