@@ -47,9 +47,8 @@ from diffusion.training.trainer import Objective
 # by the levels that come out.
 GAIN = 2.0
 
-# Between these log SNRs the change that is asked for fades. On digits, at guidance scale 1 and 3, the noised detector
-# has two fifths of its variance left at the first and a tenth at the second; what is asked for beyond is dear along
-# a fit's chain and saves few samples. Images of more pixels are decided earlier.
+# Between these log SNRs the change that is asked for fades: beyond, on digits, the noised detector is all but sure, and
+# what is asked for there is dear along a fit's chain and saves few samples. Images of more pixels are decided earlier.
 DECIDED = (-2.0, -0.5)
 # So 7 of 10 rows are where images are decided, and count less there: the loss is the same in the mean.
 ZONE = Zone(-7.0, 0.0, 0.7)
