@@ -54,8 +54,8 @@ class Plan:
 
     def of(self, share: float) -> Plan:
         """The same looked at once, on a share of the samples."""
-        few, counts = (tuple(max(1, int(share * n)) for n in some) for some in ((self.samples,), self.counts))
-        return replace(self, samples=few[0], counts=counts, sequential=False)
+        few, *counts = (max(1, int(share * n)) for n in (self.samples, *self.counts))
+        return replace(self, samples=few, counts=tuple(counts), sequential=False)
 
     @property
     def kept(self) -> np.ndarray:

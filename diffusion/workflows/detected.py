@@ -119,7 +119,7 @@ def solved_for(asked: du.Problem, estimate: DetectedSamples, evaluation: Evaluat
     """
     ratios, seen = estimate.ratios, evaluation
     try:
-        counts = seen.counts([each.group for each in estimate.constraints]) if seen.concept_samples else ()
+        counts = seen.counts([each.group for each in estimate.constraints])
         plan = plan_for(asked, ratios, seen.samples, seen.confidence, seen.power, seen.sequential, counts)
         return plan, du.solve(plan.solved, ratios)
     except du.InfeasibleError as error:

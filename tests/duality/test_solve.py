@@ -200,3 +200,13 @@ def test_what_is_a_billionth_off_is_not_optimal(problem, off, status):
     assert found.kkt_residual < 1e-8
     assert (found.kkt_residual > 1e-10) == (off > 0)
     assert found.status is status
+
+
+def test_bounds_that_are_a_billionth_apart_are_not_optimal_where_every_level_is_met():
+    ratios = finite_space(np.random.default_rng(5), 40, 1)
+    problem = du.ReverseKL(1.5).bind(ratios)
+    answer = optimise(problem, ratios, dual_of(problem, ratios))
+    for short, status in ((0.0, du.Status.OPTIMAL), (1e-8, du.Status.INEXACT)):
+        found = finish(problem, ratios, replace(answer, value=answer.value - short))
+        assert found.kkt_residual < 1e-10
+        assert found.status is status

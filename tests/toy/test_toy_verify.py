@@ -196,7 +196,7 @@ def test_a_step_is_not_halved_where_slopes_have_no_digit_left() -> None:
 
 
 def test_a_maximum_next_to_the_end_of_the_domain_is_not_taken_for_its_limit() -> None:
-    """S = 0.15, next to multipliers that add up to one: OPTIMAL, with a cost 3e-8 *below* what the dual proved."""
+    """S = 0.13, next to multipliers that add up to one: OPTIMAL, with a cost 3e-8 *below* what the dual proved."""
     assert verify.replay("joint", 22, 5513) < 1e-13
 
 
