@@ -24,6 +24,7 @@ from diffusion.cli.derived import OF_GUIDANCE, OF_RUNS, Job, with_job
 from diffusion.cli.evaluate import audit, bench
 from diffusion.cli.export import export
 from diffusion.cli.forget import forget
+from diffusion.cli.recount import recount
 from diffusion.cli.task_options import CONCEPT_OPTIONS, NO_LEVEL
 from diffusion.cli.toy import explore, frontier, solve, verify
 from diffusion.runtime.interrupts import terminable
@@ -46,6 +47,7 @@ app.command()(frontier)
 app.command()(explore)
 app.command()(forget)
 app.command()(audit)
+app.command()(recount)
 app.command()(bench)
 app.command()(export)
 

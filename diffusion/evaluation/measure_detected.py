@@ -62,7 +62,7 @@ def measure_detected(
             made(estimate.sampling, shown.update), law, constraints, plan, seeds[0], evaluation.batch
         )
     levels = [
-        _level(each, float(asked), counted[each.group], plan, ask[each.column].name)
+        level_of(each, float(asked), counted[each.group], plan, ask[each.column].name)
         for each, asked in zip(constraints, plan.asked.levels, strict=True)
     ]
     at_scales: list[AtScale] = []
@@ -95,7 +95,7 @@ def _seeds(evaluation: EvaluationConfig, estimate: DetectedSamples) -> list[int]
     return [int(word >> np.uint64(2)) for word in words]
 
 
-def _level(constraint: Constraint, asked: float, counted: Counted, plan: Plan, by: str) -> LevelFound:
+def level_of(constraint: Constraint, asked: float, counted: Counted, plan: Plan, by: str) -> LevelFound:
     """A level by the detector that it was solved with."""
     values = counted.said[:, constraint.column]
     found = level_found(

@@ -16,6 +16,7 @@ from diffusion.digits.planted_study import PlantedStudy
 from diffusion.digits.quality import DigitsQuality, DigitsTraining, StepCosts
 from diffusion.evaluation.audit_table import AuditReport
 from diffusion.evaluation.benchmark_table import MethodRun, Table
+from diffusion.evaluation.recount import Recount
 from diffusion.evaluation.sweep.point import Point
 from diffusion.reports.certificate import Certificate
 from diffusion.reports.detector_certificate import DetectorCertificate
@@ -32,6 +33,7 @@ DOCUMENTS: tuple[type[Document], ...] = (
     ImageCertificate,
     RatiosReport,
     AuditReport,
+    Recount,
     MethodRun,
     Table,
     Point,

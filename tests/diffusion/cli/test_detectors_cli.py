@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 pytest.importorskip("typer")
 
+from diffusion.evaluation.recount import Recount
 from tests.diffusion import families
 from tests.diffusion.cli.commands import error, run
 from tests.diffusion.families import build
@@ -59,6 +60,17 @@ def test_distill_and_again_from_its_own_folder(place, monkeypatch, capsys, tmp_p
     one, two = (load_file(tmp_path / name / "pytorch_lora_weights.safetensors") for name in ("one", "two"))
     assert one.keys() == two.keys()
     assert all((one[name] == two[name]).all() for name in one)
+    few = ("--evaluation-samples", "80", "--seed", "3", "--output", tmp_path / "recount.json")
+    out = run(monkeypatch, capsys, "recount", tmp_path / "one", *few)
+    said = json.loads((tmp_path / "recount.json").read_text())
+    assert Recount.model_validate(said).model_dump(mode="json") == said
+    assert said["evaluation"]["samples"] == 80
+    assert said["sampling"]["guidance_scale"] == 2
+    assert [each["asked"] for each in said["levels"]] == [each["level"] for each in proof["question"]["levels"]]
+    assert said["shown"] == all(each["met"] for each in said["levels"])
+    assert ("every level is shown again" in out) is said["shown"]
+    assert "is there already" in error(monkeypatch, capsys, "recount", tmp_path / "one", *few)
+    assert "model must be the folder of a result" in error(monkeypatch, capsys, "recount", place / "sd")
     sampled = ("--count", "2", "--prompt", "one", "--output", tmp_path / "images")
     run(monkeypatch, capsys, "sample", tmp_path / "one", *sampled)
     assert len(list((tmp_path / "images").glob("*.png"))) >= 2
@@ -136,4 +148,12 @@ def test_samples_of_the_exact_target_without_training(place, monkeypatch, capsys
 def test_commands_on_ratios_say_that_there_are_none(place, monkeypatch, capsys):
     few = ("--concept", "seven", "--detector", RED, "--level", "0.7x", "--config", place / "run.yaml")
     message = error(monkeypatch, capsys, "ratios", place / "sd", *few)
-    assert "concepts with detectors have no ratios: distill and sample take them" in message
+    assert "concepts with detectors have no ratios: distill, sample and recount take them" in message
+
+
+def test_a_result_without_detectors_has_nothing_to_recount(monkeypatch, capsys, tmp_path):
+    (tmp_path / "task.yaml").write_text(
+        "model: digits\nconcepts: [{prompts: [seven]}]\nlevels: [0.01]\n", encoding="utf-8"
+    )
+    (tmp_path / "config.yaml").write_text("{}\n", encoding="utf-8")
+    assert "the concepts of this result have none: see audit" in error(monkeypatch, capsys, "recount", tmp_path)

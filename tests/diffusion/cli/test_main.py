@@ -212,7 +212,7 @@ def test_help_is_of_unlearn_itself(monkeypatch, capsys):
     assert "Unlearning in diffusion models, solved exactly" in out  # not the docstring of what holds the option
 
 
-PIPELINE_COMMANDS = ("ratios", "distill", "sample", "forget", "audit", "bench", "demo", "export")
+PIPELINE_COMMANDS = ("ratios", "distill", "sample", "forget", "audit", "bench", "demo", "export", "recount")
 
 
 @pytest.mark.parametrize("command", PIPELINE_COMMANDS)
