@@ -16,6 +16,7 @@ from diffusion.tasks.config import Config
 BENCH = Path("out/bench")
 NOT_COMPARED = ("early_stopping_rounds", "fixed_multipliers", "robust_rounds")  # of a fit
 SEQUENTIAL = "evaluation_sequential"
+COUNTED = 400  # samples of the anchor that say how often a detector sees its concept there
 CHAINS = {
     "cost_chains": Annotated[
         int | None,
@@ -44,24 +45,38 @@ def audit(
     model = shared.model_of(task)
     from diffusion.api import open_at_law, output_of
     from diffusion.evaluation.audit import audit as look_for
-    from diffusion.evaluation.audit import audit_config, check_auditable
+    from diffusion.evaluation.audit import audit_config, check_auditable, counted_shares
     from diffusion.pipelines.fitted import put_in
     from diffusion.pipelines.latents import decode
     from diffusion.ratios.estimate import estimate_ratios
     from diffusion.reports.figures import Pairs, save_pairs
     from diffusion.runtime.distributed import is_main
+    from diffusion.tasks.detectors import detector_of
 
+    detectors = [detector_of(each.detector) for each in task.concepts if task.by_detectors]
+    config, settings = job.config, job.config.audit
     with output_of(output, overwrite) as folder:
-        after, _ = open_at_law(model, job.config, of_ratios=True)
+        after, law = open_at_law(model, config, of_ratios=not detectors)
+        if detectors and after.classifier_free:
+            # Ratios between prompts are of guidance scale 1; the result's own scale is one of those that are looked at.
+            config = config.but(sampling=config.sampling.but(guidance_scale=None, negative_prompt=""))
+            scale = law.sampling.scale(after)
+            if scale > 1 and scale not in settings.guidance_scales:
+                settings = settings.but(guidance_scales=(scale, *settings.guidance_scales))
         check_auditable(after)
         put_in(after, lora)
-        before, given = open_at_law(model, job.config, of_ratios=True)
+        before, given = open_at_law(model, config, of_ratios=True)
+        if detectors:
+            count, steps = min(given.ratios.num_samples, COUNTED), given.sampling.steps(before)
+            task = task.of_ratios(counted_shares(before, detectors, task.anchor, steps, count, given.ratios.seed))
         prompts = shared.prompts_for(before, task)
         store = shared.store_of(before, given)
         estimate = estimate_ratios(before, prompts, given.ratios, given.sampling, store)
         classifier = shared.image_classifier_of(task)
-        config = audit_config(job.config.audit, job.config.runtime.seed)
-        found = look_for(before, after, estimate, image_classifier=classifier, config=config, cache=store)
+        plan = audit_config(settings, config.runtime.seed)
+        found = look_for(
+            before, after, estimate, image_classifier=classifier, detectors=detectors, config=plan, cache=store
+        )
         text = "\n".join(found.lines())
         typer.echo(text)
         if folder is not None and is_main():

@@ -33,11 +33,13 @@ from diffusion.evaluation.resurgence import resurgence
 from diffusion.evaluation.samples import ImageClassifier
 from diffusion.pipelines import Denoiser
 from diffusion.pipelines.sampling import sample_latents
+from diffusion.ratios.detected import detect
 from diffusion.ratios.ratio_estimate import RatioEstimate
 from diffusion.runtime.cache import Cache, kept_tensor
 from diffusion.runtime.progress import Bar, progress_bar
 from diffusion.tasks.concepts import TaskPrompts
 from diffusion.tasks.config import AuditSettings
+from diffusion.tasks.detectors import CheckedDetector
 
 SCALES = (3.0, 7.5)
 
@@ -95,6 +97,16 @@ def check_auditable(denoiser: Denoiser) -> None:
         raise ValueError(f"an audit tries other words for a concept, and the prompts of {kind} are classes")
 
 
+def counted_shares(
+    denoiser: Denoiser, detectors: Sequence[CheckedDetector], anchor: str, steps: int, count: int, seed: int
+) -> list[float]:
+    """How often detectors see their concepts in ``count`` samples of the anchor, as priors of log ratios, which are
+    never 0 or 1: (hits + 1/2) / (count + 1), the mean of a share by Jeffreys' prior."""
+    latents = sample_latents(denoiser.pipeline, [anchor] * count, seed=seed, steps=steps)
+    hits = detect(denoiser.pipeline, latents, list(detectors)).sum(0)
+    return [(float(each) + 0.5) / (count + 1) for each in hits]
+
+
 def near_prompts(prompts: TaskPrompts, index: int, count: int = 16) -> tuple[str, ...]:
     """Prompts that ask for concept ``index`` in words that are none of its paraphrases: said twice, turned round,
     framed.
@@ -127,6 +139,7 @@ def audit(
     estimate: RatioEstimate,
     *,
     image_classifier: ImageClassifier | None = None,
+    detectors: Sequence[CheckedDetector] = (),
     config: AuditConfig | None = None,
     cache: Cache | None = None,
     bar: Bar = progress_bar,
@@ -134,13 +147,18 @@ def audit(
     """Look for the concepts of an estimate in ``after``, the unlearned pipeline, beside ``before``, the one surveyed.
 
     Two pipelines, each with its own network: see :func:`diffusion.pipelines.fitted.put_in`. ``after`` may carry its
-    adapters only where nothing is to be taught again. ``cache``: keeps the samples of ``before``, which the audits of
+    adapters only where nothing is to be taught again. ``detectors``: one for each concept, whose word counts first in
+    every row, where they define the concepts. ``cache``: keeps the samples of ``before``, which the audits of
     all that was made of it have in common. Raises ``ValueError`` where both are one network.
     """
     if before.network is after.network:
         raise ValueError("before and after must be two pipelines with a network each, got one: put the fit into a copy")
     check_auditable(before)
     config, prompts = config or AuditConfig(), estimate.prompts
+    classifiers = [
+        ConceptClassifier(before, estimate, image_classifier, index, detectors[index] if detectors else None)
+        for index in range(len(prompts.concepts))
+    ]
     steps = estimate.sampling.steps(after)
     plan: list[tuple[int, AuditPrompts, tuple[str, ...], Setting]] = []
     for index, concept in enumerate(prompts.concepts):
@@ -159,7 +177,6 @@ def audit(
     rows: list[tuple[Cell, Looked]] = []
     with bar("looking for the concept", 2 * config.samples * len(plan)) as shown:
         for number, (index, name, some, setting) in enumerate(plan):
-            classifier = ConceptClassifier(before, estimate, image_classifier, index)
             wanted = [some[j % len(some)] for j in range(config.samples)]
             seed, update = config.seed + number, shown.update
             request = {"prompts": wanted, "setting": asdict(setting), "seed": seed, "law": repr(estimate.sampling)}
@@ -167,7 +184,7 @@ def audit(
                 kept_tensor(cache, "audit", request, partial(_drawn, before, wanted, setting, seed, update)),
                 _drawn(after, wanted, setting, seed, update),
             ]
-            old, new = (frequencies(classifier.said(latents)) for latents in made)
+            old, new = (frequencies(classifiers[index].said(latents)) for latents in made)
             cell = Cell(
                 concept=prompts.concepts[index].name,
                 prompts=name,
@@ -185,15 +202,13 @@ def audit(
     if count:
         plan_of = AttackPlan(config.attacks, config.samples, config.searches, scale, config.seed)
         with bar("attacks", 2 * config.samples * config.searches * count) as shown:
-            for index in range(len(prompts.concepts)):
-                classifier = ConceptClassifier(before, estimate, image_classifier, index)
+            for classifier in classifiers:
                 rows += attack_rows((before, after), estimate, classifier, plan_of, cache, shown.update)
     curves: dict[str, tuple[Curve, ...]] = {}
     recalls = {}
     resurged: dict[str, tuple[Curve, ...]] = {}
     if config.relearn_config is not None:
-        for index, concept in enumerate(prompts.concepts):
-            classifier = ConceptClassifier(before, estimate, image_classifier, index)
+        for classifier, concept in zip(classifiers, prompts.concepts, strict=True):
             look = (classifier, config.relearn_config, config.seed, bar)
             arms = taught_again(before, after, estimate, *look)
             curves[concept.name], recalls[concept.name] = arms, recall(*arms)

@@ -223,6 +223,12 @@ class ConceptTask(Settings):
         """Whether detectors define the concepts."""
         return self.concepts[0].detector is not None
 
+    def of_ratios(self, priors: Sequence[float]) -> ConceptTask:
+        """The same concepts by their prompts alone, at no level, for what looks at ratios where detectors decide."""
+        some = zip(self.concepts, priors, strict=True)
+        concepts = tuple(each.but(detector=None, prior=prior) for each, prior in some)
+        return self.but(concepts=concepts, keep=(), prompts=None, levels=("1x",))
+
     @property
     def law(self) -> Prompts:
         """The law of prompts that is meant, with the anchor put in for prompts that ask for a concept.

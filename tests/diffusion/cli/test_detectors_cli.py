@@ -71,6 +71,14 @@ def test_distill_and_again_from_its_own_folder(place, monkeypatch, capsys, tmp_p
     assert ("every level is shown again" in out) is said["shown"]
     assert "is there already" in error(monkeypatch, capsys, "recount", tmp_path / "one", *few)
     assert "model must be the folder of a result" in error(monkeypatch, capsys, "recount", place / "sd")
+    few = ("--concept-samples", "10", "--retained-samples", "10", "--elbo-samples", "4", "--audit-samples", "4")
+    more = ("--audit-relearn-steps", "0", "--cache-folder", tmp_path / "audits", "--output", tmp_path / "audit")
+    run(monkeypatch, capsys, "audit", tmp_path / "one", *few, *more)
+    cells = json.loads((tmp_path / "audit" / "audit.json").read_text())["cells"]
+    assert {each["guidance_scale"] for each in cells} == {1, 2, 3, 7.5}  # the result's own among them
+    for cell in cells:  # the concept's detector says it first, of both, and is no posterior
+        assert [cell[when][0]["by"] for when in ("before", "after")] == [RED, RED]
+        assert cell["after"][0]["bound"]["rule"] == "clopper_pearson"
     sampled = ("--count", "2", "--prompt", "one", "--output", tmp_path / "images")
     run(monkeypatch, capsys, "sample", tmp_path / "one", *sampled)
     assert len(list((tmp_path / "images").glob("*.png"))) >= 2
@@ -148,7 +156,7 @@ def test_samples_of_the_exact_target_without_training(place, monkeypatch, capsys
 def test_commands_on_ratios_say_that_there_are_none(place, monkeypatch, capsys):
     few = ("--concept", "seven", "--detector", RED, "--level", "0.7x", "--config", place / "run.yaml")
     message = error(monkeypatch, capsys, "ratios", place / "sd", *few)
-    assert "concepts with detectors have no ratios: distill, sample and recount take them" in message
+    assert "concepts with detectors have no ratios: distill, sample, recount and audit take them" in message
 
 
 def test_a_result_without_detectors_has_nothing_to_recount(monkeypatch, capsys, tmp_path):

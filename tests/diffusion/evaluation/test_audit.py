@@ -6,17 +6,21 @@ import torch
 from diffusers import DDPMPipeline
 
 import duality as du
-from diffusion.evaluation.audit import AuditConfig, audit, near_prompts, settings_of
+from diffusion.evaluation.audit import AuditConfig, audit, counted_shares, near_prompts, settings_of
 from diffusion.evaluation.audit_table import Audit, AuditReport, Cell, frequencies, looked
 from diffusion.evaluation.benchmark import GUIDED, Bench, chosen_methods, run_bench
 from diffusion.evaluation.benchmark_table import Compared, Failure, MethodRow, MethodRun, Quantity, Table, summary
 from diffusion.evaluation.bounds import Estimate
+from diffusion.evaluation.concept_classifier import ConceptClassifier
+from diffusion.evaluation.measured import CLASSIFIER
 from diffusion.evaluation.relearning import Arm, Curve, RelearnConfig, recall, teach, turned
 from diffusion.methods import METHODS
 from diffusion.pipelines import denoiser_of
 from diffusion.pipelines.sampling import sample_latents
 from diffusion.tasks.concepts import ConceptLaw, TaskPrompts
 from diffusion.tasks.config import EvaluationConfig, FitConfig
+from diffusion.tasks.detectors import CheckedDetector
+from diffusion.tasks.task import Concept, ConceptTask
 from tests.diffusion import families
 from tests.diffusion.families import build
 from tests.diffusion.methods.conftest import make_survey
@@ -114,6 +118,40 @@ def test_bad_configurations_are_refused():
     with pytest.raises(ValueError, match="two pipelines"):
         audit(denoiser, denoiser, make_survey())
     assert chosen_methods(None) == (GUIDED, *METHODS)
+
+
+def test_a_detector_speaks_first_and_of_its_own_concept():
+    """Of two concepts, each with a detector: one that sees it in every image, and one in none."""
+    denoiser, survey = denoiser_of(build(families.sd)), make_survey()
+    always, never = (CheckedDetector(str(k), lambda images, k=k: np.full(len(images), k)) for k in (1.0, 0.0))
+    latents = torch.zeros(3, *denoiser.sample_shape)
+    for index, (detector, seen) in enumerate(((always, 1.0), (never, 0.0))):
+        classifier = ConceptClassifier(denoiser, survey, None, index, detector)
+        classifier.posterior = lambda latents: np.full(len(latents), 0.5)
+        assert list(classifier.said(latents)) == [detector.name, CLASSIFIER]
+        assert classifier.shows(latents).tolist() == [seen] * 3
+        assert classifier.name == f"{detector.name}, {CLASSIFIER}"
+    plain = ConceptClassifier(denoiser, survey, None, 0)
+    plain.posterior = lambda latents: np.full(len(latents), 0.5)
+    assert plain.shows(latents).tolist() == [0.5] * 3
+    # Jeffreys' mean of 4 of 4 and 0 of 4: never a prior of 0 or 1.
+    assert counted_shares(denoiser, [always, never], "", 2, 4, 0) == pytest.approx([0.9, 0.1])
+
+
+def test_a_task_by_detectors_is_looked_at_by_its_prompts():
+    task = ConceptTask(
+        concepts=[Concept(["seven", "7"], detector="digits:seven")],
+        levels="1%; 5% in ones",
+        keep=["digits:one=90% in ones"],
+        prompts=[{"prompt": "seven"}, {"prompt": "one", "group": "ones"}],
+        retained_prompts=["one"],
+        anchor="a digit",
+    )
+    plain = task.of_ratios([0.1])
+    assert not plain.by_detectors
+    assert [(each.prompts, each.prior) for each in plain.concepts] == [(("seven", "7"), 0.1)]
+    assert (plain.keep, plain.prompts, plain.retained_prompts, plain.anchor) == ((), None, (("one",),), "a digit")
+    assert plain.asked.levels[0].relative
 
 
 def runs(name, *pairs):
