@@ -237,7 +237,7 @@ def prompts_of(denoiser: Denoiser, task: ConceptTask) -> TaskPrompts:
     does not fit.
     """
     if task.by_detectors:
-        raise ValueError("concepts with detectors have no ratios: distill, sample, recount and audit take them, this does not")
+        raise ValueError("concepts with detectors have no ratios: distill, sample, recount and audit take them")
     plain = not task.retained_prompts and not task.words and all(concept.prompts for concept in task.concepts)
     known = {"digits": prompts_of_digits, "wardrobe": prompts_of_wardrobe}.get(embedded(denoiser.pipeline) or "")
     if known is not None and plain:
