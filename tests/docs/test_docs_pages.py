@@ -66,6 +66,7 @@ COMMANDS = (
     "audit",
     "bench",
     "export",
+    "recount",
 )
 # Options of launchers and of pip, which pages name beside ours.
 FOREIGN = {"--multi_gpu", "--num_processes", "--cpu", "--mpirun_hostfile", "--nproc-per-node"}
