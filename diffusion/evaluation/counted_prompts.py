@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffusion.evaluation.bounds import Bound, Rule
-from diffusion.evaluation.planning import Plan
+from diffusion.evaluation.planning import Plan, check_shares
+from diffusion.tasks.config import EvaluationConfig
 from diffusion.tasks.detector_levels import Constraint
 from diffusion.tasks.prompts import Prompts
 from duality.confidence import MeanSequence
@@ -73,7 +74,7 @@ def count_prompts(
             parts.append((law.rows[inside], law.latents[torch.from_numpy(inside)], law.said[inside]))
             _look(looks, law.said[inside])
         n = most[group]
-        chosen = prompts.drawn(n, _word(seed, j), group)
+        chosen = prompts.drawn(n, seed_of(seed, j), group)
         while (there := sum(len(rows) for rows, _, _ in parts)) < n and not (
             plan.sequential
             and there
@@ -83,7 +84,7 @@ def count_prompts(
             size = min(batch if plan.sequential else n, n - there)
             some = chosen[:size]
             chosen = chosen[size:]
-            latents, said = make(some, _word(seed, j, 1 + len(parts)))
+            latents, said = make(some, seed_of(seed, j, 1 + len(parts)))
             parts.append((some, latents, said))
             _look(looks, said)
             if progress is not None:
@@ -114,7 +115,15 @@ def expected(prompts: Prompts, constraints: Sequence[Constraint], n: int, counts
     return round(n + sum(max(0.0, most[group] - share * n) for group, share in zip(groups, shares, strict=True)))
 
 
-def _word(*parts: int) -> int:
+def check_counts(constraints: Sequence[Constraint], evaluation: EvaluationConfig) -> None:
+    """Raise ``ValueError`` for a level that so few samples cannot show; multiples are not known yet, and left out."""
+    for each, n in zip(constraints, evaluation.counts([each.group for each in constraints]), strict=True):
+        if not each.level.relative:
+            most = each.level.value if each.side == "upper" else 1 - each.level.value
+            check_shares([most], n, evaluation.confidence, evaluation.sequential)
+
+
+def seed_of(*parts: int) -> int:
     """A seed from several numbers."""
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(2))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -24,6 +24,7 @@ from diffusion.runtime.progress import Bar
 from diffusion.tasks.config import EvaluationConfig, Sampling
 from diffusion.tasks.detector_levels import Constraint
 from diffusion.tasks.detectors import CheckedDetector
+from diffusion.tasks.prompts import Prompts
 from diffusion.training.lora import merged_adapters
 
 SCALES = (0.5, 2.0)  # other guidance scales that are looked at, in units of the task's
@@ -48,19 +49,10 @@ def measure_detected(
     if not evaluation.samples:
         return Measurement(levels=(), costs=()), before_and_after(denoiser, estimate, seeds[3], evaluation)
 
-    def made(sampling: Sampling, say: Callable[[int], object]) -> Make:
-        def make(rows: NDArray[np.int64], seed: int) -> tuple[Tensor, NDArray[np.float64]]:
-            with merged_adapters(denoiser):
-                latents = sample_prompts(denoiser, estimate.prompts, rows, sampling, seed=seed, own=True, progress=say)
-            return latents, detect(denoiser.pipeline, latents, ask).numpy()
-
-        return make
-
     law, constraints = estimate.prompts, estimate.constraints
     with bar("evaluation samples", expected(law, constraints, plan.samples, plan.each)) as shown:
-        counted = count_prompts(
-            made(estimate.sampling, shown.update), law, constraints, plan, seeds[0], evaluation.batch
-        )
+        make = made(denoiser, law, estimate.sampling, ask, shown.update)
+        counted = count_prompts(make, law, constraints, plan, seeds[0], evaluation.batch)
     levels = [
         level_of(each, float(asked), counted[each.group], plan, ask[each.column].name)
         for each, asked in zip(constraints, plan.asked.levels, strict=True)
@@ -73,7 +65,8 @@ def measure_detected(
         sampling = estimate.sampling.but(guidance_scale=other)
         total = expected(law, constraints, few.samples, few.each)
         with bar(f"evaluation samples at guidance scale {other:g}", total) as shown:
-            some = count_prompts(made(sampling, shown.update), law, constraints, few, seeds[1], evaluation.batch)
+            make = made(denoiser, law, sampling, ask, shown.update)
+            some = count_prompts(make, law, constraints, few, seeds[1], evaluation.batch)
         at_scales += [
             _at_scale(each, other, some[each.group], plan.confidence, ask[each.column].name) for each in constraints
         ]
@@ -88,6 +81,23 @@ def measure_detected(
         kept = _retained(denoiser, estimate, counted[None], image_classifier, plan)
         found = found.model_copy(update={"levels": (*levels, *seen), "retained": kept})
     return found, pictures
+
+
+def made(
+    denoiser: Denoiser,
+    prompts: Prompts,
+    sampling: Sampling,
+    detectors: Sequence[CheckedDetector],
+    say: Callable[[int], object],
+) -> Make:
+    """Samples of the fitted network under prompts as they are asked, and what detectors say of them."""
+
+    def make(rows: NDArray[np.int64], seed: int) -> tuple[Tensor, NDArray[np.float64]]:
+        with merged_adapters(denoiser):
+            latents = sample_prompts(denoiser, prompts, rows, sampling, seed=seed, own=True, progress=say)
+        return latents, detect(denoiser.pipeline, latents, detectors).numpy()
+
+    return make
 
 
 def _seeds(evaluation: EvaluationConfig, estimate: DetectedSamples) -> list[int]:

@@ -19,16 +19,13 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
-from torch import Tensor
 
 import duality as du
-from diffusion.evaluation.counted_prompts import count_prompts, expected
-from diffusion.evaluation.measure_detected import level_of
+from diffusion.evaluation.counted_prompts import check_counts, count_prompts, expected, seed_of
+from diffusion.evaluation.measure_detected import level_of, made
 from diffusion.evaluation.measured import LevelFound
-from diffusion.evaluation.planning import Plan, check_measured, check_shares
+from diffusion.evaluation.planning import Plan, check_measured
 from diffusion.pipelines import Denoiser
-from diffusion.ratios.detected import detect, sample_prompts
 from diffusion.runtime.documents import Document
 from diffusion.runtime.progress import Bar, progress_bar
 from diffusion.tasks.config import EvaluationConfig, Sampling
@@ -75,15 +72,10 @@ def recount(
         asked, asked, evaluation.samples, evaluation.confidence, evaluation.power,
         sequential=evaluation.sequential, counts=counts,
     )  # fmt: skip
-    ask = list(detectors.values())
-    word = np.random.SeedSequence([evaluation.seed, 41]).generate_state(1, np.uint64)[0]
+    ask, seed = list(detectors.values()), seed_of(evaluation.seed, 41)
     with bar("fresh samples", expected(prompts, constraints, plan.samples, plan.each)) as shown:
-
-        def make(rows: NDArray[np.int64], seed: int) -> tuple[Tensor, NDArray[np.float64]]:
-            latents = sample_prompts(denoiser, prompts, rows, sampling, seed=seed, own=True, progress=shown.update)
-            return latents, detect(denoiser.pipeline, latents, ask).numpy()
-
-        counted = count_prompts(make, prompts, constraints, plan, int(word >> np.uint64(2)), evaluation.batch)
+        make = made(denoiser, prompts, sampling, ask, shown.update)
+        counted = count_prompts(make, prompts, constraints, plan, seed, evaluation.batch)
     return tuple(
         level_of(each, each.level.value, counted[each.group], plan, ask[each.column].name) for each in constraints
     )
@@ -93,11 +85,10 @@ def check_recount(constraints: Sequence[Constraint], evaluation: EvaluationConfi
     """Raise ``ValueError``, before anything is loaded, for a level that is no share, or that so few samples cannot
     show."""
     check_measured(evaluation.samples, "a recount")
-    for each, n in zip(constraints, evaluation.counts([each.group for each in constraints]), strict=True):
+    for each in constraints:
         if each.level.relative:
             raise ValueError(f"level {each}: a share is needed, a multiple of what the model had was given")
-        most = each.level.value if each.side == "upper" else 1 - each.level.value
-        check_shares([most], n, evaluation.confidence, evaluation.sequential)
+    check_counts(constraints, evaluation)
 
 
 def asked_of(constraints: Sequence[Constraint], folder: Path) -> tuple[Constraint, ...]:

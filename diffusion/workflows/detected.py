@@ -9,9 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import duality as du
+from diffusion.evaluation.counted_prompts import check_counts
 from diffusion.evaluation.measure_detected import measure_detected
 from diffusion.evaluation.measured import Measurement
-from diffusion.evaluation.planning import Plan, check_shares, plan_for
+from diffusion.evaluation.planning import Plan, plan_for
 from diffusion.evaluation.samples import ImageClassifier
 from diffusion.methods.base import DetectedFitContext
 from diffusion.methods.detected import REVISION, DetectedTilt
@@ -131,10 +132,7 @@ def check_detected(denoiser: Denoiser, prompts: Prompts, constraints: tuple[Cons
     check_law(denoiser, prompts, config)
     for each in constraints:
         prompts.within(each.group)
-        if not each.level.relative:
-            most = each.level.value if each.side == "upper" else 1 - each.level.value
-            seen = config.evaluation
-            check_shares([most], seen.counts([each.group])[0], seen.confidence, seen.sequential)
+    check_counts(constraints, config.evaluation)
     check_split(config.fit, False)
 
 

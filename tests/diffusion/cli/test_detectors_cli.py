@@ -1,6 +1,7 @@
 """`unlearn distill` where detectors define the concepts, from the command line alone."""
 
 import json
+import shutil
 
 import pytest
 import yaml
@@ -70,6 +71,12 @@ def test_distill_and_again_from_its_own_folder(place, monkeypatch, capsys, tmp_p
     assert said["shown"] == all(each["met"] for each in said["levels"])
     assert ("every level is shown again" in out) is said["shown"]
     assert "is there already" in error(monkeypatch, capsys, "recount", tmp_path / "one", *few)
+    # About half of all samples are red, and a tenth is not.
+    stricter = shutil.copytree(tmp_path / "one", tmp_path / "stricter")
+    (stricter / "task.yaml").write_text(yaml.safe_dump(task | {"levels": ["10%"]}), encoding="utf-8")
+    out = run(monkeypatch, capsys, "recount", stricter, *few[:4], "--output", tmp_path / "no.json")
+    assert "not shown again: 1 of 1 levels" in out
+    assert json.loads((tmp_path / "no.json").read_text())["shown"] is False
     assert "model must be the folder of a result" in error(monkeypatch, capsys, "recount", place / "sd")
     few = ("--concept-samples", "10", "--retained-samples", "10", "--elbo-samples", "4", "--audit-samples", "4")
     more = ("--audit-relearn-steps", "0", "--cache-folder", tmp_path / "audits", "--output", tmp_path / "audit")

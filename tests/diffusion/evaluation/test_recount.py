@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from diffusion.evaluation import measure_detected
 from diffusion.evaluation import recount as recounting
 from diffusion.evaluation.recount import asked_of, check_recount, recount
 from diffusion.pipelines import denoiser_of
@@ -44,8 +45,8 @@ def counted(monkeypatch, level, kept="90% in ones", rate=0.5, evaluation=SEEN):
         seven = (latents[:, 0] == 0) & (latents[:, 1] % 100 < 100 * rate)
         return torch.stack([seven, latents[:, 0] == 1], 1).double()
 
-    monkeypatch.setattr(recounting, "sample_prompts", sample)
-    monkeypatch.setattr(recounting, "detect", said)
+    monkeypatch.setattr(measure_detected, "sample_prompts", sample)
+    monkeypatch.setattr(measure_detected, "detect", said)
     detectors = {name: CheckedDetector(f"by name: {name}", lambda images: images) for name in ("seven", "one")}
     constraints = constraints_of(["seven"], [level], [("one", kept)], LAW)
     sampling, denoiser = Sampling(guidance_scale=3), denoiser_of(build(families.sd))
@@ -71,8 +72,6 @@ def test_what_holds_is_shown_and_what_does_not_is_not(monkeypatch):
 
 
 def test_samples_are_those_of_the_seed_and_no_run_s(monkeypatch):
-    from diffusion.evaluation.measure_detected import _seeds
-
     one, again, other = (counted(monkeypatch, "8%", evaluation=SEEN.but(seed=k))[1] for k in (3, 3, 4))
     assert [seed for _, seed in one] == [seed for _, seed in again]
     assert all((a == b).all() for (a, _), (b, _) in zip(one, again, strict=True))
@@ -86,7 +85,7 @@ def test_samples_are_those_of_the_seed_and_no_run_s(monkeypatch):
         class budget:
             seed = 0
 
-    assert int(str(word.value)) not in _seeds(SEEN.but(seed=3), Survey)
+    assert int(str(word.value)) not in measure_detected._seeds(SEEN.but(seed=3), Survey)
 
 
 def test_sequential_counting_ends_where_a_level_is_shown(monkeypatch):
