@@ -46,7 +46,7 @@ OF_RUNS = ("checkpointing_steps", "report_to", "logging_dir", "export")
 OF_GUIDANCE = ("guidance_scale", "negative_prompt")
 PREFIXES = {"evaluation": "evaluation-", "audit": "audit-"}  # where two sections have fields of one name
 ModelArgument = Annotated[
-    str | None, typer.Argument(help="'digits', a folder or a hub name that diffusers can load, or a result's folder")
+    str | None, typer.Argument(help="'digits', a folder or hub name that diffusers can load, or a result's folder")
 ]
 ConfigOption = Annotated[
     Path | None,

@@ -21,6 +21,7 @@ NOT_OF_IMAGES = (
     "evaluation_retained_samples",
     "evaluation_confidence",
     "evaluation_sequential",
+    "evaluation_aim",
 )
 
 

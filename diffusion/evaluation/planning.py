@@ -7,7 +7,8 @@ r"""What the solver has to be asked for, so that samples of the fitted network c
     nats     b' = b ± (z_confidence + z_success) s / sqrt(n),         s the spread of the level's summand in the target
 
 A network that is exactly at the level b would pass the test of its own n samples with probability 1 - confidence only:
-one has to aim beyond, the further the fewer the samples. k is that of the widest bound used: betting, for the ratio
+one has to aim beyond, the further the fewer the samples. A network that falls short of what the solver says needs more:
+``aim``, a part of b, is then given instead of b'. k is that of the widest bound used: betting, for the ratio
 classifier's posterior, whose values are near 0 and 1 mostly (a share of the same mean varies more); an exact count
 needs no more. For nats s leaves out the noise of the integrals, which can only be seen after the fit.
 """
@@ -123,6 +124,13 @@ def check_measured(samples: int, what: str) -> None:
         raise ValueError(f"evaluation samples: {what} is there to measure, and 0 were given; at least 1 is needed")
 
 
+def check_aim(problem: du.Problem | Asked, aim: float | None) -> None:
+    """Raise ``ValueError`` where a part of a share is to be aimed at, and levels are in nats."""
+    shares = problem.kind is du.Likelihood if isinstance(problem, Asked) else problem.probability
+    if aim is not None and not shares:
+        raise ValueError(f"aim: a part of a share is meant, {aim:g} was given, and the levels are in nats")
+
+
 def check_shares(levels: Sequence[float], samples: int, confidence: float, sequential: bool = False) -> None:
     """The same for shares, each inside (0, 1), that are to be shown to be at most so large."""
     for level in levels if samples else ():
@@ -146,14 +154,17 @@ def plan_for(
     success: float = 0.9,
     sequential: bool = False,
     counts: Sequence[int] = (),
+    aim: float | None = None,
 ) -> Plan:
     """The problem to be solved where ``problem`` is to be shown by ``samples`` of the fitted network.
 
-    ``counts`` (m,): samples of each level where they differ, of shares alone. A constraint that q itself meets far
-    enough is left as it is aimed at. With 0 samples it is ``problem`` itself. Raises ``ValueError`` as
+    ``counts`` (m,): samples of each level where they differ, of shares alone; ``aim``: the part, in (0, 1], of each
+    share to be had at most that is asked of the solver, instead of what the samples call for. A constraint that q
+    itself meets far enough is left as it is aimed at. With 0 samples it is ``problem`` itself. Raises ``ValueError`` as
     :func:`check_samples`, ``du.InfeasibleError`` where the levels asked for cannot be had at all.
     """
     problem = problem.bind(ratios)
+    check_aim(problem, aim)
     if not samples:
         none = (0,) * problem.levels.size if problem.probability else ()
         return Plan(problem, problem, 0, confidence, success, none)
@@ -168,7 +179,8 @@ def plan_for(
         aims = np.array([stats.beta.ppf(1 - success, k + 1, n - k) for k, n in zip(hits, each, strict=True)])
         # Nobody asks for more of what is kept than there is, for the sake of a test.
         now = problem.levels_of(ratios, ratios.log_weights)
-        aims = np.where(kept, np.maximum(problem.levels, np.minimum(1 - aims, now)), aims)
+        gone = aims if aim is None else aim * problem.levels
+        aims = np.where(kept, np.maximum(problem.levels, np.minimum(1 - aims, now)), gone)
     else:
         hits = ()
         reach = float(stats.norm.ppf(confidence) + stats.norm.ppf(success))

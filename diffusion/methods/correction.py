@@ -24,6 +24,7 @@ from diffusion.guidance.guided import LIMIT, Guided, Strength
 from diffusion.methods.base import FitContext, Outcome
 from diffusion.methods.dual_loop import Rounds, Stopping
 from diffusion.methods.dual_steps import within_one_se
+from diffusion.methods.gain import Gain
 from diffusion.methods.lagrangians import lagrangian_of
 from diffusion.methods.level_estimates import Meter
 from diffusion.methods.level_shift import Asking
@@ -69,8 +70,11 @@ class Correction:
         count = self.integrated if lagrangian_of(problem).integrated else rare
         return Meter(denoiser, estimate, problem, count, self.noise_levels, seed, guided)
 
-    def of_fit(self, context: FitContext) -> Rounds:
-        """The rounds of a fit: ``multipliers`` are for its objective to read, and move between its steps."""
+    def of_fit(self, context: FitContext, gain: float | None = None) -> Rounds:
+        """The rounds of a fit: ``multipliers`` are for its objective to read, and move between its steps.
+
+        ``gain``: where a gain moves first, from there (:class:`diffusion.methods.gain.Gain`, the ``rule`` then).
+        """
         denoiser, estimate, solution, settings = context.denoiser, context.estimate, context.solution, context.config
         problem = solution.problem.bind(estimate.ratios)
         meter = self.meter(denoiser, estimate, problem, settings.seed)
@@ -82,7 +86,8 @@ class Correction:
         steps = settings.max_train_steps
         ends = sorted({*(max(1, round(share * steps)) for share in self.at), steps})
         further = [steps + max(1, steps // 8) * (k + 1) for k in range(self.extra)]
-        start, rule = np.array(solution.multipliers), Asking(problem, estimate.ratios)
+        start, ratios = np.array(solution.multipliers), estimate.ratios
+        rule = Asking(problem, ratios) if gain is None else Gain(problem, ratios, gain)
         stop = Stopping(enough=len(ends))
         return Rounds(problem, rule, start, lambda lam: lam, measure, [*ends, *further], stop, anew=True)
 

@@ -15,6 +15,7 @@ from diffusion.methods.chain import chain_of
 from diffusion.methods.closed_form_start import start_at_anchors
 from diffusion.methods.correction import FixedMultipliers
 from diffusion.methods.dual_loop import Rounds, Stopping
+from diffusion.methods.gain import Gain, gain_of
 from diffusion.methods.guided_tilt import PromptBatches, guided_objective
 from diffusion.methods.level_shift import Asking
 from diffusion.methods.own_chain import Pool, Walkers, own_chain_objective
@@ -74,7 +75,8 @@ class DetectedTilt:
             walkers = Walkers(data, chain, count, state.tensors)
             objective = own_chain_objective(data, estimate.noised_detector, noised, walkers)
         else:
-            objective = guided_objective(data, estimate.noised_detector, log_weights, noised, context.config)
+            network, gain = estimate.noised_detector, gain_of(rounds)
+            objective = guided_objective(data, network, log_weights, noised, context.config, gain)
         start = partial(start_at_anchors, denoiser, law)
         losses = fit_adapters(context, lambda _parameters: objective, rounds=rounds, state=state, start=start)
         return Outcome(losses, solution.multipliers[None]) if rounds is None else rounds.outcome(losses)
@@ -100,7 +102,8 @@ class DetectedTilt:
         ends = sorted({*(max(1, round(share * steps)) for share in self.at), steps})
         further = [steps + max(1, steps // 8) * (k + 1) for k in range(self.extra)]
         stop = Stopping(enough=len(ends))
-        start, rule = np.array(solution.multipliers), Asking(problem, estimate.ratios)
+        start, ratios = np.array(solution.multipliers), estimate.ratios
+        rule = Asking(problem, ratios) if self.own_chain else Gain(problem, ratios, context.config.gain)
         return Rounds(problem, rule, start, lambda lam: lam, measure, [*ends, *further], stop, anew=True)
 
 

@@ -12,14 +12,18 @@ Which sample was noised the state does not say: E is taken over all of the promp
 (:mod:`diffusion.methods.behind`), which leaves the expectation of a step as it is and takes noise from it.
 Rows are spread over log SNR, most of them where images are decided (:data:`ZONE`), and each counts by what a change of
 the network costs there (:func:`diffusion.methods.chain.nats`), as if they were spread evenly, so that a step minimises
-the fit's distance from the target in nats of the chain. The change is asked for :data:`GAIN` times over, since a fit to
-few samples learns less than all of it. From where an image is decided on (:data:`DECIDED`) there is little left to
-change, and what samples say of it is noise: there the network is held.
-s divides, since the sampler multiplies what the branch with the prompt learns. The branch without it is held, or where
-a prompt of the task *is* the empty one moves by its own tilt (there F = f_0), and e takes that into account.
+the fit's distance from the target in nats of the chain. The change is asked for ``gain`` times over
+(:class:`diffusion.tasks.config.FitConfig`): of what a few thousand samples tell a LoRA learns two thirds or less where
+images are decided, and a steeper weight does not mend that (``digits.experiments.fit_profile``). From where an image is
+decided on (:data:`DECIDED`) there is little left to change, and what samples say of it is noise: there the network is
+held. s divides, since the sampler multiplies what the branch with the prompt learns. The branch without it is held, or
+where a prompt of the task *is* the empty one moves by its own tilt (there F = f_0), and e takes that into account.
 
-Source: theory, "What each branch must learn under classifier-free guidance"; for s = 1
-:mod:`diffusion.methods.tilted_loss`.
+If T is the score of q, the optimum does not depend on wbar, which then only decides how much noise the gradient has;
+if wbar is right, the student keeps T's own error, which is what "change nothing else" asks for. Where a sample and its
+neighbourhood do not show the concept, w = wbar and the noise of y drops out, which is most of the space.
+
+Source: theory, "Into a LoRA" and "What each branch must learn under classifier-free guidance".
 """
 
 from __future__ import annotations
@@ -36,16 +40,11 @@ from diffusion.methods.chain import nats
 from diffusion.pipelines import Condition, Denoiser, add_noise, rows
 from diffusion.ratios.classifier import Bottleneck, log_snr, pooled
 from diffusion.ratios.noise_integral import Zone, row_weights, spread_log_snr
-from diffusion.ratios.noised_detector import NoisedDetector
+from diffusion.ratios.noised_network import NoisedNetwork
 from diffusion.runtime.distributed import WHOLE, Part
 from diffusion.tasks.config import FitConfig
 from diffusion.training.lora import base_model
 from diffusion.training.trainer import Objective
-
-# The change is asked for so many times over: of what a few thousand samples tell a LoRA learns two thirds or less
-# where images are decided, and a steeper weight does not mend that (`digits.experiments.fit_profile`). Multipliers move
-# by the levels that come out.
-GAIN = 2.0
 
 # Between these log SNRs the change that is asked for fades: beyond, on digits, the noised detector is all but sure, and
 # what is asked for there is dear along a fit's chain and saves few samples. Images of more pixels are decided earlier.
@@ -74,7 +73,8 @@ class PromptBatches:
     ``asked``, ``anchors``: conditions (C,) that the student and the base model are given for prompt c; ``negative``
     (1,): that of the branch without prompt; ``scales`` (C,): s, 1 where the prompt is the negative one. ``moving``:
     whether the branch without prompt moves, since a prompt of the task is that very prompt; else it is held on a share
-    ``held`` of the rows.
+    ``held`` of the rows. ``asking``: which of ``asked`` the student is given for laws (n,), where several prompts are
+    to have one law; left out, law and prompt are the same.
     """
 
     denoiser: Denoiser
@@ -88,19 +88,22 @@ class PromptBatches:
     shares: Tensor  # (n,) how often each sample is chosen
     target: Tensor  # (n,) how often it counts
     held: float = 1 / 6
+    asking: Callable[[Tensor, torch.Generator], Tensor] | None = None
 
 
 def guided_objective(
     data: PromptBatches,
-    noised_detector: NoisedDetector,
+    noised_network: NoisedNetwork,
     log_weights: Callable[[], Tensor],
     noised: Callable[[Tensor, Tensor], Tensor],
     settings: FitConfig,
+    gain: Callable[[], float] | None = None,
 ) -> Objective:
     """The loss of one step; the student must be on the network.
 
     ``log_weights``: of the samples (n,) at the multipliers of the present step, at most 0; ``noised``: log wbar (n,)
-    from eta (n, m) under prompts by number (n,).
+    from what ``noised_network`` says (n, m) of states of the base model under laws by number (n,); ``gain``: of the
+    present step, where it moves.
     """
     denoiser = data.denoiser
     often = (data.target / data.shares).double()
@@ -115,11 +118,13 @@ def guided_objective(
         x0 = data.latents[chosen].to(device)
         t = torch.cat([spread_log_snr(denoiser, k, generator, ZONE) for k in (count, held) if k]).to(device)
         eps = torch.randn(x0.shape, generator=generator).to(x0)
+        laws = data.prompts[chosen[:count]]
+        words = laws if data.asking is None else data.asking(laws, generator)
         mine = torch.arange(count)[part.rows(count)], torch.arange(count, count + held)[part.rows(held)]
         some, kept = (chosen[index] for index in mine)
         row = torch.cat(mine)
         x, t = add_noise(denoiser, x0, eps, t)[row], t[row]
-        n, c = len(some), data.prompts[some]
+        n, c, words = len(some), laws[mine[0]], words[mine[0]]
         s = data.scales[c].to(x)
         empty = {name: value.expand(len(row), *value.shape[1:]) for name, value in data.negative.items()}
         with base_model(denoiser):
@@ -127,13 +132,12 @@ def guided_objective(
                 base = denoiser.predict(x[:n], t[:n], rows(data.anchors, c))
                 feature = pooled(cast(Tensor, caught.last), base)
             free = denoiser.predict(x, t, empty) if guided else base
-            eta = noised_detector(
-                feature.to(noised_detector.center.device), log_snr(denoiser, t[:n]).to(noised_detector.center.device)
-            )
-            wbar = noised(eta, c).exp().to(x)
+            there = noised_network.center.device
+            said = noised_network(feature.to(there), log_snr(denoiser, t[:n]).to(there))
+            wbar = noised(said, c).exp().to(x)
         scale = s.view(-1, *(1,) * (x.ndim - 1))
         target = free[:n] + scale * (base - free[:n])
-        e = denoiser.predict(x[:n], t[:n], rows(data.asked, c)) - base
+        e = denoiser.predict(x[:n], t[:n], rows(data.asked, words)) - base
         if guided and data.moving:
             with torch.no_grad():
                 other = denoiser.predict(x[:n], t[:n], rows(empty, slice(0, n))) - free[:n]
@@ -148,7 +152,8 @@ def guided_objective(
         rest = undecided(log_snr(denoiser, t[:n])).to(x)
         paid = (nats(denoiser, t) * row_weights(denoiser, t, ZONE).to(t.device)).to(x)
         w = rest * (counted @ weights).to(x) + (1 - rest) * counted.sum(1).to(x)
-        loss = guided_loss(e, GAIN * rest.view(scale.shape) * pull, w, s, paid[:n])
+        times = settings.gain if gain is None else gain()
+        loss = guided_loss(e, times * rest.view(scale.shape) * pull, w, s, paid[:n])
         if len(kept):
             stay = denoiser.predict(x[n:], t[n:], rows(empty, slice(n, None))) - free[n:]
             stay = (paid[n:] * stay.square().flatten(1).mean(1)).mean()

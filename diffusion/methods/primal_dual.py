@@ -37,13 +37,22 @@ from diffusion.methods.dual_steps import Scaled, newton_scale
 from diffusion.methods.lagrangians import Seen, lagrangian_of
 from diffusion.methods.level_estimates import Meter
 from diffusion.methods.level_shift import Asking
-from diffusion.methods.tilted_loss import BETA, NOISE_POWER, blended
 from diffusion.pipelines import repeat, rows
 from diffusion.ratios.classifier import Bottleneck, log_snr, pooled
 from diffusion.runtime.distributed import WHOLE, Part
 from diffusion.training.batches import Batch, with_kept
 from diffusion.training.lora import add_student, base_model
 from duality import primal_dual as pd
+
+# The share of a step that is taken from guidance.
+BETA = 0.9
+# What an image shows is decided at high noise; the optimum at a level does not depend on how often it is visited.
+NOISE_POWER = 0.5
+
+
+def blended(loss: Tensor, f: Tensor, goal: Tensor, beta: float) -> Tensor:
+    """``(1 - beta) loss + beta mean |f - goal|^2`` over states (n, ...); goal is T + G."""
+    return (1 - beta) * loss + beta * (f - goal).square().mean()
 
 
 @dataclass(frozen=True)

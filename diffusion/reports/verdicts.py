@@ -97,11 +97,11 @@ def of_fitted_model(
 ) -> list[str]:
     """Why the network cannot be said to be what was asked for.
 
-    ``least``: see :func:`least_cost`; ``capped``: names of the concepts whose multiplier was held back; ``samples``: of
-    the evaluation, 0 where none was asked for.
+    ``least``: see :func:`least_cost`; ``capped``: names of the concepts whose multiplier or gain was held back;
+    ``samples``: of the evaluation, 0 where none was asked for.
     """
     held = [
-        f"{name!r}: its multiplier ran away and was held back; the network does not follow it further"
+        f"{name!r}: what was asked of the network for it ran away and was held back; it does not follow further"
         for name in capped
     ]
     if not (measured.levels and measured.costs):

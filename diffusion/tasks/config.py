@@ -68,6 +68,9 @@ class FitConfig(Settings):
         default=None, ge=1, description="stop after so many rounds with all levels met"
     )
     fixed_multipliers: bool = Field(default=False, description="tilted, guidance: keep the solved multipliers")
+    gain: float = Field(
+        default=2.0, gt=0, description="tilted: how many times over the change is asked for", json_schema_extra=HIDDEN
+    )
     robust_rounds: int = Field(default=0, ge=0, description="rounds of attack and fit")
     seed: int = Field(default=0, ge=0, description="seed of the fit", json_schema_extra=HIDDEN)
 
@@ -92,8 +95,9 @@ class EvaluationConfig(Settings):
 
     ``samples`` are those of the whole law, ``concept_samples`` those of each concept's own prompts or, of detectors, of
     each group with a level: what is kept in nine of ten is shown by far fewer than what is to be rarer than one in a
-    hundred. With 0 ``samples`` nothing is measured and nothing certified, and the solver is asked for the levels
-    themselves.
+    hundred. ``aim``: the solver is asked for so much of each share that is to be gone, instead of for what these
+    samples call for: a fit that falls short of what it is asked for needs more room than samples do. With 0 ``samples``
+    nothing is measured and nothing certified, and the solver is asked for the levels themselves.
     """
 
     samples: int = Field(default=2000, ge=0, description="fresh samples that measure levels; 0: none")
@@ -118,11 +122,14 @@ class EvaluationConfig(Settings):
         description="probability with which a network at the solved level is to pass",
         json_schema_extra=HIDDEN,
     )
+    aim: float | None = Field(
+        default=None, gt=0, le=1, description="part of a level that is asked of the solver (default: planned)"
+    )
     seed: int = Field(default=9000, ge=0, description="seed of the fresh samples", json_schema_extra=HIDDEN)
 
     @model_validator(mode="after")
     def _measured(self) -> Self:
-        useless = [name for name in ("sequential", "concept_samples") if getattr(self, name)]
+        useless = [name for name in ("sequential", "concept_samples", "aim") if getattr(self, name)]
         if self.samples == 0 and useless:
             raise ValueError(f"{', '.join(useless)}: samples is 0, and nothing is measured")
         return self

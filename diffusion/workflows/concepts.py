@@ -9,7 +9,7 @@ from pathlib import Path
 
 import duality as du
 from diffusion.evaluation.measure import measure_lora
-from diffusion.evaluation.planning import check_samples, plan_for
+from diffusion.evaluation.planning import check_aim, check_samples, plan_for
 from diffusion.evaluation.samples import ImageClassifier
 from diffusion.methods import FitContext, Method, configured
 from diffusion.pipelines import Denoiser
@@ -73,6 +73,7 @@ def unlearn(
     check_looks(evaluation)
     check_robust(denoiser, fit, [concept.prompts for concept in prompts.concepts])
     check_samples(problem, evaluation.fewest, evaluation.confidence)
+    check_aim(problem, evaluation.aim)
     tracked = tracked_by(config)
     title = "fit of all weights" if fit.full_weights else "fit of the LoRA"
     bar = numbered(bar, [*ESTIMATION, title, *MEASUREMENT])
@@ -81,7 +82,9 @@ def unlearn(
     cache = Cache(cache_folder, fingerprint(denoiser.pipeline)) if cache_folder else None
     estimate = estimate_ratios(denoiser, prompts, config.ratios, config.sampling, cache, bar)
     asked = resolved(problem, estimate.ratios)
-    plan = plan_for(asked, estimate.ratios, evaluation.fewest, evaluation.confidence, evaluation.power)
+    plan = plan_for(
+        asked, estimate.ratios, evaluation.fewest, evaluation.confidence, evaluation.power, aim=evaluation.aim
+    )
     solution = du.solve(plan.solved, estimate.ratios)
     check_something_to_do(estimate, plan, solution)
     checkpoint = None

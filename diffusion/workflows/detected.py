@@ -121,7 +121,7 @@ def solved_for(asked: du.Problem, estimate: DetectedSamples, evaluation: Evaluat
     ratios, seen = estimate.ratios, evaluation
     try:
         counts = seen.counts([each.group for each in estimate.constraints])
-        plan = plan_for(asked, ratios, seen.samples, seen.confidence, seen.power, seen.sequential, counts)
+        plan = plan_for(asked, ratios, seen.samples, seen.confidence, seen.power, seen.sequential, counts, seen.aim)
         return plan, du.solve(plan.solved, ratios)
     except du.InfeasibleError as error:
         raise named_conflict(error, estimate.constraints) from None

@@ -53,6 +53,7 @@ def check_images(config: Config) -> None:
         "confidence": config.evaluation.confidence != default.confidence,
         "concept_samples": config.evaluation.concept_samples is not None,
         "sequential": config.evaluation.sequential,
+        "aim": config.evaluation.aim is not None,
     }
     given = [name for name, said in useless.items() if said]
     if given:

@@ -148,6 +148,8 @@ def test_the_plan_leaves_room_for_both_kinds_and_asks_for_no_more_than_there_is(
     assert near == pytest.approx(0.97)  # what q has, and not what 1,500 samples would call for
     assert plan.kept.tolist() == [False, True, True]
     assert any("show at least 95 %" in line and "misses" in line for line in plan.lines())
+    aimed = plan_for(problem_of(constraints, ratios), ratios, 1500, sequential=sequential, aim=0.9)
+    assert aimed.solved.levels == pytest.approx([0.9 * 0.02, kept, near])  # a part of what is to be gone alone
     # Fewer samples of what is kept: fewer misses and a nearer aim of that alone.
     fewer = plan_for(problem_of(constraints, ratios), ratios, 1500, sequential=sequential, counts=(1500, 400, 1500))
     assert (fewer.hits[0], fewer.hits[2]) == (plan.hits[0], plan.hits[2])

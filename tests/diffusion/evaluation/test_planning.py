@@ -8,7 +8,7 @@ from scipy import stats
 
 import duality as du
 from diffusion.evaluation.bounds import bound, mean_estimate, meets
-from diffusion.evaluation.planning import check_measured, check_samples, check_shares, most_hits, plan_for
+from diffusion.evaluation.planning import check_aim, check_measured, check_samples, check_shares, most_hits, plan_for
 from diffusion.tasks.levels import levels
 
 N = 2000
@@ -35,6 +35,29 @@ def test_the_plan_is_passed_with_the_probability_that_it_promises(ratios):
     # A network at the level itself passes no more often than one time in twenty.
     assert stats.binom.cdf(hits, N, 0.02) <= 0.05
     assert f"at most {hits} hits: the solver is asked for {100 * aim:.3g} %" in found.lines()[0]
+
+
+def test_a_part_of_the_level_is_asked_for_where_one_is_said(ratios):
+    """Instead of what the samples call for, whether that is more or less; what the samples have to show stays."""
+    planned, aimed, itself = (plan_for(du.Likelihood(0.02), ratios, N, aim=aim) for aim in (None, 0.1, 1.0))
+    assert aimed.solved.levels == pytest.approx([0.1 * 0.02])
+    assert itself.solved.levels == pytest.approx([0.02])
+    assert itself.solved.levels[0] > planned.solved.levels[0] > aimed.solved.levels[0]
+    assert aimed.hits == itself.hits == planned.hits
+    assert aimed.lines()[0].endswith("the solver is asked for 0.2 %")
+    several = plan_for(du.Likelihood([0.02, 0.04]), du.LogRatios(np.repeat(ratios.values, 2, 1), priors=[0.1] * 2), N,
+                       aim=0.5)  # fmt: skip
+    assert several.solved.levels == pytest.approx([0.01, 0.02])
+
+
+def test_an_aim_of_nats_is_refused(ratios):
+    for problem in (du.ReverseKL(4.0), levels(du.ForwardKL, "3 nats")):
+        with pytest.raises(ValueError, match=r"aim: a part of a share is meant, 0\.5 was given, and the levels are in"):
+            check_aim(problem, 0.5)
+        check_aim(problem, None)
+    check_aim(levels(du.Likelihood, "0.1x"), 0.5)
+    with pytest.raises(ValueError, match="aim: a part of a share is meant"):
+        plan_for(du.ReverseKL(4.0), ratios, N, aim=0.5)
 
 
 def test_more_samples_buy_a_looser_margin(ratios):

@@ -1,7 +1,8 @@
 """A survey of a random pipeline: random samples and a random classifier, so that every number is there and none means
 much."""
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ import torch
 import duality as du
 from diffusion.digits import paraphrases
 from diffusion.methods import METHODS, Correction
-from diffusion.methods.tilted_loss import tilted_objective
+from diffusion.methods.guided_tilt import guided_objective
+from diffusion.methods.tilted import laws_of
 from diffusion.pipelines import denoiser_of
 from diffusion.ratios.classifier import RatioClassifier
 from diffusion.ratios.ratio_estimate import RatioEstimate
@@ -113,10 +115,34 @@ def stop_after(steps):
     return progress
 
 
-def fit_tilted(denoiser, prompts, classifier, tilt, material, settings, **more):
+@dataclass(frozen=True)
+class Material:
+    """Samples of q with weights in (0, 1], samples of retained prompts, and log E[w | x_t] by log ratios."""
+
+    anchor: torch.Tensor
+    weights: torch.Tensor
+    retained: torch.Tensor
+    prompts: tuple[str, ...]
+    log_weight: Callable[[torch.Tensor], torch.Tensor]
+
+
+def tilted_objective(denoiser, prompts, classifier, material, settings):
+    """The loss of a step of tilted denoising on given samples; the student must be on the network."""
+    data = laws_of(
+        denoiser, prompts, (material.anchor, material.retained, material.prompts), material.weights, settings
+    )
+    logs = torch.cat([material.weights.double().log(), torch.zeros(len(data.latents) - len(material.weights))])
+
+    def noised(rho, laws):
+        return torch.where(laws.to(rho.device) == 0, material.log_weight(rho), 0.0)
+
+    return guided_objective(data, classifier, lambda: logs, noised, settings)
+
+
+def fit_tilted(denoiser, prompts, classifier, material, settings, **more):
     """Adapters fitted by tilted denoising on given samples; returns the losses. ``more``: of the trainer."""
     parameters = add_student(denoiser, settings.rank, settings.seed)
-    objective = tilted_objective(denoiser, prompts, classifier, tilt, material, settings)
+    objective = tilted_objective(denoiser, prompts, classifier, material, settings)
     trainer = Trainer(denoiser.network, parameters, objective, settings, **more)
     trainer.run()
     return trainer.finish()

@@ -7,7 +7,7 @@ import torch
 import duality as du
 from diffusion.methods import METHODS, GuidanceDistillation, PrimalDual
 from diffusion.methods.base import FitContext
-from diffusion.methods.primal_dual import Alternation
+from diffusion.methods.primal_dual import Alternation, blended
 from diffusion.tasks.config import FitConfig
 from diffusion.training.lora import add_student
 from duality.primal_dual import NuPI
@@ -102,6 +102,22 @@ def test_gradient_through_the_network(name, rank, solutions):
     numeric = float((value(h) - value(-h)).detach()) / (2 * h)
     assert along == pytest.approx(numeric, rel=1e-4)
     assert abs(along) > 1e-6
+
+
+def test_guided_share_of_a_loss_has_its_gradient_and_its_optimum():
+    """beta = 0 is the loss itself; beta = 1 has the guided output T + G as its optimum; linear in between."""
+    generator = torch.Generator().manual_seed(2)
+    f, y, goal = (torch.randn(3, 2, generator=generator, dtype=torch.float64) for _ in range(3))
+
+    def gradient(at, beta):
+        at = at.clone().requires_grad_()
+        blended((at - y).square().mean(), at, goal, beta).backward()
+        return at.grad
+
+    own, guided = 2 * (f - y) / f.numel(), 2 * (f - goal) / f.numel()
+    np.testing.assert_allclose(gradient(f, 0.0), own, rtol=1e-12)
+    np.testing.assert_allclose(gradient(goal, 1.0), 0, atol=1e-12)
+    np.testing.assert_allclose(gradient(f, 0.3), 0.7 * own + 0.3 * guided, rtol=1e-10)
 
 
 def test_levels_of_an_untrained_student_are_those_of_q(denoiser, estimate, solutions):

@@ -1,15 +1,19 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from diffusion.methods.tilted_loss import Material, Tilt, blended, tilted_loss
-from diffusion.pipelines import StableDiffusion
+from diffusion.methods.tilted import law_of, laws_of
+from diffusion.pipelines import StableDiffusion, denoiser_of
 from diffusion.pipelines.sampling import sample_latents
 from diffusion.ratios.classifier import RatioClassifier
+from diffusion.tasks.concepts import ConceptLaw, TaskPrompts
 from diffusion.tasks.config import FitConfig
 from diffusion.training.lora import ADAPTER, add_lora, add_student, base_model, merged_adapters, save_lora
+from tests.diffusion import families
 from tests.diffusion.conftest import make_pipeline
-from tests.diffusion.methods.conftest import fit_tilted
+from tests.diffusion.methods.conftest import Material, fit_tilted
 
 SMALL = FitConfig(max_train_steps=4, train_batch_size=6, rank=2, learning_rate=1e-2, seed=3)
 
@@ -31,94 +35,73 @@ def classifier():
 def material():
     generator = torch.Generator().manual_seed(0)
     latents = torch.randn(12, 4, 8, 8, generator=generator)
-    return Material(latents, torch.rand(12, generator=generator), latents.flip(0), ("one", "three") * 6)
+    weights = torch.rand(12, generator=generator)
+    return Material(latents, weights, latents.flip(0), ("one", "three") * 6, lambda rho: -0.05 * rho[:, 0].exp())
+
+
+def samples(material):
+    return material.anchor, material.retained, material.prompts
 
 
 def fit(denoiser, prompts, classifier, material, settings=SMALL, **more):
-    tilt = Tilt(lambda rho: -0.5 * rho[:, 0].exp() * 0.1)
-    return fit_tilted(denoiser, prompts, classifier, tilt, material, settings, **more)
+    return fit_tilted(denoiser, prompts, classifier, material, settings, **more)
 
 
 def adapters(denoiser):
     return {name: p.detach().clone() for name, p in denoiser.network.named_parameters() if ADAPTER in name}
 
 
-def test_gradient_of_the_loss_is_its_formula():
-    """d/df = [2 w (f - T) - 2 (w - wbar) (y - T)] / size, against central differences."""
-    generator = torch.Generator().manual_seed(1)
-    f, t, y = (torch.randn(3, 2, generator=generator, dtype=torch.float64) for _ in range(3))
-    w, wbar = (torch.rand(3, generator=generator, dtype=torch.float64) for _ in range(2))
-    f.requires_grad_()
-    tilted_loss(f, t, y, w, wbar).backward()
-    formula = (2 * w[:, None] * (f - t) - 2 * (w - wbar)[:, None] * (y - t)) / f.numel()
-    np.testing.assert_allclose(f.grad, formula.detach(), rtol=1e-12)
-    numeric, h = torch.zeros_like(f), 1e-6
-    for index in np.ndindex(*f.shape):
-        step = torch.zeros_like(f)
-        step[index] = h
-        up, down = (tilted_loss(f.detach() + s * step, t, y, w, wbar) for s in (1, -1))
-        numeric[index] = (up - down) / (2 * h)
-    np.testing.assert_allclose(f.grad, numeric, atol=1e-8)
+def test_who_is_asked_for_what(denoiser, prompts, material):
+    """Half of q's rows under the anchor, the others by all paraphrases in turn; retained prompts under themselves."""
+    data = laws_of(denoiser, prompts, samples(material), material.weights, SMALL)
+    laws = torch.tensor([0] * 40_000 + [1, 2])
+    asked = data.asking(laws, torch.Generator().manual_seed(0))
+    assert asked[-2:].tolist() == [1, 2]
+    count = len(prompts.concepts[0].prompts)
+    often = torch.bincount(asked[:-2], minlength=3 + count) / 40_000
+    # Five standard errors of a share, at most 1/2, of 40,000.
+    assert abs(float(often[0]) - (0.5 + 0.5 / (count + 1))) < 5 * 0.5 / 200
+    assert often[1:3].tolist() == [0, 0]
+    np.testing.assert_allclose(often[3:], 0.5 / (count + 1), atol=5 * 0.5 / 200)
+    words = [prompts.anchor, "one", "three", *prompts.concepts[0].prompts]
+    for name, value in denoiser.condition(words).items():
+        assert torch.equal(data.asked[name], value)
+        assert torch.equal(data.anchors[name], value[:3])
+    assert data.prompts.tolist() == [0] * 12 + [1, 2] * 6
 
 
-@pytest.mark.parametrize("right", ["base model", "weight"])
-def test_optimum_of_the_loss(right):
-    """At one x_t with finitely many x_0: E[w y]/E[w] for an exact base model, plus its own error for another."""
-    rng = np.random.default_rng(0)
-    p = rng.dirichlet(np.ones(5))
-    y, w = rng.normal(size=5), rng.uniform(0.1, 1, size=5)
-    exact_teacher, exact_weight = p @ y, p @ w
-    t = exact_teacher if right == "base model" else exact_teacher + 0.7
-    wbar = exact_weight if right == "weight" else exact_weight - 0.2
-    # minimise sum_j p_j [ w (f - T)^2 - 2 (w - wbar) (f - T) (y - T) ] in f: a parabola
-    optimum = t + p @ ((w - wbar) * (y - t)) / (p @ w)
-    assert optimum == pytest.approx(p @ (w * y) / (p @ w) + (t - exact_teacher), abs=1e-12)
-    f = torch.tensor([optimum], dtype=torch.float64, requires_grad=True)
-    total = sum(
-        p[j]
-        * tilted_loss(f[None], torch.tensor([[t]]), torch.tensor([[y[j]]]), torch.tensor([w[j]]), torch.tensor([wbar]))
-        for j in range(5)
-    )
-    total.backward()
-    assert abs(float(f.grad)) < 1e-12
+@pytest.mark.parametrize("share", [0.0, 0.25])
+def test_rows_count_as_if_they_were_chosen_alike(denoiser, prompts, material, share):
+    """Samples of unusual weight are looked at as often as all others; what a row counts for makes up for it."""
+    data = laws_of(denoiser, prompts, samples(material), material.weights, SMALL.but(retain_share=share))
+    assert len(data.latents) == (24 if share else 12)
+    for often in (data.shares, data.target):
+        assert float(often.sum()) == pytest.approx(1)
+        assert float(often[:12].sum()) == pytest.approx(1 - share)
+    np.testing.assert_allclose(data.target[:12], (1 - share) / 12)
+    unusual = (material.weights - material.weights.mean()).abs().double()
+    np.testing.assert_allclose(data.shares[:12], (1 - share) * (0.5 / 12 + 0.5 * unusual / unusual.sum()), rtol=1e-6)
+    assert float((data.target / data.shares).max()) <= 2
 
 
-def test_guided_share_of_the_loss_has_its_gradient_and_its_optimum():
-    """beta = 0 is tilted denoising; beta = 1 has the guided output T + G as its optimum; linear in between."""
-    generator = torch.Generator().manual_seed(2)
-    f, t, y, g = (torch.randn(3, 2, generator=generator, dtype=torch.float64) for _ in range(4))
-    w, wbar = (torch.rand(3, generator=generator, dtype=torch.float64) for _ in range(2))
-
-    def gradient(at, beta):
-        at = at.clone().requires_grad_()
-        blended(tilted_loss(at, t, y, w, wbar), at, t + g, beta).backward()
-        return at.grad
-
-    tilted = f.clone().requires_grad_()
-    tilted_loss(tilted, t, y, w, wbar).backward()
-    np.testing.assert_allclose(gradient(f, 0.0), tilted.grad, rtol=1e-12)
-    np.testing.assert_allclose(gradient(t + g, 1.0), 0, atol=1e-12)
-    formula = 2 * (f - t - g) / f.numel()
-    np.testing.assert_allclose(gradient(f, 1.0), formula, rtol=1e-10)
-    np.testing.assert_allclose(gradient(f, 0.3), 0.7 * tilted.grad + 0.3 * formula, rtol=1e-10)
+def test_a_pipeline_without_prompts_is_asked_for_its_anchor_alone(material, prompts):
+    ddpm = denoiser_of(families.build(families.ddpm))
+    some = torch.randn(12, *ddpm.sample_shape), torch.randn(0, *ddpm.sample_shape), ()
+    data = laws_of(ddpm, prompts, some, material.weights, SMALL)
+    laws = torch.zeros(50, dtype=torch.long)
+    assert torch.equal(data.asking(laws, torch.Generator().manual_seed(0)), laws)
+    assert float(data.shares.sum()) == pytest.approx(1)
 
 
-def test_importance_and_noise_power_leave_the_mean_as_it_is():
-    """Rows chosen by shares at weight 1/(n share) average what equal rows average, within four standard errors."""
-    rng = np.random.default_rng(0)
-    value, unusual = rng.normal(size=50), rng.uniform(size=50) ** 4
-    shares = 0.5 / 50 + 0.5 * unusual / unusual.sum()
-    chosen = torch.multinomial(torch.tensor(shares), 40_000, True, generator=torch.Generator().manual_seed(0)).numpy()
-    seen = value[chosen] / (50 * shares[chosen])
-    assert abs(seen.mean() - value.mean()) < 4 * seen.std() / 200
-    assert (1 / (50 * shares)).max() <= 2
-
-
-def test_no_noise_where_weight_and_neighbourhood_agree():
-    t, y = torch.zeros(4, 2), torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
-    f = torch.zeros(4, 2, requires_grad=True)
-    tilted_loss(f, t, y, torch.ones(4), torch.ones(4)).backward()
-    assert torch.equal(f.grad, torch.zeros(4, 2))
+def test_the_law_that_a_start_is_found_for(prompts):
+    law = law_of(prompts)
+    sampled = dict(zip(law.texts, law.sampled, strict=True))
+    assert sampled[prompts.anchor] == prompts.anchor
+    assert {sampled[text] for text in prompts.concepts[0].prompts} == {prompts.anchor}
+    assert all(sampled[text] == text for text in prompts.retained)
+    assert sum(law.probabilities) == pytest.approx(1)
+    twice = TaskPrompts((ConceptLaw(("seven", "a  seven", "a seven"), 0.1),), (("", "one"), ("one",)))
+    assert law_of(twice).texts == ("", "seven", "a seven", "one")
 
 
 def test_student_starts_as_the_teacher_and_the_teacher_stays(denoiser, prompts, classifier, material):
@@ -159,7 +142,7 @@ def test_resumed_fit_ends_bit_equal(denoiser, prompts, classifier, material, tmp
 
 
 def test_a_loss_that_is_not_finite_stops_the_fit(denoiser, prompts, classifier, material):
-    broken = Material(material.anchor_latents * float("nan"), *list(vars(material).values())[1:])
+    broken = replace(material, anchor=material.anchor * float("nan"))
     with pytest.raises(FloatingPointError, match="unet returned NaN or inf"):
         fit(denoiser, prompts, classifier, broken)
 

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from diffusion.guidance.guided import Guided, constant
-from diffusion.methods.tilted_loss import Material, Tilt
 from diffusion.pipelines import Denoiser, denoiser_of, repeat
 from diffusion.pipelines.latents import decode, encode, image_shape
 from diffusion.pipelines.sampling import sample_latents
@@ -16,7 +15,7 @@ from diffusion.tasks.config import FitConfig
 from diffusion.training.lora import base_model, save_lora
 from tests.diffusion import families
 from tests.diffusion.families import FAMILIES, build
-from tests.diffusion.methods.conftest import fit_tilted
+from tests.diffusion.methods.conftest import Material, fit_tilted
 
 PROMPTS = TaskPrompts((ConceptLaw(("seven", "a handwritten seven"), 0.1),), (("one",), ("three",)))
 
@@ -213,12 +212,14 @@ def test_lora_is_fitted_saved_and_loaded_by_stock_libraries(family, tmp_path):
     with torch.no_grad():
         before = denoiser.predict(x, t, condition)
     weights = torch.rand(6, generator=torch.Generator().manual_seed(1))
-    material = Material(states(denoiser, 6, 2), weights, states(denoiser, 4, 3), tuple(asked(denoiser, *["one"] * 4)))
+    one = tuple(asked(denoiser, *["one"] * 4))
+    material = Material(
+        states(denoiser, 6, 2), weights, states(denoiser, 4, 3), one, lambda rho: -0.05 * rho[:, 0].exp()
+    )
     losses = fit_tilted(
         denoiser,
         PROMPTS,
         classifier_for(denoiser),
-        Tilt(lambda rho: -0.05 * rho[:, 0].exp()),
         material,
         FitConfig(max_train_steps=3, train_batch_size=6, rank=2, learning_rate=2e-2, seed=3),
     )

@@ -5,14 +5,13 @@ import pytest
 import torch
 
 from diffusion.guidance.guided import Guided, constant
-from diffusion.methods.tilted_loss import Material, Tilt
 from diffusion.pipelines import Denoiser, denoiser_of, repeat
 from diffusion.pipelines.latents import decode, encode, image_shape
 from diffusion.pipelines.sampling import sample_latents
 from diffusion.tasks.config import FitConfig
 from diffusion.training.lora import base_model, save_lora
 from tests.diffusion import families
-from tests.diffusion.methods.conftest import fit_tilted
+from tests.diffusion.methods.conftest import Material, fit_tilted
 from tests.diffusion.pipelines.test_families import PROMPTS, classifier_for, states
 
 
@@ -94,9 +93,10 @@ def test_a_lora_is_fitted_and_loaded_by_the_stock_pipeline(kind, tmp_path):
         torch.rand(6, generator=torch.Generator().manual_seed(1)),
         states(denoiser, 4, 3),
         ("one",) * 4,
+        lambda rho: -0.05 * rho[:, 0].exp(),
     )
     fit = FitConfig(max_train_steps=6, train_batch_size=6, rank=2, learning_rate=2e-2, seed=3)
-    fit_tilted(denoiser, PROMPTS, classifier_for(denoiser), Tilt(lambda rho: -0.05 * rho[:, 0].exp()), material, fit)
+    fit_tilted(denoiser, PROMPTS, classifier_for(denoiser), material, fit)
     fitted = sample_latents(denoiser.pipeline, ["", "one"], seed=1, steps=2)
     with base_model(denoiser):
         np.testing.assert_allclose(denoiser.predict(x, t, condition), before, atol=1e-5)

@@ -121,7 +121,11 @@ def test_everything_right_is_certified():
         ({"costs": (cost(float("nan"), "prompts"),)}, "fitted model", "costs nan"),
         ({"costs": (cost(0.014, "prompts", spread=0.001),)}, "fitted model", "the cost estimate is in error"),
         ({"retained": (accuracy(710, 650),)}, "fitted model", "retained prompts (all)"),
-        ({"capped": (True,)}, "fitted model", "'seven': its multiplier ran away and was held back"),
+        (
+            {"capped": (True,)},
+            "fitted model",
+            "'seven': what was asked of the network for it ran away and",
+        ),
     ],
 )
 def test_what_is_not_right_is_objected_to_by_its_own_verdict(change, verdict, words):

@@ -52,6 +52,8 @@ def test_one_seed_for_ratios_and_fit_unless_they_have_their_own():
             {"evaluation": {"samples": 0, "concept_samples": 9}},
             "concept_samples: samples is 0, and nothing is measured",
         ),
+        ({"evaluation": {"samples": 0, "aim": 0.5}}, "evaluation: aim: samples is 0, and nothing is measured"),
+        ({"evaluation": {"aim": 1.5}}, "evaluation: aim must be at most 1, got 1.5"),
         ({"fit": {"ranks": 3}}, "fit: ranks is no field that is known here, got 3"),
         ({"fits": {}}, "fits is no field that is known here"),
         ({"evaluation": {"confidence": 1.0}}, "evaluation: confidence must be below 1, got 1.0"),

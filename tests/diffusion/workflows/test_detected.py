@@ -144,7 +144,7 @@ def test_levels_of_groups_and_what_is_kept_from_one_call_to_the_certificate(tmp_
         keep=[{"concept": "dark", "detector": kept, "level": "0.9x in ones"}],
         prompts=GROUPED,
     )
-    alone = EvaluationConfig(samples=60, integrated=4, sequential=True, batch=20, other_scales=False)
+    alone = EvaluationConfig(samples=60, integrated=4, sequential=True, batch=20, other_scales=False, aim=0.9)
     few = config(evaluation=alone)
     result = diffusion.unlearn(pipeline, task, few, output=tmp_path / "out")
     proof = DetectorCertificate.model_validate_json((tmp_path / "out" / "certificate.json").read_text())
@@ -155,6 +155,8 @@ def test_levels_of_groups_and_what_is_kept_from_one_call_to_the_certificate(tmp_
         ("dark", "lower", "ones"),
     ]
     assert proof.question.sequential
+    now = result.plan.asked.levels
+    assert result.plan.solved.levels[:2] == pytest.approx(0.9 * now[:2])
     ones = result.estimate.rows.numpy() == 1
     masses = np.exp(result.solution.log_weights)[ones]
     dark_share = masses @ result.estimate.detected.numpy()[ones, 1] / masses.sum()
@@ -264,6 +266,10 @@ def test_what_ratios_have_no_use_for():
     )
     with pytest.raises(ValueError, match="sequential: samples are counted as they come where detectors define"):
         diffusion.unlearn(build(families.sd), task, counting)
+    aimed = counting.but(evaluation=EvaluationConfig(samples=60, aim=0.5))
+    for change in ({"problem": "reverse-kl", "levels": "0.3"}, {"problem": "forward-kl", "levels": "0.3x"}):
+        with pytest.raises(ValueError, match=r"aim: a part of a share is meant, 0\.5 was given"):
+            diffusion.unlearn(build(families.sd), task.but(**change), aimed)
 
 
 def test_ratios_are_of_guidance_scale_one():
