@@ -59,7 +59,7 @@ def change_for(denoiser: Denoiser, prompts: Prompts) -> Change | None:
             parts.append(sums_of(e, to, weights[some], moved[some]))
         if parts:
             folds.append(sum(parts[1:], parts[0]))
-    matrices = [base_weight(layer).double().cpu() for layer in layers]
+    matrices = [base_weight(layer).cpu().double() for layer in layers]
     return change_of(folds, sum((v.T @ v for v in matrices[1:]), matrices[0].T @ matrices[0]))
 
 

@@ -26,9 +26,6 @@ from diffusion.tasks.detector_levels import estimates, shares, strengths
 from diffusion.tasks.detectors import CheckedDetector
 from diffusion.training.lora import merged_adapters
 
-# Of the formula below: a finished fit by another one is not taken from the cache.
-REVISION = 6
-
 # Share of a step's rows, at least, under prompts that take the law of their anchor.
 ANCHORED = 1 / 3
 # Samples of a group with a level, at least, as a share of those of the law, when multipliers are moved.

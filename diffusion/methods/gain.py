@@ -27,7 +27,7 @@ import duality as du
 from diffusion.methods.dual_loop import Rounds
 from diffusion.methods.level_shift import NOWHERE, Asking
 
-STEP = 1.5
+STEP = 1.3
 REACH = 4.0
 
 # On digits, from 2 to 3: a level of .95 % becomes .5 % at guidance scale 1, and one of 2.4 % becomes 1.65 % at 3.

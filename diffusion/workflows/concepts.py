@@ -12,6 +12,7 @@ from diffusion.evaluation.measure import measure_lora
 from diffusion.evaluation.planning import check_aim, check_samples, plan_for
 from diffusion.evaluation.samples import ImageClassifier
 from diffusion.methods import FitContext, Method, configured
+from diffusion.methods.guided_tilt import REVISION
 from diffusion.pipelines import Denoiser
 from diffusion.pipelines.fingerprint import fingerprint
 from diffusion.ratios.estimate import estimate_ratios
@@ -91,6 +92,7 @@ def unlearn(
     if cache_folder is not None:
         request = (
             f"{estimate.fingerprint}{prompts}{config.ratios!r}{config.sampling!r}{fit.but(robust_rounds=0)!r}{method}"
+            f"{REVISION}"
         )
         digest = hashlib.sha256((request + solution.to_json()).encode()).hexdigest()[:12]
         checkpoint = cache_folder / f"fit-{digest}.safetensors"

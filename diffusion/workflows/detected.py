@@ -15,7 +15,8 @@ from diffusion.evaluation.measured import Measurement
 from diffusion.evaluation.planning import Plan, plan_for
 from diffusion.evaluation.samples import ImageClassifier
 from diffusion.methods.base import DetectedFitContext
-from diffusion.methods.detected import REVISION, DetectedTilt
+from diffusion.methods.detected import DetectedTilt
+from diffusion.methods.guided_tilt import REVISION
 from diffusion.pipelines import Denoiser
 from diffusion.pipelines.fingerprint import fingerprint
 from diffusion.ratios.detected import DetectedSamples, estimate_detected
