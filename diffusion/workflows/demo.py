@@ -32,7 +32,7 @@ def demo_config(samples: int, seed: int, cache_folder: Path | None) -> Config:
     return Config(
         ratios=RatiosConfig(seed=seed, concept_samples=480, retained_samples=800, elbo_samples=120),
         # Levels are measured once, after the fit.
-        fit=FitConfig(max_train_steps=180, fixed_multipliers=True, seed=seed),
+        fit=FitConfig(max_train_steps=240, fixed_multipliers=True, gain=4.5, seed=seed),
         evaluation=EvaluationConfig(samples=samples, retained_samples=400, integrated=128),
         runtime=RuntimeConfig(seed=seed, cache_folder=cache_folder),
     )
