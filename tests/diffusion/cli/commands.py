@@ -27,6 +27,7 @@ ratios:
   classifier_steps: 10
   elbo_samples: 6
   elbo_noise_levels: 2
+evaluation: {retained_samples: 12, integrated: 8}
 """
 
 
