@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shlex
-import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from functools import lru_cache
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -47,10 +49,14 @@ def commands() -> list[tuple[str, str]]:
 @lru_cache
 def help_of(command: str) -> str:
     """What `unlearn COMMAND --help` prints, or why it does not."""
-    asked = [sys.executable, "-m", "diffusion.cli.main", *([command] if command else []), "--help"]
-    quiet = {**os.environ, "COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1", "HF_HUB_OFFLINE": "1"}
-    answer = subprocess.run(asked, capture_output=True, text=True, env=quiet)
-    return answer.stdout if answer.returncode == 0 else f"exit {answer.returncode}: {answer.stderr}"
+    from diffusion.cli import main as cli
+
+    out, quiet = io.StringIO(), {"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1", "HF_HUB_OFFLINE": "1"}
+    asked = ["unlearn", *([command] if command else []), "--help"]
+    patched = mock.patch.dict(os.environ, quiet), mock.patch.object(sys, "argv", asked)
+    with patched[0], patched[1], redirect_stdout(out), redirect_stderr(out), pytest.raises(SystemExit) as ended:
+        cli.main()
+    return f"exit {ended.value.code}: {out.getvalue()}" if ended.value.code else out.getvalue()
 
 
 COMMANDS = (

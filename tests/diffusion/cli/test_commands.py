@@ -216,6 +216,7 @@ def test_what_was_not_measured_can_be_audited(monkeypatch, capsys, place, lora, 
     assert "its paraphrases" in out
 
 
+@pytest.mark.slow
 def test_bench_goes_on_where_it_stopped(monkeypatch, capsys, place, tmp_path):
     words = (
         *("bench", place / "sd", *TASK, "--prior", "0.1", "--level", "0.99x", *small(place)),

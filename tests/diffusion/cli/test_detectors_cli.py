@@ -46,6 +46,7 @@ def words(place, *more):
     )
 
 
+@pytest.mark.slow
 def test_distill_and_again_from_its_own_folder(place, monkeypatch, capsys, tmp_path):
     cache = ("--cache-folder", tmp_path / "cache")
     out = run(monkeypatch, capsys, *words(place, "--output", tmp_path / "one", *cache))
