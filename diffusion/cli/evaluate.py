@@ -15,7 +15,7 @@ from diffusion.tasks.config import Config
 
 BENCH = Path("out/bench")
 NOT_COMPARED = ("early_stopping_rounds", "fixed_multipliers", "robust_rounds")  # of a fit
-SEQUENTIAL = "evaluation_sequential"
+OF_ONE_RUN = ("evaluation_sequential", "evaluation_aim")
 COUNTED = 400  # samples of the anchor that say how often a detector sees its concept there
 CHAINS = {
     "cost_chains": Annotated[
@@ -99,7 +99,7 @@ def audit(
     "runtime",
     task=CONCEPT_OPTIONS | CHAINS,
     defaults=Config(evaluation={"samples": 1000, "concept_samples": 200, "retained_samples": 333}),
-    without=(*OF_RUNS, *NOT_COMPARED, SEQUENTIAL),
+    without=(*OF_RUNS, *NOT_COMPARED, *OF_ONE_RUN),
 )
 def bench(
     job: Job,
@@ -132,8 +132,9 @@ def bench(
     model, config = shared.model_of(task), job.config
     if seeds < 1:
         raise ValueError(f"seeds must be at least 1, got {seeds}")
-    if config.evaluation.sequential or any(getattr(config.fit, name) for name in NOT_COMPARED):
-        raise ValueError(f"{', '.join((*NOT_COMPARED, SEQUENTIAL))}: every method is compared as it is, without them")
+    seen = config.evaluation
+    if seen.sequential or seen.aim is not None or any(getattr(config.fit, name) for name in NOT_COMPARED):
+        raise ValueError(f"{', '.join((*NOT_COMPARED, *OF_ONE_RUN))}: every method is compared as it is, without them")
     from diffusion.api import open_at_law
     from diffusion.evaluation.benchmark import Bench, chosen_methods, run_bench
     from diffusion.evaluation.planning import check_measured

@@ -33,7 +33,7 @@ from diffusion.tasks.config import Config
 # Of a law of prompts on Stable Diffusion 1.5.
 PRESETS = {
     "quick": "a look: 20 steps, 256 samples, a short fit, nothing measured or certified; under 25,000 evaluations",
-    "frugal": "of detectors: the same, certified on 400 samples; under 50,000",
+    "frugal": "of detectors: the same, measured on 400 samples; under 50,000",
 }
 app = typer.Typer(
     help="Unlearning in diffusion models, solved exactly: problems, certificates, LoRAs.",

@@ -11,7 +11,7 @@ from diffusion.cli import options as shared
 from diffusion.cli.derived import OF_RUNS, Job, with_job
 
 
-@with_job("evaluation", "runtime", without=(*OF_RUNS, "evaluation_retained_samples", "cache_folder"))
+@with_job("evaluation", "runtime", without=(*OF_RUNS, "evaluation_retained_samples", "evaluation_aim", "cache_folder"))
 def recount(
     job: Job,
     output: Annotated[Path | None, typer.Option(help="file for what was counted, such as recount.json")] = None,

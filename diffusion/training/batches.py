@@ -80,12 +80,10 @@ class Batches:
         retained_prompts: Sequence[str],
         settings: FitConfig,
         *,
-        shares: Tensor | None = None,
         power: float = 1.0,
     ) -> None:
-        """``shares`` (n,): how often each of the anchor's samples is to be chosen, all alike where left out; ``power``:
-        see :func:`spread_levels`, for these samples only."""
-        self.shares, self.power = shares, power
+        """``power``: see :func:`spread_levels`, for the anchor's samples only."""
+        self.power = power
         self.denoiser, self.latents, self.retained_latents = denoiser, latents, retained_latents
         # A pipeline without prompts has nothing but its anchor to be asked for.
         paraphrases = [text for concept in prompts.concepts for text in concept.prompts if denoiser.prompt_inputs]
@@ -101,10 +99,7 @@ class Batches:
 
     def __call__(self, generator: torch.Generator) -> Batch:
         denoiser, tilted = self.denoiser, self.tilted
-        if self.shares is None:
-            chosen = torch.randint(len(self.latents), (tilted,), generator=generator)
-        else:
-            chosen = torch.multinomial(self.shares, tilted, replacement=True, generator=generator)
+        chosen = torch.randint(len(self.latents), (tilted,), generator=generator)
         other = torch.randint(max(1, len(self.retained_latents)), (self.retained,), generator=generator)
         x0 = torch.cat([self.latents[chosen], self.retained_latents[other]]).to(self._device)
         if self.power == 1:

@@ -54,6 +54,7 @@ def check_images(config: Config) -> None:
         "concept_samples": config.evaluation.concept_samples is not None,
         "sequential": config.evaluation.sequential,
         "aim": config.evaluation.aim is not None,
+        "gain": config.fit.gain != FitConfig().gain,
     }
     given = [name for name, said in useless.items() if said]
     if given:
