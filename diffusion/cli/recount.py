@@ -26,8 +26,9 @@ def recount(
     if not task.by_detectors:
         raise ValueError("recount counts levels of detectors, and the concepts of this result have none: see audit")
     from diffusion.api import open_at_law
-    from diffusion.evaluation.recount import Recount, asked_of, check_recount
+    from diffusion.evaluation.recount import Recount, asked_of, certified_model, check_recount
     from diffusion.evaluation.recount import recount as count
+    from diffusion.pipelines.fingerprint import fingerprint
     from diffusion.pipelines.fitted import put_in
     from diffusion.runtime.distributed import is_main
     from diffusion.runtime.files import check_file, write_text
@@ -40,14 +41,20 @@ def recount(
     check_recount(constraints, evaluation)
     detectors = {name: detector_of(given) for name, given in task.detectors.items()}
     denoiser, config = open_at_law(shared.model_of(task), job.config)
+    base, certified = fingerprint(denoiser.pipeline), certified_model(job.folder)
     put_in(denoiser, job.folder)
     found = count(denoiser, task.law, detectors, constraints, config.sampling, evaluation)
     missed = [each for each in found if not each.met]
     typer.echo("\n".join(map(str, found)))
     typer.echo("every level is shown again" if not missed else f"not shown again: {len(missed)} of {len(found)} levels")
+    if certified != base:
+        told = "there is no certificate" if certified is None else f"the certificate is of another, {certified}"
+        typer.echo(f"of base model {base}; {told}: other weights, precision, settings or versions")
     if output is not None and is_main():
         said = Recount(
             result=job.folder.name,
+            model_fingerprint=base,
+            certified_fingerprint=certified,
             evaluation=evaluation.plain(),
             sampling=config.sampling.plain(),
             levels=found,

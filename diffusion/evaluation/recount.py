@@ -39,11 +39,14 @@ CERTIFICATE = "certificate.json"
 
 class Recount(Document):
     """What a recount with ``--output`` writes. ``shown``: whether every level is met by its bound; ``evaluation`` and
-    ``sampling``: the settings in full."""
+    ``sampling``: the settings in full; ``model_fingerprint``: of the base model that the fit was put into, and
+    ``certified_fingerprint`` that of the certificate, null where there is none."""
 
     title: ClassVar[str] = "recount"
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     result: str
+    model_fingerprint: str
+    certified_fingerprint: str | None
     evaluation: dict[str, Any]
     sampling: dict[str, Any]
     levels: tuple[LevelFound, ...]
@@ -89,6 +92,14 @@ def check_recount(constraints: Sequence[Constraint], evaluation: EvaluationConfi
         if each.level.relative:
             raise ValueError(f"level {each}: a share is needed, a multiple of what the model had was given")
     check_counts(constraints, evaluation)
+
+
+def certified_model(folder: Path) -> str | None:
+    """The fingerprint of the base model that a result's certificate is of; None where the folder has none."""
+    path = folder / CERTIFICATE
+    if not path.is_file():
+        return None
+    return str(json.loads(path.read_text(encoding="utf-8"))["provenance"]["model_fingerprint"])
 
 
 def asked_of(constraints: Sequence[Constraint], folder: Path) -> tuple[Constraint, ...]:

@@ -43,7 +43,8 @@ class Outcome:
     the last row is of the weights that were delivered.
     ``asked``: (k + 1, m) levels that the exact answer was solved for, where a method moves these; else empty.
     ``capped``: (m,) whether a multiplier was held back from running away
-    (:data:`diffusion.methods.level_shift.REACH`); empty for methods without rounds.
+    (:data:`diffusion.methods.level_shift.REACH`) and its level still missed; empty for methods without rounds.
+    ``gains``: (k + 1,) the gain of each round and after the last, where one moves; else empty.
     """
 
     losses: list[float]
@@ -52,6 +53,7 @@ class Outcome:
     errors: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
     asked: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
     capped: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=bool))
+    gains: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,7 @@ class Rounds:
         self.ceiling: np.ndarray | None = None  # (m,) where project holds multipliers below one: there they run away
         self.loop = pd.PrimalDual(problem, self, rule, start, project)
         self.path: list[np.ndarray] = [self.loop.multipliers]
+        self.gains: list[float] = self._gain()
         self.seen: list[tuple[list[float], list[float]]] = []
         self.pool: dict[str, Tensor] = {}
         self.trainer: Trainer | None = None
@@ -107,6 +108,7 @@ class Rounds:
         while self.loop.rounds < len(self.ends) and not self._converged() and not self._enough():
             self.loop.round()
             self.path.append(self.loop.multipliers)
+            self.gains += self._gain()
             if self.anew:
                 trainer.average_anew()
             trainer.save()  # with the multipliers that the round has left
@@ -115,12 +117,20 @@ class Rounds:
 
     def outcome(self, losses: list[float]) -> Outcome:
         levels, errors = self._seen()
-        return Outcome(losses, np.array(self.path), levels, errors, capped=self.capped())
+        return Outcome(losses, np.array(self.path), levels, errors, capped=self.capped(), gains=np.array(self.gains))
 
     def capped(self) -> np.ndarray:
-        """(m,) whether a multiplier was held back, by its rule or by ``ceiling``."""
+        """(m,) whether what was asked for was held back, by its rule or by ``ceiling``, and its level is missed in the
+        last round: what the network followed in the end did not run away."""
         held = np.asarray(getattr(self.rule, "capped", False)) | np.zeros(self.multipliers.size, dtype=bool)
-        return held if self.ceiling is None else held | (np.array(self.path) >= self.ceiling).any(0)
+        if self.ceiling is not None:
+            held = held | (np.array(self.path) >= self.ceiling).any(0)
+        return held & (self.problem.slack(np.array(self.seen[-1][0])) < 0) if self.seen else held
+
+    def _gain(self) -> list[float]:
+        """Of a rule that moves one (:class:`diffusion.methods.gain.Gain`); of others none."""
+        value = getattr(self.rule, "value", None)
+        return [] if value is None else [float(value)]
 
     def _seen(self) -> tuple[np.ndarray, np.ndarray]:
         m = self.loop.multipliers.size
@@ -163,10 +173,12 @@ class Rounds:
         return self.pool
 
     def data(self) -> Any:
-        return {"dual": self.loop.state_dict(), "path": [row.tolist() for row in self.path], "seen": self.seen}
+        path = [row.tolist() for row in self.path]
+        return {"dual": self.loop.state_dict(), "path": path, "seen": self.seen, "gains": self.gains}
 
     def load(self, tensors: dict[str, Tensor], data: Any) -> None:
         self.loop.load_state_dict(data["dual"])
         self.path = [np.array(row) for row in data["path"]]
         self.seen = [(row[0], row[1]) for row in data["seen"]]
+        self.gains = list(data.get("gains", self.gains))  # none in checkpoints of the version before
         self.pool = tensors

@@ -85,11 +85,12 @@ class RatiosVerdict(Verdict):
 
 
 class DualRound(Plain):
-    """Multipliers of one round of a fit, and the levels that the network had under them."""
+    """Multipliers of one round of a fit, the gain where one moves, and the levels that the network had under them."""
 
     multipliers: tuple[float, ...]
     levels: tuple[float, ...]
     levels_stderr: tuple[float, ...]
+    gain: float | None = None
 
 
 class FittedModelVerdict(Verdict):
@@ -251,13 +252,17 @@ def _validated(estimate: RatioEstimate) -> tuple[ConceptRatios, ...]:
 
 def rounds_of(outcome: Outcome) -> tuple[DualRound, ...]:
     """The dual rounds of a fit; none for methods without."""
+    gains = outcome.gains.tolist() or [None] * len(outcome.levels)
     return tuple(
         DualRound(
             multipliers=tuple(multipliers.tolist()),
             levels=tuple(level.tolist()),
             levels_stderr=tuple(error.tolist()),
+            gain=gain,
         )
-        for multipliers, level, error in zip(outcome.multipliers, outcome.levels, outcome.errors, strict=False)
+        for multipliers, level, error, gain in zip(
+            outcome.multipliers, outcome.levels, outcome.errors, gains, strict=False
+        )
     )
 
 

@@ -249,7 +249,9 @@ def test_bench_goes_on_where_it_stopped(monkeypatch, capsys, place, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("section", "setting"), [("evaluation", "sequential: true"), ("fit", "robust_rounds: 1")], ids=["evaluation", "fit"]
+    ("section", "setting"),
+    [("evaluation", "sequential: true"), ("evaluation", "aim: 0.5"), ("fit", "robust_rounds: 1")],
+    ids=["sequential", "aim", "fit"],
 )
 def test_bench_refuses_what_it_would_pass_over(monkeypatch, capsys, place, tmp_path, section, setting):
     path = tmp_path / "config.yaml"
@@ -258,6 +260,11 @@ def test_bench_refuses_what_it_would_pass_over(monkeypatch, capsys, place, tmp_p
     said = error(monkeypatch, capsys, *words, "--output", tmp_path / "out")
     assert "every method is compared as it is" in said
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["bench", "recount"])
+def test_what_is_not_solved_has_no_aim(monkeypatch, capsys, place, command):
+    assert "No such option: --evaluation-aim" in error(monkeypatch, capsys, command, place, "--evaluation-aim", "0.5")
 
 
 def test_a_model_without_prompts(monkeypatch, capsys, place, tmp_path):

@@ -71,12 +71,17 @@ def test_distill_and_again_from_its_own_folder(place, monkeypatch, capsys, tmp_p
     assert [each["asked"] for each in said["levels"]] == [each["level"] for each in proof["question"]["levels"]]
     assert said["shown"] == all(each["met"] for each in said["levels"])
     assert ("every level is shown again" in out) is said["shown"]
+    assert said["model_fingerprint"] == said["certified_fingerprint"] == proof["provenance"]["model_fingerprint"]
+    assert "of base model" not in out
     assert "is there already" in error(monkeypatch, capsys, "recount", tmp_path / "one", *few)
     # About half of all samples are red, and a tenth is not.
     stricter = shutil.copytree(tmp_path / "one", tmp_path / "stricter")
     (stricter / "task.yaml").write_text(yaml.safe_dump(task | {"levels": ["10%"]}), encoding="utf-8")
+    proof["provenance"]["model_fingerprint"] = "another"
+    (stricter / "certificate.json").write_text(json.dumps(proof), encoding="utf-8")
     out = run(monkeypatch, capsys, "recount", stricter, *few[:4], "--output", tmp_path / "no.json")
     assert "not shown again: 1 of 1 levels" in out
+    assert f"of base model {said['model_fingerprint']}; the certificate is of another, another:" in out
     assert json.loads((tmp_path / "no.json").read_text())["shown"] is False
     assert "model must be the folder of a result" in error(monkeypatch, capsys, "recount", place / "sd")
     few = ("--concept-samples", "10", "--retained-samples", "10", "--elbo-samples", "4", "--audit-samples", "4")

@@ -8,7 +8,7 @@ import torch
 
 from diffusion.evaluation import measure_detected
 from diffusion.evaluation import recount as recounting
-from diffusion.evaluation.recount import asked_of, check_recount, recount
+from diffusion.evaluation.recount import asked_of, certified_model, check_recount, recount
 from diffusion.pipelines import denoiser_of
 from diffusion.tasks.config import EvaluationConfig, Sampling
 from diffusion.tasks.detector_levels import constraints_of
@@ -114,6 +114,12 @@ def test_multiples_are_read_off_the_certificate(tmp_path):
         asked_of(constraints, tmp_path)
     plain = constraints_of(["seven"], ["1%"], [], LAW)
     assert asked_of(plain, tmp_path / "nowhere") == plain
+
+
+def test_which_base_model_a_certificate_is_of(tmp_path):
+    assert certified_model(tmp_path) is None
+    (tmp_path / "certificate.json").write_text(json.dumps({"provenance": {"model_fingerprint": "ab"}}))
+    assert certified_model(tmp_path) == "ab"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """A gain that moves by measured levels: players whose levels answer to it by a slope of their own arrive."""
 
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -8,7 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import duality as du
+from diffusion.methods.dual_loop import Rounds
 from diffusion.methods.gain import REACH, STEP, Gain, gain_of
+from diffusion.methods.level_shift import Asking
+from diffusion.reports.certificate import rounds_of
 from duality.primal_dual import PrimalDual
 from tests.diffusion.methods.test_level_shift import KINDS, make_ratios, problem_of
 
@@ -122,6 +126,50 @@ def test_the_state_is_saved_and_resumed():
         np.testing.assert_array_equal(rule.update(start, times * misses), fresh.update(start, times * misses))
         assert rule.value == fresh.value
     fresh.load_state_dict({})  # nothing was saved
+
+
+def test_rounds_keep_the_gain_of_each_with_their_state_and_tell_it():
+    ratios = make_ratios(1)
+    problem = problem_of("likelihood", ratios, 0.7)
+
+    def fresh(rule):
+        return Rounds(problem, rule, np.array([1.0]), lambda lam: lam, lambda _: None, [1, 2])
+
+    rounds = fresh(Gain(problem, ratios, 2.0))
+    rounds.trainer = Idle()
+    rounds.measure = lambda _: (1.5 * problem.levels, 0.1 * problem.levels)
+    rounds.train(rounds.trainer)
+    outcome = rounds.outcome([])
+    assert outcome.gains[0] == 2.0
+    assert (np.diff(outcome.gains) > 0).all()
+    assert outcome.gains[-1] == rounds.rule.value
+    assert [each.gain for each in rounds_of(outcome)] == outcome.gains[:-1].tolist()
+    again = fresh(Gain(problem, ratios, 2.0))
+    again.load({}, json.loads(json.dumps(rounds.data())))
+    assert again.outcome([]).gains.tolist() == outcome.gains.tolist()
+    still = fresh(Asking(problem, ratios))  # a rule without one
+    still.trainer, still.measure = Idle(), rounds.measure
+    still.train(still.trainer)
+    assert not still.outcome([]).gains.size
+    assert [each.gain for each in rounds_of(still.outcome([]))] == [None, None]
+
+
+class Idle:
+    """A trainer that trains nothing."""
+
+    done = 0
+
+    def run(self, _end=None):
+        self.done += 1
+
+    def average_anew(self): ...
+
+    def save(self): ...
+
+    def averaged(self):
+        return nullcontext()
+
+    saved_if_interrupted = averaged
 
 
 def test_whose_gain_a_fit_goes_by():

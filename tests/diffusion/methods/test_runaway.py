@@ -70,6 +70,18 @@ def test_rounds_tell_their_outcome(ratios):
     assert held.outcome([]).capped.tolist() == [True]
 
 
+@pytest.mark.parametrize(("level", "missed"), [(0.0101, True), (0.0099, False)])
+def test_what_was_held_back_once_and_arrived_all_the_same_did_not_run_away(ratios, level, missed):
+    problem = du.Likelihood(0.01).bind(ratios)
+    rounds = Rounds(problem, Asking(problem, ratios), np.array([1.0]), lambda lam: lam, lambda _: None, [1, 2])
+    rounds.rule.capped[:] = True
+    rounds.seen = [([0.05], [0.001]), ([level], [0.001])]
+    assert rounds.outcome([]).capped.tolist() == [missed]
+    ceiling = Rounds(problem, None, np.array([1.0]), lambda lam: lam, lambda _: None, [1, 2])
+    ceiling.ceiling, ceiling.seen = np.array([1.0]), rounds.seen
+    assert ceiling.outcome([]).capped.tolist() == [missed]
+
+
 def test_the_alternating_algorithm_is_held_below_a_ceiling(denoiser, estimate, solutions):
     """The levels of a random network do not answer, so at this gain its multipliers would leave for good."""
     method = PrimalDual(inner=1, warmup=0, gain=1e3, samples=4, noise_levels=1)

@@ -14,13 +14,14 @@ from diffusion.methods.likelihood import negative_elbo
 from diffusion.pipelines.latents import decode
 from diffusion.reports.image_certificate import ImageCertificate
 from diffusion.reports.save_images import save_comparison
-from diffusion.tasks.config import EvaluationConfig, FitConfig
+from diffusion.tasks.config import Config, EvaluationConfig, FitConfig
 from diffusion.tasks.image_task import ImageTask
 from diffusion.tasks.images import read_task
 from diffusion.training.lora import add_lora, base_model
 from diffusion.workflows import image_levels as forget_settled
 from diffusion.workflows import images as forget_run
 from diffusion.workflows.image_levels import image_targets
+from diffusion.workflows.validation import check_images
 from tests.diffusion.families import build, ddpm, sd
 from tests.diffusion.jobs import forget
 from tests.diffusion.methods.conftest import make_denoiser
@@ -55,6 +56,25 @@ def latents():
 
 
 # -- what is settled before the fit ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("section", "setting"),
+    [
+        ("fit", {"fixed_multipliers": True}),
+        ("fit", {"robust_rounds": 1}),
+        ("fit", {"gain": 3.0}),
+        ("evaluation", {"confidence": 0.9}),
+        ("evaluation", {"concept_samples": 5}),
+        ("evaluation", {"sequential": True}),
+        ("evaluation", {"aim": 0.5}),
+    ],
+    ids=lambda given: next(iter(given)) if isinstance(given, dict) else given,
+)
+def test_what_images_have_no_use_for_is_refused(section, setting):
+    check_images(Config())
+    with pytest.raises(ValueError, match=f"{next(iter(setting))}: forgetting images has no use for it"):
+        check_images(Config(**{section: setting}))
 
 
 def test_shares_are_counted_in_the_data(pixels):
