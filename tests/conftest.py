@@ -7,6 +7,7 @@
 """
 
 import os
+from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
@@ -15,6 +16,14 @@ from hypothesis import settings
 settings.register_profile("ci", deadline=None, derandomize=True, database=None, print_blob=True)
 settings.register_profile("random", deadline=None, derandomize=False, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No run of a test finds what others left in the user's cache folder, nor leaves anything there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNLEARNING_DUALITY_CACHE", str(tmp_path_factory.mktemp("cache", numbered=True)))
+        yield
 
 
 @pytest.fixture(scope="session")
