@@ -5,7 +5,7 @@ from contextlib import nullcontext
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import duality as du
@@ -36,6 +36,7 @@ class Short:
         return asking.levels(asking.coordinate(self.problem.levels) + moved)
 
 
+@settings(max_examples=40)  # each is a run of sixteen solves
 @given(st.sampled_from(KINDS), st.floats(0.3, 1.0), st.floats(1.0, 3.5), st.floats(0.6, 2.5))
 def test_one_constraint_moves_the_gain_alone(kind, strictness, right, slope):
     ratios = make_ratios(1)

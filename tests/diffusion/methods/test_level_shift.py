@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import duality as du
@@ -61,6 +61,7 @@ class Distorted:
         return self.answer
 
 
+@settings(max_examples=40)  # each is a run of sixteen solves
 @given(
     st.sampled_from(KINDS),
     st.integers(1, 2),

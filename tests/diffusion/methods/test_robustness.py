@@ -143,7 +143,7 @@ def test_training_brings_found_embeddings_to_the_anchor_and_keeps_the_rest(fitte
     one = {name: value[:1] for name, value in found.items()}
     goal, kept = said(denoiser.condition([""])), said(denoiser.condition(["one"]))
     before = float((said(one) - goal).square().mean())
-    settings = FitConfig(max_train_steps=60, train_batch_size=16, learning_rate=1e-2)
+    settings = FitConfig(max_train_steps=30, train_batch_size=12, learning_rate=1e-2)
     trainer = Trainer(denoiser.network, parameters, objective_of(fitted, found), settings)
     trainer.run()
     trainer.finish()

@@ -79,7 +79,8 @@ def stock(pipeline):
         return pipeline(["one", "seven"], latents=latents, **call).images
 
 
-@pytest.mark.parametrize("how", ["wrapped", pytest.param("in place", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["wrapped", "in place"])
 def test_compiled_afterwards_it_is_the_fitted_one(fitted, how):
     """A network is compiled after its fit: the saved names fit any pipeline, and every adapter has its values."""
     folder, _, _, source = fitted
