@@ -60,15 +60,20 @@ def store_of(denoiser: Denoiser, config: Config) -> Cache:
 
 
 def image_classifier_of(task: ConceptTask) -> Any:
-    """Independent classifiers, for embedded pipelines and concepts that they know; None elsewhere."""
+    """Independent classifiers, for embedded pipelines and concepts that they know; None elsewhere.
+
+    One that is the task's own detector is not asked a second time as if it were another.
+    """
     from diffusion.api import embedded
 
     found: Any
     name = embedded(task.model) if task.model else None
+    own = [each for each in task.detectors.values() if isinstance(each, str) and each.startswith(f"{name}:")]
+    without = ("CNN",) if own else ()  # the detectors of either pipeline
     if name == "digits":
         from diffusion.digits.prompts import DigitsClassifiers
 
-        found = DigitsClassifiers()
+        found = DigitsClassifiers(without)
     elif name == "wardrobe":
         from diffusion.wardrobe.prompts import WardrobeClassifiers, axis_of, concept_of
 
@@ -76,7 +81,7 @@ def image_classifier_of(task: ConceptTask) -> Any:
         axes = {axis_of(cell) for cell in cells if cell is not None}
         if len(axes) != 1:
             return None
-        found = WardrobeClassifiers(axes.pop())
+        found = WardrobeClassifiers(axes.pop(), without)
     else:
         return None
     known = all(each.prompts and found.asked(each.prompts[0]) is not None for each in task.concepts)

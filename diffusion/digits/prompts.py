@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from diffusion.digits.classifiers import classifiers
 from diffusion.digits.data import ANCHORS, WORDS, concept_of, paraphrases, shrink
 from diffusion.tasks.concepts import ConceptLaw, TaskPrompts, normalised
+from diffusion.tasks.detectors import others_than
 
 PRIOR = 0.1  # the classes of the training digits are balanced to within half a per cent
 
@@ -44,13 +45,19 @@ def prompts_for(concepts: Sequence[str], anchor: str = "") -> TaskPrompts:
 
 
 class DigitsClassifiers:
-    """Says which digit each image shows, by two classifiers that took no part in training, ratios or guidance."""
+    """Says which digit each image shows, by two classifiers that took no part in training, ratios or guidance.
+
+    ``without``: names of those that did (``"CNN"`` where it is the task's detector), which are not asked.
+    """
 
     classes = WORDS
 
+    def __init__(self, without: Sequence[str] = ()) -> None:
+        self._asked = others_than(without, classifiers())
+
     def __call__(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.int64]]:
         small = shrink(images)
-        return {classifier.name: classifier(small) for classifier in classifiers()}
+        return {classifier.name: classifier(small) for classifier in self._asked}
 
     def view(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """What distances between images are taken on: 8x8 pixels."""

@@ -15,8 +15,8 @@ audits count with, so what it does not see is not forgotten: have a second one a
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,13 @@ from numpy.typing import NDArray
 Images = NDArray[np.float32]
 Detector = Callable[[Images], Any]
 BATCH = 64
+
+
+class _Named(Protocol):
+    name: str
+
+
+Named = TypeVar("Named", bound=_Named)
 
 
 class CheckedDetector:
@@ -66,6 +73,20 @@ def detector_of(given: str | Detector) -> CheckedDetector:
     if not rest:
         raise ValueError(f"detector must be callable, 'module:name', 'clip:...' or 'nudenet', got {given!r}")
     return CheckedDetector(given, _embedded(kind, rest) or _imported(kind, rest))
+
+
+def others_than(without: Sequence[str], known: Sequence[Named]) -> tuple[Named, ...]:
+    """Classifiers by name, but for those of ``without``: a detector is no independent check of itself.
+
+    Raises ``ValueError`` for a name that none has, and where none is left.
+    """
+    names = [each.name for each in known]
+    if unknown := [name for name in without if name not in names]:
+        raise ValueError(f"without: {', '.join(unknown)} given, the classifiers are {', '.join(names)}")
+    left = tuple(each for each in known if each.name not in without)
+    if not left:
+        raise ValueError(f"without: {', '.join(without)} given, and no classifier is left")
+    return left
 
 
 def _embedded(kind: str, name: str) -> Detector | None:

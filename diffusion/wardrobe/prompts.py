@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffusion.tasks.concepts import ConceptLaw, TaskPrompts, normalised
+from diffusion.tasks.detectors import others_than
 from diffusion.wardrobe.captions import ANY_OBJECT, ANY_STYLE, Cell, captions, cell_of
-from diffusion.wardrobe.classifiers import classifiers
+from diffusion.wardrobe.classifiers import Classifier, classifiers
 from diffusion.wardrobe.photographs import OBJECTS
 from diffusion.wardrobe.rendering import BACKGROUNDS, STYLES
 
@@ -114,21 +115,24 @@ def axis_of(concept: Cell) -> str:
 class WardrobeClassifiers:
     """Says what each image shows on one axis, by two classifiers that took no part in training, ratios or guidance.
 
-    ``axis``: ``object``, ``style``, or ``cell``, which is both at once.
+    ``axis``: ``object``, ``style``, or ``cell``, which is both at once; ``without``: names of classifiers that did
+    (``"CNN"`` where it is the task's detector), which are not asked.
     """
 
-    def __init__(self, axis: str = "object") -> None:
+    def __init__(self, axis: str = "object", without: Sequence[str] = ()) -> None:
         known = {"object": OBJECTS, "style": STYLES, "cell": CELLS}
         if axis not in known:
             raise ValueError(f"axis must be one of {', '.join(known)}, got {axis!r}")
         self.axis, self._classes = axis, known[axis]
+        both: tuple[Classifier, ...] = classifiers()
+        self._asked = others_than(without, both)
 
     @property
     def classes(self) -> tuple[str, ...]:
         return self._classes
 
     def __call__(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.int64]]:
-        return {classifier.name: self._labels(classifier(images)) for classifier in classifiers()}
+        return {classifier.name: self._labels(classifier(images)) for classifier in self._asked}
 
     def _labels(self, said: NDArray[np.int64]) -> NDArray[np.int64]:
         if self.axis == "cell":

@@ -6,8 +6,11 @@ import types
 import numpy as np
 import pytest
 
+from diffusion import Concept, ConceptTask
 from diffusion.digits.data import WORDS, load_digits
+from diffusion.digits.prompts import DigitsClassifiers
 from diffusion.tasks.detectors import BATCH, CheckedDetector, detector_of
+from diffusion.wardrobe.prompts import WardrobeClassifiers
 
 IMAGES = np.zeros((2 * BATCH + 3, 3, 32, 32), np.float32)
 
@@ -136,3 +139,42 @@ def test_clip_that_cannot_be_had(said, words):
 def test_clip_refuses_texts_that_it_would_cut(clip_folder):
     with pytest.raises(ValueError, match="more than the 20 tokens"):
         detector_of(f"clip:a very long text that says a lot|a dog@{clip_folder}")
+
+
+def test_a_detector_is_no_independent_check_of_itself():
+    images = np.random.default_rng(0).uniform(-1, 1, size=(2, 3, 32, 32)).astype(np.float32)
+    for classifier, other in ((DigitsClassifiers, "SVM"), (WardrobeClassifiers, "kernel machine")):
+        both, one = classifier(), classifier(without=["CNN"])
+        assert set(both(images)) == {"CNN", other}
+        assert set(one(images)) == {other}
+        np.testing.assert_array_equal(one(images)[other], both(images)[other])
+        with pytest.raises(ValueError, match="without: SVC given, the classifiers are"):
+            classifier(without=["SVC"])
+        with pytest.raises(ValueError, match="no classifier is left"):
+            classifier(without=["CNN", other])
+
+
+@pytest.mark.parametrize(
+    ("model", "concept", "detector", "names"),
+    [
+        ("digits", "seven", "digits:seven", {"SVM"}),
+        ("digits", "seven", "wardrobe:sneaker", {"SVM", "CNN"}),
+        ("wardrobe", "a sneaker", "wardrobe:sneaker", {"kernel machine"}),
+        ("digits", "seven", None, {"SVM", "CNN"}),
+    ],
+)
+def test_the_command_line_asks_others_than_the_task_s_detector(model, concept, detector, names):
+    pytest.importorskip("typer")
+    from diffusion.cli.options import image_classifier_of
+
+    task = ConceptTask(model=model, concepts=[Concept(concept, detector=detector)], levels="1%")
+    assert set(image_classifier_of(task)(np.zeros((1, 3, 32, 32), np.float32))) == names
+
+
+def test_what_is_kept_by_a_detector_is_not_checked_by_it_either():
+    pytest.importorskip("typer")
+    from diffusion.cli.options import image_classifier_of
+
+    asked = {"concepts": [Concept("seven", detector=lambda images: images[:, 0, 0, 0] > 0)], "levels": "1%"}
+    task = ConceptTask(model="digits", keep=["digits:nine=90%"], **asked)
+    assert set(image_classifier_of(task)(np.zeros((1, 3, 32, 32), np.float32))) == {"SVM"}
