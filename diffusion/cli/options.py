@@ -68,7 +68,8 @@ def image_classifier_of(task: ConceptTask) -> Any:
 
     found: Any
     name = embedded(task.model) if task.model else None
-    own = [each for each in task.detectors.values() if isinstance(each, str) and each.startswith(f"{name}:")]
+    said = [*(each.detector for each in task.concepts), *(each.detector for each in task.keep)]
+    own = any(isinstance(each, str) and each.startswith(f"{name}:") for each in said)
     without = ("CNN",) if own else ()  # the detectors of either pipeline
     if name == "digits":
         from diffusion.digits.prompts import DigitsClassifiers

@@ -175,6 +175,8 @@ def test_what_is_kept_by_a_detector_is_not_checked_by_it_either():
     pytest.importorskip("typer")
     from diffusion.cli.options import image_classifier_of
 
+    pictures = ConceptTask(concepts=[Concept(images=["seven.png"], prior=0.1)], levels="1%")  # of no prompt at all
+    assert image_classifier_of(pictures) is None
     asked = {"concepts": [Concept("seven", detector=lambda images: images[:, 0, 0, 0] > 0)], "levels": "1%"}
     task = ConceptTask(model="digits", keep=["digits:nine=90%"], **asked)
     assert set(image_classifier_of(task)(np.zeros((1, 3, 32, 32), np.float32))) == {"SVM"}
