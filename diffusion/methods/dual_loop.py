@@ -20,6 +20,7 @@ from torch import Tensor
 import duality as du
 from diffusion.methods.base import Outcome
 from diffusion.methods.dual_steps import converged, exceeds_by_one_se, within_one_se
+from diffusion.methods.gain import gain_of
 from diffusion.runtime.distributed import broadcast_object
 from diffusion.runtime.trackers import log_round
 from diffusion.training.trainer import Trainer
@@ -117,7 +118,9 @@ class Rounds:
 
     def outcome(self, losses: list[float]) -> Outcome:
         levels, errors = self._seen()
-        return Outcome(losses, np.array(self.path), levels, errors, capped=self.capped(), gains=np.array(self.gains))
+        known = len(self.gains) == len(self.path)  # a fit that the version before began has not kept them
+        gains = np.array(self.gains if known else [])
+        return Outcome(losses, np.array(self.path), levels, errors, capped=self.capped(), gains=gains)
 
     def capped(self) -> np.ndarray:
         """(m,) whether what was asked for was held back, by its rule or by ``ceiling``, and its level is missed in the
@@ -128,9 +131,9 @@ class Rounds:
         return held & (self.problem.slack(np.array(self.seen[-1][0])) < 0) if self.seen else held
 
     def _gain(self) -> list[float]:
-        """Of a rule that moves one (:class:`diffusion.methods.gain.Gain`); of others none."""
-        value = getattr(self.rule, "value", None)
-        return [] if value is None else [float(value)]
+        """Of the present round; none where it does not move."""
+        gain = gain_of(self)
+        return [] if gain is None else [gain()]
 
     def _seen(self) -> tuple[np.ndarray, np.ndarray]:
         m = self.loop.multipliers.size
@@ -180,5 +183,5 @@ class Rounds:
         self.loop.load_state_dict(data["dual"])
         self.path = [np.array(row) for row in data["path"]]
         self.seen = [(row[0], row[1]) for row in data["seen"]]
-        self.gains = list(data.get("gains", self.gains))  # none in checkpoints of the version before
+        self.gains = list(data.get("gains", []))
         self.pool = tensors

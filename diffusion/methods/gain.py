@@ -19,13 +19,15 @@ Source: as for :mod:`diffusion.methods.level_shift`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import duality as du
-from diffusion.methods.dual_loop import Rounds
 from diffusion.methods.level_shift import NOWHERE, Asking
+
+if TYPE_CHECKING:
+    from diffusion.methods.dual_loop import Rounds
 
 # A fit that is not at its end has learned less than it will: large steps would ask for that a second time.
 STEP = 1.3

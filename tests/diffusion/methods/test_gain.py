@@ -148,6 +148,10 @@ def test_rounds_keep_the_gain_of_each_with_their_state_and_tell_it():
     again = fresh(Gain(problem, ratios, 2.0))
     again.load({}, json.loads(json.dumps(rounds.data())))
     assert again.outcome([]).gains.tolist() == outcome.gains.tolist()
+    before = {name: value for name, value in rounds.data().items() if name != "gains"}  # as they were kept without
+    again = fresh(Gain(problem, ratios, 2.0))
+    again.load({}, json.loads(json.dumps(before)))
+    assert [each.gain for each in rounds_of(again.outcome([]))] == [None, None]
     still = fresh(Asking(problem, ratios))  # a rule without one
     still.trainer, still.measure = Idle(), rounds.measure
     still.train(still.trainer)
