@@ -26,7 +26,7 @@ def recount(
     if not task.by_detectors:
         raise ValueError("recount counts levels of detectors, and the concepts of this result have none: see audit")
     from diffusion.api import open_at_law
-    from diffusion.evaluation.recount import Recount, asked_of, certified_model, check_recount
+    from diffusion.evaluation.recount import Recount, asked_of, certified_model, check_recount, of_another
     from diffusion.evaluation.recount import recount as count
     from diffusion.pipelines.fingerprint import fingerprint
     from diffusion.pipelines.fitted import put_in
@@ -47,9 +47,8 @@ def recount(
     missed = [each for each in found if not each.met]
     typer.echo("\n".join(map(str, found)))
     typer.echo("every level is shown again" if not missed else f"not shown again: {len(missed)} of {len(found)} levels")
-    if certified != base:
-        told = "there is no certificate" if certified is None else f"the certificate is of another, {certified}"
-        typer.echo(f"of base model {base}; {told}: other weights, precision, settings or versions")
+    if (other := of_another(base, certified)) is not None:
+        typer.echo(other)
     if output is not None and is_main():
         said = Recount(
             result=job.folder.name,

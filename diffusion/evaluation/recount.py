@@ -96,10 +96,24 @@ def check_recount(constraints: Sequence[Constraint], evaluation: EvaluationConfi
 
 def certified_model(folder: Path) -> str | None:
     """The fingerprint of the base model that a result's certificate is of; None where the folder has none."""
+    said = _certificate(folder)
+    return None if said is None else str(said["provenance"]["model_fingerprint"])
+
+
+def of_another(model: str, certified: str | None) -> str | None:
+    """What is to be said where the certificate is not of this base model; None where it is."""
+    if model == certified:
+        return None
+    told = "there is no certificate" if certified is None else f"the certificate is of another, {certified}"
+    return f"of base model {model}; {told}: other weights, precision, settings or versions"
+
+
+def _certificate(folder: Path) -> dict[str, Any] | None:
     path = folder / CERTIFICATE
     if not path.is_file():
         return None
-    return str(json.loads(path.read_text(encoding="utf-8"))["provenance"]["model_fingerprint"])
+    said: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return said
 
 
 def asked_of(constraints: Sequence[Constraint], folder: Path) -> tuple[Constraint, ...]:
@@ -109,11 +123,11 @@ def asked_of(constraints: Sequence[Constraint], folder: Path) -> tuple[Constrain
     """
     if not any(each.level.relative for each in constraints):
         return tuple(constraints)
-    path = folder / CERTIFICATE
-    if not path.is_file():
+    certificate = _certificate(folder)
+    if certificate is None:
         raise ValueError(f"folder {str(folder)!r} has no {CERTIFICATE}, which says what multiples of a level come to")
-    said = json.loads(path.read_text(encoding="utf-8"))["question"]["levels"]
+    said = certificate["question"]["levels"]
     found = [(each["concept"], each["group"], each["side"]) for each in said]
     if found != [(each.concept, each.group, each.side) for each in constraints]:
-        raise ValueError(f"{path}: its levels are not those of the task beside it")
+        raise ValueError(f"{folder / CERTIFICATE}: its levels are not those of the task beside it")
     return tuple(replace(each, level=Level(float(one["level"]))) for each, one in zip(constraints, said, strict=True))

@@ -8,7 +8,7 @@ import torch
 
 from diffusion.evaluation import measure_detected
 from diffusion.evaluation import recount as recounting
-from diffusion.evaluation.recount import asked_of, certified_model, check_recount, recount
+from diffusion.evaluation.recount import asked_of, certified_model, check_recount, of_another, recount
 from diffusion.pipelines import denoiser_of
 from diffusion.tasks.config import EvaluationConfig, Sampling
 from diffusion.tasks.detector_levels import constraints_of
@@ -120,6 +120,9 @@ def test_which_base_model_a_certificate_is_of(tmp_path):
     assert certified_model(tmp_path) is None
     (tmp_path / "certificate.json").write_text(json.dumps({"provenance": {"model_fingerprint": "ab"}}))
     assert certified_model(tmp_path) == "ab"
+    assert of_another("ab", "ab") is None
+    assert "of base model ab; the certificate is of another, cd:" in of_another("ab", "cd")
+    assert "of base model ab; there is no certificate:" in of_another("ab", None)
 
 
 @pytest.mark.parametrize(
