@@ -70,19 +70,20 @@ def image_classifier_of(task: ConceptTask) -> Any:
     name = embedded(task.model) if task.model else None
     said = [*(each.detector for each in task.concepts), *(each.detector for each in task.keep)]
     own = any(isinstance(each, str) and each.startswith(f"{name}:") for each in said)
-    without = ("CNN",) if own else ()  # the detectors of either pipeline
     if name == "digits":
+        from diffusion.digits.detectors import CLASSIFIER
         from diffusion.digits.prompts import DigitsClassifiers
 
-        found = DigitsClassifiers(without)
+        found = DigitsClassifiers([CLASSIFIER] if own else ())
     elif name == "wardrobe":
+        from diffusion.wardrobe.detectors import CLASSIFIER
         from diffusion.wardrobe.prompts import WardrobeClassifiers, axis_of, concept_of
 
         cells = [concept_of(each.prompts[0]) for each in task.concepts if each.prompts]
         axes = {axis_of(cell) for cell in cells if cell is not None}
         if len(axes) != 1:
             return None
-        found = WardrobeClassifiers(axes.pop(), without)
+        found = WardrobeClassifiers(axes.pop(), [CLASSIFIER] if own else ())
     else:
         return None
     known = all(each.prompts and found.asked(each.prompts[0]) is not None for each in task.concepts)

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from diffusion.digits.classifiers import CNNClassifier
 from diffusion.digits.data import WORDS, shrink
 
+#: The classifier that is behind every detector here.
+CLASSIFIER = CNNClassifier.name
+
 
 def detector(name: str) -> Callable[[NDArray[np.float32]], NDArray[np.float64]]:
     """Whether images (n, 3, 32, 32) in [-1, 1] show the digit of that name, by the small CNN: zeros and ones (n,).

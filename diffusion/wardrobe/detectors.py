@@ -11,6 +11,9 @@ from diffusion.wardrobe.classifiers import CNNClassifier
 from diffusion.wardrobe.photographs import OBJECTS
 from diffusion.wardrobe.rendering import BACKGROUNDS, STYLES
 
+#: The classifier that is behind every detector here.
+CLASSIFIER = CNNClassifier.name
+
 
 def detector(name: str) -> Callable[[NDArray[np.float32]], NDArray[np.float64]]:
     """Whether images (n, 3, 32, 32) in [-1, 1] show the object, style or background of that name: zeros and ones (n,).
