@@ -22,7 +22,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No run of a test finds what others left in the user's cache folder, nor leaves anything there."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("UNLEARNING_DUALITY_CACHE", str(tmp_path_factory.mktemp("cache", numbered=True)))
+        patch.setenv("UNLEARNING_DUALITY_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
 
 
