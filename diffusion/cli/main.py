@@ -188,12 +188,14 @@ def _guided(denoiser: Any, task: Any, config: Any, wanted: list[str], corrected:
     from diffusion.methods import corrected_guidance
     from diffusion.ratios.estimate import estimate_ratios
     from diffusion.reports.model_card import rounds_table
+    from diffusion.tasks.levels import check_tilt
 
     prompts, seed = shared.prompts_for(denoiser, task), config.runtime.seed
     store = shared.store_of(denoiser, config)
     estimate = estimate_ratios(denoiser, prompts, config.ratios, config.sampling, store)
     solution = du.solve(task.asked.problem(estimate.ratios), estimate.ratios)
     typer.echo(str(solution))
+    check_tilt(solution)
     strength: Strength = solution.guidance
     if corrected:
         strength, rounds = corrected_guidance(denoiser, estimate, solution, seed=seed)

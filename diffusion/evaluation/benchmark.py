@@ -46,6 +46,7 @@ from diffusion.ratios.ratio_estimate import RatioEstimate
 from diffusion.runtime.files import write_text
 from diffusion.runtime.progress import Bar, progress_bar
 from diffusion.tasks.config import EvaluationConfig, FitConfig
+from diffusion.tasks.levels import check_tilt
 from diffusion.training.lora import base_model, merged_adapters, remove_lora
 
 GUIDED = "no training"  # the solution's guidance in the sampler, its multipliers corrected on measured levels
@@ -87,6 +88,7 @@ def run_bench(
     """
     check_measured(plan.evaluation.samples, "a comparison")
     solution = du.solve(problem, estimate.ratios)
+    check_tilt(solution)
     folder.mkdir(parents=True, exist_ok=True)
     task = {
         "model": estimate.fingerprint,

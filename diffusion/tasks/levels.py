@@ -149,3 +149,17 @@ def present(kind: type[du.Problem], ratios: du.LogRatios) -> np.ndarray:
 def resolved(problem: du.Problem | Asked, ratios: du.LogRatios) -> du.Problem:
     """A problem in numbers, whichever way it was given."""
     return problem.problem(ratios) if isinstance(problem, Asked) else problem
+
+
+def check_tilt(solution: du.Solution) -> None:
+    """``ValueError`` where no tilt of the samples has the target, so that there is nothing to fit or to guide by: a
+    reverse KL beyond its critical levels, whose multipliers add up to 1."""
+    if solution.problem.domain(solution.multipliers):
+        return
+    asked = ", ".join(f"{each:.4g}" for each in solution.problem.levels)
+    most = solution.critical_levels
+    reach = "" if most is None else f"; they come to {', '.join(f'{each:.4g}' for each in most)}"
+    raise ValueError(
+        f"level: {asked} nats lie beyond what any tilt of these samples reaches{reach}. Ask for "
+        "less, or take more samples of the model"
+    )

@@ -25,7 +25,7 @@ from diffusion.runtime.progress import Bar, numbered, progress_bar
 from diffusion.runtime.trackers import Tracked
 from diffusion.tasks.concepts import TaskPrompts
 from diffusion.tasks.config import Config
-from diffusion.tasks.levels import Asked, resolved
+from diffusion.tasks.levels import Asked, check_tilt, resolved
 from diffusion.tasks.sampling import at_law, of_ratios
 from diffusion.training.lora import left_as_given
 from diffusion.workflows.robust import check_robust, harden, kept_of, threats_of
@@ -88,6 +88,7 @@ def unlearn(
     )
     solution = du.solve(plan.solved, estimate.ratios)
     check_something_to_do(estimate, plan, solution)
+    check_tilt(solution)
     checkpoint = None
     if cache_folder is not None:
         request = (

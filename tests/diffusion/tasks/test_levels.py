@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import duality as du
-from diffusion.tasks.levels import kind_of, levels, parse, present, resolved
+from diffusion.tasks.levels import check_tilt, kind_of, levels, parse, present, resolved
 
 KL = (du.ReverseKL, du.ForwardKL)
 
@@ -106,3 +106,17 @@ def test_a_problem_in_numbers_passes_through(ratios):
     problem = du.ReverseKL(1.0)
     assert resolved(problem, ratios) is problem
     assert str(levels(kind_of("reverse-kl"), ["2x", 1])) == "reverse-kl 2x, 1"
+
+
+def test_a_target_that_no_tilt_has_is_refused_with_what_can_be_had(ratios):
+    """Beyond its critical levels a reverse KL has multipliers that add up to 1, and weights without end."""
+    most = du.solve(du.ReverseKL(1e3), ratios)
+    assert most.status is du.Status.NOT_ATTAINED
+    assert most.critical_levels is not None
+    with pytest.raises(
+        ValueError, match=f"level: 1000, 1000 nats lie beyond.*they come to {most.critical_levels[0]:.4g}"
+    ):
+        check_tilt(most)
+    check_tilt(du.solve(du.ReverseKL(0.999 * most.critical_levels), ratios))
+    check_tilt(du.solve(du.ForwardKL(1e3), ratios))  # a limit, but a tilt
+    check_tilt(du.solve(du.Likelihood(0.01), ratios))

@@ -105,6 +105,24 @@ def test_too_few_samples_to_show_a_level_are_refused_before_any_work(pipeline, m
 
 
 @pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
+def test_a_level_that_no_tilt_reaches_is_refused_before_training(pipeline, tmp_path):
+    class Never:
+        fit = never
+
+    with pytest.raises(ValueError, match="level: 1000 nats lie beyond what any tilt of these samples reaches"):
+        unlearn(
+            pipeline,
+            ["seven"],
+            du.ReverseKL(1e3),
+            **TASK,
+            **(TINY | {"method": Never()}),
+            output=tmp_path / "out",
+            bar=quiet,
+        )
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
 def test_where_the_model_meets_the_level_already_it_stops_and_says_so(pipeline, tmp_path):
     """A classifier of four steps is near the prior everywhere, 10 %: of at most 50 % there is nothing to be trained."""
 
