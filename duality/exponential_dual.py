@@ -82,7 +82,7 @@ class ExponentialDual:
         least, greatest = np.where(self._free, 0.0, least), np.where(self._free, 0.0, greatest)
         # Statistics are centred where digits matter: at the level itself where E_p[T] is compared with it, in their own
         # range, at zero if that is there, where it is compared with the level and the cost together.
-        self._shift = np.clip(0.0, least, greatest) if shared else np.where(self._free, 0.0, levels)
+        self._shift = np.minimum(np.maximum(least, 0.0), greatest) if shared else np.where(self._free, 0.0, levels)
         below, above = self._shift - least, greatest - self._shift
         reach = np.maximum(above, below)
         if not shared:
@@ -99,6 +99,7 @@ class ExponentialDual:
             ((np.abs(self._shift) <= 4 * reach) & (size < 1e100) & (reach > 1e-100)).all()
         )
         self._slope = -1.0 / reach if self._plain else np.full(self.m, -1.0)
+        self._metric = self._slope * self._slope[:, None]
         self._base = np.zeros(self.m)
         self._tilt: np.ndarray | float = 0.0  # log weight at the base, but for a constant
         self._levels, self._beta = levels, (levels - self._shift) / self._scale
@@ -224,14 +225,14 @@ class ExponentialDual:
         value = divergence + excess
         # |T| ≤ 1 in these coordinates, so the terms of lam·E_p[T] add up to no more than this.
         noise = self.grain * rounding(value, sums.terms + share * sum(exponents), self._size)
-        bend = (lambda: self._scaled(x, self._sums(x, True))) if sums.moments.second is None else self._scaled(x, sums)
+        lazy = sums.moments.second is None
+        bend = (lambda: self._scaled(share, self._sums(x, True))) if lazy else self._scaled(share, sums)
         return Evaluation(value, gradient, bend, misses, excess, noise)
 
-    def _scaled(self, x: np.ndarray, sums: TiltSums) -> np.ndarray:
+    def _scaled(self, share: float, sums: TiltSums) -> np.ndarray:
         """Of g in the coordinates of the climb, from the covariance of T."""
         assert sums.moments.second is not None
-        covariance = sums.moments.second * self._slope * self._slope[:, None]
-        return np.asarray(covariance / (sums.moments.total * self._share(x)))
+        return np.asarray(sums.moments.second * (self._metric / (sums.moments.total * share)))
 
     def hessian(self, x: np.ndarray) -> np.ndarray:
         share = self._share(x)

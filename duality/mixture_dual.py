@@ -81,6 +81,7 @@ class MixtureDual(MixtureNodes):
         self._parts, self._slices = parts(log_weights.size, self.m), slices(log_weights.size)
         self._levels = levels
         self._sizes = np.abs(levels) + self._self_terms
+        self._growth, self._widest = np.exp(self._top), self._extent()
         self._base = np.zeros(self.m)
         self._slack: np.ndarray | None = None  # u at the base, where that is not 1
         self._nearest: Least | None = None  # the node of least u there
@@ -94,7 +95,12 @@ class MixtureDual(MixtureNodes):
     def _weigh(self, q: np.ndarray) -> None:
         """Other masses, where the nodes are others."""
         self._qs = lambda part: q[part]
-        self._total = (self._ratio.whole().T @ q) * np.exp(self._top)
+        self._total = (self._ratio.whole().T @ q) * self._growth
+        self._widest = self._extent()
+
+    def _extent(self) -> tuple[float, float]:
+        """The largest terms of the gradient, and by how much an error of all log u may move it, in terms of that."""
+        return float((self._shrink * self._sizes).max()), float((self._shrink * (1.0 + np.abs(self._total))).max())
 
     # -- the set that the climb is on ----------------------------------------------------------------------------------
 
@@ -171,7 +177,7 @@ class MixtureDual(MixtureNodes):
         least = self._at_least(x)
         if least > 0.0 and float(np.maximum(step, 0.0).sum()) <= 0.9 * least:
             return 1.0
-        return min(1.0, max(0.9 * self._reach(np.stack([x, step]), np.exp(self._top)).value, 1e-3))
+        return min(1.0, max(0.9 * self._reach(np.stack([x, step]), self._growth).value, 1e-3))
 
     def _reach(self, both: np.ndarray, scale: np.ndarray) -> Least:
         """The least room over fall, u at x over what a step takes of it, among nodes that matter and hold it back."""
@@ -229,7 +235,7 @@ class MixtureDual(MixtureNodes):
         self._latest = np.array(x), sums
         z, cost = sums.mass, sums.cost
         log_z = log(z)
-        misses = self._levels - (self._self - sums.logs * np.exp(self._top) + self._total * log_z)
+        misses = self._levels - (self._self - sums.logs * self._growth + self._total * log_z)
         lam = self.to_natural(x)
         value = cost + z * log_z + float(lam @ (self._levels - self._self))
         # u ≤ 1, so the terms of the cost have one sign; those of E_q[e^rho rho] may cancel, by the size of rho.
@@ -245,8 +251,7 @@ class MixtureDual(MixtureNodes):
         """By how much rounding may move an entry of the gradient, where u is at least `least`."""
         # log u is off by eps (|log u| + 1/u) unless the base keeps its digits; where it is not, this is generous.
         off = EPS * (4.0 - log(least) + 1.0 / least)
-        sums = EPS * (16.0 + 4.0 * sqrt(n)) * float((self._shrink * self._sizes).max())
-        return sums + off * float((self._shrink * (1.0 + np.abs(self._total))).max())
+        return EPS * (16.0 + 4.0 * sqrt(n)) * self._widest[0] + off * self._widest[1]
 
     def hessian(self, x: np.ndarray) -> np.ndarray:
         return -self.evaluate(x).curvature / np.outer(self._shrink, self._shrink)

@@ -30,6 +30,7 @@ class MixtureNodes:
     _ratio: Columns
     _log_q: np.ndarray
     _top: np.ndarray
+    _growth: np.ndarray
     _shrink: np.ndarray
     _levels: np.ndarray
     _self: np.ndarray
@@ -63,7 +64,7 @@ class MixtureNodes:
     def misses_of(self, log_ratio: np.ndarray) -> np.ndarray:
         """b_i - KL(q_i‖p) `(m,)` for a density with log p/q `(k,)` on these nodes."""
         return np.asarray(
-            self._levels - self._self + (np.exp(self._log_q) * log_ratio) @ self.table * np.exp(self._top)
+            self._levels - self._self + (np.exp(self._log_q) * log_ratio) @ self.table * self._growth
         )
 
     def means_of(self, log_p: np.ndarray, units: np.ndarray) -> tuple[float, np.ndarray, float] | None:
@@ -74,7 +75,6 @@ class MixtureNodes:
         """
         if self._kept is not None or not self._ratio.direct or (self._self_terms > LARGE * units).any():
             return None
-        shared = np.exp(self._top)
 
         def visit(blocks: list[slice]) -> _Means:
             sums, size = _Means(self.m), longest(blocks)
@@ -90,7 +90,7 @@ class MixtureNodes:
             return sums
 
         found = run(self._parts, visit)
-        levels = self._self + shared * found.first
+        levels = self._self + self._growth * found.first
         return (found.cost, levels, found.squares) if np.isfinite(levels).all() else None
 
     def spread(self, log_p: np.ndarray) -> np.ndarray:

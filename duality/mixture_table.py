@@ -9,8 +9,10 @@ import numpy as np
 
 from duality.columns import Columns
 from duality.mixture_sums import Peaks
-from duality.passes import BLOCK, longest, parts, run
+from duality.passes import longest, parts, run
 
+#: Nodes of one column up to which q is kept: no more than a block of several columns takes.
+SHORT = 122_880
 #: x e^x ≥ -1/e, so E_q[e^rho |rho|] ≤ E_q[e^rho rho] + 2/e.
 BELOW = 2.0 / np.e
 
@@ -51,7 +53,7 @@ class MixtureTable:
         self._alike: np.ndarray | None = None  # of draws: one block serves all
         if log_q.min() == log_q.max():
             self._alike = np.full(longest(parts(columns.n, columns.m)), np.exp(log_q[0]))
-        elif columns.resident and (columns.m > 1 or columns.n <= BLOCK):  # no more than a pass takes, or than r does
+        elif columns.resident and (columns.m > 1 or columns.n <= SHORT):  # no more than a pass takes, or than r does
             self._weights = np.exp(log_q)
         kept = np.empty((columns.m, columns.n)) if columns.resident else None
         found = self._surveyed(kept)

@@ -16,11 +16,11 @@ from typing import Protocol, Self, TypeVar
 
 import numpy as np
 
-from duality import slices
 from duality.shards import merged
 
-#: Doubles per block: 1 MB. Smaller ones would stay in the second-level cache, and cost more in calls than that saves.
-BLOCK = 122_880
+#: Doubles per block: 2 MB. Smaller ones of wide tables would stay in the cache, and cost more in calls than that saves;
+#: of narrow ones the vectors that a pass makes are no longer than NODES, which do stay there.
+BLOCK, NODES = 245_760, 30_720
 _workers: ContextVar[int] = ContextVar("workers", default=1)
 
 
@@ -46,7 +46,7 @@ def workers(count: int) -> Iterator[None]:
 
 def parts(n: int, m: int) -> list[slice]:
     """Consecutive ranges that cover n nodes, in blocks of at most `BLOCK` doubles of a table `(n, m)`."""
-    size = min(max(BLOCK // max(m, 1), 1024), slices.SLICE // 2)
+    size = min(max(BLOCK // max(m, 1), 1024), NODES)
     return [slice(k, min(k + size, n)) for k in range(0, n, size)]
 
 
@@ -100,8 +100,10 @@ def gram(deviation: np.ndarray, weighted: np.ndarray) -> np.ndarray:
 def centred(raw: np.ndarray, total: float, mean: np.ndarray) -> np.ndarray | None:
     """raw - total · mean meanᵀ, second moments about the mean `(m, m)`; None where that costs more than four bits."""
     second = raw - mean[:, None] * (mean * total)
-    both = zip(second.diagonal().tolist(), raw.diagonal().tolist(), strict=True)
-    return second if all(16.0 * after >= before for after, before in both) else None
+    for after, before in zip(second.diagonal().tolist(), raw.diagonal().tolist(), strict=True):
+        if not 16.0 * after >= before:
+            return None
+    return second
 
 
 class Moments:

@@ -175,28 +175,18 @@ def _step(bend: np.ndarray, gradient: np.ndarray, above: np.ndarray) -> np.ndarr
     if above.size == 1:
         curvature = float(bend[0, 0])
         return np.array([max(float(gradient[0]) / curvature, -float(above[0]))]) if curvature > 0 else None
-    diagonal = bend.diagonal()
-    if not min(diagonal.tolist()) > 0:
-        return None
-    size = np.sqrt(diagonal)
-    shrink = 1.0 / size
-    matrix, slope = bend * shrink * shrink[:, None], gradient * shrink
     held = (above <= 0) & (gradient <= 0)
     if not held.any():
-        found = _solved(matrix, slope)
-        if found is None:
-            return None
-        step = found * shrink
-        if min((step + above).tolist()) >= 0:
+        step = _solved(bend, gradient)
+        if step is None or min((step + above).tolist()) >= 0:
             return step
-    room = above * size
     for _ in range(GUESSES):
-        found = _on_face(matrix, slope, room, held)
-        if found is None:
+        step = _on_face(bend, gradient, above, held)
+        if step is None:
             return None
-        still = np.where(held, slope - matrix @ found <= 0, found < -room)
+        still = np.where(held, gradient - bend @ step <= 0, step < -above)
         if (still == held).all():
-            return found / size
+            return step
         held = still
     return None
 
@@ -216,9 +206,12 @@ def _on_face(matrix: np.ndarray, slope: np.ndarray, room: np.ndarray, held: np.n
 
 
 def _solved(matrix: np.ndarray, right: np.ndarray) -> np.ndarray | None:
-    """matrix⁻¹ right; None where a pivot is small."""
+    """matrix⁻¹ right; None where a pivot is small, were the diagonal one (which changes no more than pivots' units)."""
     root, failed = dpotrf(matrix, lower=1)
-    if failed or not min(root.diagonal().tolist()) > PIVOT:
+    if failed:
+        return None
+    pivots = zip(root.diagonal().tolist(), matrix.diagonal().tolist(), strict=True)
+    if not all([pivot * pivot > PIVOT * PIVOT * entry for pivot, entry in pivots]):
         return None
     return np.asarray(dpotrs(root, right, lower=1)[0])
 

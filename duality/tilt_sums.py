@@ -11,13 +11,15 @@ HELD = (1e-3, 1e12)
 
 
 def relative(log_q: np.ndarray, tilt: np.ndarray, node: tuple[float, float], out: np.ndarray) -> float:
-    """tilt - node's tilt in place, exp(log_q + that - node's log_q) into out `(k,)`, and the sum of these."""
+    """tilt - node's tilt in place, exp(log_q + that - node's log_q) into out `(k,)`, and the sum of these.
+
+    Infinite where the node is too light: overflow is for the caller to expect.
+    """
     tilt -= node[0]
     np.add(log_q, tilt, out=out)
     out -= node[1]
-    with np.errstate(over="ignore"):  # where the node is too light
-        np.exp(out, out=out)
-        return float(out.sum())
+    np.exp(out, out=out)
+    return float(np.add.reduce(out))
 
 
 class TiltSums:
