@@ -211,7 +211,7 @@ def _solved(matrix: np.ndarray, right: np.ndarray) -> np.ndarray | None:
     if failed:
         return None
     pivots = zip(root.diagonal().tolist(), matrix.diagonal().tolist(), strict=True)
-    if not all([pivot * pivot > PIVOT * PIVOT * entry for pivot, entry in pivots]):
+    if not all(pivot * pivot > PIVOT * PIVOT * entry for pivot, entry in pivots):
         return None
     return np.asarray(dpotrs(root, right, lower=1)[0])
 
