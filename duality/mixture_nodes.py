@@ -63,9 +63,7 @@ class MixtureNodes:
 
     def misses_of(self, log_ratio: np.ndarray) -> np.ndarray:
         """b_i - KL(q_i‖p) `(m,)` for a density with log p/q `(k,)` on these nodes."""
-        return np.asarray(
-            self._levels - self._self + (np.exp(self._log_q) * log_ratio) @ self.table * self._growth
-        )
+        return np.asarray(self._levels - self._self + (np.exp(self._log_q) * log_ratio) @ self.table * self._growth)
 
     def means_of(self, log_p: np.ndarray, units: np.ndarray) -> tuple[float, np.ndarray, float] | None:
         """What `mixture_means` says of log masses `(n,)`, from the ratios that are kept; None where digits would go.
