@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
+import diffusion
 from tests.diffusion.short import short_chains
 from tests.gpu import measure, models, run, table
 from tests.gpu.table import DOCS, NOTHING, put_in, tables
@@ -174,3 +176,23 @@ def test_tables_of_a_run(found):
     broken = some | {"parts": some["parts"] | {"sd15": {"failed": "MemoryError: no"}}}
     assert "- sd15: failed, MemoryError: no" in tables(broken)
     assert Path(run.__file__).with_name("run.sh").stat().st_mode & 0o100
+
+
+def test_weights_that_meet_the_level_already_are_asked_for_more_and_other_errors_are_none_of_it():
+    asked, recorder = [], SimpleNamespace(stages=["of the call that was refused"])
+
+    def unlearn(task):
+        asked.append([str(level) for level in task.levels])
+        if len(asked) == 1:
+            raise ValueError("level: nothing is to be done, no training was begun")
+
+    task = diffusion.ConceptTask(concepts=["a tench"], problem="reverse-kl", levels=[0.3])
+    run._with_something_to_do(unlearn, task, recorder)
+    assert asked == [["0.3"], ["1.2x"]]
+    assert recorder.stages == []
+
+    def broken(task):
+        raise ValueError("rank: 0 given")
+
+    with pytest.raises(ValueError, match="rank: 0 given"):
+        run._with_something_to_do(broken, task, recorder)
