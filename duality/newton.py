@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -49,6 +49,8 @@ TARGET = 1e-14  # relative residual to aim at; rounding decides how much of it i
 #: From a residual of NEAR on, a step that takes it down to this part of what it was is followed by another with the
 #: same curvature, since evaluations without one cost half: an error in the curvature only slows down the last digits.
 NEAR, FAST = 1e-3, 1e-2
+#: Where patience ends with levels missed by no more than ALMOST, Newton's method is on its last few steps: it has LAST.
+ALMOST, LAST = 1e-4, 8
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,9 @@ def climb(
 ) -> Climb:
     """`maximise`, and once more in finer coordinates where the dual says that these were too coarse."""
     first = maximise(dual, start, units, target, patience, bend)
+    if first.gave_up and first.stationary(units, ALMOST):
+        more = maximise(dual, first.x, units, target, Patience(steps=LAST))
+        first = replace(more, iterations=first.iterations + more.iterations)
     if first.gave_up:
         return first
     finer = dual.refined(first.x)
