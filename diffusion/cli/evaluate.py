@@ -46,6 +46,8 @@ def audit(
     from diffusion.api import open_at_law, output_of
     from diffusion.evaluation.audit import audit as look_for
     from diffusion.evaluation.audit import audit_config, check_auditable, counted_shares
+    from diffusion.evaluation.recount import certified_model, of_another
+    from diffusion.pipelines.fingerprint import fingerprint
     from diffusion.pipelines.fitted import put_in
     from diffusion.pipelines.latents import decode
     from diffusion.ratios.estimate import estimate_ratios
@@ -64,6 +66,8 @@ def audit(
             if scale > 1 and scale not in settings.guidance_scales:
                 settings = settings.but(guidance_scales=(scale, *settings.guidance_scales))
         check_auditable(after)
+        certified = certified_model(lora)
+        other = None if certified is None else of_another(fingerprint(after.pipeline), certified)
         put_in(after, lora)
         before, given = open_at_law(model, config, of_ratios=True)
         if detectors:
@@ -77,7 +81,7 @@ def audit(
         found = look_for(
             before, after, estimate, image_classifier=classifier, detectors=detectors, config=plan, cache=store
         )
-        text = "\n".join(found.lines())
+        text = "\n".join([*found.lines(), *([] if other is None else ["", other])])
         typer.echo(text)
         if folder is not None and is_main():
             (folder / "audit.json").write_text(found.data().to_json(), encoding="utf-8")

@@ -212,8 +212,12 @@ def test_what_was_not_measured_can_be_audited(monkeypatch, capsys, place, lora, 
     assert "0 evaluation samples: nothing is measured" in out
     assert "nothing was measured of the fitted network, as was asked" in out
     brief = ("--audit-samples", "4", "--audit-relearn-steps", "0", "--audit-guidance-scales", "3")
+    proof = json.loads((tmp_path / "bare" / "certificate.json").read_text(encoding="utf-8"))
+    proof["provenance"]["model_fingerprint"] = "another"
+    (tmp_path / "bare" / "certificate.json").write_text(json.dumps(proof), encoding="utf-8")
     out = run(monkeypatch, capsys, "audit", tmp_path / "bare", *brief, "--cache-folder", place / "cache")
     assert "its paraphrases" in out
+    assert "; the certificate is of another, another:" in out
 
 
 @pytest.mark.slow

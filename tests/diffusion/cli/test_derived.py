@@ -212,6 +212,7 @@ def test_sample_and_audit_need_a_folder_and_nothing_else(monkeypatch, capsys, re
     monkeypatch.setattr(progress, "Lines", Told)
     out = run(monkeypatch, capsys, "audit", result, *brief, "--output", tmp_path / "audit")
     assert "its paraphrases" in out
+    assert "the certificate is of another" not in out
     assert stages == ["looking for the concept"]  # and none that has nothing to do
     assert json.loads((tmp_path / "audit" / "audit.json").read_text(encoding="utf-8"))["cells"]
 

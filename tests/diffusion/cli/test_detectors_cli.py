@@ -86,7 +86,8 @@ def test_distill_and_again_from_its_own_folder(place, monkeypatch, capsys, tmp_p
     assert "model must be the folder of a result" in error(monkeypatch, capsys, "recount", place / "sd")
     few = ("--concept-samples", "10", "--retained-samples", "10", "--elbo-samples", "4", "--audit-samples", "4")
     more = ("--audit-relearn-steps", "0", "--cache-folder", tmp_path / "audits", "--output", tmp_path / "audit")
-    run(monkeypatch, capsys, "audit", tmp_path / "one", *few, *more)
+    out = run(monkeypatch, capsys, "audit", tmp_path / "one", *few, *more)
+    assert "the certificate is of another" not in out
     cells = json.loads((tmp_path / "audit" / "audit.json").read_text())["cells"]
     assert {each["guidance_scale"] for each in cells} == {1, 2, 3, 7.5}  # the result's own among them
     for cell in cells:  # the concept's detector says it first, of both, and is no posterior
