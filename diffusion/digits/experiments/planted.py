@@ -5,7 +5,8 @@
 3. Samples of every model, compared (``planted_measures``): copies, quality, and the multipliers beside repeats; and
    what was gained, cost and done to held-out digits, in nats under noise that nothing was fitted on.
 
-The baselines, NegGrad, SISS and EraseDiff, have the same adapters, budget, batches and seed.
+The baselines, NegGrad, SISS and EraseDiff, have the same adapters, budget, batches and seed; ``neggrad=0.98``,
+``siss=2`` and ``erasediff=0.2`` are theirs at other strengths (beta, superfactor, eta).
 
 Everything is a function of ``--seed``; what was finished or checkpointed is not done again. Leaves ``study.json``, a
 table and an image.
@@ -30,7 +31,8 @@ from diffusion.digits.experiments.planted_report import study, table, thresholds
 from diffusion.digits.planted_study import PlantedSettings, PlantedStudy
 from diffusion.evaluation.image_likelihood import ImageLikelihood, in_nats
 from diffusion.methods import IMAGE_METHODS, Images, as_unseen
-from diffusion.methods.base import ImageFitContext, Outcome
+from diffusion.methods.base import ImageFitContext, ImageMethod, Outcome
+from diffusion.methods.baselines import SISS, EraseDiff, NegGrad, OnImages
 from diffusion.methods.likelihood import negative_elbo
 from diffusion.pipelines import denoiser_of
 from diffusion.pipelines.sampling import sample_latents
@@ -42,6 +44,19 @@ SAMPLER_STEPS = 25
 BATCH, RANK = 32, 16
 NOISE_LEVELS = 30  # of a level that is asked for; of the gap to the never-shown model, four times as many
 REPEATS = 16  # noises at each image and level for what was gained, after the fit
+SWEPT = {"neggrad": NegGrad, "siss": SISS, "erasediff": EraseDiff}
+
+
+def method_named(name: str) -> ImageMethod:
+    """The method of that name, or a baseline at a strength of its own: ``siss=2``. ``ValueError`` for anything else."""
+    kind, equals, strength = name.partition("=")
+    if not equals and kind in IMAGE_METHODS:
+        return IMAGE_METHODS[kind]()
+    try:
+        return OnImages(SWEPT[kind](float(strength)))
+    except (KeyError, ValueError):
+        known = f"{', '.join(IMAGE_METHODS)}, and {', '.join(f'{each}=STRENGTH' for each in SWEPT)}"
+        raise ValueError(f"method must be one of {known}, got {name!r}") from None
 
 
 def cached_samples(path: Path, pipeline: Any, count: int, seed: int) -> Tensor:
@@ -60,7 +75,7 @@ def forget(name: str, pipeline: Any, images: Images, levels: np.ndarray, setting
     """One method's fit into adapters on the pipeline's network, resumed from its checkpoint in the folder."""
     remove_lora(denoiser_of(pipeline))
     with tqdm(total=settings.max_train_steps, desc=f"forget: {name}") as bar:
-        return IMAGE_METHODS[name]().fit(
+        return method_named(name).fit(
             ImageFitContext(
                 denoiser_of(pipeline),
                 images,
@@ -149,8 +164,13 @@ def main() -> None:
     parser.add_argument("--fit-steps", type=int, default=800, help="of each method")
     parser.add_argument("--samples", type=int, default=8000, help="of each model")
     parser.add_argument("--quantile", type=float, help="of the negative ELBO of held-out digits; default: their mean")
-    parser.add_argument("--methods", nargs="+", default=list(IMAGE_METHODS), choices=list(IMAGE_METHODS))
+    parser.add_argument("--methods", nargs="+", default=list(IMAGE_METHODS), help="'siss=2': at another strength")
     given = parser.parse_args()
+    for name in given.methods:
+        try:
+            method_named(name)
+        except ValueError as unknown:
+            parser.error(f"--methods: {unknown}")
     if not {"tilted", "primal-dual"} & set(given.methods):
         parser.error("--methods must hold tilted or primal-dual, which the table is about")
     result = run(

@@ -13,7 +13,7 @@ from diffusion.digits.experiments.planted_model import REPEATS, make_stage, seed
 from diffusion.digits.experiments.planted_report import reading, table, thresholds
 from diffusion.digits.planted_study import PlantedStudy
 from diffusion.evaluation.kid import kid, kid_change
-from diffusion.methods import SISS, ForgetImages, OnImages, TiltedImages
+from diffusion.methods import SISS, ForgetImages, NegGrad, OnImages, TiltedImages
 from diffusion.pipelines import denoiser_of, load_pipeline
 from diffusion.pipelines.images import read_folder
 from diffusion.tasks.image_task import ImageTask
@@ -163,3 +163,13 @@ def test_a_text_to_image_pipeline_with_planted_images(tmp_path):
     assert task.images.shape == (4, 4, 8, 8)
     with pytest.raises(ValueError, match="not empty"):
         planted_prompts.run(folder, seed=0, steps=1, work=tmp_path / "work")
+
+
+def test_baselines_are_asked_for_by_name_and_at_strengths_of_their_own():
+    assert planted.method_named("siss=2") == OnImages(SISS(2.0))
+    assert planted.method_named("neggrad") == OnImages(NegGrad())
+    assert planted.method_named("neggrad=0.98").rule.beta == 0.98
+    assert isinstance(planted.method_named("tilted"), TiltedImages)
+    for name in ("tilted=2", "siss=", "siss=much", "esd"):
+        with pytest.raises(ValueError, match=f"method must be one of .*siss=STRENGTH.*, got '{name}'"):
+            planted.method_named(name)
