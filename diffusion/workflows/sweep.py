@@ -180,14 +180,19 @@ def law_of(task: CanvasTask) -> Prompts:
 
 
 def _fit_ours(denoiser: Denoiser, task: CanvasTask, sweep: Sweep, setting: Setting, bar: Bar) -> None:
-    """A level on the CNN as detector, solved and fitted; its own survey and evaluation are part of what it takes."""
+    """A level on the CNN as detector, solved and fitted; its own survey and evaluation are part of what it takes.
+
+    The level itself is asked for (``aim=1``): to show it on these few samples is not, which would take a tenth of it.
+    """
     fit = context_of(denoiser, task, sweep, setting).config.but(fixed_multipliers=sweep.quick)
     steps = 20 if sweep.quick else 200
     config = Config(
         sampling=sweep.sampling,
         ratios=RatiosConfig(num_samples=sweep.samples, noisings=4, classifier_steps=steps, seed=setting.seed),
         fit=fit,
-        evaluation=EvaluationConfig(samples=round(4 / setting.strength), integrated=4, seed=9000 + setting.seed),
+        evaluation=EvaluationConfig(
+            samples=round(4 / setting.strength), integrated=4, other_scales=False, aim=1.0, seed=9000 + setting.seed
+        ),
     )
     said = ConceptTask(
         concepts=[Concept(task.name, detector=task.detector())], levels=[setting.strength], prompts=law_of(task)

@@ -15,7 +15,7 @@ METHODS = (OURS, *ERASURES)
 
 #: What each method is swept over; of ours the level.
 STRENGTHS: dict[str, tuple[float, ...]] = {
-    OURS: (0.02, 0.01, 0.04),
+    OURS: (0.02, 0.08, 0.01),
     "leco": (1.0, 2.0, 0.5),
     "esd-x": (1.0, 3.0),
     "esd-u": (1.0, 3.0),
