@@ -14,8 +14,9 @@ from diffusion.evaluation.sweep.across import across
 from diffusion.evaluation.sweep.frontier import markdown, read_points
 
 DOCS = Path(__file__).parents[2] / "docs"
-ALL = "<!-- all points: docs/benchmarks -->\n"
-BEGIN, END = "<!-- points: docs/benchmarks/{} -->\n", "<!-- end of points -->"
+FOLDERS = ("benchmarks", "benchmarks-64")  # the second one: along 64 chains
+ALL = "<!-- all points: docs/{} -->\n"
+BEGIN, END = "<!-- points: docs/{} -->\n", "<!-- end of points -->"
 
 
 def put(text: str, begin: str, lines: list[str]) -> str:
@@ -25,11 +26,14 @@ def put(text: str, begin: str, lines: list[str]) -> str:
 
 def replaced(text: str) -> str:
     """The page with every table made from its points."""
-    tasks = {folder: read_points(folder) for folder in sorted((DOCS / "benchmarks").iterdir())}
-    for folder, points in tasks.items():
-        if BEGIN.format(folder.name) in text:
-            text = put(text, BEGIN.format(folder.name), markdown(points, "kernel machine"))
-    return put(text, ALL, across({points[0].concept: points for points in tasks.values()}, "kernel machine"))
+    for name in FOLDERS:
+        tasks = {folder: read_points(folder) for folder in sorted((DOCS / name).iterdir())}
+        for folder, points in tasks.items():
+            if BEGIN.format(f"{name}/{folder.name}") in text:
+                text = put(text, BEGIN.format(f"{name}/{folder.name}"), markdown(points, "kernel machine"))
+        found = across({points[0].concept: points for points in tasks.values()}, "kernel machine")
+        text = put(text, ALL.format(name), found)
+    return text
 
 
 def test_the_tables_are_those_of_the_points():
@@ -43,7 +47,7 @@ def test_another_figure_would_be_noticed():
 
 
 def test_every_point_says_its_command_and_none_a_place_of_some_machine():
-    for folder in sorted((DOCS / "benchmarks").iterdir()):
+    for folder in [folder for name in FOLDERS for folder in sorted((DOCS / name).iterdir())]:
         points = read_points(folder)
         assert len({point.task for point in points}) == 1
         assert all(point.command.startswith("unlearn bench wardrobe --sweep") for point in points)
