@@ -12,7 +12,7 @@ import numpy as np
 from duality.ratios import EPS
 
 
-@dataclass(slots=True)  # frozen ones take four times as long to make
+@dataclass(slots=True)  # not frozen: one is made in every pass, and frozen ones take longer
 class Evaluation:
     """The dual function at one point: all that a Newton step and a stopping rule need.
 

@@ -30,7 +30,7 @@ from diffusion.digits.experiments.planted_picture import image
 from diffusion.digits.experiments.planted_report import study, table, thresholds
 from diffusion.digits.planted_study import PlantedSettings, PlantedStudy
 from diffusion.evaluation.image_likelihood import ImageLikelihood, in_nats
-from diffusion.methods import IMAGE_METHODS, Images, as_unseen
+from diffusion.methods import IMAGE_METHODS, Images, as_unseen, image_method_of
 from diffusion.methods.base import ImageFitContext, ImageMethod, Outcome
 from diffusion.methods.baselines import SISS, EraseDiff, NegGrad, OnImages
 from diffusion.methods.likelihood import negative_elbo
@@ -50,13 +50,13 @@ SWEPT = {"neggrad": NegGrad, "siss": SISS, "erasediff": EraseDiff}
 def method_named(name: str) -> ImageMethod:
     """The method of that name, or a baseline at a strength of its own: ``siss=2``. ``ValueError`` for anything else."""
     kind, equals, strength = name.partition("=")
-    if not equals and kind in IMAGE_METHODS:
-        return IMAGE_METHODS[kind]()
+    if not equals:
+        return image_method_of(name)
     try:
         return OnImages(SWEPT[kind](float(strength)))
     except (KeyError, ValueError):
-        known = f"{', '.join(IMAGE_METHODS)}, and {', '.join(f'{each}=STRENGTH' for each in SWEPT)}"
-        raise ValueError(f"method must be one of {known}, got {name!r}") from None
+        known = ", ".join(f"{each}=STRENGTH" for each in SWEPT)
+        raise ValueError(f"method with a strength must be one of {known}, got {name!r}") from None
 
 
 def cached_samples(path: Path, pipeline: Any, count: int, seed: int) -> Tensor:
