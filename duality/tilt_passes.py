@@ -21,8 +21,11 @@ def tilt_pass(dual: ExponentialDual, falls: np.ndarray, curved: bool) -> TiltSum
     if not isinstance(base, np.ndarray) and heaviest is not None:
         start = float(falls @ heaviest[0]), heaviest[1]
 
-    @np.errstate(over="ignore")  # relative to a node that is too light
     def visit(blocks: list[slice]) -> TiltSums:
+        with np.errstate(over="ignore"):  # relative to a node that is too light
+            return summed(blocks)
+
+    def summed(blocks: list[slice]) -> TiltSums:
         size, kind = longest(blocks), dual._log_q.dtype
         sums = TiltSums(m, curved)
         tilts, masses, out = np.empty(size, kind), np.empty(size, kind), np.empty((m, size), kind)

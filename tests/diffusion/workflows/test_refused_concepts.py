@@ -104,39 +104,26 @@ def test_too_few_samples_to_show_a_level_are_refused_before_any_work(pipeline, m
         EvaluationConfig(confidence=1.0)
 
 
-@pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
-def test_a_level_that_no_tilt_reaches_is_refused_before_training(pipeline, tmp_path):
+def never_fitted(pipeline, problem, output, **settings):
+    """A whole run, which fails where it comes to the fit."""
+
     class Never:
         fit = never
 
+    given = TINY | {"method": Never()} | settings
+    unlearn(pipeline, ["seven"], problem, **TASK, **given, output=output, bar=quiet)
+
+
+@pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
+def test_a_level_that_no_tilt_reaches_is_refused_before_training(pipeline, tmp_path):
     with pytest.raises(ValueError, match="level: 1000 nats lie beyond what any tilt of these samples reaches"):
-        unlearn(
-            pipeline,
-            ["seven"],
-            du.ReverseKL(1e3),
-            **TASK,
-            **(TINY | {"method": Never()}),
-            output=tmp_path / "out",
-            bar=quiet,
-        )
+        never_fitted(pipeline, du.ReverseKL(1e3), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.filterwarnings("ignore::duality.FewDrawsWarning")
 def test_where_the_model_meets_the_level_already_it_stops_and_says_so(pipeline, tmp_path):
     """A classifier of four steps is near the prior everywhere, 10 %: of at most 50 % there is nothing to be trained."""
-
-    class Never:
-        fit = never
-
     with pytest.raises(NothingToDo, match=r"no training was begun.*'seven' is at 0\.\d+, at most 0\.5 was asked"):
-        unlearn(
-            pipeline,
-            ["seven"],
-            du.Likelihood(0.5),
-            **TASK,
-            **(TINY | {"method": Never(), "evaluation": EvaluationConfig(samples=40)}),
-            output=tmp_path / "out",
-            bar=quiet,
-        )
+        never_fitted(pipeline, du.Likelihood(0.5), tmp_path / "out", evaluation=EvaluationConfig(samples=40))
     assert not (tmp_path / "out").exists()
