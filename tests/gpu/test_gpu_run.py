@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
 import diffusion
+from diffusion.workflows.validation import NothingToDo
 from tests.diffusion.short import short_chains
 from tests.gpu import measure, models, run, table
 from tests.gpu.table import DOCS, NOTHING, put_in, tables
@@ -184,7 +185,7 @@ def test_weights_that_meet_the_level_already_are_asked_for_more_and_other_errors
     def unlearn(task):
         asked.append([str(level) for level in task.levels])
         if len(asked) == 1:
-            raise ValueError("level: nothing is to be done, no training was begun")
+            raise NothingToDo("level: nothing is to be done")
 
     task = diffusion.ConceptTask(concepts=["a tench"], problem="reverse-kl", levels=[0.3])
     run._with_something_to_do(unlearn, task, recorder)
