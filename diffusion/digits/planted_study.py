@@ -33,7 +33,8 @@ class PlantedImages(Plain):
 
 class PlantedModel(Plain):
     """Of one model's samples: the largest similarity to each image and the sample that has it, the share of copies of
-    each and of any, and the KID to real digits; ``change`` is from the model before, by common noise."""
+    each and of any, and the KID to real digits; ``change`` is from the model before, ``over_solved`` from the first
+    method that has multipliers (None in older files), both by common noise."""
 
     largest_similarity: Numbers
     share_of_each: Numbers
@@ -42,6 +43,7 @@ class PlantedModel(Plain):
     kid_change: Estimate
     kid_without_copies: Estimate
     kid_change_without_copies: Estimate
+    kid_over_solved_without_copies: Estimate | None = None
     nearest: Shades
 
 

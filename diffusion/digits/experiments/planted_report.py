@@ -84,7 +84,13 @@ def study(
     each fit.
     """
     real = features(torch.cat([stage.digits, stage.held_out]))
-    before, others = features(shown["before"]), ~reading(shown["before"], stage.planted, threshold).copied
+
+    def free_of_copies(name: str) -> tuple[Array, NDArray[np.bool_]]:
+        return features(shown[name]), ~reading(shown[name], stage.planted, threshold).copied
+
+    before, others = free_of_copies("before")
+    ours = [name for name, outcome in outcomes.items() if not np.isnan(outcome.multipliers).any()]
+    solved = free_of_copies(ours[0]) if ours else None
     models = {}
     for name, samples in shown.items():
         found, here = reading(samples, stage.planted, threshold), features(samples)
@@ -97,6 +103,9 @@ def study(
             kid_change=_estimate(kid_change(before, here, real), n),
             kid_without_copies=_estimate(kid(here, real, ~found.copied), free),
             kid_change_without_copies=_estimate(kid_change(before, here, real, others, ~found.copied), free),
+            kid_over_solved_without_copies=(
+                _estimate(kid_change(solved[0], here, real, solved[1], ~found.copied), free) if solved else None
+            ),
             nearest=_shades(samples[found.nearest]),
         )
     return PlantedStudy(
@@ -149,10 +158,15 @@ def table(result: PlantedStudy) -> str:
             met = f"{sum(shown)} of {len(levels)}"
         range_ = f"({largest.min():.3f}-{largest.max():.3f})"
         lines.append(f"{_named(name):12s} {copies!s:>15s} {largest.mean():.3f} {range_} {met}")
-    lines += ["", f"{'model':12s} {'KID, all samples':>17s} {'change':>18s} {'without copies':>18s} {'change':>18s}"]
+    lines += [
+        "",
+        f"{'model':12s} {'KID, all samples':>17s} {'change':>18s} {'without copies':>18s} {'change':>18s} over solved",
+    ]
     for name, some in result.models.items():
         found = (some.kid, some.kid_change, some.kid_without_copies, some.kid_change_without_copies)
         said = [str(Distance(each.mean, each.stderr)) for each in found]
+        if (over := some.kid_over_solved_without_copies) is not None:
+            said.append(str(Distance(over.mean, over.stderr)))
         lines.append(f"{_named(name):12s} {said[0]:>17s} " + " ".join(f"{text:>18s}" for text in said[1:]))
     lines += ["", f"{'model':12s} {'cost at the data, nats':>22s} {'held-out digits, nats':>22s}"]
     for name, fit in result.fits.items():
