@@ -188,19 +188,18 @@ def fit_adapters(
     targets: Sequence[str] | None = None,
     rounds: Rounds | None = None,
     state: Stateful | None = None,
-    start: Callable[[], object] | None = None,
+    start: Callable[[], Sequence[float] | None] | None = None,
 ) -> list[float]:
     """A fresh student, the objective made from its parameters, all steps, averages in place; returns the losses.
 
     ``targets``: see :func:`diffusion.training.lora.add_student`. ``rounds``: what happens between steps, and is kept;
-    ``state``: what else is, where there are none. ``start``: puts the fresh student where the fit begins; left out, it
-    is the base model.
+    ``state``: what else is, where there are none. ``start``: puts the fresh student where the fit begins, and returns
+    the rates of its parameters (None: all alike); left out, it begins at the base model.
     """
     config = context.config
     parameters = add_student(context.denoiser, config.adapter_rank, config.seed, targets)
-    if start is not None:
-        start()
-    trainer = trainer_of(context, parameters, objective(parameters), rounds or state)
+    rates = None if start is None else start()
+    trainer = trainer_of(context, parameters, objective(parameters), rounds or state, rates)
     if rounds is None:
         trainer.run()
     else:
@@ -213,6 +212,7 @@ def trainer_of(
     parameters: list[nn.Parameter],
     objective: Objective,
     state: Stateful | None = None,
+    rates: Sequence[float] | None = None,
 ) -> Trainer:
     """The trainer of a fit, resumed where its checkpoint exists."""
     return Trainer(
@@ -224,4 +224,5 @@ def trainer_of(
         every=context.every,
         progress=context.progress,
         state=state,
+        rates=rates,
     )

@@ -14,39 +14,44 @@ import torch
 from torch import Tensor
 
 from diffusion.methods.closed_form import BELIEVED, Change, change_of, sums_of
+from diffusion.methods.versions import KEPT, MOVED, versions
 from diffusion.pipelines import Denoiser
 from diffusion.runtime.files import say
 from diffusion.tasks.concepts import normalised
-from diffusion.tasks.prompts import Prompts
+from diffusion.tasks.prompts import Prompt, Prompts
 from diffusion.training.lora import ADAPTER
 
 LAYERS = ("attn2.to_k", "attn2.to_v")
 FOLDS = 4
-STRANGERS = 256  # prompts that no law names
 CHUNK = 64  # prompts whose vectors are held in double precision at a time
 
 
 def change_for(denoiser: Denoiser, prompts: Prompts) -> Change | None:
     """Of a law of prompts; None, too, where no prompt takes another one's law, or cross-attention does not hear them.
 
-    Half of what prompts that keep their law weigh is given to :func:`strangers`, which nobody asked for either. Prompts
-    are dealt to the folds in turn, in an order that is drawn once for all, those that move and those that do not each
-    by themselves.
+    Prompts that move and prompts that do not each give a part of their weight to their versions
+    (:mod:`diffusion.methods.versions`). They are dealt to the folds in turn, in an order that is drawn once for all,
+    each kind by itself. Of a law in which all prompts move words alone are kept.
     """
     layers, probability = cross_attention(denoiser), torch.from_numpy(prompts.probabilities)
     moved = torch.tensor([normalised(each.prompt) != normalised(each.sampled) for each in prompts.prompts])
     if not layers or not bool((moved & (probability > 0)).any()):
         return None
-    others = strangers(denoiser, prompts)
-    texts, sampled = (*prompts.texts, *others), (*prompts.sampled, *others)
-    weights = probability
-    if others:
-        each = 0.5 * (float(probability[~moved].sum()) or 1.0) / len(others)
-        weights = torch.where(moved, 1.0, 0.5) * probability
-        weights = torch.cat([weights, weights.new_full((len(others),), each)])
-    moved = torch.cat([moved, torch.zeros(len(others), dtype=torch.bool)])
-    fold = torch.empty(len(texts), dtype=torch.long)
-    for kind in (moved, ~moved):
+    pairs, weights, kinds = list(zip(prompts.texts, prompts.sampled, strict=True)), probability, moved
+    for which in (True, False):
+        law, some, mass = prompts, (moved == which).numpy(), float(probability[moved == which].sum())
+        if not mass:  # a law that keeps nothing: words alone are kept
+            law = Prompts([*(each for each in prompts.prompts if each.prompt.strip()), Prompt(prompt="")])
+            some, mass = np.arange(len(law)) == len(law) - 1, 1.0
+        further = versions(denoiser, law, some)
+        if further:
+            share = MOVED if which else KEPT
+            rest = torch.where(kinds == which, 1 - share, 1.0) * weights
+            weights = torch.cat([rest, rest.new_full((len(further),), share * mass / len(further))])
+            kinds = torch.cat([kinds, torch.full((len(further),), which)])
+            pairs += [(each.prompt, each.sampled) for each in further]
+    fold = torch.empty(len(pairs), dtype=torch.long)
+    for kind in (kinds, ~kinds):
         order = np.random.default_rng(0).permutation(int(kind.sum()))
         fold[kind] = torch.from_numpy(order % FOLDS)
     folds = []
@@ -55,40 +60,12 @@ def change_for(denoiser: Denoiser, prompts: Prompts) -> Change | None:
         for some in torch.nonzero(fold == k).flatten().split(CHUNK):
             if not len(some):  # fewer prompts than folds
                 continue
-            e, to = (_vectors(denoiser, words, some) for words in (texts, sampled))
-            parts.append(sums_of(e, to, weights[some], moved[some]))
+            e, to = (_vectors(denoiser, [pairs[int(j)][side] for j in some]) for side in (0, 1))
+            parts.append(sums_of(e, to, weights[some], kinds[some]))
         if parts:
             folds.append(sum(parts[1:], parts[0]))
     matrices = [base_weight(layer).cpu().double() for layer in layers]
     return change_of(folds, sum((v.T @ v for v in matrices[1:]), matrices[0].T @ matrices[0]))
-
-
-def strangers(denoiser: Denoiser, prompts: Prompts) -> tuple[str, ...]:
-    """Words of the tokenizer in any order, :data:`STRANGERS` times at most, as long as prompts of the law.
-
-    They stand for all prompts that a law does not name and that are to stay: without them a change does anything under
-    words that the law has not. Words that asking prompts have and their anchors have not are left out.
-    """
-    tokenizer = getattr(denoiser.pipeline, "tokenizer", None)
-    if tokenizer is None:
-        return ()
-
-    def words(text: str) -> list[str]:
-        return [_word(token) for token in tokenizer.tokenize(text)]
-
-    gone = {word for each in prompts.prompts for word in set(words(each.prompt)) - set(words(each.sampled))}
-    every = sorted({_word(token) for token in tokenizer.get_vocab()} - gone)
-    every = [word for word in every if word.isascii() and word.isalnum()]
-    if not every:
-        return ()
-    lengths, rng = [max(1, len(words(text))) for text in prompts.texts], np.random.default_rng(0)
-    drawn = (" ".join(rng.choice(every, size=int(rng.choice(lengths)))) for _ in range(STRANGERS))
-    return tuple(dict.fromkeys(text for text in drawn if text not in prompts.texts))
-
-
-def _word(token: str) -> str:
-    """A token of a vocabulary without the marks of its beginning or end."""
-    return token.removesuffix("</w>").lstrip("\u2581\u0120")
 
 
 def start_at_anchors(denoiser: Denoiser, prompts: Prompts) -> bool:
@@ -117,6 +94,19 @@ def start_at_anchors(denoiser: Denoiser, prompts: Prompts) -> bool:
     return True
 
 
+def begin(denoiser: Denoiser, prompts: Prompts, other_layers: float) -> list[float] | None:
+    """:func:`start_at_anchors`, and the rates of the student's parameters: where it was done those of all layers but
+    keys and values of cross-attention are ``other_layers``. None where all are alike.
+
+    What words say is changed already, and whatever other layers learn for some prompts all others hear as well.
+    """
+    if not start_at_anchors(denoiser, prompts) or other_layers == 1:
+        return None
+    heard = {id(p) for layer in cross_attention(denoiser) for p in layer.parameters()}
+    trained = [p for p in cast(Any, denoiser.network).parameters() if p.requires_grad]
+    return [1.0 if id(p) in heard else other_layers for p in trained]
+
+
 def _trained(layer: Any) -> bool:
     """Whether the student may change it, by an adapter or its weights."""
     if hasattr(layer, "get_base_layer"):
@@ -141,5 +131,5 @@ def cross_attention(denoiser: Denoiser) -> list[Any]:
     return [layer for layer in found if getattr(layer, "in_features", None) == width]
 
 
-def _vectors(denoiser: Denoiser, texts: tuple[str, ...], chosen: Tensor) -> Tensor:
-    return denoiser.condition([texts[int(j)] for j in chosen])["encoder_hidden_states"]
+def _vectors(denoiser: Denoiser, texts: list[str]) -> Tensor:
+    return denoiser.condition(texts)["encoder_hidden_states"]

@@ -12,13 +12,15 @@ from torch import Tensor
 
 from diffusion.methods.base import DetectedFitContext, Outcome, fit_adapters
 from diffusion.methods.chain import chain_of
-from diffusion.methods.closed_form_start import start_at_anchors
+from diffusion.methods.closed_form import CAUTION
+from diffusion.methods.closed_form_start import begin
 from diffusion.methods.correction import FixedMultipliers
 from diffusion.methods.dual_loop import Rounds, Stopping
 from diffusion.methods.gain import Gain, gain_of
 from diffusion.methods.guided_tilt import PromptBatches, guided_objective
 from diffusion.methods.level_shift import Asking
 from diffusion.methods.own_chain import Pool, Walkers, own_chain_objective
+from diffusion.methods.versions import in_versions
 from diffusion.pipelines import Denoiser
 from diffusion.ratios.detected import DetectedSamples, detect, sample_prompts
 from diffusion.tasks.concepts import normalised
@@ -30,6 +32,8 @@ from diffusion.training.lora import merged_adapters
 ANCHORED = 1 / 3
 # Samples of a group with a level, at least, as a share of those of the law, when multipliers are moved.
 FEW = 0.1
+# Nats by which weights of a prompt's samples differ, at most, where the prompt is to stay as it is.
+STILL = 0.1
 
 
 @dataclass(frozen=True)
@@ -73,8 +77,9 @@ class DetectedTilt:
             objective = own_chain_objective(data, estimate.noised_detector, noised, walkers)
         else:
             network, gain = estimate.noised_detector, gain_of(rounds)
+            data = in_versions(data, law, estimate.sampling.negative_prompt)
             objective = guided_objective(data, network, log_weights, noised, context.config, gain)
-        start = partial(start_at_anchors, denoiser, law)
+        start = partial(begin, denoiser, law, context.config.other_layers)
         losses = fit_adapters(context, lambda _parameters: objective, rounds=rounds, state=state, start=start)
         return Outcome(losses, solution.multipliers[None]) if rounds is None else rounds.outcome(losses)
 
@@ -161,7 +166,11 @@ def drawn_for_all(estimate: DetectedSamples, count: int, seed: int) -> np.ndarra
 
 
 def batches_of(denoiser: Denoiser, estimate: DetectedSamples, log_weights: Tensor) -> PromptBatches:
-    """What a fit looks at; samples whose weight is unusual as often as all others together."""
+    """What a fit looks at; samples whose weight is unusual as often as all others together.
+
+    A row under a prompt that keeps its law, none of whose samples is weighed otherwise than its others, counts
+    :data:`diffusion.methods.closed_form.CAUTION` times: all that a fit does there is harm.
+    """
     prompts, sampling = estimate.prompts, estimate.sampling
     scale, negative = sampling.mixed_scale(denoiser), sampling.negative_prompt
     same = [normalised(text) == normalised(negative) for text in prompts.texts]
@@ -187,5 +196,15 @@ def batches_of(denoiser: Denoiser, estimate: DetectedSamples, log_weights: Tenso
         scales,
         any(equal and weight > 0 for equal, weight in zip(same, prompts.probabilities, strict=True)),
         shares,
-        target=share / share.sum(),
+        target=torch.where(still_of(estimate, log_weights)[estimate.rows], CAUTION, 1.0) * share / share.sum(),
     )
+
+
+def still_of(estimate: DetectedSamples, log_weights: Tensor) -> Tensor:
+    """(C,) whether a prompt keeps its law: it has no anchor, and log weights (n,) of its samples are alike."""
+    count, rows = len(estimate.prompts), estimate.rows
+    end = torch.full((count,), torch.inf, dtype=log_weights.dtype)
+    most = -end.scatter_reduce(0, rows, -log_weights, "amin")
+    spread = most - end.scatter_reduce(0, rows, log_weights, "amin")
+    free = torch.tensor([each.anchor is None for each in estimate.prompts.prompts])
+    return free & (spread < STILL)

@@ -47,7 +47,7 @@ from diffusion.training.lora import base_model
 from diffusion.training.trainer import Objective
 
 # Of what a fit does, its gain included: a finished fit by another formula is not taken from the cache.
-REVISION = 8
+REVISION = 9
 
 # Between these log SNRs the change that is asked for fades: beyond, on digits, the noised detector is all but sure, and
 # what is asked for there is dear along a fit's chain and saves few samples. Images of more pixels are decided earlier.
@@ -73,11 +73,11 @@ def undecided(log_snr: Tensor) -> Tensor:
 class PromptBatches:
     """What a step looks at: samples (n, ...) of the prompts' laws, the prompt (n,) of each, and how prompts are told.
 
-    ``asked``, ``anchors``: conditions (C,) that the student and the base model are given for prompt c; ``negative``
-    (1,): that of the branch without prompt; ``scales`` (C,): s, 1 where the prompt is the negative one. ``moving``:
-    whether the branch without prompt moves, since a prompt of the task is that very prompt; else it is held on a share
-    ``held`` of the rows. ``asking``: which of ``asked`` the student is given for laws (n,), where several prompts are
-    to have one law; left out, law and prompt are the same.
+    ``asked``, ``anchors``: conditions (A,) that the student and the base model are given, prompt c those of row c;
+    ``negative`` (1,): that of the branch without prompt; ``scales`` (C,): s, 1 where the prompt is the negative one.
+    ``moving``: whether the branch without prompt moves, since a prompt of the task is that very prompt; else it is held
+    on a share ``held`` of the rows. ``asking``: which rows of both are given for laws (n,), where several prompts are
+    to have one law or a prompt has versions; left out, law and row are the same.
     """
 
     denoiser: Denoiser
@@ -132,7 +132,7 @@ def guided_objective(
         empty = {name: value.expand(len(row), *value.shape[1:]) for name, value in data.negative.items()}
         with base_model(denoiser):
             with Bottleneck(denoiser) as caught:
-                base = denoiser.predict(x[:n], t[:n], rows(data.anchors, c))
+                base = denoiser.predict(x[:n], t[:n], rows(data.anchors, words))
                 feature = pooled(cast(Tensor, caught.last), base)
             free = denoiser.predict(x, t, empty) if guided else base
             there = noised_network.center.device

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from diffusion.methods.base import FitContext, Method, Outcome, fit_adapters
-from diffusion.methods.closed_form_start import start_at_anchors
+from diffusion.methods.closed_form_start import begin
 from diffusion.methods.correction import Correction, MovingTarget
 from diffusion.methods.gain import gain_of
 from diffusion.methods.guided_tilt import PromptBatches, guided_objective
@@ -53,7 +53,7 @@ class Tilted(Method):
         data = laws_of(denoiser, estimate.prompts, samples, log_weights().exp()[: len(estimate.anchor)], context.config)
         gain = gain_of(rounds)
         objective = guided_objective(data, estimate.classifier, log_weights, noised, context.config, gain)
-        start = partial(start_at_anchors, denoiser, law_of(estimate.prompts))
+        start = partial(begin, denoiser, law_of(estimate.prompts), context.config.other_layers)
         losses = fit_adapters(context, lambda _parameters: objective, rounds=rounds, start=start)
         return Outcome(losses, solution.multipliers[None]) if rounds is None else rounds.outcome(losses)
 
@@ -100,7 +100,7 @@ def laws_of(
         torch.cat([anchor, latents]),
         torch.tensor([0] * n + [1 + distinct.index(text) for text in texts]),
         denoiser.condition([prompts.anchor, *distinct, *paraphrases]),
-        denoiser.condition([prompts.anchor, *distinct]),
+        denoiser.condition([prompts.anchor, *distinct, *[prompts.anchor] * len(paraphrases)]),
         denoiser.condition([prompts.anchor]),
         torch.ones(first),
         False,

@@ -71,6 +71,13 @@ class FitConfig(Settings):
     gain: float = Field(
         default=2.0, gt=0, description="tilted: how many times over the change is asked for", json_schema_extra=HIDDEN
     )
+    other_layers: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="begun at anchors: rate of layers that are no keys or values of cross-attention, times the rate",
+        json_schema_extra=HIDDEN,
+    )
     robust_rounds: int = Field(default=0, ge=0, description="rounds of attack and fit")
     seed: int = Field(default=0, ge=0, description="seed of the fit", json_schema_extra=HIDDEN)
 

@@ -61,6 +61,8 @@ class Stateful(Protocol):
 class Trainer:
     """Minimises ``objective`` over ``parameters``; resumes from ``checkpoint`` where that file exists, and says so.
 
+    ``rates``: what the learning rate of each parameter is multiplied by; left out, 1.
+
     Checkpoints are written after every ``every`` steps, at the end, and where a first Ctrl-C or SIGTERM asks the run to
     stop, which it does after the step that it is in.
 
@@ -84,12 +86,21 @@ class Trainer:
         every: int = 100,
         progress: Progress | None = None,
         state: Stateful | None = None,
+        rates: Sequence[float] | None = None,
     ) -> None:
         self.network, self.parameters, self.objective, self.settings = network, list(parameters), objective, settings
         self.checkpoint, self.every, self.state = checkpoint, every, state
         self._progress: Progress = progress or (lambda _count: None)
         broadcast([parameter.data for parameter in self.parameters])
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=settings.peak_rate, weight_decay=self.weight_decay)
+        each = zip(self.parameters, rates or [1.0] * len(self.parameters), strict=True)
+        groups: dict[float, list[nn.Parameter]] = {}
+        for parameter, times in each:
+            groups.setdefault(times, []).append(parameter)
+        self.optimizer = torch.optim.AdamW(
+            [{"params": some, "times": times} for times, some in groups.items()],
+            lr=settings.peak_rate,
+            weight_decay=self.weight_decay,
+        )
         self.average = [parameter.detach().clone() for parameter in self.parameters]
         self.losses: list[float] = []
         self.done = 0
@@ -135,7 +146,7 @@ class Trainer:
         """One step of the optimiser; returns whether any process has been asked to stop."""
         rate = self.rate(step)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["times"]
         loss, terms, stop = self._gradient_that_fits(step, asked)
         norm = nn.utils.clip_grad_norm_(self.parameters, 1.0)
         if not bool(torch.isfinite(norm)):

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from diffusion.methods import guided_tilt
 from diffusion.methods.chain import Chain, nats, path_cost
-from diffusion.methods.detected import batches_of
+from diffusion.methods.closed_form import CAUTION
+from diffusion.methods.detected import batches_of, still_of
 from diffusion.methods.guided_tilt import DECIDED, PromptBatches, guided_loss, guided_objective, undecided
 from diffusion.pipelines import denoiser_of
 from diffusion.pipelines.base import predicted_x0
@@ -194,7 +195,8 @@ def test_rows_count_by_the_law_and_anchored_prompts_for_a_third_at_least(denoise
     law = Prompts([{"prompt": "seven", "anchor": ""}, {"prompt": "one", "weight": 2}, {"prompt": "", "weight": 7}])
     data = batches_of(denoiser, samples_of(denoiser, law), torch.zeros(15, dtype=torch.float64))
     masses = torch.bincount(data.prompts, weights=data.target)
-    np.testing.assert_allclose(masses, [1 / 3, 2 / 3 * 2 / 9, 2 / 3 * 7 / 9])
+    # The weights are all alike: prompts without an anchor are to stay as they are, and harm there counts.
+    np.testing.assert_allclose(masses, [1 / 3, CAUTION * 2 / 3 * 2 / 9, CAUTION * 2 / 3 * 7 / 9])
     np.testing.assert_allclose(float(data.shares.sum()), 1)
     assert data.scales.tolist() == [3.0, 3.0, 1.0]
     assert data.moving
@@ -205,6 +207,15 @@ def test_rows_count_by_the_law_and_anchored_prompts_for_a_third_at_least(denoise
     assert not data.moving
     # Samples whose weight is unusual are chosen more often than they count, the others less.
     assert (data.shares > data.target).tolist() == [True, False, False, False, False] * 2
+
+
+def test_a_prompt_stays_where_it_has_no_anchor_and_its_samples_are_weighed_alike(denoiser):
+    law = Prompts([{"prompt": "seven", "anchor": ""}, "one", "two"])
+    weights = torch.tensor([0.0] * 5 + [-3.0] * 5 + [-3.0, 0, 0, 0, 0], dtype=torch.float64)
+    samples = samples_of(denoiser, law)
+    assert still_of(samples, weights).tolist() == [False, True, False]
+    data = batches_of(denoiser, samples, weights)
+    np.testing.assert_allclose(torch.bincount(data.prompts, weights=data.target), [1 / 3, CAUTION / 3, 1 / 3])
 
 
 def test_a_noised_detector_learns_soft_labels():

@@ -247,3 +247,37 @@ def test_patience_is_for_methods_with_rounds():
         METHODS["tilted"]().with_patience(3)
     with pytest.raises(ValueError, match="at least 1 round"):
         METHODS["primal-dual"]().with_patience(0)
+
+
+# -- rates ---------------------------------------------------------------------------------------------------------
+
+
+def test_each_parameter_moves_by_its_own_rate_and_goes_on_with_it(tmp_path):
+    """Adam's first step is the rate, whatever the gradient; a resumed fit ends bit-equal."""
+
+    def trainer(checkpoint=None):
+        network = torch.nn.Linear(3, 2)
+        with torch.no_grad():
+            network.weight.zero_()
+            network.bias.zero_()
+
+        def objective(_step, generator, _part=None):
+            x = torch.randn(8, 3, generator=generator)
+            return (network(x) - 1).square().mean()
+
+        settings = FitConfig(max_train_steps=4, learning_rate=1e-2)
+        parameters = [network.weight, network.bias]
+        return Trainer(network, parameters, objective, settings, checkpoint=checkpoint, rates=[0.25, 1.0])
+
+    first = trainer()
+    first.run(until=1)
+    moved = [float(parameter.detach().abs().max()) for parameter in first.parameters]
+    assert moved[0] == pytest.approx(0.25 * moved[1], rel=1e-4)
+    first.run()
+    halted = trainer(tmp_path / "fit.safetensors")
+    halted.run(until=2)
+    halted.save()
+    again = trainer(tmp_path / "fit.safetensors")
+    assert again.done == 2
+    again.run()
+    assert all(torch.equal(*pair) for pair in zip(first.parameters, again.parameters, strict=True))

@@ -1,0 +1,126 @@
+r"""Prompts beside words that no law names.
+
+::
+
+    "a sketch of a boot"  ->  "a garment"      with words w:      "a sketch of a boot w"  ->  "a garment w"
+
+A law of prompts names some dozens or hundreds, and people ask in other words. A change that looks at the law alone does
+anything under words that none of its prompts has: on the wardrobe, where "on dots" was in no prompt, prompts that were
+to stay paid 2 to 22 nats there. So prompts of the law are also looked at in *versions*: with a few words of the
+tokenizer's vocabulary, in any order, before or behind them. What a version falls back to has the same words beside it,
+so one of a prompt that is to keep its law keeps its own.
+
+They serve the start in closed form (:mod:`diffusion.methods.closed_form_start`) and the rows of a fit
+(:func:`in_versions`). No image is made under them: a fit looks at states of the prompt that they are versions of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from diffusion.methods.guided_tilt import PromptBatches
+from diffusion.pipelines import Denoiser
+from diffusion.tasks.concepts import normalised
+from diffusion.tasks.prompts import Prompts
+
+VERSIONS = 256  # at most, of prompts that move and of prompts that do not, each
+MOST_WORDS = 3
+SHARE = 0.5  # of a fit's rows, where a prompt has versions
+# Of the weight that prompts have in the closed form, those that stay and those that move: what a law does name is to
+# arrive first. On `digits` half of both left .49 nats between a law's own prompts and their anchors, this .21.
+KEPT, MOVED = 0.5, 0.2
+MOST_BYTES = 2**27  # of what the text encoders say of them, of each kind, that a fit holds in memory
+BEGINS = ("\u2581", "\u0120")  # marks of T5's and of byte-level vocabularies; CLIP's marks ends
+
+
+@dataclass(frozen=True)
+class Version:
+    """``number``: of the prompt in its law; ``sampled``: what ``prompt`` falls back to, itself where it stays."""
+
+    number: int
+    prompt: str
+    sampled: str
+
+
+def versions(
+    denoiser: Denoiser, prompts: Prompts, which: NDArray[np.bool_], count: int = VERSIONS, seed: int = 0
+) -> list[Version]:
+    """Of prompts of the law where ``which`` (C,) is true, drawn by their weight: at most ``count``, each text once.
+
+    With one to :data:`MOST_WORDS` whole words of the vocabulary. Words that asking prompts have and their anchors have
+    not are left out, and so is what is longer than the tokenizer takes; none where there is no tokenizer, or no weight.
+    """
+    tokenizer, weights = getattr(denoiser.pipeline, "tokenizer", None), prompts.probabilities * which
+    if tokenizer is None or not weights.any():
+        return []
+    words = _words(tokenizer, prompts)
+    if not words:
+        return []
+    rng, found = np.random.default_rng([0x7665, seed]), dict[str, Version]()
+    for number in rng.choice(len(weights), size=count, p=weights / weights.sum()):
+        context = " ".join(rng.choice(words, size=int(rng.integers(1, MOST_WORDS + 1))))
+        form = f"{{}} {context}" if rng.random() < 0.5 else f"{context} {{}}"
+        text, to = (form.format(some[number]).strip() for some in (prompts.texts, prompts.sampled))
+        if all(len(tokenizer(some).input_ids) <= tokenizer.model_max_length for some in (text, to)):
+            found.setdefault(text, Version(int(number), text, to))
+    return [found[text] for text in found if text not in prompts.texts]
+
+
+def _words(tokenizer: Any, prompts: Prompts) -> list[str]:
+    """Whole words of a vocabulary, without those that make a concept."""
+
+    def said(text: str) -> set[str]:
+        return {_word(token) for token in tokenizer.tokenize(text)}
+
+    gone = {word for each in prompts.prompts for word in said(each.prompt) - said(each.sampled)}
+    whole = (token for token in tokenizer.get_vocab() if token.endswith("</w>") or token.startswith(BEGINS))
+    return sorted(word for word in {_word(token) for token in whole} - gone if word.isascii() and word.isalnum())
+
+
+def _word(token: str) -> str:
+    """A token of a vocabulary without the marks of its beginning or end."""
+    return token.removesuffix("</w>").lstrip("".join(BEGINS))
+
+
+def in_versions(data: PromptBatches, prompts: Prompts, negative: str) -> PromptBatches:
+    """What a fit looks at, :data:`SHARE` of its rows under versions of their prompts, which student and base are given.
+
+    Prompts that are the branch without prompt have none: guidance treats them, and not their versions, as that branch.
+    """
+    denoiser = data.denoiser
+    size = sum(value[:1].nbytes for value in data.asked.values())
+    count = min(VERSIONS, MOST_BYTES // max(size, 1))
+    moved = np.array([normalised(each.prompt) != normalised(each.sampled) for each in prompts.prompts])
+    free = np.array([normalised(each.prompt) != normalised(negative) for each in prompts.prompts])
+    every = [each for kind in (moved, ~moved) for each in versions(denoiser, prompts, kind & free, count, seed=1)]
+    if not every:
+        return data
+    texts, sampled = ((*given, *some) for given, some in (
+        (prompts.texts, [each.prompt for each in every]), (prompts.sampled, [each.sampled for each in every])
+    ))  # fmt: skip
+    return replace(
+        data, asked=denoiser.condition(texts), anchors=denoiser.condition(sampled),
+        asking=_asking([each.number for each in every], len(prompts)),
+    )  # fmt: skip
+
+
+def _asking(numbers: Sequence[int], laws: int) -> Any:
+    """Of laws (n,) to rows of the conditions: the law's own, or one of its versions, which follow those of all laws."""
+    of = torch.tensor(numbers)
+    counts = torch.bincount(of, minlength=laws)
+    order, first = of.argsort(stable=True), counts.cumsum(0) - counts
+
+    def asking(chosen: Tensor, generator: torch.Generator) -> Tensor:
+        version, which = torch.rand(2, len(chosen), generator=generator, dtype=torch.float64)
+        many = counts[chosen]
+        row = (first[chosen] + (which * many).long()).clamp(max=len(order) - 1)
+        return torch.where((many > 0) & (version < SHARE), laws + order[row], chosen)
+
+    return asking
