@@ -10,8 +10,9 @@ to stay paid 2 to 22 nats there. So prompts of the law are also looked at in *ve
 tokenizer's vocabulary, in any order, before or behind them. What a version falls back to has the same words beside it,
 so one of a prompt that is to keep its law keeps its own.
 
-They serve the start in closed form (:mod:`diffusion.methods.closed_form_start`) and the rows of a fit
-(:func:`in_versions`). No image is made under them: a fit looks at states of the prompt that they are versions of.
+They serve the start in closed form (:mod:`diffusion.methods.closed_form_start`) and, those of prompts that stay, the
+rows of a fit (:func:`in_versions`). No image is made under them: a fit looks at states of the prompt that they are
+versions of.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ SHARE = 0.5  # of a fit's rows, where a prompt has versions
 # Of the weight that prompts have in the closed form, those that stay and those that move: what a law does name is to
 # arrive first. On `digits` half of both left .49 nats between a law's own prompts and their anchors, this .21.
 KEPT, MOVED = 0.5, 0.2
-MOST_BYTES = 2**27  # of what the text encoders say of them, of each kind, that a fit holds in memory
+MOST_BYTES = 2**27  # of what the text encoders say of them, that a fit holds in memory
 BEGINS = ("\u2581", "\u0120")  # marks of T5's and of byte-level vocabularies; CLIP's marks ends
 
 
@@ -90,16 +91,17 @@ def _word(token: str) -> str:
 
 
 def in_versions(data: PromptBatches, prompts: Prompts, negative: str) -> PromptBatches:
-    """What a fit looks at, :data:`SHARE` of its rows under versions of their prompts, which student and base are given.
+    """What a fit looks at, :data:`SHARE` of the rows of prompts that keep their law under versions of these, which
+    student and base are given.
 
-    Prompts that are the branch without prompt have none: guidance treats them, and not their versions, as that branch.
+    Prompts that move have none here: what the law names is to arrive. Nor have prompts that are the branch without
+    prompt: guidance treats them, and not their versions, as that branch.
     """
     denoiser = data.denoiser
     size = sum(value[:1].nbytes for value in data.asked.values())
     count = min(VERSIONS, MOST_BYTES // max(size, 1))
-    moved = np.array([normalised(each.prompt) != normalised(each.sampled) for each in prompts.prompts])
-    free = np.array([normalised(each.prompt) != normalised(negative) for each in prompts.prompts])
-    every = [each for kind in (moved, ~moved) for each in versions(denoiser, prompts, kind & free, count, seed=1)]
+    stays = [normalised(each.prompt) == normalised(each.sampled) != normalised(negative) for each in prompts.prompts]
+    every = versions(denoiser, prompts, np.array(stays), count, seed=1)
     if not every:
         return data
     texts, sampled = ((*given, *some) for given, some in (
