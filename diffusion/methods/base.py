@@ -199,7 +199,9 @@ def fit_adapters(
     config = context.config
     parameters = add_student(context.denoiser, config.adapter_rank, config.seed, targets)
     rates = None if start is None else start()
-    trainer = trainer_of(context, parameters, objective(parameters), rounds or state, rates)
+    trainer = trainer_of(context, parameters, objective(parameters), rounds or state)
+    if rates is not None:
+        trainer.learn_at(rates)
     if rounds is None:
         trainer.run()
     else:
@@ -212,7 +214,6 @@ def trainer_of(
     parameters: list[nn.Parameter],
     objective: Objective,
     state: Stateful | None = None,
-    rates: Sequence[float] | None = None,
 ) -> Trainer:
     """The trainer of a fit, resumed where its checkpoint exists."""
     return Trainer(
@@ -224,5 +225,4 @@ def trainer_of(
         every=context.every,
         progress=context.progress,
         state=state,
-        rates=rates,
     )

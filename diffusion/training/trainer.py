@@ -61,8 +61,6 @@ class Stateful(Protocol):
 class Trainer:
     """Minimises ``objective`` over ``parameters``; resumes from ``checkpoint`` where that file exists, and says so.
 
-    ``rates``: what the learning rate of each parameter is multiplied by; left out, 1.
-
     Checkpoints are written after every ``every`` steps, at the end, and where a first Ctrl-C or SIGTERM asks the run to
     stop, which it does after the step that it is in.
 
@@ -86,21 +84,12 @@ class Trainer:
         every: int = 100,
         progress: Progress | None = None,
         state: Stateful | None = None,
-        rates: Sequence[float] | None = None,
     ) -> None:
         self.network, self.parameters, self.objective, self.settings = network, list(parameters), objective, settings
         self.checkpoint, self.every, self.state = checkpoint, every, state
         self._progress: Progress = progress or (lambda _count: None)
         broadcast([parameter.data for parameter in self.parameters])
-        each = zip(self.parameters, rates or [1.0] * len(self.parameters), strict=True)
-        groups: dict[float, list[nn.Parameter]] = {}
-        for parameter, times in each:
-            groups.setdefault(times, []).append(parameter)
-        self.optimizer = torch.optim.AdamW(
-            [{"params": some, "times": times} for times, some in groups.items()],
-            lr=settings.peak_rate,
-            weight_decay=self.weight_decay,
-        )
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=settings.peak_rate, weight_decay=self.weight_decay)
         self.average = [parameter.detach().clone() for parameter in self.parameters]
         self.losses: list[float] = []
         self.done = 0
@@ -138,6 +127,14 @@ class Trainer:
         finally:
             self.network.eval()
 
+    def learn_at(self, rates: Sequence[float]) -> None:
+        """From here on the learning rate of each parameter is times ``rates``, one for each."""
+        groups: dict[float, list[nn.Parameter]] = {}
+        for parameter, times in zip(self.parameters, rates, strict=True):
+            groups.setdefault(times, []).append(parameter)
+        like = self.optimizer.param_groups[0]
+        self.optimizer.param_groups = [like | {"params": some, "times": times} for times, some in groups.items()]
+
     def rate(self, step: int) -> float:
         """The learning rate of a step: warmed up, then along a cosine to zero."""
         return self.settings.peak_rate * min(1.0, (step + 1) / self.warmup) * self.settings.decayed(step)
@@ -146,7 +143,7 @@ class Trainer:
         """One step of the optimiser; returns whether any process has been asked to stop."""
         rate = self.rate(step)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate * group["times"]
+            group["lr"] = rate * group.get("times", 1.0)
         loss, terms, stop = self._gradient_that_fits(step, asked)
         norm = nn.utils.clip_grad_norm_(self.parameters, 1.0)
         if not bool(torch.isfinite(norm)):

@@ -267,7 +267,9 @@ def test_each_parameter_moves_by_its_own_rate_and_goes_on_with_it(tmp_path):
 
         settings = FitConfig(max_train_steps=4, learning_rate=1e-2)
         parameters = [network.weight, network.bias]
-        return Trainer(network, parameters, objective, settings, checkpoint=checkpoint, rates=[0.25, 1.0])
+        made = Trainer(network, parameters, objective, settings, checkpoint=checkpoint)
+        made.learn_at([0.25, 1.0])
+        return made
 
     first = trainer()
     first.run(until=1)
