@@ -84,28 +84,27 @@ def study(
     each fit.
     """
     real = features(torch.cat([stage.digits, stage.held_out]))
-
-    def free_of_copies(name: str) -> tuple[Array, NDArray[np.bool_]]:
-        return features(shown[name]), ~reading(shown[name], stage.planted, threshold).copied
-
-    before, others = free_of_copies("before")
+    seen = {name: (reading(some, stage.planted, threshold), features(some)) for name, some in shown.items()}
     ours = [name for name, outcome in outcomes.items() if not np.isnan(outcome.multipliers).any()]
-    solved = free_of_copies(ours[0]) if ours else None
     models = {}
+
+    def over(name: str, other: str) -> Distance:
+        """KID without copies of one model over that of another."""
+        (mine, here), (theirs, there) = seen[name], seen[other]
+        return kid_change(there, here, real, ~theirs.copied, ~mine.copied)
+
     for name, samples in shown.items():
-        found, here = reading(samples, stage.planted, threshold), features(samples)
+        found, here = seen[name]
         n, free = len(samples), int((~found.copied).sum())
         models[name] = PlantedModel(
             largest_similarity=tuple(found.largest.tolist()),
             share_of_each=tuple(found.each.tolist()),
             copies=Hits(mean=found.copies.value, stderr=found.copies.stderr, n=n, hits=found.copies.hits),
             kid=_estimate(kid(here, real), n),
-            kid_change=_estimate(kid_change(before, here, real), n),
+            kid_change=_estimate(kid_change(seen["before"][1], here, real), n),
             kid_without_copies=_estimate(kid(here, real, ~found.copied), free),
-            kid_change_without_copies=_estimate(kid_change(before, here, real, others, ~found.copied), free),
-            kid_over_solved_without_copies=(
-                _estimate(kid_change(solved[0], here, real, solved[1], ~found.copied), free) if solved else None
-            ),
+            kid_change_without_copies=_estimate(over(name, "before"), free),
+            kid_over_solved_without_copies=_estimate(over(name, ours[0]), free) if ours else None,
             nearest=_shades(samples[found.nearest]),
         )
     return PlantedStudy(

@@ -13,7 +13,7 @@ from diffusion.digits.experiments.planted_model import REPEATS, make_stage, seed
 from diffusion.digits.experiments.planted_report import reading, table, thresholds
 from diffusion.digits.planted_study import PlantedStudy
 from diffusion.evaluation.kid import kid, kid_change
-from diffusion.methods import SISS, ForgetImages, NegGrad, OnImages, TiltedImages
+from diffusion.methods import IMAGE_METHODS, SISS, ForgetImages, NegGrad, OnImages, TiltedImages
 from diffusion.pipelines import denoiser_of, load_pipeline
 from diffusion.pipelines.images import read_folder
 from diffusion.tasks.image_task import ImageTask
@@ -129,7 +129,8 @@ def test_the_study_runs_and_runs_again_from_what_it_left(tmp_path, monkeypatch):
         "primal-dual": lambda: ForgetImages(inner=1, extra=0, **quick),
         "siss": lambda: OnImages(SISS(), **quick),
     }
-    monkeypatch.setattr(planted, "IMAGE_METHODS", methods)
+    for name, small in methods.items():
+        monkeypatch.setitem(IMAGE_METHODS, name, small)
     size = {"seed": 0, "steps": 2, "further": 1, "fit_steps": 2, "samples": 12, "methods": list(methods)}
     result = planted.run(tmp_path, **size)
     assert PlantedStudy.model_validate_json((tmp_path / "study.json").read_text(encoding="utf-8")) == result
@@ -141,6 +142,11 @@ def test_the_study_runs_and_runs_again_from_what_it_left(tmp_path, monkeypatch):
         assert len(measured.elbo_drop) == 8
         assert f"{measured.cost.mean:.2f} ± {measured.cost.stderr:.2f}" in text
         assert measured.held_out_elbo_drop.stderr > 0
+    over = {name: model.kid_over_solved_without_copies for name, model in result.models.items()}
+    assert over["tilted"].mean == over["tilted"].stderr == 0
+    assert over["siss"].mean == pytest.approx(
+        result.models["siss"].kid_without_copies.mean - result.models["tilted"].kid_without_copies.mean
+    )
     (tmp_path / "samples" / "siss.safetensors").unlink()
     again = planted.run(tmp_path, **size)
     for part in ("images", "models", "fits"):
