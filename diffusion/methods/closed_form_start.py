@@ -17,7 +17,6 @@ from diffusion.methods.closed_form import BELIEVED, Change, change_of, sums_of
 from diffusion.methods.versions import KEPT, MOVED, versions
 from diffusion.pipelines import Denoiser
 from diffusion.runtime.files import say
-from diffusion.tasks.concepts import normalised
 from diffusion.tasks.prompts import Prompt, Prompts
 from diffusion.training.lora import ADAPTER
 
@@ -34,7 +33,7 @@ def change_for(denoiser: Denoiser, prompts: Prompts) -> Change | None:
     each kind by itself. Of a law in which all prompts move words alone are kept.
     """
     layers, probability = cross_attention(denoiser), torch.from_numpy(prompts.probabilities)
-    moved = torch.tensor([normalised(each.prompt) != normalised(each.sampled) for each in prompts.prompts])
+    moved = torch.from_numpy(prompts.moved)
     if not layers or not bool((moved & (probability > 0)).any()):
         return None
     pairs, weights, kinds = list(zip(prompts.texts, prompts.sampled, strict=True)), probability, moved

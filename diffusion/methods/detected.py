@@ -12,28 +12,22 @@ from torch import Tensor
 
 from diffusion.methods.base import DetectedFitContext, Outcome, fit_adapters
 from diffusion.methods.chain import chain_of
-from diffusion.methods.closed_form import CAUTION
 from diffusion.methods.closed_form_start import begin
 from diffusion.methods.correction import FixedMultipliers
+from diffusion.methods.detected_batches import batches_of
 from diffusion.methods.dual_loop import Rounds, Stopping
 from diffusion.methods.gain import Gain, gain_of
-from diffusion.methods.guided_tilt import PromptBatches, guided_objective
+from diffusion.methods.guided_tilt import guided_objective
 from diffusion.methods.level_shift import Asking
 from diffusion.methods.own_chain import Pool, Walkers, own_chain_objective
 from diffusion.methods.versions import in_versions
-from diffusion.pipelines import Denoiser
 from diffusion.ratios.detected import DetectedSamples, detect, sample_prompts
-from diffusion.tasks.concepts import normalised
 from diffusion.tasks.detector_levels import estimates, shares, strengths
 from diffusion.tasks.detectors import CheckedDetector
 from diffusion.training.lora import merged_adapters
 
-# Share of a step's rows, at least, under prompts that take the law of their anchor.
-ANCHORED = 1 / 3
 # Samples of a group with a level, at least, as a share of those of the law, when multipliers are moved.
 FEW = 0.1
-# Nats by which weights of a prompt's samples differ, at most, where the prompt is to stay as it is.
-STILL = 0.1
 
 
 @dataclass(frozen=True)
@@ -163,48 +157,3 @@ def drawn_for_all(estimate: DetectedSamples, count: int, seed: int) -> np.ndarra
             word = int(np.random.SeedSequence([seed, 11, j]).generate_state(1)[0])
             chosen.append(prompts.drawn(missing, word, group))
     return np.concatenate(chosen)
-
-
-def batches_of(denoiser: Denoiser, estimate: DetectedSamples, log_weights: Tensor) -> PromptBatches:
-    """What a fit looks at; samples whose weight is unusual as often as all others together.
-
-    A row under a prompt that keeps its law, none of whose samples is weighed otherwise than its others, counts
-    :data:`diffusion.methods.closed_form.CAUTION` times: all that a fit does there is harm.
-    """
-    prompts, sampling = estimate.prompts, estimate.sampling
-    scale, negative = sampling.mixed_scale(denoiser), sampling.negative_prompt
-    same = [normalised(text) == normalised(negative) for text in prompts.texts]
-    scales = torch.tensor([1.0 if scale <= 1 or equal else scale for equal in same])
-    weights = log_weights.exp()
-    unusual = (weights - weights.mean()).abs() + 1e-12
-    # Samples were allotted to prompts by counts; how often a prompt counts is said by its probability.
-    share = torch.from_numpy(prompts.probabilities)[estimate.rows]
-    share = share / torch.bincount(estimate.rows, minlength=len(prompts))[estimate.rows]
-    # What is right under one prompt does not depend on the others; prompts that must take another's law move most.
-    anchored = torch.tensor([each.anchor is not None for each in prompts.prompts])[estimate.rows]
-    mass = float(share[anchored].sum() / share.sum())
-    if 0 < mass < ANCHORED:
-        share = torch.where(anchored, share * ANCHORED / mass, share * (1 - ANCHORED) / (1 - mass))
-    shares = 0.5 * share / share.sum() + 0.5 * share * unusual / (share * unusual).sum()
-    return PromptBatches(
-        denoiser,
-        estimate.latents,
-        estimate.rows,
-        denoiser.condition(prompts.texts),
-        denoiser.condition(prompts.sampled),
-        denoiser.condition([negative]),
-        scales,
-        any(equal and weight > 0 for equal, weight in zip(same, prompts.probabilities, strict=True)),
-        shares,
-        target=torch.where(still_of(estimate, log_weights)[estimate.rows], CAUTION, 1.0) * share / share.sum(),
-    )
-
-
-def still_of(estimate: DetectedSamples, log_weights: Tensor) -> Tensor:
-    """(C,) whether a prompt keeps its law: it has no anchor, and log weights (n,) of its samples are alike."""
-    count, rows = len(estimate.prompts), estimate.rows
-    end = torch.full((count,), torch.inf, dtype=log_weights.dtype)
-    most = -end.scatter_reduce(0, rows, -log_weights, "amin")
-    spread = most - end.scatter_reduce(0, rows, log_weights, "amin")
-    free = torch.tensor([each.anchor is None for each in estimate.prompts.prompts])
-    return free & (spread < STILL)

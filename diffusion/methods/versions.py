@@ -17,7 +17,7 @@ versions of.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -100,20 +100,20 @@ def in_versions(data: PromptBatches, prompts: Prompts, negative: str) -> PromptB
     denoiser = data.denoiser
     size = sum(value[:1].nbytes for value in data.asked.values())
     count = min(VERSIONS, MOST_BYTES // max(size, 1))
-    stays = [normalised(each.prompt) == normalised(each.sampled) != normalised(negative) for each in prompts.prompts]
-    every = versions(denoiser, prompts, np.array(stays), count, seed=1)
-    if not every:
+    free = np.array([normalised(text) != normalised(negative) for text in prompts.texts])
+    further = versions(denoiser, prompts, ~prompts.moved & free, count, seed=1)
+    if not further:
         return data
-    texts, sampled = ((*given, *some) for given, some in (
-        (prompts.texts, [each.prompt for each in every]), (prompts.sampled, [each.sampled for each in every])
-    ))  # fmt: skip
+    texts = [each.prompt for each in further]  # what they fall back to, too
     return replace(
-        data, asked=denoiser.condition(texts), anchors=denoiser.condition(sampled),
-        asking=_asking([each.number for each in every], len(prompts)),
-    )  # fmt: skip
+        data,
+        asked=denoiser.condition([*prompts.texts, *texts]),
+        anchors=denoiser.condition([*prompts.sampled, *texts]),
+        asking=_asking([each.number for each in further], len(prompts)),
+    )
 
 
-def _asking(numbers: Sequence[int], laws: int) -> Any:
+def _asking(numbers: Sequence[int], laws: int) -> Callable[[Tensor, torch.Generator], Tensor]:
     """Of laws (n,) to rows of the conditions: the law's own, or one of its versions, which follow those of all laws."""
     of = torch.tensor(numbers)
     counts = torch.bincount(of, minlength=laws)

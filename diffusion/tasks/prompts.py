@@ -131,6 +131,11 @@ class Prompts(Settings):
         return tuple(each.sampled for each in self.prompts)
 
     @property
+    def moved(self) -> NDArray[np.bool_]:
+        """Whether a prompt takes another one's law (C,)."""
+        return np.array([normalised(each.prompt) != normalised(each.sampled) for each in self.prompts])
+
+    @property
     def probabilities(self) -> NDArray[np.float64]:
         """P (C,), adding up to one."""
         weights = np.array([each.weight for each in self.prompts])

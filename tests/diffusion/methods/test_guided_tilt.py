@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from diffusion.methods import guided_tilt
 from diffusion.methods.chain import Chain, nats, path_cost
 from diffusion.methods.closed_form import CAUTION
-from diffusion.methods.detected import batches_of, still_of
+from diffusion.methods.detected_batches import batches_of, still_of
 from diffusion.methods.guided_tilt import DECIDED, PromptBatches, guided_loss, guided_objective, undecided
 from diffusion.pipelines import denoiser_of
 from diffusion.pipelines.base import predicted_x0
