@@ -75,7 +75,7 @@ class FitConfig(Settings):
         default=1.0,
         gt=0,
         le=1,
-        description="begun at anchors: rate of layers that are no keys or values of cross-attention, times the rate",
+        description="begun at anchors: learning rate of layers beside cross-attention's keys and values, relative",
         json_schema_extra=HIDDEN,
     )
     robust_rounds: int = Field(default=0, ge=0, description="rounds of attack and fit")

@@ -132,8 +132,9 @@ class Trainer:
         groups: dict[float, list[nn.Parameter]] = {}
         for parameter, times in zip(self.parameters, rates, strict=True):
             groups.setdefault(times, []).append(parameter)
-        like = self.optimizer.param_groups[0]
-        self.optimizer.param_groups = [like | {"params": some, "times": times} for times, some in groups.items()]
+        self.optimizer.param_groups.clear()
+        for times, some in groups.items():
+            self.optimizer.add_param_group({"params": some, "times": times})
 
     def rate(self, step: int) -> float:
         """The learning rate of a step: warmed up, then along a cosine to zero."""
