@@ -6,9 +6,9 @@ r"""Prompts beside words that no law names.
 
 A law of prompts names some dozens or hundreds, and people ask in other words. A change that looks at the law alone does
 anything under words that none of its prompts has: on the wardrobe, where "on dots" was in no prompt, prompts that were
-to stay paid 2 to 22 nats there. So prompts of the law are also looked at in *versions*: with a few words of the
-tokenizer's vocabulary, in any order, before or behind them. What a version falls back to has the same words beside it,
-so one of a prompt that is to keep its law keeps its own.
+to stay paid most there (docs/benchmarks.md). So prompts of the law are also looked at in *versions*: with a few words
+of the tokenizer's vocabulary, in any order, before or behind them. What a version falls back to has the same words
+beside it, so one of a prompt that is to keep its law keeps its own.
 
 They serve the start in closed form (:mod:`diffusion.methods.closed_form_start`) and, those of prompts that stay, the
 rows of a fit (:func:`in_versions`). No image is made under them: a fit looks at states of the prompt that they are
@@ -35,7 +35,8 @@ VERSIONS = 256  # at most, of prompts that move and of prompts that do not, each
 MOST_WORDS = 3
 SHARE = 0.5  # of a fit's rows, where a prompt has versions
 # Of the weight that prompts have in the closed form, those that stay and those that move: what a law does name is to
-# arrive first. On `digits` half of both left .49 nats between a law's own prompts and their anchors, this .21.
+# arrive first. In a trial on `digits` half of both left .49 nats between a law's own prompts and their anchors, this
+# .21, as words alone did.
 KEPT, MOVED = 0.5, 0.2
 MOST_BYTES = 2**27  # of what the text encoders say of them, that a fit holds in memory
 BEGINS = ("\u2581", "\u0120")  # marks of T5's and of byte-level vocabularies; CLIP's marks ends
