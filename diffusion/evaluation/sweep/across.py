@@ -5,6 +5,14 @@ Of two points the second *removes less*, as far as their samples tell, where the
 as ours the better one is that which changes retained prompts less: fewer nats by more than two standard errors of the
 difference. IRA and CRA are told apart as removal is.
 
+Nats are compared chain by chain, under the same prompt from the same noise, each counting ``LOST`` nats at most::
+
+    mean_i [min(cost_i, LOST) - min(cost'_i, LOST)]
+
+A chain that pays so much ends in a sample that the base model makes next to never, e^-10 = 5e-5, and how many thousand
+nats it pays says no more; while the mean of a few such chains has a standard error as large as itself and tells nothing
+apart. Files without values of chains are compared by their means.
+
 Where a method has several points, its *best* one speaks for it: the one that is worst for us. Ours answers each of them
 by the best of its own points whose removal cannot be told from it, or of all where there is none.
 """
@@ -15,13 +23,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from diffusion.evaluation.bounds import Estimate
+import numpy as np
+
+from diffusion.evaluation.bounds import Estimate, mean_estimate
 from diffusion.evaluation.sweep.frontier import BEFORE
 from diffusion.evaluation.sweep.point import Point
 from duality.confidence import clopper_pearson, clopper_pearson_lower
 
 OURS = "ours"
 EACH_END = 0.975
+LOST = 10.0  # nats
 Verdict = Literal["removes less", "ours", "even", "its own"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)  # from the worst for the other one to the best
 SHARES = (("in_axis_accuracy", "retained"), ("cross_axis_accuracy", "all"))
@@ -58,14 +69,23 @@ def against(ours: Point, other: Point, by: str) -> Verdict:
     worse = [ends(ours.of(*name, by))[1] < ends(other.of(*name, by))[0] for name in SHARES]
     if theirs[1] < mine[0]:
         worse.append(True)
-    first, second = ours.of("cost", "retained"), other.of("cost", "retained")
-    apart = second.mean - first.mean
-    told = 2 * (first.stderr**2 + second.stderr**2) ** 0.5
+    apart, error = dearer(ours, other)
+    told = 2 * error
     better.append(apart > told)
     worse.append(apart < -told)
     if any(better) == any(worse):
         return "even"
     return "ours" if any(better) else "its own"
+
+
+def dearer(ours: Point, other: Point) -> tuple[float, float]:
+    """What the other one pays more under retained prompts, and its standard error, nats; see the module."""
+    first, second = ours.figure("cost", "retained"), other.figure("cost", "retained")
+    if first.values and len(first.values) == len(second.values):
+        found = mean_estimate(np.minimum(second.values, LOST) - np.minimum(first.values, LOST))
+        return found.mean, found.stderr
+    mine, theirs = first.estimate, second.estimate
+    return theirs.mean - mine.mean, (mine.stderr**2 + theirs.stderr**2) ** 0.5
 
 
 def frontier(ours: Sequence[Point], others: Sequence[Point], by: str) -> Verdict:
@@ -111,4 +131,8 @@ def across(tasks: Mapping[str, Sequence[Point]], by: str) -> list[str]:
 
 def _cell(point: Point, by: str) -> str:
     rates = " / ".join(f"{100 * value:.1f}" for value in point.axes(by))
-    return f"{rates} / {point.of('cost', 'retained').mean:.2g}"
+    found = point.figure("cost", "retained")
+    nats = f"{found.estimate.mean:.2g}"
+    if found.values and (counted := f"{np.minimum(found.values, LOST).mean():.2g}") != nats:
+        nats += f" ({counted})"
+    return f"{rates} / {nats}"

@@ -150,5 +150,6 @@ def costs(denoiser: Denoiser, task: CanvasTask, sampling: Sampling, settings: Me
     for name, texts, anchors in laws:
         with torch.no_grad():
             values = path_cost(denoiser, texts, chain, seed=settings.seed + 3, based_on=anchors)
-        found.append(Figure(name="cost", prompts=name, estimate=mean_estimate(values.numpy())))
+        paid = tuple(float(f"{value:.5g}") for value in values.tolist())
+        found.append(Figure(name="cost", prompts=name, estimate=mean_estimate(values.numpy()), values=paid))
     return found

@@ -39,7 +39,8 @@ class Figure(Plain):
 
     ``target_share``: of images that show the concept (upper bound). ``in_axis_accuracy``, ``cross_axis_accuracy``: how
     often the concept's axis, and all other axes that the prompt names, are as asked (lower bound). ``kid``: to held-out
-    renderings, ``kid_change``: what it gained on the base model's.
+    renderings, ``kid_change``: what it gained on the base model's. ``values``: of a cost, what every chain paid, nats,
+    for points of one task along the same prompts and noise in the same order; older files have none.
     """
 
     name: FigureName
@@ -47,6 +48,7 @@ class Figure(Plain):
     estimate: Estimate
     by: str | None = None
     bound: Bound | None = None
+    values: tuple[float, ...] = ()
 
 
 class Point(Document):
@@ -67,9 +69,13 @@ class Point(Document):
 
     def of(self, name: str, prompts: str, by: str | None = None) -> Estimate:
         """``LookupError`` where there is none."""
+        return self.figure(name, prompts, by).estimate
+
+    def figure(self, name: str, prompts: str, by: str | None = None) -> Figure:
+        """``LookupError`` where there is none."""
         for each in self.figures:
             if (each.name, each.prompts, each.by) == (name, prompts, by):
-                return each.estimate
+                return each
         raise LookupError(f"{self.setting.label} has no {name} under {prompts} by {by}")
 
     def has(self, name: str) -> bool:

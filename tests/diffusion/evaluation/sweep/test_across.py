@@ -1,18 +1,20 @@
 """Points beside ours: who removes less, who changes the rest less, and what samples cannot tell."""
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
-from diffusion.evaluation.sweep.across import across, against, compared, ends, frontier
+from diffusion.evaluation.bounds import mean_estimate
+from diffusion.evaluation.sweep.across import across, against, compared, dearer, ends, frontier
 from diffusion.evaluation.sweep.point import Figure, Point, Setting
 from diffusion.runtime.documents import Estimate
 
 BY = "kernel machine"
 
 
-def point(method, left=0, kept=100, crossed=100, nats=2.0, error=0.1, failed=None, n=100):
+def point(method, left=0, kept=100, crossed=100, nats=2.0, error=0.1, failed=None, n=100, values=()):
     def counted(name, prompts, hits):
         return Figure(name=name, prompts=prompts, by=BY, estimate=Estimate(mean=hits / n, stderr=0.0, n=n))
 
@@ -20,7 +22,7 @@ def point(method, left=0, kept=100, crossed=100, nats=2.0, error=0.1, failed=Non
         counted("target_share", "asked", left),
         counted("in_axis_accuracy", "retained", kept),
         counted("cross_axis_accuracy", "all", crossed),
-        Figure(name="cost", prompts="retained", estimate=Estimate(mean=nats, stderr=error, n=4)),
+        Figure(name="cost", prompts="retained", estimate=Estimate(mean=nats, stderr=error, n=4), values=values),
     )
     setting = Setting(method=method, strength=1.0, max_train_steps=1, learning_rate=1.0, train_batch_size=1)
     return Point(
@@ -67,6 +69,32 @@ def test_the_best_point_of_a_method_meets_the_best_of_ours_that_removes_as_much(
     # That a cheaper point of ours removes less than it is no answer.
     assert frontier([much, little], [beaten, point("a", left=0, nats=1.0)], BY) == "its own"
     assert frontier([much, little], [beaten, point("a", left=30, nats=0.5)], BY) == "even"
+
+
+def paid(method, values, **rest):
+    found = mean_estimate(np.array(values))
+    return point(method, nats=found.mean, error=found.stderr, values=tuple(values), **rest)
+
+
+def test_one_lost_chain_of_a_method_that_is_dearer_on_all_does_not_make_it_even():
+    ours, theirs = [0.1, 0.2, 0.3, 0.2], [0.4, 0.5, 0.7, 9e5]
+    by_means = point("a", nats=np.mean(theirs), error=mean_estimate(np.array(theirs)).stderr)
+    assert against(point("ours", nats=0.2, error=0.04), by_means, BY) == "even"
+    assert against(paid("ours", ours * 4), paid("a", theirs * 4), BY) == "ours"
+    assert against(paid("ours", theirs * 4), paid("a", ours * 4), BY) == "its own"
+    # By how many nats a chain is lost says nothing.
+    assert against(paid("ours", [0.1, 9e5, 0.1, 0.1] * 4), paid("a", [0.1, 11.0, 0.1, 0.1] * 4), BY) == "even"
+    # Chain by chain: the same difference everywhere is one, however far chains lie from each other.
+    wide = np.linspace(0, 8, 16)
+    assert against(paid("ours", wide), paid("a", wide + 0.1), BY) == "ours"
+    assert against(paid("ours", wide), paid("a", np.roll(wide, 1)), BY) == "even"
+    # Of a file without values there are means alone.
+    assert dearer(paid("ours", [1.0, 2.0]), point("a", nats=2.0, error=0.0)) == pytest.approx((0.5, 0.5))
+
+
+def test_a_cell_says_what_is_compared_where_chains_are_lost():
+    lines = across({"neon": [paid("ours", [0.5, 0.5]), paid("uce", [1.0, 999.0])]}, BY)
+    assert lines[2].endswith("/ 0.5 | 100.0 / 100.0 / 100.0 / 5e+02 (5.5) |")
 
 
 def test_the_interval_is_exact():

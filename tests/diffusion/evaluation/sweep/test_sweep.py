@@ -157,6 +157,9 @@ def test_a_sweep_resumes_and_refuses_another_task(monkeypatch, tmp_path):
     assert points[0].of("cost", "retained").mean == 0
     assert points[0].of("cost", "asked").mean > 0
     assert points[1].of("cost", "retained").mean > 0
+    paid = points[1].figure("cost", "retained")
+    assert len(paid.values) == paid.estimate.n == 1  # one for each chain
+    assert paid.values[0] == pytest.approx(paid.estimate.mean, rel=1e-4)
     assert points[0].of("kid_change", "retained").mean == 0
     moved = points[1].of("kid", "retained").mean - points[0].of("kid", "retained").mean
     assert points[1].of("kid_change", "retained").mean == pytest.approx(moved)
