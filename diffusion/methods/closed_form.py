@@ -33,8 +33,8 @@ RIDGES = (1e-5, 1e-4, 1e-3)  # of the mean square of an entry of e
 # An error under a prompt that is to keep its law counts so much more than what is left to do under one that is not: the
 # fit that follows does the latter, at a price under other prompts of about a tenth of it, and nobody mends the former.
 CAUTION = 10.0
-# What may be left of the way, errors under left-out prompts included. On the wardrobe a style is at 0.004 to 0.05, an
-# object among its neighbours at 0.18 to 0.66, a seven on `digits` at 0.20. Before versions stood among the prompts two
+# What may be left of the way, errors under left-out prompts included. On the wardrobe a style is at 0.005 to 0.07, an
+# object among its neighbours at 0.17 to 0.65, a seven on `digits` at 0.21. Before versions stood among the prompts two
 # objects were at 0.53 and 0.54: a fit that began there cost half of what it cost from the base model, and removed as
 # much or more (docs/benchmarks.md).
 BELIEVED = 0.6

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from diffusion.methods.closed_form import BELIEVED, Change, change_of, sums_of
-from diffusion.methods.versions import KEPT, MOVED, versions
+from diffusion.methods.versions import KEPT, MOVED, others, versions
 from diffusion.pipelines import Denoiser
 from diffusion.runtime.files import say
 from diffusion.tasks.prompts import Prompt, Prompts
@@ -28,9 +28,9 @@ CHUNK = 64  # prompts whose vectors are held in double precision at a time
 def change_for(denoiser: Denoiser, prompts: Prompts) -> Change | None:
     """Of a law of prompts; None, too, where no prompt takes another one's law, or cross-attention does not hear them.
 
-    Prompts that move and prompts that do not each give a part of their weight to their versions
-    (:mod:`diffusion.methods.versions`). They are dealt to the folds in turn, in an order that is drawn once for all,
-    each kind by itself. Of a law in which all prompts move words alone are kept.
+    Prompts that move and prompts that do not each give a part of their weight to their versions, what has other words
+    in the concept's place among the latter (:mod:`diffusion.methods.versions`). They are dealt to the folds in turn, in
+    an order that is drawn once for all, each kind by itself. Of a law in which all prompts move words alone are kept.
     """
     layers, probability = cross_attention(denoiser), torch.from_numpy(prompts.probabilities)
     moved = torch.from_numpy(prompts.moved)
@@ -43,6 +43,8 @@ def change_for(denoiser: Denoiser, prompts: Prompts) -> Change | None:
             law = Prompts([*(each for each in prompts.prompts if each.prompt.strip()), Prompt(prompt="")])
             some, mass = np.arange(len(law)) == len(law) - 1, 1.0
         further = versions(denoiser, law, some)
+        if not which:
+            further += others(denoiser, prompts)
         if further:
             share = MOVED if which else KEPT
             rest = torch.where(kinds == which, 1 - share, 1.0) * weights

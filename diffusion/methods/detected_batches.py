@@ -8,7 +8,7 @@ from torch import Tensor
 from diffusion.methods.closed_form import CAUTION
 from diffusion.methods.guided_tilt import PromptBatches
 from diffusion.pipelines import Denoiser
-from diffusion.ratios.detected import DetectedSamples
+from diffusion.ratios.detected import DetectedSamples, normalisers
 from diffusion.tasks.concepts import normalised
 
 # Share of a step's rows, at least, under prompts that take the law of their anchor.
@@ -53,9 +53,15 @@ def batches_of(denoiser: Denoiser, estimate: DetectedSamples, log_weights: Tenso
 
 
 def still_of(estimate: DetectedSamples, log_weights: Tensor) -> Tensor:
-    """(C,) whether a prompt stays as it is: it keeps its law, and log weights (n,) of its samples are alike."""
-    count, rows = len(estimate.prompts), estimate.rows
-    end = torch.full((count,), torch.inf, dtype=log_weights.dtype)
-    most = -end.scatter_reduce(0, rows, -log_weights, "amin")
-    spread = most - end.scatter_reduce(0, rows, log_weights, "amin")
-    return ~torch.from_numpy(estimate.prompts.moved) & (spread < STILL)
+    """(C,) whether a prompt stays as it is: it keeps its law, and log weights (n,) of its samples are alike.
+
+    A few samples do not show that, so prompts that share a normaliser are looked at together
+    (:func:`diffusion.ratios.detected.normalisers`).
+    """
+    number = torch.from_numpy(normalisers(estimate.prompts, estimate.rows))
+    of = number.clamp_min(0)  # prompts that are never asked have no samples and no rows
+    end = torch.full((int(of.max()) + 1,), torch.inf, dtype=log_weights.dtype)
+    some = of[estimate.rows]
+    most = -end.scatter_reduce(0, some, -log_weights, "amin")
+    spread = most - end.scatter_reduce(0, some, log_weights, "amin")
+    return ~torch.from_numpy(estimate.prompts.moved) & (spread < STILL)[of]

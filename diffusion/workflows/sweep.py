@@ -34,7 +34,7 @@ from diffusion.wardrobe.classifiers import classifiers
 from diffusion.workflows.detected import unlearn_detected
 
 FEATURES = "features of retained samples"
-OTHER_LAYERS = 0.2  # of ours: two hundred steps are few, and what they move beside words retained prompts pay for
+OTHER_LAYERS = 0.5  # of ours: two hundred steps are few, and what they move beside words retained prompts pay for
 
 
 def run_sweep(denoiser: Denoiser, task: CanvasTask, sweep: Sweep, folder: Path, bar: Bar = progress_bar) -> list[Point]:

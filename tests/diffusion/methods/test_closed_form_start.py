@@ -121,9 +121,26 @@ def test_words_that_no_law_names_keep_what_they_say_and_do_not_bring_the_concept
     left, whole = in_contexts(denoiser, task, asking=True)
     assert kept < 0.25 * way
     assert left < 0.4 * whole
-    monkeypatch.setattr(closed_form_start, "versions", lambda *_: [])  # without versions both are worse
+    for name in ("versions", "others"):  # without versions both are worse
+        monkeypatch.setattr(closed_form_start, name, lambda *_: [])
     assert in_contexts(denoiser, task, asking=False)[0] > 2 * kept
     assert in_contexts(denoiser, task, asking=True)[0] > left
+
+
+def test_neighbours_in_styles_that_no_retained_prompt_has_keep_what_they_say(styles, monkeypatch):
+    denoiser, task = styles[0], CanvasTask.of("a dress")
+    texts = [
+        f"a {style} of a {name}" for style in ("sketch", "mosaic", "neon") for name in ("trouser", "sandal", "bag")
+    ]
+    e = vectors(denoiser, [*texts, *(f"{text} on dots" for text in texts)])
+    assert not set(texts) & set(task.retained)
+
+    def harm():
+        return size(denoiser, e @ change_for(denoiser, law_of(task)).m.T)
+
+    kept = harm()
+    monkeypatch.setattr(closed_form_start, "others", lambda *_: [])
+    assert harm() > 1.3 * kept
 
 
 def test_an_object_that_left_out_prompts_cannot_tell_from_its_neighbours_is_left_to_the_fit(styles, capsys):

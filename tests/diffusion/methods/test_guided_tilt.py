@@ -1,5 +1,7 @@
 """Tilts under classifier-free guidance: what the loss is least at, and what each branch of a network is told."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -216,6 +218,18 @@ def test_a_prompt_stays_where_it_has_no_anchor_and_its_samples_are_weighed_alike
     assert still_of(samples, weights).tolist() == [False, True, False]
     data = batches_of(denoiser, samples, weights)
     np.testing.assert_allclose(torch.bincount(data.prompts, weights=data.target), [1 / 3, CAUTION / 3, 1 / 3])
+
+
+def test_few_samples_of_a_prompt_do_not_show_that_it_stays_where_others_of_its_group_show_the_concept(denoiser):
+    weights = torch.tensor([0.0] * 5 + [-3.0, 0, 0, 0, 0] + [0.0] * 5, dtype=torch.float64)
+    alone = Prompts(["garment", "cloth", "one"])
+    assert still_of(samples_of(denoiser, alone), weights).tolist() == [True, False, True]
+    grouped = Prompts([{"prompt": "garment", "group": "a"}, {"prompt": "cloth", "group": "a"}, {"prompt": "one"}])
+    assert still_of(samples_of(denoiser, grouped), weights).tolist() == [False, False, True]
+    # What is never asked has no samples, and shows nothing for or against its group.
+    unasked = Prompts([*grouped.prompts, {"prompt": "two", "weight": 0}])
+    samples = samples_of(denoiser, grouped)
+    assert still_of(replace(samples, prompts=unasked), weights).tolist()[:3] == [False, False, True]
 
 
 def test_a_noised_detector_learns_soft_labels():
