@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from diffusion.methods.closed_form import BELIEVED, Change, change_of, sums_of
-from diffusion.methods.versions import KEPT, MOVED, others, versions
+from diffusion.methods.versions import KEPT, MOVED, Version, others, versions
 from diffusion.pipelines import Denoiser
 from diffusion.runtime.files import say
 from diffusion.tasks.prompts import Prompt, Prompts
@@ -28,14 +28,21 @@ CHUNK = 64  # prompts whose vectors are held in double precision at a time
 def change_for(denoiser: Denoiser, prompts: Prompts) -> Change | None:
     """Of a law of prompts; None, too, where no prompt takes another one's law, or cross-attention does not hear them.
 
-    Prompts that move and prompts that do not each give a part of their weight to their versions, what has other words
-    in the concept's place among the latter (:mod:`diffusion.methods.versions`). They are dealt to the folds in turn, in
-    an order that is drawn once for all, each kind by itself. Of a law in which all prompts move words alone are kept.
+    Prompts that move and prompts that do not each give a part of their weight to their versions
+    (:mod:`diffusion.methods.versions`); of a law in which all prompts move words alone are kept. Whether other words in
+    the concept's place are among what is kept is left to the left-out prompts: that with less left is taken.
     """
+    if not cross_attention(denoiser) or not bool((prompts.moved & (prompts.probabilities > 0)).any()):
+        return None
+    found = [_with_kept(denoiser, prompts, some) for some in (others(denoiser, prompts), [])]
+    return min((each for each in found if each is not None), key=lambda each: each.left, default=None)
+
+
+def _with_kept(denoiser: Denoiser, prompts: Prompts, kept: list[Version]) -> Change | None:
+    """With ``kept`` among the versions of what stays. All are dealt to the folds in turn, in an order that is drawn
+    once for all, what moves and what does not each by itself."""
     layers, probability = cross_attention(denoiser), torch.from_numpy(prompts.probabilities)
     moved = torch.from_numpy(prompts.moved)
-    if not layers or not bool((moved & (probability > 0)).any()):
-        return None
     pairs, weights, kinds = list(zip(prompts.texts, prompts.sampled, strict=True)), probability, moved
     for which in (True, False):
         law, some, mass = prompts, (moved == which).numpy(), float(probability[moved == which].sum())
@@ -44,7 +51,7 @@ def change_for(denoiser: Denoiser, prompts: Prompts) -> Change | None:
             some, mass = np.arange(len(law)) == len(law) - 1, 1.0
         further = versions(denoiser, law, some)
         if not which:
-            further += others(denoiser, prompts)
+            further += kept
         if further:
             share = MOVED if which else KEPT
             rest = torch.where(kinds == which, 1 - share, 1.0) * weights

@@ -13,6 +13,8 @@ from diffusion.wardrobe.prompts import fallen_back
 from diffusion.workflows.sweep import law_of
 from tests.diffusion import families
 
+SANDAL = CanvasTask.of("a sandal")
+
 
 @pytest.fixture(scope="module")
 def styles():
@@ -141,6 +143,16 @@ def test_neighbours_in_styles_that_no_retained_prompt_has_keep_what_they_say(sty
     kept = harm()
     monkeypatch.setattr(closed_form_start, "others", lambda *_: [])
     assert harm() > 1.3 * kept
+
+
+def test_other_words_in_the_concepts_place_are_kept_where_left_out_prompts_like_that_better(styles, monkeypatch):
+    denoiser, style = styles
+    taken = {name: change_for(denoiser, law) for name, law in (("style", style), ("object", law_of(SANDAL)))}
+    monkeypatch.setattr(closed_form_start, "others", lambda *_: [])
+    without = {name: change_for(denoiser, law) for name, law in (("style", style), ("object", law_of(SANDAL)))}
+    torch.testing.assert_close(taken["style"].m, without["style"].m)
+    assert taken["object"].left < without["object"].left
+    assert not torch.equal(taken["object"].m, without["object"].m)
 
 
 def test_an_object_that_left_out_prompts_cannot_tell_from_its_neighbours_is_left_to_the_fit(styles, capsys):

@@ -8,7 +8,7 @@ import torch
 
 from diffusion.methods import versions as module
 from diffusion.methods.guided_tilt import PromptBatches
-from diffusion.methods.versions import FITTED, MOST_WORDS, SHARE, VERSIONS, in_versions, others, versions
+from diffusion.methods.versions import MOST_WORDS, OTHERS, SHARE, VERSIONS, in_versions, others, versions
 from diffusion.pipelines import denoiser_of, load_pipeline
 from diffusion.tasks.prompts import Prompt, Prompts
 from tests.diffusion import families
@@ -47,7 +47,7 @@ def test_versions_have_the_same_words_beside_a_prompt_and_its_anchor_and_none_th
 def test_other_words_in_the_concepts_place_are_kept(denoiser):
     law = Prompts([Prompt(prompt="A boot  on dots", anchor="a garment on dots"), Prompt(prompt="a sandal on dots")])
     found = others(denoiser, law)
-    assert 100 < len(found) == len({each.prompt for each in found}) <= VERSIONS
+    assert 100 < len(found) == len({each.prompt for each in found}) <= OTHERS
     assert all(each.prompt == each.sampled for each in found)
     assert {each.number for each in found} == {0}
     words = {word for each in found for word in each.prompt.split()}
@@ -97,7 +97,7 @@ def test_half_of_the_rows_of_prompts_that_stay_are_under_versions_of_their_own(d
     own = rows[laws == 1] == 1
     assert abs(float(own.double().mean()) - (1 - SHARE)) < 4 * 0.5 / 4000**0.5
     # What student and base are given is of the same version, of the same prompt.
-    every = versions(denoiser, LAW, np.array([False, True, False]), FITTED, seed=1)
+    every = versions(denoiser, LAW, np.array([False, True, False]), seed=1)
     numbers = torch.tensor([0, 1, 2, *(each.number for each in every)])
     assert torch.equal(numbers[rows], laws)
     assert len(rows[laws == 1].unique()) > 100
