@@ -37,7 +37,7 @@ from diffusion.tasks.prompts import Prompts
 
 VERSIONS = 256  # at most, of prompts that move and of prompts that do not, each, and of the latter in a fit
 # With other words in the concept's place, at most. In trials on `wardrobe` retained prompts paid in closed form .18
-# nats with these and .26 without for a dress, 1.0 with as many and .04 without for a style: left-out prompts tell which.
+# nats with these and .26 without for a dress, 1.0 with and .04 without for a style: left-out prompts tell which.
 OTHERS = 1024
 MOST_WORDS = 3
 SHARE = 0.5  # of a fit's rows, where a prompt has versions
