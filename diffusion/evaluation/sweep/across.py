@@ -33,7 +33,7 @@ from duality.confidence import clopper_pearson, clopper_pearson_lower
 OURS = "ours"
 EACH_END = 0.975
 LOST = 10.0  # nats
-Verdict = Literal["removes less", "ours", "even", "its own"]
+Verdict = Literal["removes less", "ours", "removes more", "even", "its own"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)  # from the worst for the other one to the best
 SHARES = (("in_axis_accuracy", "retained"), ("cross_axis_accuracy", "all"))
 
@@ -61,18 +61,19 @@ def equal(ours: Point, other: Point, by: str) -> bool:
 
 def against(ours: Point, other: Point, by: str) -> Verdict:
     """``removes less``: the other one does; ``ours``: it removes as much, and has a lower IRA, CRA or more nats, and
-    nothing in which it is better; ``its own``: the other way round; else ``even``."""
+    nothing in which it is better; ``its own``: the other way round, or it removes more and is worse in nothing;
+    ``removes more``: it does, and is worse in something; else ``even``."""
     mine, theirs = (ends(point.of("target_share", "asked", by)) for point in (ours, other))
     if theirs[0] > mine[1]:
         return "removes less"
     better = [ends(ours.of(*name, by))[0] > ends(other.of(*name, by))[1] for name in SHARES]
     worse = [ends(ours.of(*name, by))[1] < ends(other.of(*name, by))[0] for name in SHARES]
-    if theirs[1] < mine[0]:
-        worse.append(True)
     apart, error = dearer(ours, other)
     told = 2 * error
     better.append(apart > told)
     worse.append(apart < -told)
+    if theirs[1] < mine[0]:
+        return "removes more" if any(better) else "its own"
     if any(better) == any(worse):
         return "even"
     return "ours" if any(better) else "its own"
