@@ -14,7 +14,7 @@ from diffusion.evaluation.sweep.across import across
 from diffusion.evaluation.sweep.frontier import markdown, read_points
 
 DOCS = Path(__file__).parents[2] / "docs"
-FOLDERS = ("benchmarks", "benchmarks-64")  # the second one: along 64 chains
+FOLDERS = ("benchmarks",)
 ALL = "<!-- all points: docs/{} -->\n"
 BEGIN, END = "<!-- points: docs/{} -->\n", "<!-- end of points -->"
 
