@@ -34,7 +34,8 @@ def change_for(denoiser: Denoiser, prompts: Prompts) -> Change | None:
     """
     if not cross_attention(denoiser) or not bool((prompts.moved & (prompts.probabilities > 0)).any()):
         return None
-    found = [_with_kept(denoiser, prompts, some) for some in (others(denoiser, prompts), [])]
+    further = others(denoiser, prompts)
+    found = [_with_kept(denoiser, prompts, some) for some in ([further, []] if further else [[]])]
     return min((each for each in found if each is not None), key=lambda each: each.left, default=None)
 
 

@@ -69,8 +69,8 @@ def versions(
     tokenizer, weights = getattr(denoiser.pipeline, "tokenizer", None), prompts.probabilities * which
     if tokenizer is None or not weights.any():
         return []
-    words = _words(tokenizer, prompts)
-    if not words:
+    words = np.array(_words(tokenizer, prompts))  # a list would be made an array at every draw
+    if not len(words):
         return []
     rng, found = np.random.default_rng([0x7665, seed]), dict[str, Version]()
     for number in rng.choice(len(weights), size=count, p=weights / weights.sum()):
@@ -91,8 +91,8 @@ def others(denoiser: Denoiser, prompts: Prompts, count: int = OTHERS, seed: int 
     tokenizer, weights = getattr(denoiser.pipeline, "tokenizer", None), prompts.probabilities * prompts.moved
     if tokenizer is None or not weights.any():
         return []
-    words = _words(tokenizer, prompts)
-    if not words:
+    words = np.array(_words(tokenizer, prompts))  # a list would be made an array at every draw
+    if not len(words):
         return []
     rng, found = np.random.default_rng([0x6F74, seed]), dict[str, Version]()
     law = {normalised(text) for text in (*prompts.texts, *prompts.sampled)}
