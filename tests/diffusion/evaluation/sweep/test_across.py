@@ -14,7 +14,7 @@ from diffusion.runtime.documents import Estimate
 BY = "kernel machine"
 
 
-def point(method, left=0, kept=100, crossed=100, nats=2.0, error=0.1, failed=None, n=100, values=()):
+def point(method, left=0, kept=100, crossed=100, nats=2.0, error=0.1, failed=None, n=100):
     def counted(name, prompts, hits):
         return Figure(name=name, prompts=prompts, by=BY, estimate=Estimate(mean=hits / n, stderr=0.0, n=n))
 
@@ -22,7 +22,7 @@ def point(method, left=0, kept=100, crossed=100, nats=2.0, error=0.1, failed=Non
         counted("target_share", "asked", left),
         counted("in_axis_accuracy", "retained", kept),
         counted("cross_axis_accuracy", "all", crossed),
-        Figure(name="cost", prompts="retained", estimate=Estimate(mean=nats, stderr=error, n=4), values=values),
+        Figure(name="cost", prompts="retained", estimate=Estimate(mean=nats, stderr=error, n=4)),
     )
     setting = Setting(method=method, strength=1.0, max_train_steps=1, learning_rate=1.0, train_batch_size=1)
     return Point(
@@ -75,7 +75,9 @@ def test_the_best_point_of_a_method_meets_the_best_of_ours_that_removes_as_much(
 
 def paid(method, values, **rest):
     found = mean_estimate(np.array(values))
-    return point(method, nats=found.mean, error=found.stderr, values=tuple(values), **rest)
+    made = point(method, nats=found.mean, error=found.stderr, **rest)
+    *others, cost = made.figures
+    return made.model_copy(update={"figures": (*others, cost.model_copy(update={"values": tuple(values)}))})
 
 
 def test_one_lost_chain_of_a_method_that_is_dearer_on_all_does_not_make_it_even():
