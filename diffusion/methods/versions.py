@@ -37,7 +37,7 @@ from diffusion.tasks.prompts import Prompts
 
 VERSIONS = 256  # at most, of prompts that move and of prompts that do not, each, and of the latter in a fit
 # With other words in the concept's place, at most. In trials on `wardrobe` retained prompts paid in closed form .18
-# nats with these and .26 without for a dress, 1.0 with and .04 without for a style: left-out prompts tell which.
+# nats with these and .26 without for a dress, 1.0 (and more versions) and .04 for a style: left-out prompts tell which.
 OTHERS = 1024
 MOST_WORDS = 3
 SHARE = 0.5  # of a fit's rows, where a prompt has versions
@@ -66,14 +66,9 @@ def versions(
     With one to :data:`MOST_WORDS` whole words of the vocabulary. Words that asking prompts have and their anchors have
     not are left out, and so is what is longer than the tokenizer takes; none where there is no tokenizer, or no weight.
     """
-    tokenizer, weights = getattr(denoiser.pipeline, "tokenizer", None), prompts.probabilities * which
-    if tokenizer is None or not weights.any():
-        return []
-    words = np.array(_words(tokenizer, prompts))  # a list would be made an array at every draw
-    if not len(words):
-        return []
     rng, found = np.random.default_rng([0x7665, seed]), dict[str, Version]()
-    for number in rng.choice(len(weights), size=count, p=weights / weights.sum()):
+    tokenizer, words, numbers = _drawn(denoiser, prompts, which, count, rng)
+    for number in numbers:
         context = " ".join(rng.choice(words, size=int(rng.integers(1, MOST_WORDS + 1))))
         form = f"{{}} {context}" if rng.random() < 0.5 else f"{context} {{}}"
         text, to = (form.format(some[number]).strip() for some in (prompts.texts, prompts.sampled))
@@ -88,15 +83,10 @@ def others(denoiser: Denoiser, prompts: Prompts, count: int = OTHERS, seed: int 
     Half of them with further words before or behind, as :func:`versions`. None is a prompt of the law, nor what one of
     these falls back to.
     """
-    tokenizer, weights = getattr(denoiser.pipeline, "tokenizer", None), prompts.probabilities * prompts.moved
-    if tokenizer is None or not weights.any():
-        return []
-    words = np.array(_words(tokenizer, prompts))  # a list would be made an array at every draw
-    if not len(words):
-        return []
     rng, found = np.random.default_rng([0x6F74, seed]), dict[str, Version]()
+    tokenizer, words, numbers = _drawn(denoiser, prompts, prompts.moved, count, rng)
     law = {normalised(text) for text in (*prompts.texts, *prompts.sampled)}
-    for number in rng.choice(len(weights), size=count, p=weights / weights.sum()):
+    for number in numbers:
         stay = set(normalised(prompts.sampled[number]).split())
         own = normalised(prompts.texts[number]).split()
         drawn = [word if word in stay else str(rng.choice(words)) for word in own]
@@ -105,6 +95,21 @@ def others(denoiser: Denoiser, prompts: Prompts, count: int = OTHERS, seed: int 
         if not set(own) <= stay and text not in law and len(tokenizer(text).input_ids) <= tokenizer.model_max_length:
             found.setdefault(text, Version(int(number), text, text))
     return list(found.values())
+
+
+def _drawn(
+    denoiser: Denoiser, prompts: Prompts, which: NDArray[np.bool_], count: int, rng: np.random.Generator
+) -> tuple[Any, NDArray[np.str_], NDArray[np.int64]]:
+    """Tokenizer, words (w,), and prompts of the law by number (count,), drawn by the weight of those where ``which``
+    (C,) is true: none where there is no tokenizer, no weight or no word."""
+    tokenizer, weights = getattr(denoiser.pipeline, "tokenizer", None), prompts.probabilities * which
+    none = np.array([], dtype=np.str_), np.array([], dtype=np.int64)
+    if tokenizer is None or not weights.any():
+        return tokenizer, *none
+    words = np.array(_words(tokenizer, prompts), dtype=np.str_)  # a list would be made an array at every draw
+    if not len(words):
+        return tokenizer, *none
+    return tokenizer, words, rng.choice(len(weights), size=count, p=weights / weights.sum())
 
 
 def _words(tokenizer: Any, prompts: Prompts) -> list[str]:
