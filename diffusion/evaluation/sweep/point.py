@@ -29,9 +29,14 @@ class Setting(Plain):
     @property
     def label(self) -> str:
         """The name of its file, without ending."""
+        return f"{self.but_seed}-{self.seed}"
+
+    @property
+    def but_seed(self) -> str:
+        """What all seeds of it share."""
         kind = "weights" if self.full_weights else "lora"
         budget = f"{self.max_train_steps}x{self.train_batch_size}-{self.learning_rate:g}-{kind}"
-        return f"{self.method}-{self.strength:g}-{budget}-{self.seed}"
+        return f"{self.method}-{self.strength:g}-{budget}"
 
 
 class Figure(Plain):

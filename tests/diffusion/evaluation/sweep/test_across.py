@@ -3,31 +3,23 @@
 import numpy as np
 import pytest
 
+from tests.diffusion.evaluation.sweep.points import BY, paid, point
+
 pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
 from diffusion.evaluation.bounds import mean_estimate
-from diffusion.evaluation.sweep.across import across, against, compared, dearer, ends, frontier
-from diffusion.evaluation.sweep.point import Figure, Point, Setting
-from diffusion.runtime.documents import Estimate
-
-BY = "kernel machine"
+from diffusion.evaluation.sweep import across as module
+from diffusion.evaluation.sweep.across import LOST, across, compared
+from diffusion.evaluation.sweep.seeds import Runs, dearer
 
 
-def point(method, left=0, kept=100, crossed=100, nats=2.0, error=0.1, failed=None, n=100):
-    def counted(name, prompts, hits):
-        return Figure(name=name, prompts=prompts, by=BY, estimate=Estimate(mean=hits / n, stderr=0.0, n=n))
+def against(ours, other):
+    return module.against(Runs((ours,)), Runs((other,)), BY)
 
-    figures = (
-        counted("target_share", "asked", left),
-        counted("in_axis_accuracy", "retained", kept),
-        counted("cross_axis_accuracy", "all", crossed),
-        Figure(name="cost", prompts="retained", estimate=Estimate(mean=nats, stderr=error, n=4)),
-    )
-    setting = Setting(method=method, strength=1.0, max_train_steps=1, learning_rate=1.0, train_batch_size=1)
-    return Point(
-        task="t", concept="c", setting=setting, command="", failed=failed, figures=() if failed else figures
-    )  # fmt: skip
+
+def frontier(ours, others):
+    return module.frontier(*([Runs((each,)) for each in some] for some in (ours, others)), BY)
 
 
 @pytest.mark.parametrize(
@@ -45,55 +37,57 @@ def point(method, left=0, kept=100, crossed=100, nats=2.0, error=0.1, failed=Non
     ],
 )
 def test_who_is_better_at_equal_removal(other, expected):
-    assert against(point("ours"), other, BY) == expected
+    assert against(point("ours"), other) == expected
 
 
 def test_one_that_removes_more_is_not_beaten():
     ours = point("ours", left=30)
-    assert against(ours, point("a", left=0, nats=3.0), BY) == "removes more"
-    assert against(ours, point("a", left=0, kept=80, nats=1.0), BY) == "removes more"
-    assert against(ours, point("a", left=0), BY) == "its own"
+    assert against(ours, point("a", left=0, nats=3.0)) == "removes more"
+    assert against(ours, point("a", left=0, kept=80, nats=1.0)) == "removes more"
+    assert against(ours, point("a", left=0)) == "its own"
 
 
 def test_the_best_point_of_a_method_meets_the_best_of_ours_that_removes_as_much():
     much, little = point("ours", left=0, nats=2.0), point("ours", left=30, nats=0.5)
     beaten, cheap = point("a", left=0, nats=9.0), point("a", left=30, nats=1.0)
-    assert against(much, cheap, BY) == "removes less"
-    assert against(little, cheap, BY) == "ours"
-    assert against(little, beaten, BY) == "removes more"
-    assert frontier([much, little], [beaten, cheap], BY) == "ours"
-    assert frontier([much], [beaten, cheap], BY) == "ours"
-    assert frontier([much], [cheap], BY) == "removes less"
-    assert frontier([little], [beaten], BY) == "removes more"
-    assert frontier([little], [beaten, cheap], BY) == "removes more"  # that it has a worse point is no merit of ours
+    assert against(much, cheap) == "removes less"
+    assert against(little, cheap) == "ours"
+    assert against(little, beaten) == "removes more"
+    assert frontier([much, little], [beaten, cheap]) == ("ours", False)
+    assert frontier([much], [beaten, cheap]) == ("ours", False)
+    assert frontier([much], [cheap]) == ("removes less", False)
     # One good point is enough for the other one, however bad its others are.
-    assert frontier([much], [beaten, point("a", left=0, nats=1.0)], BY) == "its own"
+    assert frontier([much], [beaten, point("a", left=0, nats=1.0)]) == ("its own", False)
     # That a cheaper point of ours removes less than it is no answer.
-    assert frontier([much, little], [beaten, point("a", left=0, nats=1.0)], BY) == "its own"
-    assert frontier([much, little], [beaten, point("a", left=30, nats=0.5)], BY) == "even"
+    assert frontier([much, little], [beaten, point("a", left=0, nats=1.0)]) == ("its own", False)
+    assert frontier([much, little], [beaten, point("a", left=30, nats=0.5)]) == ("even", False)
 
 
-def paid(method, values, **rest):
-    found = mean_estimate(np.array(values))
-    made = point(method, nats=found.mean, error=found.stderr, **rest)
-    *others, cost = made.figures
-    return made.model_copy(update={"figures": (*others, cost.model_copy(update={"values": tuple(values)}))})
+def test_what_is_compared_is_what_removes_as_much_and_what_removes_more_is_counted_beside_it():
+    little = point("ours", left=30, nats=0.5)
+    beaten, cheap, less = (point("a", left=left, nats=nats) for left, nats in ((0, 9.0), (30, 1.0), (60, 0.1)))
+    assert frontier([little], [beaten]) == ("removes more", True)
+    assert frontier([little], [beaten, less]) == ("removes more", True)
+    assert frontier([little], [beaten, cheap]) == ("ours", True)
+    assert frontier([little], [beaten, point("a", left=30, nats=0.1)]) == ("its own", True)
+    assert frontier([little], [cheap, point("a", left=0, nats=0.5)]) == ("its own", False)
 
 
 def test_one_lost_chain_of_a_method_that_is_dearer_on_all_does_not_make_it_even():
     ours, theirs = [0.1, 0.2, 0.3, 0.2], [0.4, 0.5, 0.7, 9e5]
     by_means = point("a", nats=np.mean(theirs), error=mean_estimate(np.array(theirs)).stderr)
-    assert against(point("ours", nats=0.2, error=0.04), by_means, BY) == "even"
-    assert against(paid("ours", ours * 4), paid("a", theirs * 4), BY) == "ours"
-    assert against(paid("ours", theirs * 4), paid("a", ours * 4), BY) == "its own"
+    assert against(point("ours", nats=0.2, error=0.04), by_means) == "even"
+    assert against(paid("ours", ours * 4), paid("a", theirs * 4)) == "ours"
+    assert against(paid("ours", theirs * 4), paid("a", ours * 4)) == "its own"
     # By how many nats a chain is lost says nothing.
-    assert against(paid("ours", [0.1, 9e5, 0.1, 0.1] * 4), paid("a", [0.1, 11.0, 0.1, 0.1] * 4), BY) == "even"
+    assert against(paid("ours", [0.1, 9e5, 0.1, 0.1] * 4), paid("a", [0.1, 11.0, 0.1, 0.1] * 4)) == "even"
     # Chain by chain: the same difference everywhere is one, however far chains lie from each other.
     wide = np.linspace(0, 8, 16)
-    assert against(paid("ours", wide), paid("a", wide + 0.1), BY) == "ours"
-    assert against(paid("ours", wide), paid("a", np.roll(wide, 1)), BY) == "even"
+    assert against(paid("ours", wide), paid("a", wide + 0.1)) == "ours"
+    assert against(paid("ours", wide), paid("a", np.roll(wide, 1))) == "even"
     # Of a file without values there are means alone.
-    assert dearer(paid("ours", [1.0, 2.0]), point("a", nats=2.0, error=0.0)) == pytest.approx((0.5, 0.5))
+    mine, theirs = Runs((paid("ours", [1.0, 2.0]),)), Runs((point("a", nats=2.0, error=0.0),))
+    assert dearer(mine, theirs, LOST) == pytest.approx((0.5, 0.5))
 
 
 def test_a_cell_says_what_is_compared_where_chains_are_lost():
@@ -102,9 +96,9 @@ def test_a_cell_says_what_is_compared_where_chains_are_lost():
 
 
 def test_the_interval_is_exact():
-    low, high = ends(Estimate(mean=0.0, stderr=0.0, n=96))
+    low, high = Runs((point("a"),)).ends("target_share", "asked", BY)
     assert low == 0
-    assert high == pytest.approx(1 - 0.025 ** (1 / 96))
+    assert high == pytest.approx(1 - 0.025 ** (1 / 100))
 
 
 def test_tables_count_every_point_and_show_what_failed():
@@ -117,5 +111,5 @@ def test_tables_count_every_point_and_show_what_failed():
     assert lines[0] == "| concept | ours | leco | uce |"
     assert lines[2] == "| a boot | 100.0 / 100.0 / 100.0 / 2 | failed | 100.0 / 100.0 / 100.0 / 3 |"
     assert lines[3].startswith("| neon | failed |  | 100.0")
-    assert lines[-1] == "| uce | 0 | 1 | 0 | 0 | 0 |"
-    assert lines[-2] == "| leco | 0 | 0 | 0 | 0 | 0 |"
+    assert lines[-1] == "| uce | 0 | 0 | 1 | 0 | 0 | 0 |"
+    assert lines[-2] == "| leco | 0 | 0 | 0 | 0 | 0 | 0 |"
