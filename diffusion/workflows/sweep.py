@@ -17,7 +17,8 @@ import numpy as np
 from torch import nn
 
 from diffusion.evaluation.sweep.canvas import CanvasTask
-from diffusion.evaluation.sweep.frontier import BEFORE, plot, read_points, table
+from diffusion.evaluation.sweep.frontier import BEFORE, read_points, table
+from diffusion.evaluation.sweep.frontier_plots import plot
 from diffusion.evaluation.sweep.measure import CHAIN_STEPS, Made, Measured, costs, counts, make, measure, unmoved
 from diffusion.evaluation.sweep.plan import MEASURED_BY, OURS, Sweep
 from diffusion.evaluation.sweep.point import Point, Setting

@@ -19,6 +19,7 @@ ORDER = (
     "plot_digit_unlearned.py",
     "plot_forgetting_images.py",
     "plot_planted_images.py",
+    "plot_benchmark_frontiers.py",
 )
 
 

@@ -1,4 +1,4 @@
-"""All points of a sweep: which are not beaten, a table, and a plot of UA against IRA and CRA; made from JSON alone."""
+"""All points of a sweep: which are not beaten, and tables; made from JSON alone."""
 
 from __future__ import annotations
 
@@ -109,23 +109,3 @@ def _share(point: Point, prompts: str, by: str) -> str:
         if (each.name, each.prompts, each.by) == ("target_share", prompts, by) and each.bound is not None:
             return f"{100 * each.estimate.mean:.1f} ≤ {100 * each.bound.value:.1f}"
     raise LookupError(f"{point.setting.label} has no share with a bound under {prompts} by {by}")
-
-
-def plot(points: Sequence[Point], by: str, path: Path) -> None:
-    """UA against IRA and CRA, a colour for each method, a line through its unbeaten points."""
-    from matplotlib.figure import Figure as Canvas
-
-    fine = [point for point in points if point.failed is None]
-    figure = Canvas(figsize=(10, 4.5), layout="constrained")
-    panels = figure.subplots(1, 2)
-    for method in dict.fromkeys(point.setting.method for point in fine):
-        values = 100 * np.array([point.axes(by) for point in fine if point.setting.method == method])
-        for panel, column in zip(panels, (1, 2), strict=True):
-            (dots,) = panel.plot(values[:, 0], values[:, column], "o", label=method, alpha=0.7)
-            front = values[unbeaten(values[:, [0, column]])]
-            front = front[np.argsort(front[:, 0])]
-            panel.plot(front[:, 0], front[:, column], color=dots.get_color(), lw=1)
-    for panel, name in zip(panels, ("IRA", "CRA"), strict=True):
-        panel.set(xlabel="UA, %", ylabel=f"{name}, %")
-    panels[1].legend(fontsize=8)
-    figure.savefig(path, dpi=120)

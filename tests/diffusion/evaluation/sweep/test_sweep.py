@@ -10,7 +10,8 @@ pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
 from diffusion.evaluation.sweep.canvas import CanvasTask
-from diffusion.evaluation.sweep.frontier import best_at, plot, read_points, table, unbeaten
+from diffusion.evaluation.sweep.frontier import best_at, read_points, table, unbeaten
+from diffusion.evaluation.sweep.frontier_plots import plot
 from diffusion.evaluation.sweep.measure import Measured, elsewhere, right
 from diffusion.evaluation.sweep.plan import METHODS, QUICK, STRENGTHS, Sweep
 from diffusion.evaluation.sweep.point import Figure, Point, Setting, share
