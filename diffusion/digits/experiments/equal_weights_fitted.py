@@ -76,6 +76,15 @@ def fits_of(problem: du.ReverseKL, ratios: du.LogRatios, scales: Sequence[float]
     return found | {name: FixedWeights(weights=c) for name, c in equal.items() if problem.domain(np.full(m, c))}
 
 
+def measured_in(folder: Path) -> Certificate | None:
+    """What a fit that was measured left; None where there is none, or it was interrupted before."""
+    path = folder / "certificate.json"
+    if not path.exists():
+        return None
+    found = Certificate.model_validate_json(path.read_text(encoding="utf-8"))
+    return found if found.fitted_model.measured.costs else None
+
+
 def row_of(name: str, proof: Certificate, asked: Sequence[float]) -> Row:
     """From what was measured of a fit; ``asked``: the levels (m,), which a certificate's own may lie beyond."""
     measured = proof.fitted_model.measured
@@ -127,17 +136,18 @@ def main(words: Sequence[str] | None = None) -> None:
     problem = resolved(levels(du.ReverseKL, given.level), ratios)
     assert isinstance(problem, du.ReverseKL)
     rows = []
-    for number, (name, method) in enumerate(fits_of(problem, ratios, given.scales).items()):
-        folder = given.output / f"{number}-{name.split(',')[0]}"
-        if not (folder / "certificate.json").exists():
+    for name, method in fits_of(problem, ratios, given.scales).items():
+        folder = given.output / name.replace(",", "").replace(" ", "-")
+        proof = measured_in(folder)
+        if proof is None:
             say(name)
             undo(base)
-            unlearn_by_ratios(
-                base.pipeline, task, config, output=folder, overwrite=False, method=method,
+            found = unlearn_by_ratios(
+                base.pipeline, task, config, output=folder, overwrite=True, method=method,
                 image_classifier=DigitsClassifiers(), bar=progress_bar,
             )  # fmt: skip
-        text = (folder / "certificate.json").read_text(encoding="utf-8")
-        rows.append(row_of(name, Certificate.model_validate_json(text), problem.levels.tolist()))
+            proof = found.certificate
+        rows.append(row_of(name, proof, problem.levels.tolist()))
     print("\n".join(lines(rows, given.concept)))
 
 
