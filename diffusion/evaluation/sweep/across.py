@@ -110,7 +110,9 @@ def across(tasks: Mapping[str, Sequence[Point]], by: str) -> list[str]:
         for method in (OURS, *methods):
             mine = [point for point in points if point.setting.method == method]
             failed = ["failed"] * sum(point.failed is not None for point in mine)
-            cells.append("<br>".join([_cell(each, by) for each in runs_of(mine)] + failed))
+            runs = runs_of(mine)
+            said = [(_name(each) if len(runs) > 1 else "") + _cell(each, by) for each in runs]
+            cells.append("<br>".join(said + failed))
         lines.append(f"| {concept} | " + " | ".join(cells) + " |")
     lines += ["", "| against | " + " | ".join((*VERDICTS, BEYOND)) + " |", "|" + " --- |" * (2 + len(VERDICTS))]
     found = compared(tasks, by)
@@ -122,6 +124,12 @@ def across(tasks: Mapping[str, Sequence[Point]], by: str) -> list[str]:
 
 
 BEYOND = "some remove more"
+
+
+def _name(runs: Runs) -> str:
+    """A setting by its strength, and its steps where it has any."""
+    one = runs.points[0].setting
+    return f"{one.strength:g}{f', {one.max_train_steps}' if one.max_train_steps > 1 else ''}: "
 
 
 def _cell(runs: Runs, by: str) -> str:

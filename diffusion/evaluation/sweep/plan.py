@@ -31,7 +31,13 @@ ESD_ORIGINAL: Budget = (200, 5e-5, 1, True)
 #: dress 7 % at half the rate). Its warm-up, cosine and average have a part in it.
 BUDGETS: dict[str, tuple[Budget, ...]] = {
     OURS: ((200, 2e-3, 24, False), (100, 2e-3, 24, False)),
-    "leco": ((60, 5e-3, 4, False), (150, 1e-3, 4, False), (150, 2e-3, 4, False), (500, 1e-4, 1, False)),
+    "leco": (
+        (60, 5e-3, 4, False),
+        (150, 1e-3, 4, False),
+        (130, 1e-3, 4, False),
+        (100, 1e-3, 4, False),
+        (500, 1e-4, 1, False),
+    ),
     "esd-x": ((60, 5e-3, 4, False), (150, 2e-3, 4, False), ESD_ORIGINAL),
     "esd-u": ((60, 5e-3, 4, False), (150, 2e-3, 4, False), ESD_ORIGINAL),
     "uce": ((1, 1.0, 1, True),),

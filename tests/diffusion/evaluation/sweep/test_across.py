@@ -95,6 +95,19 @@ def test_a_cell_says_what_is_compared_where_chains_are_lost():
     assert lines[2].endswith("/ 0.5 | 100.0 / 100.0 / 100.0 / 5e+02 (5.5) |")
 
 
+def test_settings_are_named_where_there_are_several():
+    def setting(strength, steps):
+        made = point("uce")
+        return made.model_copy(
+            update={"setting": made.setting.model_copy(update={"strength": strength, "max_train_steps": steps})}
+        )
+
+    lines = across({"neon": [point("ours"), setting(0.5, 1), setting(2.0, 60), setting(2.0, 60)]}, BY)
+    assert lines[2].split(" | ")[2].removesuffix(" |") == "<br>".join(
+        ["0.5: 100.0 / 100.0 / 100.0 / 2", "2, 60: 100.0 ± 0.0 / 100.0 / 100.0 / 2 ± 0"]
+    )
+
+
 def test_the_interval_is_exact():
     low, high = Runs((point("a"),)).ends("target_share", "asked", BY)
     assert low == 0
