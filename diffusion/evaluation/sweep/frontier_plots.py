@@ -19,8 +19,12 @@ from diffusion.evaluation.sweep.point import Point
 from diffusion.evaluation.sweep.seeds import Runs, runs_of
 
 FLOOR = 0.03  # nats: axes of logarithms begin here
-COLORS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#000000")
-MARKERS = "osD^vPX*"
+# Ours first; as many as there are methods and the base model.
+COLORS = (
+    *("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00"),
+    *("#56b4e9", "#7f7f7f", "#000000", "#8c564b", "#bcbd22"),
+)
+MARKERS = "osD^vPX*<>"
 
 
 def plot(points: Sequence[Point], by: str, path: Path) -> None:

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from diffusion.evaluation.sweep.across import LOST
 from diffusion.evaluation.sweep.frontier_plots import FLOOR, frontiers, plot
+from diffusion.evaluation.sweep.plan import METHODS
 from tests.diffusion.evaluation.sweep.points import BY, paid, point
 
 
@@ -33,6 +34,14 @@ def test_settings_stand_at_what_is_left_and_what_it_costs():
     assert seeds.get_xydata() == pytest.approx(np.array([[2.0, 0.3], [4.0, 0.5]]))
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["ours", "a"]  # base model and failures: none
     assert [panel.get_title() for panel in figure.axes] == ["boot", "neon"]
+
+
+def test_no_two_methods_look_alike():
+    figure = Figure()
+    frontiers({"boot": [point(name) for name in ("before", *METHODS)]}, BY, figure)
+    lines = [line for line in figure.axes[0].get_lines() if line.get_label() in METHODS]
+    assert len({(line.get_color(), line.get_marker()) for line in lines}) == len(METHODS)
+    assert len({line.get_color() for line in lines}) == len(METHODS)
 
 
 def test_a_line_joins_what_no_other_setting_beats():
