@@ -23,6 +23,7 @@ from scipy.optimize import brentq
 import duality as du
 from diffusion.api import open_at_law
 from diffusion.digits.prompts import prompts_for
+from diffusion.pipelines import Denoiser
 from diffusion.pipelines.fingerprint import fingerprint
 from diffusion.ratios.estimate import estimate_ratios
 from diffusion.runtime.cache import Cache, default_folder
@@ -111,24 +112,39 @@ def lines(rows: Sequence[Row], asked: np.ndarray, names: Sequence[str]) -> list[
     return out
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+def parser_of(doc: str | None) -> argparse.ArgumentParser:
+    """What both studies are asked: concepts, levels, samples, a seed."""
+    parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
     parser.add_argument("--concept", nargs="+", default=[f"a handwritten {word}" for word in ("seven", "three", "one")])
     parser.add_argument("--level", nargs="+", default=["1.1x", "1.2x", "1.3x"], help="as for --level of unlearn")
-    parser.add_argument("--samples", type=int, default=2000, help="of the empty prompt")
-    parser.add_argument("--copies", type=int, default=50, help="of the bootstrap")
+    parser.add_argument("--samples", type=int, default=2000, help="of the empty prompt, to solve on")
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args(words)
-    budget = RatiosConfig(
+    return parser
+
+
+def budget_of(given: argparse.Namespace) -> RatiosConfig:
+    """Of the survey."""
+    return RatiosConfig(
         num_samples=given.samples, concept_samples=240, retained_samples=400, elbo_samples=10, seed=given.seed
     )
-    base, config = open_at_law("digits", Config(ratios=budget), of_ratios=True)
-    prompts = prompts_for(given.concept)
+
+
+def problem_on(base: Denoiser, config: Config, given: argparse.Namespace) -> tuple[du.ReverseKL, du.LogRatios]:
+    """The problem in numbers, and the ratios of the pipeline's own samples."""
     cache = Cache(default_folder(), fingerprint(base.pipeline))
-    ratios = estimate_ratios(base, prompts, budget, config.sampling, cache).ratios
+    ratios = estimate_ratios(base, prompts_for(given.concept), config.ratios, config.sampling, cache).ratios
     problem = resolved(levels(du.ReverseKL, given.level), ratios)
     assert isinstance(problem, du.ReverseKL)
+    return problem, ratios
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = parser_of(__doc__)
+    parser.add_argument("--copies", type=int, default=50, help="of the bootstrap")
+    given = parser.parse_args(words)
+    base, config = open_at_law("digits", Config(ratios=budget_of(given)), of_ratios=True)
+    problem, ratios = problem_on(base, config, given)
     rows = compared(problem, ratios)
     print("\n".join(lines(rows, problem.levels, given.concept)))
     found = dearer(problem, np.asarray(ratios.values), given.copies, given.seed)

@@ -15,7 +15,6 @@ there already is read. A row: how far the worst level is kept, level over what w
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,17 +23,14 @@ import numpy as np
 
 import duality as du
 from diffusion.api import open_at_law, unlearn_by_ratios
-from diffusion.digits.experiments.equal_weights import least_equal
-from diffusion.digits.prompts import DigitsClassifiers, prompts_for
+from diffusion.digits.experiments.equal_weights import budget_of, least_equal, parser_of, problem_on
+from diffusion.digits.prompts import DigitsClassifiers
 from diffusion.methods import FixedWeights, Method, PrimalDual
-from diffusion.pipelines.fingerprint import fingerprint
-from diffusion.ratios.estimate import estimate_ratios
 from diffusion.reports.certificate import Certificate
-from diffusion.runtime.cache import Cache, default_folder
+from diffusion.runtime.cache import default_folder
 from diffusion.runtime.files import say
 from diffusion.runtime.progress import progress_bar
-from diffusion.tasks.config import Config, EvaluationConfig, FitConfig, RatiosConfig, RuntimeConfig
-from diffusion.tasks.levels import levels, resolved
+from diffusion.tasks.config import Config, EvaluationConfig, FitConfig, RuntimeConfig
 from diffusion.tasks.task import ConceptTask
 from diffusion.training.lora import undo
 
@@ -43,7 +39,7 @@ SCALES = (1.0, 2.0)
 
 @dataclass(frozen=True)
 class Row:
-    """A fit. ``ratio``, ``error``: of the level that is kept worst, over what was asked, by the ratios; nats."""
+    """A fit: its levels (m,) by the ratios with standard errors, what was asked of them, and its cost; nats."""
 
     name: str
     levels: tuple[float, ...]
@@ -76,12 +72,20 @@ def fits_of(problem: du.ReverseKL, ratios: du.LogRatios, scales: Sequence[float]
     return found | {name: FixedWeights(weights=c) for name, c in equal.items() if problem.domain(np.full(m, c))}
 
 
-def measured_in(folder: Path) -> Certificate | None:
-    """What a fit that was measured left; None where there is none, or it was interrupted before."""
+def measured_in(folder: Path, asked: Sequence[float], config: Config) -> Certificate | None:
+    """What a fit that was measured left; None where there is none, or it was interrupted before.
+
+    ``ValueError`` where it is of other levels, or of another survey, fit or number of samples.
+    """
     path = folder / "certificate.json"
     if not path.exists():
         return None
     found = Certificate.model_validate_json(path.read_text(encoding="utf-8"))
+    fit, budget = found.fitted_model.fit, found.provenance.budget
+    same = budget == config.ratios.plain() and found.question.samples == config.evaluation.samples
+    same = same and (fit["max_train_steps"], fit["seed"]) == (config.fit.max_train_steps, config.fit.seed)
+    if not same or not np.allclose(found.question.levels, asked, rtol=1e-6):
+        raise ValueError(f"output: {folder} holds a fit of another question or budget; choose another folder")
     return found if found.fitted_model.measured.costs else None
 
 
@@ -95,7 +99,7 @@ def row_of(name: str, proof: Certificate, asked: Sequence[float]) -> Row:
 
 def lines(rows: Sequence[Row], names: Sequence[str]) -> list[str]:
     """A table."""
-    head = f"{'':<34}" + "".join(f"{name[-12:]:>16}" for name in names) + f"{'worst/asked':>16}{'cost':>16}{'kept':>6}"
+    head = f"{'':<34}" + "".join(f"{name.split()[-1]:>16}" for name in names) + f"{'worst/asked':>16}{'cost':>16}{'kept':>6}"
     out = [head, f"{'asked':<34}" + "".join(f"{level:>16.2f}" for level in rows[0].asked)]
     for each in rows:
         numbers = (f"{level:.2f} ± {error:.2f}" for level, error in zip(each.levels, each.errors, strict=True))
@@ -109,36 +113,25 @@ def lines(rows: Sequence[Row], names: Sequence[str]) -> list[str]:
 
 def main(words: Sequence[str] | None = None) -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--concept", nargs="+", default=[f"a handwritten {word}" for word in ("seven", "three", "one")])
-    parser.add_argument("--level", nargs="+", default=["1.1x", "1.2x", "1.3x"], help="as for --level of unlearn")
+    parser = parser_of(__doc__)
     parser.add_argument("--max-train-steps", type=int, default=400)
-    parser.add_argument("--samples", type=int, default=2000, help="of the empty prompt, to solve on")
     parser.add_argument("--evaluation-samples", type=int, default=2000)
     parser.add_argument("--scales", type=float, nargs="*", default=SCALES, help="of the solved mean, as equal weights")
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, required=True)
     given = parser.parse_args(words)
     config = Config(
-        ratios=RatiosConfig(
-            num_samples=given.samples, concept_samples=240, retained_samples=400, elbo_samples=10, seed=given.seed
-        ),
+        ratios=budget_of(given),
         fit=FitConfig(max_train_steps=given.max_train_steps, seed=given.seed),
         evaluation=EvaluationConfig(samples=given.evaluation_samples),
         runtime=RuntimeConfig(cache_folder=default_folder()),
     )
     task = ConceptTask(concepts=given.concept, problem="reverse-kl", levels=given.level)
     base, config = open_at_law("digits", config, of_ratios=True)
-    cache = Cache(default_folder(), fingerprint(base.pipeline))
-    ratios = estimate_ratios(
-        base, prompts_for(given.concept), config.ratios, config.sampling, cache, progress_bar
-    ).ratios
-    problem = resolved(levels(du.ReverseKL, given.level), ratios)
-    assert isinstance(problem, du.ReverseKL)
+    problem, ratios = problem_on(base, config, given)
     rows = []
     for name, method in fits_of(problem, ratios, given.scales).items():
         folder = given.output / name.replace(",", "").replace(" ", "-")
-        proof = measured_in(folder)
+        proof = measured_in(folder, problem.levels.tolist(), config)
         if proof is None:
             say(name)
             undo(base)

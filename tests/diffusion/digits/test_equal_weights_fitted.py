@@ -1,5 +1,7 @@
 """Networks fitted by solved and by equal weights: which fits there are, and how a row is read."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -8,8 +10,10 @@ pytest.importorskip("diffusers")
 
 import duality as du
 from diffusion.digits.experiments.equal_weights import least_equal
-from diffusion.digits.experiments.equal_weights_fitted import Row, fits_of, lines
+from diffusion.digits.experiments.equal_weights_fitted import Row, fits_of, lines, measured_in
 from diffusion.methods import PrimalDual
+from diffusion.reports.certificate import Certificate
+from diffusion.tasks.config import Config
 
 
 def ratios():
@@ -41,3 +45,29 @@ def test_a_row_says_which_level_is_kept_worst_and_counts_those_that_are_not_miss
     assert asked.split() == ["asked", "10.00", "6.10", "10.00"]
     assert " ".join(line.split()) == "solved 9.00 ± 0.25 6.00 ± 0.25 12.00 ± 0.25 0.900 ± 0.025 0.700 ± 0.010 2"
     assert head.split()[-3:] == ["worst/asked", "cost", "kept"]
+
+
+def test_what_is_read_is_a_fit_that_was_measured_of_the_same_question_and_budget(tmp_path, monkeypatch):
+    config, costs = Config(fit={"max_train_steps": 400}), ["one"]
+    proof = SimpleNamespace(
+        question=SimpleNamespace(levels=(1.0, 2.0), samples=config.evaluation.samples),
+        provenance=SimpleNamespace(budget=config.ratios.plain()),
+        fitted_model=SimpleNamespace(
+            fit={"max_train_steps": 400, "seed": config.fit.seed}, measured=SimpleNamespace(costs=costs)
+        ),
+    )
+    monkeypatch.setattr(Certificate, "model_validate_json", lambda _text: proof)
+    assert measured_in(tmp_path, (1.0, 2.0), config) is None  # no file
+    (tmp_path / "certificate.json").write_text("{}", encoding="utf-8")
+    assert measured_in(tmp_path, (1.0, 2.0), config) is proof
+    for levels, other in (
+        ((1.0, 2.1), config),
+        ((1.0, 2.0), config.but(fit=config.fit.but(max_train_steps=40))),
+        ((1.0, 2.0), config.but(fit=config.fit.but(seed=1))),
+        ((1.0, 2.0), config.but(ratios=config.ratios.but(num_samples=40))),
+        ((1.0, 2.0), config.but(evaluation=config.evaluation.but(samples=40))),
+    ):
+        with pytest.raises(ValueError, match=r"output: .* another question or budget"):
+            measured_in(tmp_path, levels, other)
+    costs.clear()
+    assert measured_in(tmp_path, (1.0, 2.0), config) is None  # fitted, and interrupted before it was measured
