@@ -38,7 +38,7 @@ def plot(points: Sequence[Point], by: str, path: Path) -> None:
     for method, runs in _by_method(points).items():
         values = np.array([[*each.axes(by).mean(axis=0), _nats(each)] for each in runs])
         for panel, column, scale in zip(panels, (1, 2, 3), (100, 100, 1), strict=True):
-            _line(panel, 100 * values[:, 0], scale * values[:, column], looks[method], higher=scale == 100)
+            _line(panel, 100 * values[:, 0], scale * values[:, column], looks[method], (1, 1 if scale == 100 else -1))
     for panel, name in zip(panels, ("IRA, %", "CRA, %", "nats under retained prompts"), strict=True):
         panel.set(xlabel="UA, %", ylabel=name)
     panels[2].set(yscale="log", ylim=(FLOOR * 0.8, LOST * 1.3))
@@ -59,7 +59,7 @@ def frontiers(tasks: Mapping[str, Sequence[Point]], by: str, figure: Any, column
             if method == BEFORE:
                 continue
             left = np.array([100 * (1 - each.axes(by)[:, 0].mean()) for each in runs])
-            _line(panel, left, np.array([_nats(each) for each in runs]), looks[method], higher=False, less=True)
+            _line(panel, left, np.array([_nats(each) for each in runs]), looks[method], (-1, -1))
             for each in runs:
                 if len(each.points) > 1:
                     single = [Runs((point,)) for point in each.points]
@@ -101,17 +101,11 @@ def _nats(runs: Runs) -> float:
 
 
 def _line(
-    panel: Any,
-    x: NDArray[np.float64],
-    y: NDArray[np.float64],
-    look: dict[str, str],
-    *,
-    higher: bool,
-    less: bool = False,
+    panel: Any, x: NDArray[np.float64], y: NDArray[np.float64], look: dict[str, str], better: tuple[int, int]
 ) -> None:
-    """Dots, and a line through those that none beats: more of x or (``less``) less, and ``higher`` y or lower."""
+    """Dots, and a line through those that none beats. ``better``: 1 or -1, more or less of x and of y."""
     panel.plot(x, y, linestyle="", markersize=6, alpha=0.8, **look)
-    front = unbeaten(np.column_stack([-x if less else x, y if higher else -y]))
+    front = unbeaten(np.column_stack([better[0] * x, better[1] * y]))
     order = np.argsort(x[front])
     panel.plot(x[front][order], y[front][order], color=look["color"], lw=1)
 
