@@ -2,7 +2,7 @@ r"""
 Fourteen concepts, and what removing them costs
 ===============================================
 
-Every object and every style of the embedded wardrobe, taken away by ours and by baselines that are swept over their
+Every object and every style of the embedded wardrobe, taken away by ours and by baselines, some of them at several
 strengths and budgets. Each dot is a setting of a method: what it leaves of the concept, under prompts that it was
 fitted on, paraphrases and contexts, against what samples under retained prompts pay. Best is below on the left.
 

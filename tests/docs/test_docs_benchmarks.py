@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
-from diffusion.evaluation.sweep.across import across
+from diffusion.evaluation.sweep.across import LOST, across
 from diffusion.evaluation.sweep.frontier import markdown, read_points
 from diffusion.evaluation.sweep.seeds import Runs, runs_of
 
@@ -40,8 +40,8 @@ def against_esd(runs: list[Runs]) -> list[str]:
             found = [point.of("target_share", prompts, BY) for point in each.points]
             cells.append(f"{sum(round(share.mean * share.n) for share in found)} of {sum(share.n for share in found)}")
         cells += [f"{100 * value:.1f} %" for value in each.axes(BY)[:, 1:].mean(axis=0)]
-        chains = each.chains(10.0)
-        cells.append(f"{each.nats().mean():.2g} ({0.0 if chains is None else chains.mean():.2g})")
+        chains = each.chains(LOST)
+        cells.append(f"{each.nats().mean():.2g}" + ("" if chains is None else f" ({chains.mean():.2g})"))
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 

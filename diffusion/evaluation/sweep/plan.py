@@ -28,7 +28,7 @@ STRENGTHS: dict[str, tuple[float, ...]] = {
 Budget = tuple[int, float, int, bool]  # steps, rate, batch size, all weights
 ESD_ORIGINAL: Budget = (200, 5e-5, 1, True)
 #: Rates are above the originals': at 1e-3 LECO erases nothing in 60 steps of this trainer, and nearly all in 150 (of a
-#: dress 7 % at half the rate). Its warm-up, cosine and average have a part in it.
+#: dress 7 % at half the rate). Its warm-up, cosine and average may have a part in it.
 BUDGETS: dict[str, tuple[Budget, ...]] = {
     OURS: ((200, 2e-3, 24, False), (100, 2e-3, 24, False)),
     "leco": (
