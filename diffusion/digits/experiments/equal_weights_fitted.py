@@ -99,7 +99,8 @@ def row_of(name: str, proof: Certificate, asked: Sequence[float]) -> Row:
 
 def lines(rows: Sequence[Row], names: Sequence[str]) -> list[str]:
     """A table."""
-    head = f"{'':<34}" + "".join(f"{name.split()[-1]:>16}" for name in names) + f"{'worst/asked':>16}{'cost':>16}{'kept':>6}"
+    heads = [*(name.split()[-1] for name in names), "worst/asked", "cost"]
+    head = f"{'':<34}" + "".join(f"{each:>16}" for each in heads) + f"{'kept':>6}"
     out = [head, f"{'asked':<34}" + "".join(f"{level:>16.2f}" for level in rows[0].asked)]
     for each in rows:
         numbers = (f"{level:.2f} ± {error:.2f}" for level, error in zip(each.levels, each.errors, strict=True))
