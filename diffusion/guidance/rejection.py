@@ -53,6 +53,9 @@ def rejection_samples(
     """Samples of the target under prompts by number (n,); ``rule``: detectors and their multipliers (m,), of
     :func:`diffusion.tasks.detector_levels.strengths` where levels are several.
 
+    The first draw is what :func:`diffusion.pipelines.sampling.sample_latents` makes from ``seed``: what is kept of it
+    is the base model's own sample from that noise.
+
     Raises ``ValueError`` where some are still not kept after so many rounds: a prompt all of whose images show the
     concept has no target but that of an anchor.
     """
@@ -62,7 +65,8 @@ def rejection_samples(
     pending, drawn = np.arange(len(chosen)), 0
     for turn in range(rounds):
         words = np.random.SeedSequence([seed, turn]).generate_state(2, np.uint64)
-        latents = sample_prompts(denoiser, prompts, chosen[pending], sampling, seed=int(words[0] >> np.uint64(2)))
+        noise = int(words[0] >> np.uint64(2)) if turn else seed
+        latents = sample_prompts(denoiser, prompts, chosen[pending], sampling, seed=noise)
         drawn += len(pending)
         weight = np.exp(-detect(denoiser.pipeline, latents, detectors).numpy() @ multipliers - most)
         keep = np.random.default_rng(int(words[1])).random(len(pending)) < weight

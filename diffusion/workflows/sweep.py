@@ -16,19 +16,19 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from diffusion.evaluation.sweep.canvas import CanvasTask
+from diffusion.evaluation.sweep.canvas import CanvasTask, law_of
 from diffusion.evaluation.sweep.frontier import BEFORE, read_points, table
 from diffusion.evaluation.sweep.frontier_plots import plot
 from diffusion.evaluation.sweep.measure import CHAIN_STEPS, Made, Measured, costs, counts, make, measure, unmoved
-from diffusion.evaluation.sweep.plan import MEASURED_BY, OURS, Sweep
+from diffusion.evaluation.sweep.plan import MEASURED_BY, OURS, REJECTION, Sweep
 from diffusion.evaluation.sweep.point import Point, Setting
+from diffusion.evaluation.sweep.target import measure_target, solve
 from diffusion.methods.base import ErasureContext
 from diffusion.methods.erasure import erasure_of
 from diffusion.pipelines import Denoiser
 from diffusion.runtime.files import atomic_write, say, write_text
 from diffusion.runtime.progress import Bar, progress_bar
 from diffusion.tasks.config import Config, EvaluationConfig, FitConfig, RatiosConfig, Sampling
-from diffusion.tasks.prompts import Prompt, Prompts
 from diffusion.tasks.task import Concept, ConceptTask
 from diffusion.training.lora import undo
 from diffusion.wardrobe.classifiers import classifiers
@@ -116,10 +116,14 @@ def _one(denoiser: Denoiser, task: CanvasTask, sweep: Sweep, setting: Setting, b
         with counted_rows(denoiser.network) as rows:
             if setting.method == OURS:
                 _fit_ours(denoiser, task, sweep, setting, bar)
+            elif setting.method == REJECTION:
+                budget = RatiosConfig(num_samples=sweep.samples, seed=setting.seed)
+                multipliers = solve(denoiser, task, sweep.sampling, setting.strength, budget, bar)
             elif setting.method != BEFORE:
                 erasure_of(setting.method, setting.strength).fit(context_of(denoiser, task, sweep, setting))
         seconds, cpu = time.monotonic() - wall, time.process_time() - processor
-        held = [p for p in denoiser.network.parameters() if p.requires_grad] if setting.method != BEFORE else []
+        fitted = setting.method not in (BEFORE, REJECTION)
+        held = [p for p in denoiser.network.parameters() if p.requires_grad] if fitted else []
         size = sum(p.numel() * p.element_size() for p in held)
         if setting.method == BEFORE:
             figures = (
@@ -127,6 +131,8 @@ def _one(denoiser: Denoiser, task: CanvasTask, sweep: Sweep, setting: Setting, b
                 + unmoved(task, base, sweep.measured)
                 + costs(denoiser, task, sweep.sampling, sweep.measured)
             )
+        elif setting.method == REJECTION:
+            figures = measure_target(denoiser, task, sweep.sampling, sweep.measured, base, multipliers)
         else:
             figures = measure(denoiser, task, sweep.sampling, sweep.measured, base)
     except (FloatingPointError, ArithmeticError, ValueError) as error:
@@ -166,19 +172,6 @@ def context_of(denoiser: Denoiser, task: CanvasTask, sweep: Sweep, setting: Sett
         guidance_scale=sweep.sampling.scale(denoiser),
         num_inference_steps=sweep.sampling.steps(denoiser),
     )
-
-
-def law_of(task: CanvasTask) -> Prompts:
-    """The law of prompts that a level of ours refers to: the concept's prompts, each at its anchor, with two fifths of
-    all weight, their anchors and the empty prompt with three tenths, retained prompts with three tenths."""
-    anchors = ("", *dict.fromkeys(task.anchors))
-    asking = [
-        Prompt(prompt=text, anchor=anchor, weight=0.4 / len(task.asking), group="asking")
-        for text, anchor in zip(task.asking, task.anchors, strict=True)
-    ]
-    rest = [Prompt(prompt=text, weight=0.3 / len(anchors), group="anchors") for text in anchors]
-    kept = [Prompt(prompt=text, weight=0.3 / len(task.retained), group="retained") for text in task.retained]
-    return Prompts([*asking, *rest, *kept])
 
 
 def _fit_ours(denoiser: Denoiser, task: CanvasTask, sweep: Sweep, setting: Setting, bar: Bar) -> None:

@@ -29,10 +29,10 @@ from typing import Literal, get_args
 import numpy as np
 
 from diffusion.evaluation.sweep.frontier import BEFORE
+from diffusion.evaluation.sweep.plan import OURS, REJECTION
 from diffusion.evaluation.sweep.point import Point
 from diffusion.evaluation.sweep.seeds import Runs, dearer, half_width, runs_of
 
-OURS = "ours"
 LOST = 10.0  # nats
 Verdict = Literal["removes less", "removes more", "ours", "even", "its own"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)  # what speaks for a method is the last one that its settings have
@@ -88,10 +88,10 @@ def frontier(ours: Sequence[Runs], others: Sequence[Runs], by: str) -> tuple[Ver
 
 
 def compared(tasks: Mapping[str, Sequence[Point]], by: str) -> list[Against]:
-    """Every other method that ended, beside ours, on every task where ours did."""
+    """Every other method that ended, beside ours, on every task where ours did; the target itself is no other."""
     found = []
     for concept, points in tasks.items():
-        runs = [each for each in runs_of(points) if each.method != BEFORE]
+        runs = [each for each in runs_of(points) if each.method not in (BEFORE, REJECTION)]
         methods = dict.fromkeys(each.method for each in runs)
         of = {name: [each for each in runs if each.method == name] for name in methods}
         if OURS in of:
@@ -103,11 +103,13 @@ def compared(tasks: Mapping[str, Sequence[Point]], by: str) -> list[Against]:
 
 def across(tasks: Mapping[str, Sequence[Point]], by: str) -> list[str]:
     """Two tables for a page: UA / IRA / CRA / nats of every setting and task, and how often which verdict."""
-    methods = sorted({p.setting.method for points in tasks.values() for p in points} - {OURS, BEFORE})
-    lines = ["| concept | ours | " + " | ".join(methods) + " |", "|" + " --- |" * (2 + len(methods))]
+    there = {p.setting.method for points in tasks.values() for p in points}
+    others = sorted(there - {OURS, REJECTION, BEFORE})
+    methods = [*(name for name in (OURS, REJECTION) if name in there), *others]
+    lines = ["| concept | " + " | ".join(methods) + " |", "|" + " --- |" * (1 + len(methods))]
     for concept, points in tasks.items():
         cells = []
-        for method in (OURS, *methods):
+        for method in methods:
             mine = [point for point in points if point.setting.method == method]
             failed = ["failed"] * sum(point.failed is not None for point in mine)
             runs = runs_of(mine)
@@ -116,7 +118,7 @@ def across(tasks: Mapping[str, Sequence[Point]], by: str) -> list[str]:
         lines.append(f"| {concept} | " + " | ".join(cells) + " |")
     lines += ["", "| against | " + " | ".join((*VERDICTS, BEYOND)) + " |", "|" + " --- |" * (2 + len(VERDICTS))]
     found = compared(tasks, by)
-    for method in methods:
+    for method in others:
         counts = [sum(one.method == method and one.verdict == kind for one in found) for kind in VERDICTS]
         counts.append(sum(one.method == method and one.beyond for one in found))
         lines.append(f"| {method} | " + " | ".join(map(str, counts)) + " |")

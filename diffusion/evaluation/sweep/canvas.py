@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffusion.tasks.detectors import CheckedDetector
+from diffusion.tasks.prompts import Prompt, Prompts
 from diffusion.wardrobe.captions import TEMPLATES, Cell, caption
 from diffusion.wardrobe.classifiers import CNNClassifier
 from diffusion.wardrobe.photographs import OBJECTS
@@ -152,6 +153,19 @@ class CanvasTask:
         return CheckedDetector(
             f"wardrobe CNN, {self.name}", lambda images: self.shown(classifier(images)).astype(np.float64)
         )
+
+
+def law_of(task: CanvasTask) -> Prompts:
+    """The law of prompts that a level of ours refers to: the concept's prompts, each at its anchor, with two fifths of
+    all weight, their anchors and the empty prompt with three tenths, retained prompts with three tenths."""
+    anchors = ("", *dict.fromkeys(task.anchors))
+    asking = [
+        Prompt(prompt=text, anchor=anchor, weight=0.4 / len(task.asking), group="asking")
+        for text, anchor in zip(task.asking, task.anchors, strict=True)
+    ]
+    rest = [Prompt(prompt=text, weight=0.3 / len(anchors), group="anchors") for text in anchors]
+    kept = [Prompt(prompt=text, weight=0.3 / len(task.retained), group="retained") for text in task.retained]
+    return Prompts([*asking, *rest, *kept])
 
 
 def _spread(total: int, count: int) -> list[int]:

@@ -79,7 +79,7 @@ def markdown(points: Sequence[Point], by: str) -> list[str]:
             lines.append(f"| {one.method} | {one.strength:g} | | failed: {point.failed} |" + " |" * 8)
             continue
         budget = f"{one.max_train_steps} x {one.train_batch_size}, {one.learning_rate:g}"
-        cells = [one.method, f"{one.strength:g}", "" if one.method in (BEFORE, "uce") else budget]
+        cells = [one.method, f"{one.strength:g}", budget if one.max_train_steps > 1 else ""]
         cells += [*_rates(point, by), _kid(point), str(point.of("cost", "retained")), f"{point.seconds:.0f}"]
         lines.append("| " + " | ".join(cells) + " |")
     return lines

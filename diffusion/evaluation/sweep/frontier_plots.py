@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from diffusion.evaluation.sweep.across import LOST, OURS
+from diffusion.evaluation.sweep.across import LOST
 from diffusion.evaluation.sweep.frontier import BEFORE, unbeaten
+from diffusion.evaluation.sweep.plan import OURS
 from diffusion.evaluation.sweep.point import Point
 from diffusion.evaluation.sweep.seeds import Runs, runs_of
 
@@ -22,9 +23,9 @@ FLOOR = 0.03  # nats: axes of logarithms begin here
 # Ours first; as many as there are methods and the base model.
 COLORS = (
     *("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00"),
-    *("#56b4e9", "#7f7f7f", "#000000", "#8c564b", "#bcbd22"),
+    *("#56b4e9", "#7f7f7f", "#000000", "#8c564b", "#bcbd22", "#f781bf"),
 )
-MARKERS = "osD^vPX*<>"
+MARKERS = "osD^vPX*<>h"
 
 
 def plot(points: Sequence[Point], by: str, path: Path) -> None:

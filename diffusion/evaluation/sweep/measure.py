@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from diffusion.evaluation.bounds import Estimate, mean_estimate
 from diffusion.evaluation.sweep.canvas import CanvasTask, CellPrompt
@@ -64,10 +65,16 @@ class Made:
 
 def make(denoiser: Denoiser, task: CanvasTask, sampling: Sampling, settings: Measured) -> Made:
     """Sample all groups with the network as it stands."""
-    asked, view = task.groups(settings.samples, settings.seed), WardrobeClassifiers().view
+    asked = task.groups(settings.samples, settings.seed)
     texts = [each.prompt for some in asked.values() for each in some]
     with merged_adapters(denoiser):
         latents = sample_latents(denoiser.pipeline, texts, seed=settings.seed + 1, **sampling.call(denoiser))
+    return looked_at(denoiser, asked, latents)
+
+
+def looked_at(denoiser: Denoiser, asked: dict[str, list[CellPrompt]], latents: Tensor) -> Made:
+    """What classifiers say of samples (n, ...) of all groups, one after the other."""
+    view = WardrobeClassifiers().view
     views, said, start = {}, {}, 0
     for name, some in asked.items():
         images = decode(denoiser.pipeline, latents[start : start + len(some)])
@@ -121,12 +128,16 @@ def _agrees(asked: list[CellPrompt], said: NDArray[np.int64], axis: int) -> NDAr
 def measure(denoiser: Denoiser, task: CanvasTask, sampling: Sampling, settings: Measured, base: Made) -> list[Figure]:
     """All figures of the network as it stands; ``base``: what the base model makes of the same."""
     made = make(denoiser, task, sampling, settings)
+    return against_base(task, base, made, settings.seed) + costs(denoiser, task, sampling, settings)
+
+
+def against_base(task: CanvasTask, base: Made, made: Made, seed: int) -> list[Figure]:
+    """Shares, and how far samples under retained prompts have moved from the base model's of the same noise."""
     rows = np.arange(len(made.views["retained"]))
     moved = energy_distance(base.views["retained"], made.views["retained"], np.column_stack([rows, rows]))
     energy = Estimate(mean=moved, stderr=float("nan"), n=len(rows))
     found = [*counts(task, made), Figure(name="energy_distance", prompts="retained", estimate=energy)]
-    found += quality(task, base.features, made.features, settings.seed)
-    return found + costs(denoiser, task, sampling, settings)
+    return found + quality(task, base.features, made.features, seed)
 
 
 def unmoved(task: CanvasTask, base: Made, settings: Measured) -> list[Figure]:
@@ -135,19 +146,20 @@ def unmoved(task: CanvasTask, base: Made, settings: Measured) -> list[Figure]:
     return [energy, *quality(task, base.features, base.features, settings.seed)]
 
 
+def paying(task: CanvasTask, settings: Measured) -> tuple[tuple[Prompts, list[str], list[str] | None], ...]:
+    """Prompts under which cost is measured, and the anchors of those that ask for the concept."""
+    groups = task.groups(settings.chains, settings.seed + 2)
+    asked = [each.prompt for name in ASKED for each in groups[name]][:: len(ASKED)]
+    kept = [each.prompt for each in groups["retained"]][: settings.chains]
+    return ("asked", asked, [fallen_back(text, task.concept) for text in asked]), ("retained", kept, None)
+
+
 def costs(denoiser: Denoiser, task: CanvasTask, sampling: Sampling, settings: Measured) -> list[Figure]:
     """Nats under retained prompts, and under asking ones against the base model under their anchors."""
     steps = sampling.steps(denoiser)
     chain = replace(chain_of(denoiser, steps, settings.chain_steps), scale=sampling.mixed_scale(denoiser), negative="")
-    groups = task.groups(settings.chains, settings.seed + 2)
-    asked = [each.prompt for name in ASKED for each in groups[name]][:: len(ASKED)]
-    kept = [each.prompt for each in groups["retained"]][: settings.chains]
     found = []
-    laws: tuple[tuple[Prompts, list[str], list[str] | None], ...] = (
-        ("asked", asked, [fallen_back(text, task.concept) for text in asked]),
-        ("retained", kept, None),
-    )
-    for name, texts, anchors in laws:
+    for name, texts, anchors in paying(task, settings):
         with torch.no_grad():
             values = path_cost(denoiser, texts, chain, seed=settings.seed + 3, based_on=anchors)
         paid = tuple(float(f"{value:.5g}") for value in values.tolist())

@@ -10,12 +10,14 @@ from diffusion.methods.erasure import ERASURES
 from diffusion.tasks.config import Sampling
 
 OURS = "ours"
+REJECTION = "rejection"  # the target of ours, exactly and without a network of its own
 MEASURED_BY = "kernel machine"  # ours sees the other classifier as its detector
-METHODS = (OURS, *ERASURES)
+METHODS = (OURS, REJECTION, *ERASURES)
 
-#: What each method is swept over; of ours the level.
+#: What each method is swept over; of ours and of rejection the level.
 STRENGTHS: dict[str, tuple[float, ...]] = {
     OURS: (0.02, 0.08, 0.01),
+    REJECTION: (0.02, 0.08, 0.01),
     "leco": (1.0, 0.5, 2.0),
     "esd-x": (1.0, 3.0),
     "esd-u": (1.0, 3.0),
@@ -31,6 +33,7 @@ ESD_ORIGINAL: Budget = (200, 5e-5, 1, True)
 #: dress 7 % at half the rate). Its warm-up, cosine and average may have a part in it.
 BUDGETS: dict[str, tuple[Budget, ...]] = {
     OURS: ((200, 2e-3, 24, False), (100, 2e-3, 24, False)),
+    REJECTION: ((0, 0.0, 0, False),),
     "leco": (
         (60, 5e-3, 4, False),
         (150, 1e-3, 4, False),
@@ -81,7 +84,7 @@ class Sweep:
                         strength = STRENGTHS[name][index]
                         if self.quick:
                             steps, batch = min(steps, 2), min(batch, 4)
-                            strength = QUICK_LEVEL if name == OURS else max(STRENGTHS[name])
+                            strength = QUICK_LEVEL if name in (OURS, REJECTION) else max(STRENGTHS[name])
                         every += [
                             Setting(
                                 method=name,
