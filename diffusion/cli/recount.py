@@ -15,9 +15,15 @@ from diffusion.cli.derived import OF_RUNS, Job, with_job
 def recount(
     job: Job,
     output: Annotated[Path | None, typer.Option(help="file for what was counted, such as recount.json")] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="law of prompts to count under, .txt, .csv or .jsonl (default: the task's)")
+    ] = None,
     overwrite: shared.OverwriteOption = False,
 ) -> None:
-    """The levels of a result by its detectors, counted again on fresh samples. Decide how many before you look."""
+    """The levels of a result by its detectors, counted again on fresh samples. Decide how many before you look.
+
+    With prompts of your own: whether they hold under words and contexts that no fit has seen.
+    """
     if job.folder is None:
         raise ValueError(f"model must be the folder of a result, got {job.model!r}")
     if output is not None and output.exists() and not overwrite:
@@ -33,17 +39,23 @@ def recount(
     from diffusion.runtime.distributed import is_main
     from diffusion.runtime.files import check_file, write_text
     from diffusion.tasks.detectors import detector_of
+    from diffusion.tasks.prompts import Prompts
+    from diffusion.workflows.detected import check_prompts
 
+    law = task.law if prompts is None else Prompts.read(prompts)
     if output is not None:
         check_file(output)
     shared.check_lora(job.folder)
     evaluation, constraints = job.config.evaluation, asked_of(task.constraints, job.folder)
     check_recount(constraints, evaluation)
+    for each in constraints:
+        law.within(each.group)
     detectors = {name: detector_of(given) for name, given in task.detectors.items()}
     denoiser, config = open_at_law(shared.model_of(task), job.config)
+    check_prompts(denoiser, law)
     base, certified = fingerprint(denoiser.pipeline), certified_model(job.folder)
     put_in(denoiser, job.folder)
-    found = count(denoiser, task.law, detectors, constraints, config.sampling, evaluation)
+    found = count(denoiser, law, detectors, constraints, config.sampling, evaluation)
     missed = [each for each in found if not each.met]
     typer.echo("\n".join(map(str, found)))
     typer.echo("every level is shown again" if not missed else f"not shown again: {len(missed)} of {len(found)} levels")
@@ -54,6 +66,7 @@ def recount(
             result=job.folder.name,
             model_fingerprint=base,
             certified_fingerprint=certified,
+            prompts=None if prompts is None else law.plain()["prompts"],
             evaluation=evaluation.plain(),
             sampling=config.sampling.plain(),
             levels=found,

@@ -40,13 +40,15 @@ CERTIFICATE = "certificate.json"
 class Recount(Document):
     """What a recount with ``--output`` writes. ``shown``: whether every level is met by its bound; ``evaluation`` and
     ``sampling``: the settings in full; ``model_fingerprint``: of the base model that the fit was put into, and
-    ``certified_fingerprint`` that of the certificate, null where there is none."""
+    ``certified_fingerprint`` that of the certificate, null where there is none; ``prompts``: the law that was counted
+    under, null for the task's own, which is what the certificate speaks of."""
 
     title: ClassVar[str] = "recount"
-    schema_version: Literal[2] = 2
+    schema_version: Literal[3] = 3
     result: str
     model_fingerprint: str
     certified_fingerprint: str | None
+    prompts: list[dict[str, Any]] | None
     evaluation: dict[str, Any]
     sampling: dict[str, Any]
     levels: tuple[LevelFound, ...]

@@ -142,7 +142,11 @@ def check_law(denoiser: Denoiser, prompts: Prompts, config: Config) -> None:
     check_as_given(denoiser)
     if config.fit.robust_rounds:
         raise ValueError("robust_rounds: concepts with detectors are fitted without; give prompts and no detector")
-    texts = {*prompts.texts, *prompts.sampled}
-    if not denoiser.prompt_inputs and texts != {""}:
-        raise ValueError(f"prompts: {type(denoiser.pipeline).__name__} takes none, so the only one is the empty prompt")
+    check_prompts(denoiser, prompts)
     prompts.counts(config.ratios.num_samples)
+
+
+def check_prompts(denoiser: Denoiser, prompts: Prompts) -> None:
+    """``ValueError`` for prompts of a model that takes none."""
+    if not denoiser.prompt_inputs and {*prompts.texts, *prompts.sampled} != {""}:
+        raise ValueError(f"prompts: {type(denoiser.pipeline).__name__} takes none, so the only one is the empty prompt")

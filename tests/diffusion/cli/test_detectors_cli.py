@@ -84,6 +84,18 @@ def test_distill_and_again_from_its_own_folder(place, monkeypatch, capsys, tmp_p
     assert f"of base model {said['model_fingerprint']}; the certificate is of another, another:" in out
     assert json.loads((tmp_path / "no.json").read_text())["shown"] is False
     assert "model must be the folder of a result" in error(monkeypatch, capsys, "recount", place / "sd")
+    assert said["prompts"] is None
+    # Under words of one's own, which no fit has seen; a level of a group needs prompts of that group.
+    (place / "own.csv").write_text("prompt,group\na one at night,ones\n", encoding="utf-8")
+    mine = ("recount", tmp_path / "one", *few[:4], "--prompts", place / "own.csv", "--output", tmp_path / "own.json")
+    run(monkeypatch, capsys, *mine)
+    own = json.loads((tmp_path / "own.json").read_text())
+    assert [each["prompt"] for each in own["prompts"]] == ["a one at night"]
+    assert own["levels"] != said["levels"]
+    grouped = task | {"levels": ["90% in ones"], "prompts": {"prompts": [{"prompt": "one", "group": "ones"}]}}
+    (stricter / "task.yaml").write_text(yaml.safe_dump(grouped), encoding="utf-8")
+    told = error(monkeypatch, capsys, "recount", stricter, *few[:4], "--prompts", place / "prompts.csv")
+    assert "no prompt that is asked is of the group 'ones'" in told
     few = ("--concept-samples", "10", "--retained-samples", "10", "--elbo-samples", "4", "--audit-samples", "4")
     more = ("--audit-relearn-steps", "0", "--cache-folder", tmp_path / "audits", "--output", tmp_path / "audit")
     out = run(monkeypatch, capsys, "audit", tmp_path / "one", *few, *more)
