@@ -12,13 +12,13 @@ from torch import Tensor
 
 from diffusion.methods.base import DetectedFitContext, Outcome, fit_adapters
 from diffusion.methods.chain import chain_of
+from diffusion.methods.closed_form import CAUTION
 from diffusion.methods.closed_form_start import begin
 from diffusion.methods.correction import FixedMultipliers
 from diffusion.methods.detected_batches import batches_of
 from diffusion.methods.dual_loop import Rounds, Stopping
 from diffusion.methods.gain import Gain, gain_of
 from diffusion.methods.guided_tilt import guided_objective
-from diffusion.methods.level_shift import Asking
 from diffusion.methods.own_chain import Pool, Walkers, own_chain_objective
 from diffusion.methods.versions import in_versions
 from diffusion.ratios.detected import DetectedSamples, detect, sample_prompts
@@ -60,18 +60,19 @@ class DetectedTilt:
         def noised(eta: Tensor, asked: Tensor) -> Tensor:
             return tilt.noised(np.array(holder.multipliers, dtype=np.float64), eta, asked)
 
-        data = batches_of(context.denoiser, estimate, log_weights())
+        # Rows of samples spill noise into prompts that stay; a regression without noise has none to hold back.
+        data = batches_of(context.denoiser, estimate, log_weights(), 1.0 if self.own_chain else CAUTION)
         denoiser, law = context.denoiser, estimate.prompts
-        state = None
+        data = in_versions(data, law, estimate.sampling.negative_prompt)
+        state, gain = None, gain_of(rounds) or (lambda: context.config.gain)
         if self.own_chain:
             state = rounds or Pool()
             sampling, count = estimate.sampling, context.config.train_batch_size
             chain = replace(chain_of(denoiser, sampling.steps(denoiser)), negative=sampling.negative_prompt)
             walkers = Walkers(data, chain, count, state.tensors)
-            objective = own_chain_objective(data, estimate.noised_detector, noised, walkers)
+            objective = own_chain_objective(data, estimate.noised_detector, noised, walkers, gain)
         else:
-            network, gain = estimate.noised_detector, gain_of(rounds)
-            data = in_versions(data, law, estimate.sampling.negative_prompt)
+            network = estimate.noised_detector
             objective = guided_objective(data, network, log_weights, noised, context.config, gain)
         start = partial(begin, denoiser, law, context.config.other_layers)
         losses = fit_adapters(context, lambda _parameters: objective, rounds=rounds, state=state, start=start)
@@ -99,7 +100,7 @@ class DetectedTilt:
         further = [steps + max(1, steps // 8) * (k + 1) for k in range(self.extra)]
         stop = Stopping(enough=len(ends))
         start, ratios = np.array(solution.multipliers), estimate.ratios
-        rule = Asking(problem, ratios) if self.own_chain else Gain(problem, ratios, context.config.gain)
+        rule = Gain(problem, ratios, context.config.gain)
         return Rounds(problem, rule, start, lambda lam: lam, measure, [*ends, *further], stop, anew=True)
 
 

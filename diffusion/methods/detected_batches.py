@@ -17,11 +17,13 @@ ANCHORED = 1 / 3
 STILL = 0.1
 
 
-def batches_of(denoiser: Denoiser, estimate: DetectedSamples, log_weights: Tensor) -> PromptBatches:
+def batches_of(
+    denoiser: Denoiser, estimate: DetectedSamples, log_weights: Tensor, caution: float = CAUTION
+) -> PromptBatches:
     """What a fit looks at; samples whose weight is unusual as often as all others together.
 
     A row under a prompt that keeps its law, none of whose samples is weighed otherwise than its others, counts
-    :data:`diffusion.methods.closed_form.CAUTION` times: all that a fit does there is harm.
+    ``caution`` times: all that a fit does there is harm.
     """
     prompts, sampling = estimate.prompts, estimate.sampling
     scale, negative = sampling.mixed_scale(denoiser), sampling.negative_prompt
@@ -48,7 +50,7 @@ def batches_of(denoiser: Denoiser, estimate: DetectedSamples, log_weights: Tenso
         scales,
         any(equal and weight > 0 for equal, weight in zip(same, prompts.probabilities, strict=True)),
         shares,
-        target=torch.where(still_of(estimate, log_weights)[estimate.rows], CAUTION, 1.0) * share / share.sum(),
+        target=torch.where(still_of(estimate, log_weights)[estimate.rows], caution, 1.0) * share / share.sum(),
     )
 
 

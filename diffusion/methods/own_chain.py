@@ -9,9 +9,13 @@ plus ``noise^2/signal · grad log h`` (Tweedie), and ::
 
 The regression has no noise: what a tilt (:mod:`diffusion.methods.guided_tilt`) reads off single samples is read off the
 detector's gradient here, and the states are those that the sampler passes, also where the target hardly ever is. What
-it trusts is the noised detector; the level that comes out is measured. g is 0 where there is nothing to read: at the
-highest noise (:data:`SEEN`), where the gradient of what should be constant is all error, and where images are decided
+it trusts is the noised detector; the level that comes out is measured. g, the gain, moves by that level as a tilt's
+does (:mod:`diffusion.methods.gain`). It is 0 where there is nothing to read: at the highest noise (:data:`SEEN`), where
+the gradient of what should be constant is all error, and where images are decided
 (:data:`diffusion.methods.guided_tilt.DECIDED`), from where on the student is held to T.
+
+Chains are begun under prompts as often as a tilt's batches choose these, each row counting by the law; prompts that
+keep their law are looked at in versions, and count once: what a tilt spills there is noise, of which there is none.
 
 A batch is one step of as many chains, spread over all noise levels: each optimiser step asks the student at their
 states and moves every chain on by what it said, so that sampling asks the network nothing that training does not.
@@ -66,7 +70,7 @@ class Walkers:
         if "states" in self._kept():
             return
         data, denoiser = self.data, self.data.denoiser
-        chosen = torch.multinomial(data.target, self.count, replacement=True, generator=generator)
+        chosen = torch.multinomial(data.shares, self.count, replacement=True, generator=generator)
         steps = torch.arange(self.count) * self.chain.steps // self.count
         x0 = data.latents[chosen].cpu()
         eps = torch.randn(x0.shape, generator=generator).to(x0)
@@ -77,7 +81,7 @@ class Walkers:
         """Chains ``mine`` (k,) by what the student said of x_0 there; those that end begin anew."""
         x, prompts, steps = self.now
         fresh = torch.randn(x.shape, generator=generator).to(x)
-        anew = torch.multinomial(self.data.target, self.count, replacement=True, generator=generator)
+        anew = torch.multinomial(self.data.shares, self.count, replacement=True, generator=generator)
         signal, noise = (value.flatten() for value in self.data.denoiser.schedule(self.chain.t))
         k = steps[mine]
         moved = chain_step(
@@ -133,10 +137,20 @@ def doob(
 
 
 def own_chain_objective(
-    data: PromptBatches, noised_detector: NoisedDetector, log_h: LogH, walkers: Walkers
+    data: PromptBatches,
+    noised_detector: NoisedDetector,
+    log_h: LogH,
+    walkers: Walkers,
+    gain: Callable[[], float] | None = None,
 ) -> Objective:
-    """The loss of one step, mean over pixels; the student must be on the network. It moves the walkers."""
+    """The loss of one step, mean over pixels; the student must be on the network. It moves the walkers.
+
+    ``gain``: g of the present step, 1 where left out.
+    """
     denoiser, chain = data.denoiser, walkers.chain
+    # Chains are begun under prompts as often as batches choose these; how much one counts is the law's to say.
+    chosen, counted = (torch.bincount(data.prompts, weights=each.double()) for each in (data.shares, data.target))
+    often = (counted / counted.sum() / (chosen / chosen.sum()).clamp_min(1e-300)).float()
     guided = bool((data.scales != 1).any())
     device = next(denoiser.network.parameters()).device
 
@@ -146,9 +160,10 @@ def own_chain_objective(
         mine = torch.arange(walkers.count)[part.rows(walkers.count)]
         c, x, t = prompts[mine], states[mine].to(device), chain.t[steps[mine]].to(device)
         s = data.scales[c].to(x).view(-1, *(1,) * (x.ndim - 1))
-        base, change = doob(denoiser, noised_detector, log_h, x, t, rows(data.anchors, c), c)
+        words = c if data.asking is None else data.asking(c, generator)
+        base, change = doob(denoiser, noised_detector, log_h, x, t, rows(data.anchors, words), c)
         empty = {name: value.expand(len(mine), *value.shape[1:]) for name, value in data.negative.items()}
-        said = denoiser.predict(x, t, rows(data.asked, c))
+        said = denoiser.predict(x, t, rows(data.asked, words))
         wanted = (said - base) * s
         free, stay = base, torch.zeros((), device=device)
         if guided:
@@ -160,7 +175,8 @@ def own_chain_objective(
             stay, wanted = (other - free).square(), wanted + (1 - s) * (other - free).detach()
         paid = nats(denoiser, t).to(x).view(s.shape)
         unit = predicted_x0(denoiser, torch.ones_like(x), torch.zeros_like(x), t)
-        loss = (paid * (wanted - change / unit).square()).mean()
+        count, times = often[c].to(x).view(s.shape), 1.0 if gain is None else gain()
+        loss = (count * paid * (wanted - times * change / unit).square()).mean()
         if guided and not data.moving:
             loss = loss + (paid * stay).mean()
         with torch.no_grad():

@@ -69,7 +69,7 @@ class FitConfig(Settings):
     )
     fixed_multipliers: bool = Field(default=False, description="tilted, guidance: keep the solved multipliers")
     gain: float = Field(
-        default=2.0, gt=0, description="tilted: how many times over the change is asked for", json_schema_extra=HIDDEN
+        default=2.0, gt=0, description="how many times over the change is asked for", json_schema_extra=HIDDEN
     )
     other_layers: float = Field(
         default=1.0,

@@ -20,7 +20,7 @@ from diffusion.evaluation.sweep.canvas import CanvasTask, law_of
 from diffusion.evaluation.sweep.frontier import BEFORE, read_points, table
 from diffusion.evaluation.sweep.frontier_plots import plot
 from diffusion.evaluation.sweep.measure import CHAIN_STEPS, Made, Measured, costs, counts, make, measure, unmoved
-from diffusion.evaluation.sweep.plan import MEASURED_BY, OURS, REJECTION, Sweep
+from diffusion.evaluation.sweep.plan import GUIDANCE, GUIDANCE_SAMPLES, MEASURED_BY, OURS, REJECTION, Sweep
 from diffusion.evaluation.sweep.point import Point, Setting
 from diffusion.evaluation.sweep.target import measure_target, solve
 from diffusion.methods.base import ErasureContext
@@ -114,7 +114,7 @@ def _one(denoiser: Denoiser, task: CanvasTask, sweep: Sweep, setting: Setting, b
     wall, processor = time.monotonic(), time.process_time()
     try:
         with counted_rows(denoiser.network) as rows:
-            if setting.method == OURS:
+            if setting.method in (OURS, GUIDANCE):
                 _fit_ours(denoiser, task, sweep, setting, bar)
             elif setting.method == REJECTION:
                 budget = RatiosConfig(num_samples=sweep.samples, seed=setting.seed)
@@ -179,13 +179,17 @@ def _fit_ours(denoiser: Denoiser, task: CanvasTask, sweep: Sweep, setting: Setti
 
     The level itself is asked for (``aim=1``): to show it on these few samples is not, which would take a tenth of it.
     """
+    along = setting.method == GUIDANCE
     fit = context_of(denoiser, task, sweep, setting).config.but(
-        fixed_multipliers=sweep.quick, other_layers=OTHER_LAYERS
+        method="guidance" if along else "tilted",
+        fixed_multipliers=sweep.quick,
+        other_layers=1.0 if along else OTHER_LAYERS,
     )
-    steps = 20 if sweep.quick else 200
+    samples = sweep.samples * (GUIDANCE_SAMPLES if along and not sweep.quick else 1)
+    steps = 20 if sweep.quick else 400 if along else 200
     config = Config(
         sampling=sweep.sampling,
-        ratios=RatiosConfig(num_samples=sweep.samples, noisings=4, classifier_steps=steps, seed=setting.seed),
+        ratios=RatiosConfig(num_samples=samples, noisings=4, classifier_steps=steps, seed=setting.seed),
         fit=fit,
         evaluation=EvaluationConfig(
             samples=round(4 / setting.strength), integrated=4, other_scales=False, aim=1.0, seed=9000 + setting.seed

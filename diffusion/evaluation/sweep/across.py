@@ -29,7 +29,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from diffusion.evaluation.sweep.frontier import BEFORE
-from diffusion.evaluation.sweep.plan import OURS, REJECTION
+from diffusion.evaluation.sweep.plan import GUIDANCE, OURS, REJECTION
 from diffusion.evaluation.sweep.point import Point
 from diffusion.evaluation.sweep.seeds import Runs, dearer, half_width, runs_of
 
@@ -87,25 +87,27 @@ def frontier(ours: Sequence[Runs], others: Sequence[Runs], by: str) -> tuple[Ver
     return max(found, key=VERDICTS.index), "removes more" in found
 
 
-def compared(tasks: Mapping[str, Sequence[Point]], by: str) -> list[Against]:
-    """Every other method that ended, beside ours, on every task where ours did; the target itself is no other."""
+def compared(tasks: Mapping[str, Sequence[Point]], by: str, mine: str = OURS) -> list[Against]:
+    """Every other method that ended, beside ours (``mine``), on every task where it did. Neither what ours fits in
+    another way nor the target itself is another method."""
     found = []
     for concept, points in tasks.items():
-        runs = [each for each in runs_of(points) if each.method not in (BEFORE, REJECTION)]
+        runs = [each for each in runs_of(points) if each.method not in {BEFORE, OURS, GUIDANCE, REJECTION} - {mine}]
         methods = dict.fromkeys(each.method for each in runs)
         of = {name: [each for each in runs if each.method == name] for name in methods}
-        if OURS in of:
+        if mine in of:
             found += [
-                Against(concept, name, *frontier(of[OURS], some, by)) for name, some in of.items() if name != OURS
+                Against(concept, name, *frontier(of[mine], some, by)) for name, some in of.items() if name != mine
             ]
     return found
 
 
 def across(tasks: Mapping[str, Sequence[Point]], by: str) -> list[str]:
-    """Two tables for a page: UA / IRA / CRA / nats of every setting and task, and how often which verdict."""
+    """Tables for a page: UA / IRA / CRA / nats of every setting and task, and how often which verdict, for ours and,
+    where there is one, for ours by guidance."""
     there = {p.setting.method for points in tasks.values() for p in points}
-    others = sorted(there - {OURS, REJECTION, BEFORE})
-    methods = [*(name for name in (OURS, REJECTION) if name in there), *others]
+    others = sorted(there - {OURS, GUIDANCE, REJECTION, BEFORE})
+    methods = [*(name for name in (OURS, GUIDANCE, REJECTION) if name in there), *others]
     lines = ["| concept | " + " | ".join(methods) + " |", "|" + " --- |" * (1 + len(methods))]
     for concept, points in tasks.items():
         cells = []
@@ -116,12 +118,17 @@ def across(tasks: Mapping[str, Sequence[Point]], by: str) -> list[str]:
             said = [(_name(each) if len(runs) > 1 else "") + _cell(each, by) for each in runs]
             cells.append("<br>".join(said + failed))
         lines.append(f"| {concept} | " + " | ".join(cells) + " |")
-    lines += ["", "| against | " + " | ".join((*VERDICTS, BEYOND)) + " |", "|" + " --- |" * (2 + len(VERDICTS))]
-    found = compared(tasks, by)
-    for method in others:
-        counts = [sum(one.method == method and one.verdict == kind for one in found) for kind in VERDICTS]
-        counts.append(sum(one.method == method and one.beyond for one in found))
-        lines.append(f"| {method} | " + " | ".join(map(str, counts)) + " |")
+    for way in (name for name in (OURS, GUIDANCE) if name in there):
+        lines += [
+            "",
+            f"| {way} against | " + " | ".join((*VERDICTS, BEYOND)) + " |",
+            "|" + " --- |" * (2 + len(VERDICTS)),
+        ]
+        found = compared(tasks, by, way)
+        for method in others:
+            counts = [sum(one.method == method and one.verdict == kind for one in found) for kind in VERDICTS]
+            counts.append(sum(one.method == method and one.beyond for one in found))
+            lines.append(f"| {method} | " + " | ".join(map(str, counts)) + " |")
     return lines
 
 

@@ -23,9 +23,9 @@ FLOOR = 0.03  # nats: axes of logarithms begin here
 # Ours first; as many as there are methods and the base model.
 COLORS = (
     *("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00"),
-    *("#56b4e9", "#7f7f7f", "#000000", "#8c564b", "#bcbd22", "#f781bf"),
+    *("#56b4e9", "#7f7f7f", "#000000", "#8c564b", "#bcbd22", "#f781bf", "#a6761d"),
 )
-MARKERS = "osD^vPX*<>h"
+MARKERS = "osD^vPX*<>hp"
 
 
 def plot(points: Sequence[Point], by: str, path: Path) -> None:

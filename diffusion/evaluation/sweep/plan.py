@@ -10,13 +10,15 @@ from diffusion.methods.erasure import ERASURES
 from diffusion.tasks.config import Sampling
 
 OURS = "ours"
+GUIDANCE = "ours-guidance"  # the same fitted along the student's own chain
 REJECTION = "rejection"  # the target of ours, exactly and without a network of its own
 MEASURED_BY = "kernel machine"  # ours sees the other classifier as its detector
-METHODS = (OURS, REJECTION, *ERASURES)
+METHODS = (OURS, GUIDANCE, REJECTION, *ERASURES)
 
-#: What each method is swept over; of ours and of rejection the level.
+#: What each method is swept over; of the first three the level.
 STRENGTHS: dict[str, tuple[float, ...]] = {
     OURS: (0.02, 0.08, 0.01),
+    GUIDANCE: (0.02, 0.08, 0.01),
     REJECTION: (0.02, 0.08, 0.01),
     "leco": (1.0, 0.5, 2.0),
     "esd-x": (1.0, 3.0),
@@ -27,12 +29,16 @@ STRENGTHS: dict[str, tuple[float, ...]] = {
     "erasediff": (0.1, 1.0),
     "salun": (1.0, 10.0),
 }
+BY_LEVEL = (OURS, GUIDANCE, REJECTION)
+#: Times as many samples of the law as ours: the gradient of a noised detector is all that this fit goes by.
+GUIDANCE_SAMPLES = 3
 Budget = tuple[int, float, int, bool]  # steps, rate, batch size, all weights
 ESD_ORIGINAL: Budget = (200, 5e-5, 1, True)
 #: Rates are above the originals': at 1e-3 LECO erases nothing in 60 steps of this trainer, and nearly all in 150 (of a
 #: dress 7 % at half the rate). Its warm-up, cosine and average may have a part in it.
 BUDGETS: dict[str, tuple[Budget, ...]] = {
     OURS: ((200, 2e-3, 24, False), (100, 2e-3, 24, False)),
+    GUIDANCE: ((300, 2e-3, 48, False),),
     REJECTION: ((0, 0.0, 0, False),),
     "leco": (
         (60, 5e-3, 4, False),
@@ -84,7 +90,7 @@ class Sweep:
                         strength = STRENGTHS[name][index]
                         if self.quick:
                             steps, batch = min(steps, 2), min(batch, 4)
-                            strength = QUICK_LEVEL if name in (OURS, REJECTION) else max(STRENGTHS[name])
+                            strength = QUICK_LEVEL if name in BY_LEVEL else max(STRENGTHS[name])
                         every += [
                             Setting(
                                 method=name,

@@ -199,6 +199,9 @@ def test_rows_count_by_the_law_and_anchored_prompts_for_a_third_at_least(denoise
     masses = torch.bincount(data.prompts, weights=data.target)
     # The weights are all alike: prompts without an anchor are to stay as they are, and harm there counts.
     np.testing.assert_allclose(masses, [1 / 3, CAUTION * 2 / 3 * 2 / 9, CAUTION * 2 / 3 * 7 / 9])
+    plain_count = batches_of(denoiser, samples_of(denoiser, law), torch.zeros(15, dtype=torch.float64), 1.0)
+    masses = torch.bincount(plain_count.prompts, weights=plain_count.target)
+    np.testing.assert_allclose(masses, [1 / 3, 2 / 3 * 2 / 9, 2 / 3 * 7 / 9])
     np.testing.assert_allclose(float(data.shares.sum()), 1)
     assert data.scales.tolist() == [3.0, 3.0, 1.0]
     assert data.moving

@@ -1,5 +1,7 @@
 """Distillation along the student's own chain: what is asked for, where it is looked at, and that a run is resumed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -208,3 +210,44 @@ def test_a_step_down_the_gradient_lowers_the_loss_at_the_same_states(denoiser, s
     fallen = 1 - float(loss().detach()) / float(before.detach())
     # Of a branch without prompt that moves by its own tilt no gradient is taken under other prompts.
     assert (0 if moving else share / 2) < fallen < 2 * share
+
+
+def loss_of(denoiser, gain=None, **changed):
+    """Of a student that is the base model, at the same states."""
+    fresh(denoiser)
+    data = replace(data_of(denoiser, [3.0, 3.0], False), **changed)
+    walkers = Walkers(data, chain_of(denoiser, 2, 10), COUNT, Pool().tensors)
+    with seeded_weights(0):
+        head = noised_detector_of(denoiser)
+    objective = own_chain_objective(data, head, some, walkers, gain)
+    return float(objective(0, torch.Generator().manual_seed(1)).detach())
+
+
+def test_the_change_is_asked_for_as_often_as_the_gain_says(denoiser):
+    assert loss_of(denoiser, lambda: 3.0) == pytest.approx(9 * loss_of(denoiser), rel=1e-4)
+
+
+def test_prompts_count_by_the_law_however_often_their_chains_are_looked_at(denoiser):
+    first, second = (torch.tensor([a, b] * 6, dtype=torch.float64) for a, b in ((1, 0), (0, 1)))
+    whole = loss_of(denoiser)
+    parts = [loss_of(denoiser, target=each) for each in (first, second)]
+    assert min(parts) > 0
+    assert whole == pytest.approx(sum(parts) / 2, rel=1e-4)
+    # Ten times as often, or as dear: the ratio of what counts to what is chosen.
+    cautious = loss_of(denoiser, target=first + 10 * second)
+    assert cautious == pytest.approx((parts[0] + 10 * parts[1]) / 11, rel=1e-4)
+
+
+def test_a_chain_is_asked_under_versions_of_its_prompt(denoiser):
+    data = data_of(denoiser, [3.0, 3.0], False)
+    doubled = {name: torch.cat([value, value.flip(0)]) for name, value in data.asked.items()}
+    seen = []
+
+    def asking(laws, _generator):
+        seen.append(laws)
+        return laws + 2
+
+    swapped = {"asked": doubled, "anchors": doubled}
+    assert loss_of(denoiser, asking=asking, **swapped) != loss_of(denoiser, **swapped)
+    assert len(seen) == 1
+    assert len(seen[0]) == COUNT

@@ -126,3 +126,24 @@ def test_tables_count_every_point_and_show_what_failed():
     assert lines[3].startswith("| neon | failed |  | 100.0")
     assert lines[-1] == "| uce | 0 | 0 | 1 | 0 | 0 | 0 |"
     assert lines[-2] == "| leco | 0 | 0 | 0 | 0 | 0 | 0 |"
+
+
+def test_the_target_is_nobody_s_rival_and_ours_in_another_way_has_a_table_of_its_own():
+    tasks = {
+        "a boot": [
+            point("ours"),
+            point("ours-guidance", nats=4.0),
+            point("rejection", nats=0.0),
+            point("uce", nats=3.0),
+        ]
+    }
+    assert [(one.method, one.verdict) for one in compared(tasks, BY)] == [("uce", "ours")]
+    assert [(one.method, one.verdict) for one in compared(tasks, BY, "ours-guidance")] == [("uce", "its own")]
+    lines = across(tasks, BY)
+    assert lines[0] == "| concept | ours | ours-guidance | rejection | uce |"
+    heads = [line.split(" | ")[0] for line in lines if "against" in line]
+    assert heads == ["| ours against", "| ours-guidance against"]
+    assert [line for line in lines if line.startswith("| uce")] == [
+        "| uce | 0 | 0 | 1 | 0 | 0 | 0 |",
+        "| uce | 0 | 0 | 0 | 0 | 1 | 0 |",
+    ]
