@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from diffusion.evaluation.sweep.across import LOST
 from diffusion.evaluation.sweep.frontier import BEFORE, unbeaten
-from diffusion.evaluation.sweep.plan import OURS
+from diffusion.evaluation.sweep.plan import METHODS
 from diffusion.evaluation.sweep.point import Point
 from diffusion.evaluation.sweep.seeds import Runs, runs_of
 
@@ -80,14 +80,19 @@ def frontiers(tasks: Mapping[str, Sequence[Point]], by: str, figure: Any, column
 def _by_method(points: Sequence[Point]) -> dict[str, list[Runs]]:
     """Settings that ended, ours first."""
     found: dict[str, list[Runs]] = {}
-    for each in sorted(runs_of(points), key=lambda runs: runs.method != OURS):
+    for each in sorted(runs_of(points), key=lambda runs: _place(runs.method)):
         found.setdefault(each.method, []).append(each)
     return found
 
 
+def _place(method: str) -> tuple[int, bool, str]:
+    """Ours first, and in the order in which methods are run; the base model last."""
+    return METHODS.index(method) if method in METHODS else len(METHODS), method == BEFORE, method
+
+
 def _looks(points: Sequence[Point]) -> dict[str, dict[str, str]]:
     """The colour and marker of every method: the same in all panels, ours the first."""
-    methods = sorted({point.setting.method for point in points}, key=lambda name: (name != OURS, name == BEFORE, name))
+    methods = sorted({point.setting.method for point in points}, key=_place)
     return {
         name: {"color": COLORS[k % len(COLORS)], "marker": MARKERS[k % len(MARKERS)], "label": name}
         for k, name in enumerate(methods)
