@@ -160,7 +160,8 @@ def own_chain_objective(
         mine = torch.arange(walkers.count)[part.rows(walkers.count)]
         c, x, t = prompts[mine], states[mine].to(device), chain.t[steps[mine]].to(device)
         s = data.scales[c].to(x).view(-1, *(1,) * (x.ndim - 1))
-        words = c if data.asking is None else data.asking(c, generator)
+        # Drawn for all chains, so that every process is left with the same generator.
+        words = (prompts if data.asking is None else data.asking(prompts, generator))[mine]
         base, change = doob(denoiser, noised_detector, log_h, x, t, rows(data.anchors, words), c)
         empty = {name: value.expand(len(mine), *value.shape[1:]) for name, value in data.negative.items()}
         said = denoiser.predict(x, t, rows(data.asked, words))

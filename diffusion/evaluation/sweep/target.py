@@ -6,8 +6,8 @@ one that no method sees, has the target with that multiplier, q being of its anc
     p_c = q_c e^{-lam·l}/Z_c,    Z_c = E_q[e^{-lam·l}],    KL(p_c ‖ q_c) = E_q[u log u]/Z_c - log Z_c,  u = e^{-lam·l}
 
 So what ours leaves beyond this row is what its fit left, and what this row leaves is what the classifier that ours sees
-does not: neither can be told from the other by the network alone. No network samples it at one evaluation a step; a
-sample takes 1/Z of the base model's.
+does not: by the network alone neither can be told from the other. It is no network, and a sample of it takes 1/Z of the
+base model's.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from diffusion.methods.own_chain import SEEN, Pool, Walkers, doob, own_chain_obj
 from diffusion.pipelines import denoiser_of, rows
 from diffusion.pipelines.base import predicted_x0
 from diffusion.ratios.classifier import log_snr
+from diffusion.runtime.distributed import WHOLE, Part
 from diffusion.runtime.seeds import seeded_weights
 from diffusion.training.lora import base_model
 from diffusion.training.trainer import Trainer
@@ -251,3 +252,25 @@ def test_a_chain_is_asked_under_versions_of_its_prompt(denoiser):
     assert loss_of(denoiser, asking=asking, **swapped) != loss_of(denoiser, **swapped)
     assert len(seen) == 1
     assert len(seen[0]) == COUNT
+
+
+def test_parts_of_a_batch_are_under_the_versions_that_the_whole_is(denoiser):
+    """Two processes take a half each, and draw what one draws."""
+    fresh(denoiser)
+    data = data_of(denoiser, [3.0, 3.0], False)
+    asked = {name: torch.cat([value, value.flip(0)]) for name, value in data.asked.items()}
+
+    def asking(laws, generator):
+        return laws + 2 * torch.randint(2, laws.shape, generator=generator)
+
+    data = replace(data, asked=asked, anchors=asked, asking=asking)
+    with seeded_weights(0):
+        head = noised_detector_of(denoiser)
+    found = []
+    for part in (WHOLE, Part(0, 2), Part(1, 2)):
+        walkers = Walkers(data, chain_of(denoiser, 2, 10), COUNT, Pool().tensors)
+        generator = torch.Generator().manual_seed(1)
+        loss = float(own_chain_objective(data, head, some, walkers)(0, generator, part).detach())
+        found.append((loss, torch.randint(2**40, (1,), generator=generator).item()))
+    assert found[0][0] == pytest.approx((found[1][0] + found[2][0]) / 2, rel=1e-4)
+    assert len({drawn for _, drawn in found}) == 1
