@@ -29,7 +29,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from diffusion.evaluation.sweep.frontier import BEFORE
-from diffusion.evaluation.sweep.plan import GUIDANCE, OURS, REJECTION
+from diffusion.evaluation.sweep.plan import BY_LEVEL, GUIDANCE, OURS
 from diffusion.evaluation.sweep.point import Point
 from diffusion.evaluation.sweep.seeds import Runs, dearer, half_width, runs_of
 
@@ -92,7 +92,7 @@ def compared(tasks: Mapping[str, Sequence[Point]], by: str, mine: str = OURS) ->
     another way nor the target itself is another method."""
     found = []
     for concept, points in tasks.items():
-        runs = [each for each in runs_of(points) if each.method not in {BEFORE, OURS, GUIDANCE, REJECTION} - {mine}]
+        runs = [each for each in runs_of(points) if each.method not in {BEFORE, *BY_LEVEL} - {mine}]
         methods = dict.fromkeys(each.method for each in runs)
         of = {name: [each for each in runs if each.method == name] for name in methods}
         if mine in of:
@@ -106,8 +106,8 @@ def across(tasks: Mapping[str, Sequence[Point]], by: str) -> list[str]:
     """Tables for a page: UA / IRA / CRA / nats of every setting and task, and how often which verdict, for ours and,
     where there is one, for ours by guidance."""
     there = {p.setting.method for points in tasks.values() for p in points}
-    others = sorted(there - {OURS, GUIDANCE, REJECTION, BEFORE})
-    methods = [*(name for name in (OURS, GUIDANCE, REJECTION) if name in there), *others]
+    others = sorted(there - {BEFORE, *BY_LEVEL})
+    methods = [*(name for name in BY_LEVEL if name in there), *others]
     lines = ["| concept | " + " | ".join(methods) + " |", "|" + " --- |" * (1 + len(methods))]
     for concept, points in tasks.items():
         cells = []

@@ -29,7 +29,7 @@ STRENGTHS: dict[str, tuple[float, ...]] = {
     "erasediff": (0.1, 1.0),
     "salun": (1.0, 10.0),
 }
-BY_LEVEL = (OURS, GUIDANCE, REJECTION)
+BY_LEVEL = (OURS, GUIDANCE, REJECTION)  # one target
 #: Times as many samples of the law as ours: the gradient of a noised detector is all that this fit goes by.
 GUIDANCE_SAMPLES = 3
 Budget = tuple[int, float, int, bool]  # steps, rate, batch size, all weights
