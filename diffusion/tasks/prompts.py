@@ -13,6 +13,7 @@ of an animal in a field").
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -119,6 +120,22 @@ class Prompts(Settings):
 
     def __len__(self) -> int:
         return len(self.prompts)
+
+    def to_csv(self) -> str:
+        """The table that :meth:`read` takes, weights to six digits.
+
+        ``ValueError`` for an anchor that is the empty prompt, which a table cannot tell from none; JSON lines can.
+        """
+        for each in self.prompts:
+            if each.anchor == "":
+                raise ValueError(
+                    f"anchor of prompt {each.prompt!r} is the empty prompt: write it as .jsonl, not as .csv"
+                )
+        out = io.StringIO()
+        rows = csv.writer(out, lineterminator="\n")
+        rows.writerow(FIELDS)
+        rows.writerows((each.prompt, f"{each.weight:.6g}", each.group, each.anchor) for each in self.prompts)
+        return out.getvalue()
 
     @property
     def texts(self) -> tuple[str, ...]:

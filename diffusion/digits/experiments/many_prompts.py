@@ -13,8 +13,6 @@ digit, and the empty prompt. The concept's prompts have a fifth of all weight an
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -97,15 +95,6 @@ def plural(word: str) -> str:
     return word + ("es" if word == "six" else "s")
 
 
-def table(prompts: Prompts) -> str:
-    """The law as a .csv file."""
-    out = io.StringIO()
-    rows = csv.writer(out, lineterminator="\n")
-    rows.writerow(("prompt", "weight", "group", "anchor"))
-    rows.writerows((each.prompt, f"{each.weight:.6g}", each.group, each.anchor or "") for each in prompts.prompts)
-    return out.getvalue()
-
-
 def command(concept: str, path: Path, level: str, kept: str) -> str:
     """``unlearn distill`` with every other digit kept under its own prompts."""
     keep = " ".join(f'--keep "digits:{word}={kept} in {plural(word)}"' for word in WORDS if word != concept)
@@ -125,7 +114,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, required=True, help="the .csv file")
     given = parser.parse_args(words)
     check_file(given.output)
-    write_text(given.output, table(law(given.concept)))
+    write_text(given.output, law(given.concept).to_csv())
     print(command(given.concept, given.output, given.level, given.kept))
 
 

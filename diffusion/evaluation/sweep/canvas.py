@@ -13,7 +13,7 @@ garment", where a style must go it is "a picture of a boot".
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -156,16 +156,23 @@ class CanvasTask:
 
 
 def law_of(task: CanvasTask) -> Prompts:
-    """The law of prompts that a level of ours refers to: the concept's prompts, each at its anchor, with two fifths of
-    all weight, their anchors and the empty prompt with three tenths, retained prompts with three tenths."""
-    anchors = ("", *dict.fromkeys(task.anchors))
-    asking = [
-        Prompt(prompt=text, anchor=anchor, weight=0.4 / len(task.asking), group="asking")
-        for text, anchor in zip(task.asking, task.anchors, strict=True)
-    ]
-    rest = [Prompt(prompt=text, weight=0.3 / len(anchors), group="anchors") for text in anchors]
-    kept = [Prompt(prompt=text, weight=0.3 / len(task.retained), group="retained") for text in task.retained]
-    return Prompts([*asking, *rest, *kept])
+    """The law of prompts that a level of ours refers to: what methods see."""
+    return weighed(task, task.asking, task.retained)
+
+
+def weighed(task: CanvasTask, asking: Sequence[str], retained: Sequence[str]) -> Prompts:
+    """A law of three groups: ``asking``, each at its anchor, with two fifths of all weight, ``anchors``, theirs and the
+    empty prompt, with three tenths, ``retained`` with three tenths."""
+    anchors = [fallen_back(text, task.concept) for text in asking]
+    groups = {"asking": (0.4, asking), "anchors": (0.3, ("", *dict.fromkeys(anchors))), "retained": (0.3, retained)}
+    anchor = dict(zip(asking, anchors, strict=True))
+    return Prompts(
+        [
+            Prompt(prompt=text, anchor=anchor.get(text), weight=weight / len(texts), group=name)
+            for name, (weight, texts) in groups.items()
+            for text in texts
+        ]
+    )
 
 
 def _spread(total: int, count: int) -> list[int]:

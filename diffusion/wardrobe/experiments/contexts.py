@@ -18,33 +18,21 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from diffusion.digits.experiments.many_prompts import table
-from diffusion.evaluation.sweep.canvas import SEEN, UNSEEN, CanvasTask
+from diffusion.evaluation.sweep.canvas import SEEN, UNSEEN, CanvasTask, weighed
 from diffusion.runtime.files import check_file, write_text
 from diffusion.tasks.prompts import Prompt, Prompts
 from diffusion.wardrobe.prompts import fallen_back
 from diffusion.wardrobe.rendering import BACKGROUNDS
 
 PLAIN, STRIPES, DOTS = (BACKGROUNDS.index(name) for name in ("plain", "stripes", "dots"))
-ASKING, ANCHORS = 0.4, 0.3  # of all weight; prompts that are to be retained have what is left
-EVERY = 3  # of these one of so many is in the law
+EVERY = 3  # of captions that do not ask for the concept one of so many is in the law
 
 
 def law(task: CanvasTask) -> Prompts:
     """Groups are ``asking``, ``anchors`` and ``retained``."""
-    asking = [each.prompt for each in task.prompts(True, SEEN, (PLAIN, DOTS))]
-    anchors = [fallen_back(text, task.concept) for text in asking]
-    without = ("", *dict.fromkeys(anchors))
-    kept = [each.prompt for each in task.prompts(False, SEEN, (PLAIN, DOTS))]
-    kept = [text for text in kept if text not in without][::EVERY]
-    found = [
-        Prompt(prompt=text, weight=ASKING / len(asking), group="asking", anchor=anchor)
-        for text, anchor in zip(asking, anchors, strict=True)
-    ]
-    found += [Prompt(prompt=text, weight=ANCHORS / len(without), group="anchors") for text in without]
-    return Prompts(
-        [*found, *(Prompt(prompt=text, weight=(1 - ASKING - ANCHORS) / len(kept), group="retained") for text in kept)]
-    )
+    asking, others = ([each.prompt for each in task.prompts(some, SEEN, (PLAIN, DOTS))] for some in (True, False))
+    anchors = {fallen_back(text, task.concept) for text in asking}
+    return weighed(task, asking, [text for text in others if text not in anchors][::EVERY])
 
 
 def unseen(task: CanvasTask) -> Prompts:
@@ -72,8 +60,8 @@ def main(words: Sequence[str] | None = None) -> None:
         raise ValueError(f"concept {given.concept!r} is an object in one style: no embedded detector is of both")
     check_file(given.output)
     check_file(given.unseen)
-    write_text(given.output, table(law(task)))
-    write_text(given.unseen, table(unseen(task)))
+    write_text(given.output, law(task).to_csv())
+    write_text(given.unseen, unseen(task).to_csv())
     print(
         f'unlearn distill wardrobe --concept "{given.concept}" --detector "wardrobe:{task.name}" '
         f"--prompts {given.output} --level {given.level} --guidance-scale 3"

@@ -147,3 +147,20 @@ def test_a_task_with_a_law_comes_back_from_yaml(tmp_path):
     (tmp_path / "task.yaml").write_text(task.but(concepts=[Concept("seven", detector=len)]).to_yaml())
     with pytest.raises(ValueError, match=r"was given in memory .*len"):
         ConceptTask.from_yaml(tmp_path / "task.yaml")
+
+
+def test_a_law_is_read_back_from_the_table_that_it_writes(tmp_path):
+    given = [
+        {"prompt": 'a "seven", by hand', "weight": 2, "group": "sevens", "anchor": "a digit"},
+        "one",
+        {"prompt": ""},
+    ]
+    law = Prompts(given)
+    (tmp_path / "law.csv").write_text(law.to_csv(), encoding="utf-8")
+    again = Prompts.read(tmp_path / "law.csv")
+    assert again.texts == law.texts
+    np.testing.assert_allclose(again.probabilities, law.probabilities, rtol=1e-5)
+    assert [each.group for each in again.prompts] == [each.group for each in law.prompts]
+    assert again.sampled == law.sampled == ("a digit", "one", "")
+    with pytest.raises(ValueError, match="anchor of prompt 'seven' is the empty prompt"):
+        Prompts([{"prompt": "seven", "anchor": ""}]).to_csv()
