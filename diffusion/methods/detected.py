@@ -22,6 +22,7 @@ from diffusion.methods.guided_tilt import guided_objective
 from diffusion.methods.own_chain import Pool, Walkers, own_chain_objective
 from diffusion.methods.versions import in_versions
 from diffusion.ratios.detected import DetectedSamples, detect, sample_prompts
+from diffusion.ratios.foreseen import foresee
 from diffusion.tasks.detector_levels import estimates, shares, strengths
 from diffusion.tasks.detectors import CheckedDetector
 from diffusion.training.lora import merged_adapters
@@ -70,7 +71,8 @@ class DetectedTilt:
             sampling, count = estimate.sampling, context.config.train_batch_size
             chain = replace(chain_of(denoiser, sampling.steps(denoiser)), negative=sampling.negative_prompt)
             walkers = Walkers(data, chain, count, state.tensors)
-            objective = own_chain_objective(data, estimate.noised_detector, noised, walkers, gain)
+            foreseen = foresee(denoiser, estimate, detectors)
+            objective = own_chain_objective(data, estimate.noised_detector, noised, walkers, gain, foreseen)
         else:
             network = estimate.noised_detector
             objective = guided_objective(data, network, log_weights, noised, context.config, gain)

@@ -9,10 +9,17 @@ plus ``noise^2/signal · grad log h`` (Tweedie), and ::
 
 The regression has no noise: what a tilt (:mod:`diffusion.methods.guided_tilt`) reads off single samples is read off the
 detector's gradient here, and the states are those that the sampler passes, also where the target hardly ever is. What
-it trusts is the noised detector; the level that comes out is measured. g, the gain, moves by that level as a tilt's
+it trusts is the noised detector, and the detectors themselves at predicted images where these have a gradient
+(:mod:`diffusion.ratios.foreseen`); the level that comes out is measured. g, the gain, moves by that level as a tilt's
 does (:mod:`diffusion.methods.gain`). It is 0 where there is nothing to read: at the highest noise (:data:`SEEN`), where
 the gradient of what should be constant is all error, and where images are decided
-(:data:`diffusion.methods.guided_tilt.DECIDED`), from where on the student is held to T.
+(:data:`diffusion.methods.guided_tilt.DECIDED`, or :data:`FORESEEN`), from where on the student is held to T.
+
+No step of a target costs more than what is left to be had: with h at most 1 and p_k, q_k the kernels of a step, ::
+
+    KL(p_k ‖ q_k) = E_p[log h_{k+1}] - log h_k <= -log h_k,
+
+and where the slope that was read asks for more it is shortened to that (:func:`affordable`).
 
 Chains are begun under prompts as often as a tilt's batches choose these, each row counting by the law; prompts that
 keep their law are looked at in versions, and count once: what a tilt spills there is noise, of which there is none.
@@ -34,10 +41,11 @@ import torch
 from torch import Tensor
 
 from diffusion.methods.chain import Chain, chain_step, nats
-from diffusion.methods.guided_tilt import PromptBatches, undecided
+from diffusion.methods.guided_tilt import DECIDED, PromptBatches, undecided
 from diffusion.pipelines import Condition, Denoiser, add_noise, rows
 from diffusion.pipelines.base import predicted_x0
 from diffusion.ratios.classifier import Bottleneck, log_snr, pooled
+from diffusion.ratios.foreseen import Foreseen
 from diffusion.ratios.noised_detector import NoisedDetector
 from diffusion.runtime.distributed import WHOLE, Part
 from diffusion.training.lora import base_model
@@ -45,6 +53,9 @@ from diffusion.training.trainer import Objective
 
 # Between these log SNRs the noised detector begins to be believed.
 SEEN = (-6.0, -5.0)
+
+# And between these it has nothing left to say, where detectors say themselves what they see.
+FORESEEN = (1.0, 3.0)
 
 # log h (n,) from eta (n, m) under prompts by number (n,).
 LogH = Callable[[Tensor, Tensor], Tensor]
@@ -120,8 +131,10 @@ def doob(
     t: Tensor,
     anchors: Condition,
     c: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """The frozen network's raw output (n, ...) under the anchors, and the change of x_0 (n, ...) that is asked for."""
+    foreseen: Foreseen | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The frozen network's raw output (n, ...) under the anchors, the change of x_0 (n, ...) that is asked for, and
+    log h (n,)."""
     with base_model(denoiser), torch.enable_grad():
         state = x.detach().requires_grad_(True)
         with Bottleneck(denoiser) as caught:
@@ -129,11 +142,24 @@ def doob(
             feature = pooled(cast(Tensor, caught.last), base)
         device, level = noised_detector.center.device, log_snr(denoiser, t)
         eta = noised_detector(feature.to(device), level.to(device))
-        (slope,) = torch.autograd.grad(log_h(eta, c).sum(), state)
+        if foreseen is not None:
+            eta = foreseen(denoiser, predicted_x0(denoiser, base, state, t), eta, level)
+        value = log_h(eta, c)
+        (slope,) = torch.autograd.grad(value.sum(), state)
     signal, noise = denoiser.schedule(t)
     low, high = SEEN
-    share = undecided(level) * ((level - low) / (high - low)).clamp(0, 1)
-    return base.detach(), share.to(slope).view(-1, *(1,) * (x.ndim - 1)) * noise**2 / signal * slope
+    rest = undecided(level, FORESEEN if foreseen is not None and foreseen.complete else DECIDED)
+    share = rest * ((level - low) / (high - low)).clamp(0, 1)
+    change = share.to(slope).view(-1, *(1,) * (x.ndim - 1)) * noise**2 / signal * slope
+    return base.detach(), change, value.detach()
+
+
+def affordable(change: Tensor, value: Tensor, half: Tensor) -> Tensor:
+    """A change of x_0 (n, ...), shortened to ``1/2 Delta SNR |change|^2 <= -log h``: ``value`` is log h (n,), ``half``
+    (n,) half of the Delta SNR of a step."""
+    asked = half.to(value) * change.to(value).square().flatten(1).sum(1)
+    part = (-value.clamp_max(0) / asked.clamp_min(torch.finfo(value.dtype).tiny)).clamp_max(1).sqrt()
+    return change * part.to(change).view(-1, *(1,) * (change.ndim - 1))
 
 
 def own_chain_objective(
@@ -142,6 +168,7 @@ def own_chain_objective(
     log_h: LogH,
     walkers: Walkers,
     gain: Callable[[], float] | None = None,
+    foreseen: Foreseen | None = None,
 ) -> Objective:
     """The loss of one step, mean over pixels; the student must be on the network. It moves the walkers.
 
@@ -153,6 +180,7 @@ def own_chain_objective(
     often = (counted / counted.sum() / (chosen / chosen.sum()).clamp_min(1e-300)).float()
     guided = bool((data.scales != 1).any())
     device = next(denoiser.network.parameters()).device
+    halves = (log_snr(denoiser, chain.t).double().exp().diff() / 2).float()
 
     def objective(_step: int, generator: torch.Generator, part: Part = WHOLE) -> Tensor:
         walkers.begin(generator)
@@ -162,7 +190,8 @@ def own_chain_objective(
         s = data.scales[c].to(x).view(-1, *(1,) * (x.ndim - 1))
         # Drawn for all chains, so that every process is left with the same generator.
         words = (prompts if data.asking is None else data.asking(prompts, generator))[mine]
-        base, change = doob(denoiser, noised_detector, log_h, x, t, rows(data.anchors, words), c)
+        base, change, value = doob(denoiser, noised_detector, log_h, x, t, rows(data.anchors, words), c, foreseen)
+        change = affordable(change, value, halves[steps[mine]].to(device))
         empty = {name: value.expand(len(mine), *value.shape[1:]) for name, value in data.negative.items()}
         said = denoiser.predict(x, t, rows(data.asked, words))
         wanted = (said - base) * s

@@ -49,6 +49,24 @@ def decode(pipeline: Any, latents: Tensor, batch: int = 256) -> NDArray[np.float
     return cast(NDArray[np.float32], torch.cat(parts).numpy())
 
 
+def differentiable_images(pipeline: Any, latents: Tensor) -> Tensor:
+    """Images (n, c, height, width), float32 on the device, of samples (n, ...), as a function with a gradient.
+
+    About [-1, 1]: what lies outside is not cut off, which would cut its gradient. A VAE that overflows in float16 stays
+    in float32, since gradients are taken later.
+    """
+    vae = getattr(pipeline, "vae", None)
+    if vae is None:
+        return latents.float()
+    _upcast(vae)
+    latents = _unpacked(pipeline, latents)
+    scale, shift = _affine(vae, latents)
+    first = next(vae.parameters())
+    return cast(
+        Tensor, vae.decode((latents / scale + shift).to(first.device, first.dtype), return_dict=False)[0].float()
+    )
+
+
 def try_out(pipeline: Any, prompt: str, **call: Any) -> None:
     """One sample, decoded: what does not work at all is found before the first of many is made.
 

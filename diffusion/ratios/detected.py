@@ -160,7 +160,7 @@ def estimate_detected(
     """:func:`sample_law` for one detector of each concept, by name, and a detector of noised states."""
     sampling = sampling.resolved(denoiser)
     row, latents, detected = sample_law(denoiser, prompts, list(detectors.values()), budget, sampling, cache, bar)
-    training = torch.arange(len(latents)) % 5 != 4
+    training = ~held_out(len(latents))
     feature, snr, of = _noised(denoiser, prompts, latents[training], row[training], budget, bar)
     with bar("noised detector", budget.classifier_steps) as shown:
         noised_detector = train_noised_detector(
@@ -175,15 +175,23 @@ def estimate_detected(
     )
 
 
+def held_out(count: int) -> Tensor:
+    """Whether each of ``count`` samples is kept from the noised detector, which is then looked at on them."""
+    return torch.arange(count) % 5 == 4
+
+
+def noise_levels(denoiser: Denoiser, count: int, k: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """k levels t (count k,) of each sample, stratified and denser at low noise, and which sample each is of."""
+    share = (torch.arange(k)[None] + torch.rand(count, k, generator=generator)) / k
+    return (share**1.5 * (denoiser.levels - 1)).long().flatten(), torch.arange(count).repeat_interleave(k)
+
+
 def _noised(
     denoiser: Denoiser, prompts: Prompts, latents: Tensor, row: Tensor, budget: RatiosConfig, bar: Bar
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Features of noised samples under their own prompts, log SNR, and which sample each is of."""
-    generator, k = torch.Generator().manual_seed(10 * budget.seed + 3), budget.noisings
-    # Levels are stratified per sample and denser at low noise, as for the ratio classifier.
-    share = (torch.arange(k)[None] + torch.rand(len(latents), k, generator=generator)) / k
-    t = (share**1.5 * (denoiser.levels - 1)).long().flatten()
-    of = torch.arange(len(latents)).repeat_interleave(k)
+    generator = torch.Generator().manual_seed(10 * budget.seed + 3)
+    t, of = noise_levels(denoiser, len(latents), budget.noisings, generator)
     with bar("features for the noised detector", len(of)) as shown:
         feature = _features(denoiser, prompts, latents, row, (of, t), generator, shown.update)
     return feature, log_snr(denoiser, t), of

@@ -10,19 +10,20 @@ Learning Transferable Visual Models From Natural Language Supervision (ICML 2021
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from diffusion.tasks.detectors import DifferentiableDetector, one_against_rest
+
 MODEL = "openai/clip-vit-base-patch32"
 AT = "@"  # "clip:texts@folder or hub name"
 
 
-def clip(said: str) -> Callable[[NDArray[np.float32]], NDArray[np.float64]]:
+def clip(said: str) -> DifferentiableDetector:
     """The detector of ``"text|other text|..."``, optionally with ``@`` and a folder or hub name of a CLIP model.
 
     Raises ``ValueError`` for less than two texts, texts beyond the model's limit, or a model that cannot be loaded.
@@ -49,8 +50,8 @@ def clip(said: str) -> Callable[[NDArray[np.float32]], NDArray[np.float64]]:
     side = int(model.config.vision_config.image_size)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in _colours(source))
 
-    def shows(images: NDArray[np.float32]) -> NDArray[np.float64]:
-        seen = torch.from_numpy(np.ascontiguousarray(images))
+    def logits(images: torch.Tensor) -> torch.Tensor:
+        seen = images.to(mean)
         seen = seen if seen.shape[1] == 3 else seen[:, :1].expand(-1, 3, -1, -1)
         # The shorter side to the model's, the middle square of it, as CLIP was trained.
         height, width = seen.shape[-2:]
@@ -58,11 +59,17 @@ def clip(said: str) -> Callable[[NDArray[np.float32]], NDArray[np.float64]]:
         shown = nn.functional.interpolate((seen + 1) / 2, size, mode="bicubic", antialias=True).clamp(0, 1)
         top, left = ((length - side) // 2 for length in size)
         pixels = (shown[..., top : top + side, left : left + side] - mean) / std
-        with torch.no_grad():
-            logits = model.logit_scale.exp() * _unit(model.get_image_features(pixel_values=pixels)) @ written.T
-        return np.asarray(logits.double().softmax(-1)[:, 0].numpy())
+        found = model.logit_scale.exp() * _unit(model.get_image_features(pixel_values=pixels)) @ written.T
+        return cast(torch.Tensor, found)
 
-    return shows
+    def shows(images: NDArray[np.float32]) -> NDArray[np.float64]:
+        with torch.no_grad():
+            return np.asarray(logits(torch.from_numpy(np.ascontiguousarray(images))).double().softmax(-1)[:, 0].numpy())
+
+    def log_odds(images: torch.Tensor) -> torch.Tensor:
+        return one_against_rest(logits(images), 0)
+
+    return DifferentiableDetector(shows, log_odds)
 
 
 def _unit(features: Any) -> torch.Tensor:

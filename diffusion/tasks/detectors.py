@@ -8,6 +8,10 @@ r"""Detectors: a concept by definition, l: images -> [0, 1].
     "clip:a photo of a cat|a photo|..."       zero-shot probability of the first text (transformers; see `clip`)
     "nudenet"                                 the greatest score of an exposed part (package nudenet)
 
+One may also have ``log_odds``, an attribute: images (n, c, height, width) as a ``torch.Tensor`` -> log l/(1 - l) (n,),
+with a gradient; of a detector that says 0 or 1, of what it decides by (:class:`DifferentiableDetector`). Fits by
+gradients then see what it would say of the image that a state predicts (:mod:`diffusion.ratios.foreseen`).
+
 A level on a detector is about that detector, exactly; what remains is statistics. It is also what certificates and
 audits count with, so what it does not see is not forgotten: have a second one as independent check.
 """
@@ -16,14 +20,30 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 Images = NDArray[np.float32]
 Detector = Callable[[Images], Any]
+LogOdds = Callable[["Tensor"], "Tensor"]
 BATCH = 64
+
+
+@dataclass(frozen=True)
+class DifferentiableDetector:
+    """A detector ``ask`` with its log odds: images (n, c, height, width), about [-1, 1] -> (n,), with a gradient."""
+
+    ask: Detector
+    log_odds: LogOdds
+
+    def __call__(self, images: Images) -> Any:
+        return self.ask(images)
 
 
 class _Named(Protocol):
@@ -34,10 +54,20 @@ Named = TypeVar("Named", bound=_Named)
 
 
 class CheckedDetector:
-    """A detector by its name, whose answers are looked at: ``ValueError`` for a wrong shape, or outside [0, 1]."""
+    """A detector by its name, whose answers are looked at: ``ValueError`` for a wrong shape, or outside [0, 1].
+
+    ``log_odds``: of a detector that has them, else None; they are looked at, too.
+    """
 
     def __init__(self, name: str, ask: Detector) -> None:
         self.name, self._ask = name, ask
+        self.log_odds: LogOdds | None = self._checked if callable(getattr(ask, "log_odds", None)) else None
+
+    def _checked(self, images: Tensor) -> Tensor:
+        found = cast(Any, self._ask).log_odds(images)
+        if tuple(found.shape) != (len(images),):
+            raise ValueError(f"log_odds of {self.name} must have shape ({len(images)},), got {tuple(found.shape)}")
+        return cast("Tensor", found)
 
     def __call__(self, images: Images) -> NDArray[np.float64]:
         if not len(images):
@@ -73,6 +103,13 @@ def detector_of(given: str | Detector) -> CheckedDetector:
     if not rest:
         raise ValueError(f"detector must be callable, 'module:name', 'clip:...' or 'nudenet', got {given!r}")
     return CheckedDetector(given, _embedded(kind, rest) or _imported(kind, rest))
+
+
+def one_against_rest(scores: Tensor, number: int) -> Tensor:
+    """Log odds (n,) of a class by number, of the scores (n, K) of a softmax."""
+    import torch
+
+    return scores[:, number] - torch.cat([scores[:, :number], scores[:, number + 1 :]], 1).logsumexp(1)
 
 
 def others_than(without: Sequence[str], known: Sequence[Named]) -> tuple[Named, ...]:

@@ -19,10 +19,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from diffusion.tasks.detectors import CheckedDetector
+from diffusion.tasks.detectors import CheckedDetector, DifferentiableDetector
 from diffusion.tasks.prompts import Prompt, Prompts
 from diffusion.wardrobe.captions import TEMPLATES, Cell, caption
 from diffusion.wardrobe.classifiers import CNNClassifier
+from diffusion.wardrobe.detectors import log_odds_of
 from diffusion.wardrobe.photographs import OBJECTS
 from diffusion.wardrobe.prompts import axis_of, concept_of, fallen_back
 from diffusion.wardrobe.rendering import BACKGROUNDS, STYLES
@@ -149,10 +150,10 @@ class CanvasTask:
 
     def detector(self) -> CheckedDetector:
         """Whether images show the concept, by the CNN: what a method may see. The kernel machine is left to measure."""
-        classifier = CNNClassifier()
-        return CheckedDetector(
-            f"wardrobe CNN, {self.name}", lambda images: self.shown(classifier(images)).astype(np.float64)
-        )
+        classifier, numbers = CNNClassifier(), (self.concept.object, self.concept.style)
+        log_odds = log_odds_of({axis: number for axis, number in enumerate(numbers) if number is not None})
+        shown = DifferentiableDetector(lambda images: self.shown(classifier(images)), log_odds)
+        return CheckedDetector(f"wardrobe CNN, {self.name}", shown)
 
 
 def law_of(task: CanvasTask) -> Prompts:

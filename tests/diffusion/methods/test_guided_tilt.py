@@ -80,10 +80,10 @@ def data_of(denoiser, scales, moving, n=12):
     )  # fmt: skip
 
 
-def noised_detector_of(denoiser):
+def noised_detector_of(denoiser, detectors=1):
     x = torch.randn(2, *denoiser.sample_shape, generator=torch.Generator().manual_seed(1))
     width = features(denoiser, x, torch.tensor([1, 2]), denoiser.condition(PROMPTS)).shape[1]
-    return NoisedDetector(width, 1).eval()
+    return NoisedDetector(width, detectors).eval()
 
 
 SMALL = FitConfig(max_train_steps=2, train_batch_size=12, rank=2)

@@ -77,7 +77,7 @@ def test_the_change_is_the_slope_of_log_h_in_units_of_x0(denoiser):
             seen.append(some(eta, asked))
             return seen[0]
 
-        base, change = doob(denoiser, head, log_h, at, t, rows(data.anchors, c), c)
+        base, change, _ = doob(denoiser, head, log_h, at, t, rows(data.anchors, c), c)
         return seen[0].detach().double(), base, change
 
     _, base, change = value(x)
@@ -100,7 +100,7 @@ def test_nothing_is_asked_where_nothing_is_seen_or_all_is_decided(denoiser):
     t = torch.stack([(every < SEEN[0]).nonzero().max(), (every > DECIDED[1]).nonzero().min()]) + 1
     x = torch.randn(2, *denoiser.sample_shape, generator=torch.Generator().manual_seed(3))
     c, data = torch.tensor([0, 1]), data_of(denoiser, [1.0, 1.0], False)
-    _, change = doob(denoiser, noised_detector_of(denoiser), some, x, t, rows(data.anchors, c), c)
+    _, change, _ = doob(denoiser, noised_detector_of(denoiser), some, x, t, rows(data.anchors, c), c)
     assert not change.any()
 
 

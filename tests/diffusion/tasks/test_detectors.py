@@ -9,8 +9,11 @@ import pytest
 from diffusion import Concept, ConceptTask
 from diffusion.digits.data import WORDS, load_digits
 from diffusion.digits.prompts import DigitsClassifiers
+from diffusion.evaluation.sweep.canvas import CanvasTask
 from diffusion.tasks.detectors import BATCH, CheckedDetector, detector_of
+from diffusion.wardrobe.photographs import shipped_photographs
 from diffusion.wardrobe.prompts import WardrobeClassifiers
+from diffusion.wardrobe.rendering import render
 
 IMAGES = np.zeros((2 * BATCH + 3, 3, 32, 32), np.float32)
 
@@ -75,6 +78,68 @@ def test_the_embedded_classifiers():
         detector_of("wardrobe:hat")
 
 
+def of_images(detector, images):
+    """Log odds as NumPy, and the gradient of their sum."""
+    import torch
+
+    given = torch.from_numpy(images).requires_grad_(True)
+    found = detector.log_odds(given)
+    (slope,) = torch.autograd.grad(found.sum(), given)
+    return found.detach().numpy(), slope.numpy()
+
+
+@pytest.mark.parametrize("name", ["digits:seven", "digits:one", "wardrobe:sneaker", "wardrobe:sketch", "wardrobe:dots"])
+def test_the_log_odds_of_the_embedded_classifiers_are_of_what_they_say(name):
+    if name.startswith("digits"):
+        small = load_digits("held-out").images[:200]
+        images = (2 * np.kron(small, np.ones((4, 4), np.float32))[:, None].repeat(3, 1) - 1).astype(np.float32)
+    else:
+        shown = shipped_photographs("held-out").images[:144]
+        numbers = np.arange(len(shown))
+        images = render(shown, numbers % 6, numbers // 6 % 3)
+    detector = detector_of(name)
+    said = detector(images)
+    assert 0 < said.mean() < 1
+    log_odds, slope = of_images(detector, images)
+    # More likely than all others together is the likeliest; the likeliest may be less.
+    assert said[log_odds > 0].all()
+    assert ((log_odds > 0) == (said == 1)).mean() > 0.95
+    assert np.abs(slope).sum((1, 2, 3)).min() > 0
+
+
+def test_the_log_odds_of_an_object_in_one_style_are_of_both():
+    task = CanvasTask.of("a sketch of a sneaker")
+    shown = shipped_photographs("held-out").images[:144]
+    numbers = np.arange(len(shown))
+    images = render(shown, numbers % 6, numbers // 6 % 3)
+    both, slope = of_images(task.detector(), images)
+    each = [of_images(detector_of(f"wardrobe:{name}"), images)[0].astype(np.float64) for name in ("sneaker", "sketch")]
+    by_hand = np.logaddexp(0, -each[0]) + np.logaddexp(0, -each[1])  # -log p
+    inside = by_hand > 1e-4
+    np.testing.assert_allclose(both[inside], (-by_hand - np.log(-np.expm1(-by_hand)))[inside], rtol=1e-3, atol=1e-3)
+    said = task.detector()(images)
+    assert 0 < said.mean() < 0.2
+    assert ((both > 0) == (said == 1)).mean() > 0.95
+    assert np.isfinite(both).all()
+    assert np.isfinite(slope).all()
+
+
+def test_log_odds_are_looked_at_and_may_be_absent():
+    import torch
+
+    assert CheckedDetector("plain", lambda images: images.mean((1, 2, 3))).log_odds is None
+
+    class Odd:
+        def __call__(self, images):
+            return np.zeros(len(images))
+
+        def log_odds(self, images):
+            return images.mean((2, 3))
+
+    with pytest.raises(ValueError, match=r"log_odds of odd must have shape \(4,\), got \(4, 3\)"):
+        CheckedDetector("odd", Odd()).log_odds(torch.from_numpy(IMAGES[:4]))
+
+
 def test_nudenet_reads_our_images_and_counts_exposed_parts_alone(monkeypatch):
     nudenet = pytest.importorskip("nudenet")
     generator = np.random.default_rng(0)
@@ -119,6 +184,9 @@ def test_clip_says_the_softmax_of_its_own_logits(clip_folder):
         out = model(pixel_values=((torch.from_numpy(images) + 1) / 2 - mean) / std, **tokens)
     np.testing.assert_allclose(said, out.logits_per_image.softmax(-1)[:, 0].numpy(), rtol=1e-4)
     assert said.std() > 0
+    log_odds, slope = of_images(detector_of(f"clip:{'|'.join(texts)}@{clip_folder}"), images)
+    np.testing.assert_allclose(1 / (1 + np.exp(-log_odds)), said, rtol=1e-4)
+    assert np.abs(slope).sum((1, 2, 3)).min() > 0
     assert detector_of(f"clip:a cat|a dog@{clip_folder}")(images[:, :, :, :20]).shape == (3,)
     assert detector_of(f"clip:a cat|a dog@{clip_folder}")(images[:, :1]).shape == (3,)
 
