@@ -47,7 +47,7 @@ from diffusion.training.lora import base_model
 from diffusion.training.trainer import Objective
 
 # Of what a fit does, its gain included: a finished fit by another formula is not taken from the cache.
-REVISION = 11
+REVISION = 12
 
 # Between these log SNRs the change that is asked for fades: beyond, on digits, the noised detector is all but sure, and
 # what is asked for there is dear along a fit's chain and saves few samples. Images of more pixels are decided earlier.

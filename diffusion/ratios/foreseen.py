@@ -10,8 +10,7 @@ a logistic regression with a ridge, on noised samples that the noised detector h
 says nothing (high noise, where predicted images are means), and z is believed as far as it has been right.
 
 A noised detector knows what a few thousand labels tell it; the detector itself knows more, and its slope in the image
-is a slope in the state. On the wardrobe the slopes of both explain three times of a target's drift what those of eta'
-alone do (docs/theory, "Along the student's own chain").
+is a slope in the state. How much of a target's drift either has: ``wardrobe.experiments.slope_gain``.
 
 Source: guidance by a loss at the predicted image: Chung et al., Diffusion Posterior Sampling (ICLR 2023); Bansal et
 al., Universal Guidance for Diffusion Models (2023). The regression is what makes of it a probability.

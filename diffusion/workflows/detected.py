@@ -87,7 +87,10 @@ def unlearn_detected(
         method = replace(method, at=())
     checkpoint = None
     if runtime.cache_folder is not None:
-        request = f"{estimate.fingerprint}{prompts!r}{config.ratios!r}{config.sampling!r}{fit!r}{method}{REVISION}"
+        slopes = [each.log_odds is not None for each in detectors.values()]
+        request = (
+            f"{estimate.fingerprint}{prompts!r}{config.ratios!r}{config.sampling!r}{fit!r}{method}{slopes}{REVISION}"
+        )
         digest = hashlib.sha256((request + solution.to_json()).encode()).hexdigest()[:12]
         checkpoint = runtime.cache_folder / f"fit-{digest}.safetensors"
     with bar(title, fit.max_train_steps) as shown, tracked_by(config):
