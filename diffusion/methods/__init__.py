@@ -59,6 +59,8 @@ def configured(config: FitConfig) -> Method:
 
     Raises ``ValueError`` for a name that is not known, or a setting that the method has no use for.
     """
+    if config.foresee:
+        raise ValueError("foresee: ratios have no detectors whose slope could be followed")
     made = method_of(config.method)
     if config.early_stopping_rounds is not None:
         made = made.with_patience(config.early_stopping_rounds)

@@ -71,7 +71,7 @@ class DetectedTilt:
             sampling, count = estimate.sampling, context.config.train_batch_size
             chain = replace(chain_of(denoiser, sampling.steps(denoiser)), negative=sampling.negative_prompt)
             walkers = Walkers(data, chain, count, state.tensors)
-            foreseen = foresee(denoiser, estimate, detectors)
+            foreseen = foresee(denoiser, estimate, detectors) if context.config.foresee else None
             objective = own_chain_objective(data, estimate.noised_detector, noised, walkers, gain, foreseen)
         else:
             network = estimate.noised_detector

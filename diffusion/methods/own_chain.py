@@ -9,7 +9,7 @@ plus ``noise^2/signal · grad log h`` (Tweedie), and ::
 
 The regression has no noise: what a tilt (:mod:`diffusion.methods.guided_tilt`) reads off single samples is read off the
 detector's gradient here, and the states are those that the sampler passes, also where the target hardly ever is. What
-it trusts is the noised detector, and the detectors themselves at predicted images where these have a gradient
+it trusts is the noised detector, with ``foreseen`` the detectors themselves at predicted images as well
 (:mod:`diffusion.ratios.foreseen`); the level that comes out is measured. g, the gain, moves by that level as a tilt's
 does (:mod:`diffusion.methods.gain`). It is 0 where there is nothing to read: at the highest noise (:data:`SEEN`), where
 the gradient of what should be constant is all error, and where images are decided

@@ -78,6 +78,11 @@ class FitConfig(Settings):
         description="begun at anchors: learning rate of layers beside cross-attention's keys and values, relative",
         json_schema_extra=HIDDEN,
     )
+    foresee: bool = Field(
+        default=False,
+        description="guidance: the slope of differentiable detectors at predicted images as well",
+        json_schema_extra=HIDDEN,
+    )
     robust_rounds: int = Field(default=0, ge=0, description="rounds of attack and fit")
     seed: int = Field(default=0, ge=0, description="seed of the fit", json_schema_extra=HIDDEN)
 

@@ -61,6 +61,7 @@ def unlearn_detected(
     denoiser, sampling = at_law(denoiser, config.sampling)
     config = config.but(sampling=sampling)
     check_detected(denoiser, prompts, constraints, config)
+    check_foreseen(detectors, config)
     fit, evaluation, runtime = config.fit, config.evaluation, config.runtime
     title = "fit of all weights" if fit.full_weights else "fit of the LoRA"
     bar = numbered(bar, [*ESTIMATION, title, *MEASUREMENT])
@@ -87,7 +88,7 @@ def unlearn_detected(
         method = replace(method, at=())
     checkpoint = None
     if runtime.cache_folder is not None:
-        slopes = [each.log_odds is not None for each in detectors.values()]
+        slopes = fit.foresee and [each.log_odds is not None for each in detectors.values()]
         request = (
             f"{estimate.fingerprint}{prompts!r}{config.ratios!r}{config.sampling!r}{fit!r}{method}{slopes}{REVISION}"
         )
@@ -138,6 +139,17 @@ def check_detected(denoiser: Denoiser, prompts: Prompts, constraints: tuple[Cons
         prompts.within(each.group)
     check_counts(constraints, config.evaluation)
     check_split(config.fit, False)
+
+
+def check_foreseen(detectors: Mapping[str, CheckedDetector], config: Config) -> None:
+    """``ValueError`` where slopes of detectors are asked for and there are none, or nobody would follow them."""
+    if not config.fit.foresee:
+        return
+    if config.fit.method != "guidance":
+        raise ValueError(f"foresee: the method is {config.fit.method!r}, and 'guidance' is the one that follows slopes")
+    if all(each.log_odds is None for each in detectors.values()):
+        names = ", ".join(each.name for each in detectors.values())
+        raise ValueError(f"foresee: a detector with log_odds is needed, and none of {names} has them")
 
 
 def check_law(denoiser: Denoiser, prompts: Prompts, config: Config) -> None:

@@ -125,7 +125,7 @@ def stages_detected(
     if fit.method == "guidance":  # the base model's with a gradient as well, and the student's branch without prompt
         row = 2 * GRADIENT + (times - 1) * (2 if moves else 1 + GRADIENT)
     n = int(prompts.counts(ratios.num_samples).sum())
-    ahead = (n // 5) * ratios.noisings if fit.method == "guidance" else 0  # where detectors can be differentiated
+    ahead = (n // 5) * ratios.noisings if fit.foresee else 0
     step = evaluations(denoiser, sampling) * times
     tilt = DetectedTilt()
     rounds = 0 if fit.fixed_multipliers else len(tilt.at) + 1 + tilt.extra

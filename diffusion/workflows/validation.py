@@ -55,6 +55,7 @@ def check_images(config: Config) -> None:
         "sequential": config.evaluation.sequential,
         "aim": config.evaluation.aim is not None,
         "gain": config.fit.gain != FitConfig().gain,
+        "foresee": config.fit.foresee,
     }
     given = [name for name, said in useless.items() if said]
     if given:

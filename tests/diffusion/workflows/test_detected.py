@@ -233,6 +233,8 @@ def test_a_model_without_prompts():
         ({"method": "magic"}, "leave method out"),
         ({"config": config(fit=FitConfig(method="esd"))}, "fitted by tilted or guidance, got 'esd'"),
         ({"config": config(ratios=RatiosConfig(num_samples=10)), "prompts": [str(k) for k in range(11)]}, "10 for 11"),
+        ({"config": config(fit=FitConfig(foresee=True))}, "the method is 'tilted', and 'guidance' is"),
+        ({"config": config(fit=FitConfig(foresee=True, method="guidance"))}, "none of bright has them"),
         ({"levels": "1%"}, "60 cannot show a level of 0.01"),
     ],
 )

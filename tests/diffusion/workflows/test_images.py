@@ -62,6 +62,7 @@ def latents():
     ("section", "setting"),
     [
         ("fit", {"fixed_multipliers": True}),
+        ("fit", {"foresee": True}),
         ("fit", {"robust_rounds": 1}),
         ("fit", {"gain": 3.0}),
         ("evaluation", {"confidence": 0.9}),
