@@ -90,7 +90,8 @@ def detector_of(given: str | Detector) -> CheckedDetector:
     if isinstance(given, CheckedDetector):
         return given
     if callable(given):
-        return CheckedDetector(getattr(given, "__qualname__", type(given).__name__), given)
+        named = given.ask if isinstance(given, DifferentiableDetector) else given
+        return CheckedDetector(getattr(named, "__qualname__", type(named).__name__), given)
     kind, _, rest = given.partition(":")
     if kind == "nudenet" and not rest:
         from diffusion.tasks.nudenet import nudenet

@@ -10,7 +10,7 @@ from diffusion import Concept, ConceptTask
 from diffusion.digits.data import WORDS, load_digits
 from diffusion.digits.prompts import DigitsClassifiers
 from diffusion.evaluation.sweep.canvas import CanvasTask
-from diffusion.tasks.detectors import BATCH, CheckedDetector, detector_of
+from diffusion.tasks.detectors import BATCH, CheckedDetector, DifferentiableDetector, detector_of
 from diffusion.wardrobe.photographs import shipped_photographs
 from diffusion.wardrobe.prompts import WardrobeClassifiers
 from diffusion.wardrobe.rendering import render
@@ -126,6 +126,8 @@ def test_the_log_odds_of_an_object_in_one_style_are_of_both():
 
 def test_log_odds_are_looked_at_and_may_be_absent():
     import torch
+
+    assert detector_of(DifferentiableDetector(means, lambda images: images.mean((1, 2, 3)))).name == "means"
 
     assert CheckedDetector("plain", lambda images: images.mean((1, 2, 3))).log_odds is None
 
