@@ -95,7 +95,7 @@ def foresee(
             said = denoiser.predict(x, level, rows(conditions, estimate.rows[some]))
             eta = estimate.noised_detector(pooled(cast(Tensor, caught.last), said), log_snr(denoiser, level))
             z = seen_ahead(denoiser, predicted_x0(denoiser, said, x, level), log_odds)
-        parts.append([part.double().cpu() for part in (z, eta, log_snr(denoiser, level))])
+        parts.append([part.cpu().double() for part in (z, eta, log_snr(denoiser, level))])
     z, eta, snr = (torch.cat(part) for part in zip(*parts, strict=True))
     if not bool(z.isfinite().all()):
         names = [detectors[i].name for i in range(len(detectors)) if not bool(z[:, i].isfinite().all())]

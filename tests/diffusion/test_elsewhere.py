@@ -23,14 +23,17 @@ from diffusion.pipelines.sampling import sample_latents
 from diffusion.ratios.classifier import RatioClassifier, noised_features, train_classifier
 from diffusion.ratios.classifier_ratios import classifier_ratios
 from diffusion.ratios.elbo import elbo_differences
+from diffusion.ratios.foreseen import KNOTS, Foreseen, foresee
 from diffusion.ratios.trajectory import path_ratios
 from diffusion.tasks.config import FitConfig
+from diffusion.tasks.detectors import DifferentiableDetector, detector_of
 from diffusion.tasks.image_set import Images
+from diffusion.tasks.prompts import Prompts
 from diffusion.training.lora import add_lora
 from tests.diffusion import families
 from tests.diffusion.elsewhere import DEVICE, Elsewhere, MixedDevices, There, move
 from tests.diffusion.methods.conftest import LEVELS, adapters
-from tests.diffusion.methods.test_guided_tilt import data_of, noised_detector_of
+from tests.diffusion.methods.test_guided_tilt import data_of, noised_detector_of, samples_of
 from tests.diffusion.pipelines.test_families import PROMPTS, asked
 from tests.marks import slow_but
 
@@ -81,7 +84,22 @@ def test_objectives(there, estimate, solutions, name, problem):
     assert all(isinstance(value, There) for value in adapters(denoiser).values())
 
 
-@pytest.mark.parametrize("own_chain", [False, True])
+def test_what_detectors_foresee(there):
+    denoiser = denoiser_there("sd")
+    detector = detector_of(DifferentiableDetector(lambda images: images.mean((1, 2, 3)) > 0, bright))
+    estimate = replace(
+        samples_of(denoiser, Prompts(["seven", "one"])), noised_detector=noised_detector_of(denoiser).to(DEVICE)
+    )
+    found = foresee(denoiser, estimate, [detector])
+    assert not isinstance(found.coefficients, There)
+    assert torch.isfinite(found.coefficients).all()
+
+
+def bright(images):
+    return 8 * images.mean((1, 2, 3))
+
+
+@pytest.mark.parametrize("own_chain", [False, True, "foreseen"])
 def test_objectives_of_detectors(there, own_chain):
     denoiser = denoiser_there("sd")
     parameters = add_lora(denoiser, 2, 0)
@@ -91,7 +109,9 @@ def test_objectives_of_detectors(there, own_chain):
         return torch.log1p(-0.9 * eta[:, 0])
 
     if own_chain:
-        objective = own_chain_objective(data, head, log_h, Walkers(data, chain_of(denoiser, 2, 10), 6, Pool().tensors))
+        walkers = Walkers(data, chain_of(denoiser, 2, 10), 6, Pool().tensors)
+        ahead = Foreseen((bright,), torch.ones(1, len(KNOTS), 3)) if own_chain == "foreseen" else None
+        objective = own_chain_objective(data, head, log_h, walkers, foreseen=ahead)
     else:
         logs = torch.linspace(-1, 0, len(data.latents), dtype=torch.float64)
         objective = guided_objective(data, head, lambda: logs, log_h, STEP)
