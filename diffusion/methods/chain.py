@@ -93,6 +93,11 @@ def chain_of(denoiser: Denoiser, sampler_steps: int, steps: int = STEPS) -> Chai
     return Chain(torch.unique(t).flip(0), False, clip)
 
 
+def halves(denoiser: Denoiser, chain: Chain) -> Tensor:
+    """Half of the growth of SNR in every step (k,), double: what a squared change of x_0 costs there, in nats."""
+    return 0.5 * log_snr(denoiser, chain.t).double().exp().diff()
+
+
 def path_cost(
     denoiser: Denoiser,
     prompts: Sequence[str],
@@ -117,7 +122,7 @@ def path_cost(
     """
     plain = plain or partial(base_model, denoiser)
     device = next(denoiser.network.parameters()).device
-    snr = log_snr(denoiser, chain.t).double().exp()
+    worth = halves(denoiser, chain)
     signal, noise = (value.flatten() for value in denoiser.schedule(chain.t))
     chances, limit = generators(seed, len(prompts)), evaluation_limit(denoiser, batch)
 
@@ -136,7 +141,7 @@ def path_cost(
                 f = _clean(denoiser, x, t, (condition, empty), chain)
                 with plain():
                     said = _clean(denoiser, x, t, (base, empty), chain)
-                found += 0.5 * (snr[k + 1] - snr[k]) * squares(f - said)
+                found += worth[k] * squares(f - said)
                 x = chain_step(
                     x,
                     said if chain.forward else f,

@@ -63,9 +63,9 @@ def guided_loss(e: Tensor, pull: Tensor, w: Tensor, s: Tensor, count: Tensor) ->
     return (count * (w * e.square() - 2 / s * e * pull)).mean()
 
 
-def undecided(log_snr: Tensor, between: tuple[float, float] | None = None) -> Tensor:
+def undecided(log_snr: Tensor, between: tuple[float, float] = DECIDED) -> Tensor:
     """1 where an image is not decided yet, 0 where it is, linear in log SNR ``between`` (:data:`DECIDED`)."""
-    low, high = between or DECIDED
+    low, high = between
     return ((high - log_snr) / (high - low)).clamp(0, 1)
 
 

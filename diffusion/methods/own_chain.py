@@ -19,7 +19,8 @@ No step of a target costs more than what is left to be had: with h at most 1 and
 
     KL(p_k ‖ q_k) = E_p[log h_{k+1}] - log h_k <= -log h_k,
 
-and where the slope that was read asks for more it is shortened to that (:func:`affordable`).
+and where the slope that was read asks for more it is shortened to that (:func:`affordable`), with h as it was read.
+The gain multiplies what is left: a student is asked for more than the target is as far as it follows less.
 
 Chains are begun under prompts as often as a tilt's batches choose these, each row counting by the law; prompts that
 keep their law are looked at in versions, and count once: what a tilt spills there is noise, of which there is none.
@@ -40,7 +41,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from diffusion.methods.chain import Chain, chain_step, nats
+from diffusion.methods.chain import Chain, chain_step, halves, nats
 from diffusion.methods.guided_tilt import DECIDED, PromptBatches, undecided
 from diffusion.pipelines import Condition, Denoiser, add_noise, rows
 from diffusion.pipelines.base import predicted_x0
@@ -180,7 +181,7 @@ def own_chain_objective(
     often = (counted / counted.sum() / (chosen / chosen.sum()).clamp_min(1e-300)).float()
     guided = bool((data.scales != 1).any())
     device = next(denoiser.network.parameters()).device
-    halves = (log_snr(denoiser, chain.t).double().exp().diff() / 2).float()
+    worth = halves(denoiser, chain).float()
 
     def objective(_step: int, generator: torch.Generator, part: Part = WHOLE) -> Tensor:
         walkers.begin(generator)
@@ -191,7 +192,7 @@ def own_chain_objective(
         # Drawn for all chains, so that every process is left with the same generator.
         words = (prompts if data.asking is None else data.asking(prompts, generator))[mine]
         base, change, value = doob(denoiser, noised_detector, log_h, x, t, rows(data.anchors, words), c, foreseen)
-        change = affordable(change, value, halves[steps[mine]].to(device))
+        change = affordable(change, value, worth[steps[mine]].to(device))
         empty = {name: value.expand(len(mine), *value.shape[1:]) for name, value in data.negative.items()}
         said = denoiser.predict(x, t, rows(data.asked, words))
         wanted = (said - base) * s

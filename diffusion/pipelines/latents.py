@@ -29,13 +29,10 @@ def decode(pipeline: Any, latents: Tensor, batch: int = 256) -> NDArray[np.float
     if vae is None:
         return cast(NDArray[np.float32], latents.float().clamp(-1, 1).cpu().numpy())
     latents = _unpacked(pipeline, latents)
-    scale, shift = _affine(vae, latents)
-    device, dtype = next(vae.parameters()).device, vae.dtype
-    upcast = _upcast(vae)
+    dtype, upcast = vae.dtype, _upcast(vae)
 
     def some(start: int, stop: int) -> Tensor:
-        inner = (latents[start:stop] / scale + shift).to(device, vae.dtype)
-        decoded = vae.decode(inner, return_dict=False)[0].float()
+        decoded = _decoded(vae, latents[start:stop])
         check_finite(decoded, "vae", "in decoding")
         return decoded.clamp(-1, 1).cpu()
 
@@ -59,12 +56,14 @@ def differentiable_images(pipeline: Any, latents: Tensor) -> Tensor:
     if vae is None:
         return latents.float()
     _upcast(vae)
-    latents = _unpacked(pipeline, latents)
+    return _decoded(vae, _unpacked(pipeline, latents))
+
+
+def _decoded(vae: Any, latents: Tensor) -> Tensor:
+    """What the VAE makes of latents (n, c, h, w), float32 on its device."""
     scale, shift = _affine(vae, latents)
-    first = next(vae.parameters())
-    return cast(
-        Tensor, vae.decode((latents / scale + shift).to(first.device, first.dtype), return_dict=False)[0].float()
-    )
+    inner = (latents / scale + shift).to(next(vae.parameters()).device, vae.dtype)
+    return cast(Tensor, vae.decode(inner, return_dict=False)[0].float())
 
 
 def try_out(pipeline: Any, prompt: str, **call: Any) -> None:

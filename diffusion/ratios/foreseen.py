@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize
+from scipy.special import expit
 from torch import Tensor
 
 from diffusion.pipelines import Denoiser, add_noise, rows
@@ -39,6 +40,7 @@ from diffusion.tasks.detectors import CheckedDetector, LogOdds
 KNOTS = (-6.0, -4.0, -2.0, 0.0, 2.0, 4.0)
 # A prior for every coefficient: one of standard deviation one.
 RIDGE = 1.0
+SURE = 1e-6  # a noised detector's word is cut there: a sigmoid of float32 may have rounded to zero or one
 ROWS = 64
 
 
@@ -59,7 +61,7 @@ class Foreseen:
         """eta (n, m) with a slope in ``predicted`` x_0 (n, ...) and in eta' (n, m); ``level``: log SNR (n,)."""
         z = seen_ahead(denoiser, predicted, self.log_odds).to(eta)
         at = hats(level.to(eta)) @ self.coefficients.to(eta)  # (m, n, 3)
-        logit = _logit(eta)
+        logit = torch.logit(eta, SURE)
         better = torch.sigmoid((1 + at[..., 1].T) * logit + at[..., 0].T * z + at[..., 2].T)
         told = torch.tensor([each is not None for each in self.log_odds], device=eta.device)
         return torch.where(told, better, eta)
@@ -100,7 +102,7 @@ def foresee(
     if not bool(z.isfinite().all()):
         names = [detectors[i].name for i in range(len(detectors)) if not bool(z[:, i].isfinite().all())]
         raise ValueError(f"log_odds of {', '.join(names)} must be finite numbers")
-    near, logit, said_ = hats(snr).numpy(), _logit(eta).numpy(), estimate.detected[of].numpy()
+    near, logit, said_ = hats(snr).numpy(), torch.logit(eta, SURE).numpy(), estimate.detected[of].numpy()
     found = [
         regressed(near, z[:, i].numpy(), logit[:, i], said_[:, i])
         if log_odds[i] is not None
@@ -127,7 +129,7 @@ def regressed(
 
     def loss(beta: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         value = logit + design @ beta
-        slope = 1 / (1 + np.exp(-np.clip(value, -700, 700))) - said
+        slope = expit(value) - said
         return (
             float((np.logaddexp(0, value) - said * value).sum() + RIDGE / 2 * beta @ beta),
             design.T @ slope + RIDGE * beta,
@@ -135,9 +137,3 @@ def regressed(
 
     found = minimize(loss, np.zeros(design.shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": 500})
     return np.asarray(found.x).reshape(near.shape[1], 3)
-
-
-def _logit(eta: Tensor) -> Tensor:
-    """Log odds of a noised detector's word; a sigmoid of float32 may have rounded to zero or one."""
-    inside = eta.clamp(1e-6, 1 - 1e-6)
-    return inside.log() - torch.log1p(-inside)

@@ -30,7 +30,7 @@ from torch import Tensor
 import duality as du
 from diffusion.api import open_denoiser
 from diffusion.evaluation.sweep.canvas import CanvasTask, law_of
-from diffusion.methods.chain import chain_of
+from diffusion.methods.chain import chain_of, halves
 from diffusion.pipelines import Denoiser, add_noise, rows
 from diffusion.pipelines.base import predicted_x0
 from diffusion.ratios.classifier import Bottleneck, log_snr, pooled
@@ -105,7 +105,7 @@ def main(words: Sequence[str] | None = None) -> None:
     nats = float((weight / weight.mean() * (weight / weight.mean()).log()).mean())
     print(f"share {float(detected.mean()):.3f}, multiplier {lam:.2f}, the target's nats {nats:.4f}")
     chain = chain_of(denoiser, sampling.steps(denoiser), sampling.steps(denoiser))
-    halves = log_snr(denoiser, chain.t).double().exp().diff() / 2
+    worth = halves(denoiser, chain)
     total = torch.zeros(len(FIELDS), dtype=torch.float64)
     for k in range(chain.steps):
         level = float(log_snr(denoiser, chain.t[k : k + 1]))
@@ -113,8 +113,8 @@ def main(words: Sequence[str] | None = None) -> None:
             continue
         found = at_step(denoiser, fresh, foreseen, lam, chain.t[k : k + 1], given.seed + 2 + k)
         mean = found["weight"].mean()
-        along, energy = (halves[k] * found[name].mean(0) / mean for name in ("along", "energy"))
-        error = halves[k] * found["along"].std(0) / len(weight) ** 0.5 / mean
+        along, energy = (worth[k] * found[name].mean(0) / mean for name in ("along", "energy"))
+        error = worth[k] * found["along"].std(0) / len(weight) ** 0.5 / mean
         share = along.clamp_min(0) ** 2 / energy
         total += share
         said = [

@@ -6,8 +6,11 @@ import torch
 
 import diffusion
 from diffusion import Concept, ConceptTask, Sampling
+from diffusion.pipelines import denoiser_of
+from diffusion.ratios.detected import held_out
 from diffusion.tasks.config import FitConfig
 from diffusion.tasks.detectors import DifferentiableDetector
+from diffusion.workflows.dry_run import stages_detected
 from tests.diffusion import families
 from tests.diffusion.families import build
 from tests.diffusion.workflows.test_detected import PROMPTS, config, threshold
@@ -39,6 +42,26 @@ def test_a_detector_is_asked_for_its_slope_where_that_is_wanted(foresee, tmp_pat
     else:
         assert other.losses == result.losses
     assert torch.is_grad_enabled()
+
+
+def test_the_plan_counts_what_it_asks_of_the_network():
+    pipeline = build(families.sd)
+    detector = DifferentiableDetector(threshold(pipeline), lambda images: images.mean((1, 2, 3)))
+    task = ConceptTask(concepts=[Concept("seven", detector=detector)], levels="0.5x", prompts=PROMPTS)
+    settings = config(fit=FIT)
+    with_, without = (
+        {
+            each.name: each.evaluations
+            for each in stages_detected(
+                denoiser_of(pipeline), task.law, task.constraints, settings.but(fit=FIT.but(foresee=foresee))
+            )
+        }
+        for foresee in (True, False)
+    )
+    held = int(held_out(settings.ratios.num_samples).sum())
+    assert held
+    assert with_.pop("training") - without.pop("training") == held * settings.ratios.noisings
+    assert with_ == without
 
 
 def test_ratios_have_no_detectors():
